@@ -1,0 +1,85 @@
+# Everything a user or a developer does, as one vocabulary; `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+# cpu: torch's CPU-only wheels, several GB less, from PyTorch's own index and without hashes.
+TORCH ?= default
+PORT ?= 5000
+BIN := .venv/bin
+
+# Compiled once here, or every process of every run compiles its libraries again.
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
+
+ifeq ($(TORCH),cpu)
+TORCH_REQUIREMENTS := --torch-backend cpu --requirement requirements/torch.in
+else
+TORCH_REQUIREMENTS := --require-hashes --requirement requirements/torch.txt
+endif
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One file stands for the whole environment: it is made last, and again when a lock changes.
+.venv/installed-$(TORCH): requirements/base.txt requirements/torch.txt requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Crossfold needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'
+	@echo "setting up .venv: some minutes the first time, several GB unless TORCH=cpu"
+	$(PYTHON) -m venv .venv
+	rm -f .venv/installed-*
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	$(INSTALL) --require-hashes --requirement requirements/base.txt --requirement requirements/dev.txt
+	$(INSTALL) $(TORCH_REQUIREMENTS)
+	$(INSTALL) --no-deps --editable .
+	touch $@
+
+.PHONY: setup
+setup: .venv/installed-$(TORCH) ## Make .venv with the locked dependencies (TORCH=cpu: smaller)
+
+.PHONY: sample
+sample: setup ## Write the sample images and weights, unless you have your own
+	@$(BIN)/crossfold sample
+
+.PHONY: run
+run: sample ## Run the whole pipeline on this machine
+	@$(BIN)/crossfold run
+
+.PHONY: mlflow-ui
+mlflow-ui: setup ## Serve MLflow's pages on this machine (PORT=5000)
+	@$(BIN)/crossfold mlflow-ui --port $(PORT)
+
+.PHONY: imagenet-weights
+imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)
+	@$(BIN)/crossfold imagenet-weights
+
+.PHONY: compile
+compile: setup ## Write the pipeline as pipeline.yaml for any Kubeflow Pipelines
+	@$(BIN)/crossfold compile
+
+.PHONY: test
+test: setup ## Run every test that needs no Docker and no cluster
+	$(BIN)/python -m pytest
+
+.PHONY: test-browser
+test-browser: setup ## Look at the report in headless Chromium (needs chromium)
+	$(BIN)/python -m pytest tests/browser
+
+.PHONY: lint
+lint: setup ## Check style and format (ruff) and types (mypy, strict)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: format
+format: setup ## Mend style and format where a tool can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: lock
+lock: setup ## Lock the dependencies again after a change of requirements/*.in
+	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock
+
+.PHONY: clean
+clean: setup ## Delete old runs' files; what MLflow and the last runs use stays
+	@$(BIN)/crossfold clean

@@ -1,0 +1,40 @@
+"""The step that ranks the candidates over all folds."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input, Metrics, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def aggregate_cv(
+    predictions: Input[list[Artifact]],
+    architecture: str,
+    leaderboard: Output[Artifact],
+    metrics: Output[Metrics],
+) -> None:
+    """Choose the candidate with the highest mean macro F1 over the folds.
+
+    Args:
+        predictions: What each fold found.
+        architecture: A classification network of torchvision.
+        leaderboard: Mean, spread and interval of each candidate, and which is best.
+        metrics: The best candidate's scores.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("aggregate_cv", leaderboard.path) as run:
+        from crossfold.selection import aggregate_cv
+
+        board = aggregate_cv(
+            predictions=[Path(artifact.path) for artifact in predictions],
+            architecture=architecture,
+            leaderboard=Path(leaderboard.path),
+        )
+        best = board["candidates"][board["best"]]
+        metrics.metadata.update(
+            {f"cv_{name}": value for name, value in best["mean"].items()}
+            | {f"cv_{name}_std": value for name, value in best["std"].items()}
+        )
+        write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)

@@ -1,0 +1,50 @@
+"""The step that runs the frozen part of the network once over every image."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def extract_features(
+    examples: Input[Dataset],
+    backbone: Input[Model],
+    architecture: str,
+    cuts: list,
+    image_size: int,
+    num_threads: int,
+    features: Output[Dataset],
+    metrics: Output[Metrics],
+) -> None:
+    """Compute what every epoch of every fold would compute again, once.
+
+    Args:
+        examples: The table of images; the test split is not read.
+        backbone: The weights' file.
+        architecture: A classification network of torchvision.
+        cuts: Where training begins: "head", a stage's name, or "pixels".
+        image_size: Side of the square that images are scaled to, in pixels.
+        num_threads: Processor threads.
+        features: The values at each cut, labels and folds, in one file.
+        metrics: Bytes that one image takes at each cut.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("extract_features", features.path) as run:
+        from crossfold import compute
+        from crossfold.features import extract_features
+
+        bytes_per_image = extract_features(
+            examples=Path(examples.path),
+            backbone_weights=Path(backbone.path),
+            architecture=architecture,
+            cuts=cuts,
+            image_size=image_size,
+            num_threads=num_threads,
+            features=Path(features.path),
+        )
+        metrics.metadata.update({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
+        write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)
+        run.set_tags(compute.describe())

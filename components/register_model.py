@@ -1,0 +1,58 @@
+"""The step that puts the model into MLflow's registry and decides whether it becomes champion."""
+
+from kfp import dsl
+from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def register_model(
+    examples: Input[Dataset],
+    model: Input[Model],
+    leaderboard: Input[Artifact],
+    evaluation: Input[Artifact],
+    report: Input[HTML],
+    model_name: str,
+    min_macro_f1: float,
+    lineage: dict,
+    num_threads: int,
+    registration: Output[Artifact],
+    metrics: Output[Metrics],
+) -> None:
+    """Register the model; alias `champion` only if the gate lets it through.
+
+    Args:
+        examples: The table of images; a present champion is scored on its test split.
+        model: The whole network.
+        leaderboard: What cross-validation said.
+        evaluation: What the test split said.
+        report: The report, kept with the pipeline's run in MLflow.
+        model_name: The registered model's name.
+        min_macro_f1: The floor below which no model becomes champion.
+        lineage: Where the model comes from: settings, commit, images.
+        num_threads: Processor threads.
+        registration: Version, aliases, the gate's decision and its reason.
+        metrics: The version's number and macro F1.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("register_model", registration.path) as run:
+        from crossfold import registry
+
+        registered = registry.register_model(
+            examples=Path(examples.path),
+            model=Path(model.path),
+            leaderboard=Path(leaderboard.path),
+            evaluation=Path(evaluation.path),
+            report_page=Path(report.path),
+            model_name=model_name,
+            min_macro_f1=min_macro_f1,
+            lineage=lineage,
+            num_threads=num_threads,
+            registration=Path(registration.path),
+            run=run,
+        )
+        metrics.log_metric("version", int(registered["version"]))
+        metrics.log_metric("champion", int("champion" in registered["aliases"]))
+        write_metrics(metrics.path, metrics.metadata)

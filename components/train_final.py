@@ -1,0 +1,52 @@
+"""The step that trains the chosen candidate on every image outside the test split."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def train_final(
+    features: Input[Dataset],
+    backbone: Input[Model],
+    leaderboard: Input[Artifact],
+    architecture: str,
+    batch_size: int,
+    seed: int,
+    num_threads: int,
+    model: Output[Model],
+    metrics: Output[Metrics],
+) -> None:
+    """Train the chosen candidate on every image outside the test split.
+
+    Args:
+        features: Stored features, labels and folds.
+        backbone: The weights' file.
+        leaderboard: Which candidate is best, and for how many epochs to train it.
+        architecture: A classification network of torchvision.
+        batch_size: Images per optimizer step.
+        seed: Of the classifier's initial weights and the order of the images.
+        num_threads: Processor threads.
+        model: The whole network's weights, with what is needed to use them.
+        metrics: Scores on the training images in the last epoch.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("train_final", model.path) as run:
+        from crossfold import compute, training
+
+        figures = training.train_final(
+            features=Path(features.path),
+            backbone_weights=Path(backbone.path),
+            leaderboard=Path(leaderboard.path),
+            architecture=architecture,
+            batch_size=batch_size,
+            seed=seed,
+            num_threads=num_threads,
+            model=Path(model.path),
+        )
+        metrics.metadata.update({f"train_{name}": value for name, value in figures.items()})
+        write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)
+        run.set_tags(compute.describe())

@@ -1,0 +1,75 @@
+"""The step that trains every candidate on all folds but one."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def train_fold(
+    features: Input[Dataset],
+    backbone: Input[Model],
+    architecture: str,
+    fold: int,
+    candidates: list,
+    num_epochs: int,
+    batch_size: int,
+    patience: int,
+    seed: int,
+    num_threads: int,
+    predictions: Output[Artifact],
+    metrics: Output[Metrics],
+) -> None:
+    """Train every candidate on all folds but one and predict that one.
+
+    Args:
+        features: Stored features, labels and folds.
+        backbone: The weights' file.
+        architecture: A classification network of torchvision.
+        fold: The fold to predict.
+        candidates: The sets of hyper-parameters to compare.
+        num_epochs: The most epochs a fit may take.
+        batch_size: Images per optimizer step.
+        patience: Epochs without a lower validation loss before a fit stops.
+        seed: Of the classifier's initial weights and the order of the images.
+        num_threads: Processor threads.
+        predictions: Out-of-fold probabilities and results.
+        metrics: Each candidate's macro F1 on the fold.
+    """
+    from datetime import datetime
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("train_fold", predictions.path, fold) as run:
+        from crossfold import compute, tracking, training
+
+        results = training.train_fold(
+            features=Path(features.path),
+            backbone_weights=Path(backbone.path),
+            architecture=architecture,
+            fold=fold,
+            candidates=candidates,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            patience=patience,
+            seed=seed,
+            num_threads=num_threads,
+            predictions=Path(predictions.path),
+        )
+        for index, result in enumerate(results):
+            metrics.log_metric(f"candidate_{index}_macro_f1", result["macro_f1"])
+        write_metrics(metrics.path, metrics.metadata)
+        run.set_tags(compute.describe())
+        tracking.log_fold(
+            run,
+            results,
+            started=datetime.now(),
+            params={
+                "architecture": architecture,
+                "num_epochs": num_epochs,
+                "batch_size": batch_size,
+                "patience": patience,
+                "seed": seed,
+                **compute.describe(),
+            },
+        )

@@ -1,0 +1,1 @@
+"""Crossfold's domain: labelled images in, a cross-validated, registered classifier out."""

@@ -1,0 +1,262 @@
+"""Torchvision's classification networks, their weights, and cutting them where training begins.
+
+A network is traced once with torch.fx in evaluation mode. A cut is the one value that everything
+from a stage on is computed from; before it lies the prefix, which is frozen, after it the suffix,
+which is trained. Both share the network's own modules, so a trained suffix is a trained network.
+"""
+
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor, fx, nn
+
+from crossfold.errors import UserError
+from crossfold.settings import HEAD, PIXELS
+from crossfold.tensorfile import read_metadata
+
+# What torchvision's published weights were trained with
+# (https://docs.pytorch.org/vision/stable/models.html).
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels [N, S, S, 3] into the float32 [N, 3, S, S] that the networks take."""
+    scaled = pixels.permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+    return ((scaled - mean) / std).contiguous()
+
+
+def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
+    """Return torchvision's network for `num_classes` with weights drawn from `seed`.
+
+    Raises:
+        UserError: torchvision has no classification network of that name.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if architecture not in known:
+        raise UserError(
+            f"params.yaml model.architecture: torchvision has no classification network "
+            f"{architecture!r}; it has {', '.join(known)}"
+        )
+    torch.manual_seed(seed)
+    network: nn.Module = torchvision.models.get_model(
+        architecture, weights=None, num_classes=num_classes
+    )
+    return network.eval()
+
+
+def fetch_imagenet_weights(folder: Path) -> Path:
+    """Fetch torchvision's ResNet18 ImageNet weights, through its loader, into `folder`.
+
+    Raises:
+        UserError: the weights cannot be fetched, for want of the internet or of disk.
+    """
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    path = folder / "resnet18-imagenet.safetensors"
+    try:
+        state = published.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"the weights cannot be fetched from {published.url}: {error}. It needs the internet; "
+            f"where there is none, fetch that file elsewhere, put it under {folder}/ and name it "
+            f"in params.yaml model.weights."
+        ) from None
+    folder.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    safetensors.torch.save_file(state, part)
+    part.replace(path)
+    return path
+
+
+def pretrained_network(architecture: str, weights: Path, num_classes: int, seed: int) -> nn.Module:
+    """Return the network with `weights` everywhere but in the classifier, drawn from `seed`.
+
+    Raises:
+        UserError: no such architecture, or the weights cannot be read or do not fit it.
+    """
+    network = build_network(architecture, num_classes, seed)
+    head = f"{head_name(network)}."
+    state = _read_weights(weights)
+    # The traced network has what is used; auxiliary classifiers, for one, are not.
+    wanted = {
+        name: tensor
+        for name, tensor in trace(network).state_dict().items()
+        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+    }
+    problems = [
+        f"{name}: {_shape(state.get(name))}, not {_shape(tensor)}"
+        for name, tensor in wanted.items()
+        if name not in state or state[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
+        raise UserError(
+            f"the weights {weights.name} do not fit {architecture}: {len(problems)} of "
+            f"{len(wanted)} tensors are missing or of another shape ({shown}). Set model.weights "
+            f"and model.architecture in params.yaml to a pair that belongs together."
+        )
+    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
+    return network
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(list(tensor.shape))
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict without running any code that the file may hold."""
+    try:
+        if zipfile.is_zipfile(path):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            state = safetensors.torch.load_file(path)
+    except Exception as error:
+        # Both libraries raise many types for a file that is not theirs.
+        raise UserError(
+            f"the weights {path.name} cannot be read: {error}. A file under models/ is safetensors "
+            f"or a state dict saved by torch.save."
+        ) from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"the weights {path.name} are not a state dict (names with tensors)")
+    return state
+
+
+def head_name(network: nn.Module) -> str:
+    """Return the path of the layer that gives one number per class: in all of them the last."""
+    layers: list[str] = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    return layers[-1]
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """Return the network, in evaluation mode, as a graph of layers."""
+    return fx.GraphModule(network, _Tracer().trace(network.eval()))
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        # StochasticDepth and its like decide by `training`, which a trace would freeze.
+        inside = module.__module__.startswith(("torch.nn", "torchvision.ops"))
+        return inside and not isinstance(module, nn.Sequential)
+
+
+def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
+    """Return the network's beginning: images [N, 3, S, S] in, a tuple with each cut's value out.
+
+    Raises:
+        UserError: a cut is not a stage of the network.
+    """
+    places = [_cut(traced, cut) for cut in cuts]
+    end = max(first for first, _ in places)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in list(traced.graph.nodes)[:end]:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[value] for _, value in places))
+    return fx.GraphModule(traced, graph)
+
+
+def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
+    """Return what follows a cut: its value in, logits [N, K] out.
+
+    From "pixels" on, that is the whole network and takes uint8 pixels [N, S, S, 3].
+
+    Raises:
+        UserError: the cut is not a stage of the network.
+    """
+    if cut == PIXELS:
+        return nn.Sequential(_Normalize(), traced)
+    first, value = _cut(traced, cut)
+    graph = fx.Graph()
+    copies = {value: graph.placeholder("features")}
+    for node in list(traced.graph.nodes)[first:]:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    return fx.GraphModule(traced, graph)
+
+
+class _Normalize(nn.Module):
+    def forward(self, pixels: Tensor) -> Tensor:
+        return normalize(pixels)
+
+
+def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
+    """Return a stage's first position in the graph and the one value that crosses into it."""
+    nodes = list(traced.graph.nodes)
+    stage = head_name(traced) if cut == HEAD else cut
+    inside = [
+        position
+        for position, node in enumerate(nodes)
+        if node.op == "call_module" and f"{node.target}.".startswith(f"{stage}.")
+    ]
+    if not inside:
+        stages = dict.fromkeys(str(n.target).split(".")[0] for n in nodes if n.op == "call_module")
+        raise UserError(
+            f"params.yaml candidates: train_from: {cut}: the network has no such stage; it has "
+            f"{', '.join(stages)} and their parts"
+        )
+    first = inside[0]
+    later = set(nodes[first:])
+    crossing = [node for node in nodes[:first] if later.intersection(node.users)]
+    if len(crossing) != 1:
+        raise UserError(
+            f"params.yaml candidates: train_from: {cut}: training cannot begin there, since "
+            f"{len(crossing)} values cross into it; take the stage around it"
+        )
+    return first, crossing[0]
+
+
+class Network:
+    """A trained network with what is needed to use it: pixels in, probabilities out."""
+
+    def __init__(self, path: Path) -> None:
+        """Load what `save_network` wrote; nothing in the file is executed."""
+        about = read_metadata(path)
+        self.architecture: str = about["architecture"]
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        self.candidate: dict[str, Any] = about["candidate"]
+        self.module = build_network(self.architecture, len(self.classes), seed=0)
+        self.module.load_state_dict(safetensors.torch.load_file(path))
+
+    @torch.inference_mode()
+    def predict(
+        self, images: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        logits = self.module(normalize(torch.from_numpy(images)))
+        probabilities: np.ndarray[Any, np.dtype[np.float32]] = logits.softmax(dim=1).numpy()
+        return probabilities
+
+
+def save_network(
+    path: Path,
+    network: nn.Module,
+    *,
+    architecture: str,
+    classes: Sequence[str],
+    image_size: int,
+    candidate: dict[str, Any],
+) -> None:
+    """Write all weights and what is needed to use them as one safetensors file."""
+    about = {
+        "architecture": architecture,
+        "classes": list(classes),
+        "image_size": image_size,
+        "candidate": candidate,
+    }
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+        path,
+        metadata={"crossfold": json.dumps(about, sort_keys=True)},
+    )

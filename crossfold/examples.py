@@ -1,0 +1,159 @@
+"""The table of examples: every image of a data version with its label, split and fold.
+
+One Parquet file with the columns path (str, below the data folder), image (the file's bytes), label
+(int32), content_hash (str), split (str) and fold (int32), in row groups small enough to hold in
+memory, sorted by path.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from crossfold.splits import TEST as TEST
+from crossfold.splits import TRAIN as TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("path", pa.string()),
+            ("image", pa.binary()),
+            ("label", pa.int32()),
+            ("content_hash", pa.string()),
+            ("split", pa.string()),
+            ("fold", pa.int32()),
+        )
+    ]
+)
+_MAX_ROWS = 1024
+_MAX_BYTES = 32 * 2**20
+
+
+class Example(NamedTuple):
+    """A row of the table."""
+
+    path: str
+    image: bytes
+    label: int
+    content_hash: str
+    split: str
+    fold: int
+
+
+def write_examples(
+    path: Path,
+    rows: Iterable[Example],
+    *,
+    classes: tuple[str, ...],
+    data_hash: str,
+    num_folds: int,
+    skipped: tuple[str, ...] = (),
+) -> None:
+    """Write the table as a stream, in the order of `rows`; no file is left behind on failure."""
+    about = {
+        "classes": classes,
+        "data_hash": data_hash,
+        "num_folds": num_folds,
+        "skipped": skipped,
+    }
+    schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
+    part = path.with_name(f"{path.name}.part")
+    try:
+        # Dictionaries and statistics of images would hold whole images.
+        with pq.ParquetWriter(
+            part, schema, use_dictionary=["split"], write_statistics=["label", "fold"]
+        ) as writer:
+            for group in _row_groups(rows):
+                columns = [list(column) for column in zip(*group, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
+    group: list[Example] = []
+    num_bytes = 0
+    for row in rows:
+        group.append(row)
+        num_bytes += len(row.image)
+        if len(group) == _MAX_ROWS or num_bytes >= _MAX_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+class Examples:
+    """The table at `path`, read as a stream.
+
+    Attributes:
+        classes: the names of the classes; a label is an index into them.
+        data_hash: the MD5 of the data version in data.dvc.
+        num_folds: the number of folds of the train split.
+        skipped: a line for each image that was left out.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        metadata = pq.read_schema(path).metadata
+        about: dict[str, Any] = json.loads(metadata[b"crossfold"])
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.data_hash: str = about["data_hash"]
+        self.num_folds: int = about["num_folds"]
+        self.skipped: tuple[str, ...] = tuple(about["skipped"])
+
+    def count(self, split: str | None) -> int:
+        """The number of images in `split`, or of all."""
+        return len(self.column("label", split))
+
+    def column(self, name: str, split: str | None) -> NDArray[Any]:
+        """One column in the table's order; no other than it and `split` is read.
+
+        Returns:
+            [N], int32 for numbers, otherwise objects.
+        """
+        table = pq.read_table(self._path, columns=list({name, "split"}))
+        return np.asarray(_only(table, split).column(name).to_numpy())
+
+    def batches(
+        self, split: str | None, batch_size: int
+    ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
+        """Paths, files and labels (int64 [n]) of `batch_size` images at a time, the last fewer.
+
+        Holds one row group and one batch in memory.
+        """
+        waiting: list[tuple[str, bytes, int]] = []
+        with pq.ParquetFile(self._path) as file:
+            for group in range(file.num_row_groups):
+                names = ["path", "image", "label"]
+                table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
+                waiting += zip(*(table.column(name).to_pylist() for name in names), strict=True)
+                while len(waiting) >= batch_size:
+                    yield _batch(waiting[:batch_size])
+                    del waiting[:batch_size]
+        if waiting:
+            yield _batch(waiting)
+
+
+def _only(table: pa.Table, split: str | None) -> pa.Table:
+    return table if split is None else table.filter(pc.equal(table.column("split"), split))
+
+
+def _batch(
+    rows: list[tuple[str, bytes, int]],
+) -> tuple[list[str], list[bytes], NDArray[np.int64]]:
+    paths, images, labels = zip(*rows, strict=True)
+    return list(paths), list(images), np.asarray(labels, np.int64)

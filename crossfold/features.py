@@ -1,0 +1,136 @@
+"""What every epoch of every fold would compute again, computed once: the frozen prefix's output."""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from crossfold import backbone, compute, images, tensorfile
+from crossfold.errors import UserError
+from crossfold.examples import TRAIN, Examples
+from crossfold.progress import report_progress
+from crossfold.settings import PIXELS
+
+# Nothing is gained above: at 32 images a layer's activations still fit the processor's cache.
+BATCH_SIZE = 32
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def extract_features(
+    *,
+    examples: Path,
+    backbone_weights: Path,
+    architecture: str,
+    cuts: Sequence[str],
+    image_size: int,
+    num_threads: int,
+    features: Path,
+) -> dict[str, int]:
+    """Run the frozen prefix once over every image outside the test split.
+
+    Writes one tensorfile with, for each cut, the float32 values there, [N, …] (for "pixels" the
+    uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N], all in the order of `examples`.
+    Batch normalization stays in evaluation mode: a frozen prefix is a fixed function.
+
+    Returns:
+        The bytes that one image takes at each cut.
+
+    Raises:
+        UserError: architecture, weights, cuts or image size do not fit each other, or the arrays
+            would not fit on the disk; nothing is written then.
+    """
+    compute.prepare(num_threads)
+    table = Examples(examples)
+    network = backbone.pretrained_network(
+        architecture, backbone_weights, len(table.classes), seed=0
+    )
+    stages = [cut for cut in cuts if cut != PIXELS]
+    prefix = backbone.prefix(backbone.trace(network), stages) if stages else None
+
+    def values_at_cuts(pixels: Pixels) -> dict[str, tensorfile.Array]:
+        found: dict[str, tensorfile.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
+        if prefix is not None:
+            with torch.inference_mode():
+                outputs = prefix(backbone.normalize(torch.from_numpy(pixels)))
+            found.update(
+                (stage, value.numpy()) for stage, value in zip(stages, outputs, strict=True)
+            )
+        return found
+
+    num_images = table.count(TRAIN)
+    sample = _try_one(values_at_cuts, architecture, image_size)
+    bytes_per_image = {cut: math.prod(one.shape) * one.itemsize for cut, one in sample.items()}
+    _refuse_if_too_large(bytes_per_image, num_images, features.parent)
+
+    arrays = tensorfile.create(
+        features,
+        {
+            "label": (np.int64, (num_images,)),
+            "fold": (np.int64, (num_images,)),
+            **{cut: (one.dtype.type, (num_images, *one.shape[1:])) for cut, one in sample.items()},
+        },
+        {
+            "architecture": architecture,
+            "classes": table.classes,
+            "image_size": image_size,
+            "num_folds": table.num_folds,
+        },
+    )
+    arrays["label"][:] = table.column("label", TRAIN)
+    arrays["fold"][:] = table.column("fold", TRAIN)
+    done = 0
+    for _, pixels, _ in decoded_batches(table, TRAIN, image_size, num_threads):
+        for cut, value in values_at_cuts(pixels).items():
+            arrays[cut][done : done + len(value)] = value
+        done += len(pixels)
+        report_progress(done, num_images, "images")
+    return bytes_per_image
+
+
+def decoded_batches(
+    table: Examples, split: str, image_size: int, num_threads: int
+) -> Iterator[tuple[list[str], Pixels, np.ndarray[Any, np.dtype[np.int64]]]]:
+    """Yield paths, uint8 pixels [B, S, S, 3] and int64 labels [B] of a split, in table order."""
+
+    def pixels_of(data: bytes) -> Pixels:
+        return images.to_square(images.decode(data), image_size)
+
+    with ThreadPoolExecutor(num_threads) as decoders:
+        for paths, encoded, labels in table.batches(split, BATCH_SIZE):
+            yield paths, np.stack(list(decoders.map(pixels_of, encoded))), labels
+
+
+def _try_one(
+    values_at_cuts: Any, architecture: str, image_size: int
+) -> dict[str, tensorfile.Array]:
+    """Return the values of one black image, which tell the shapes."""
+    try:
+        values: dict[str, tensorfile.Array] = values_at_cuts(
+            np.zeros((1, image_size, image_size, 3), np.uint8)
+        )
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "
+            f"pixels: {error}"
+        ) from None
+    return values
+
+
+def _refuse_if_too_large(bytes_per_image: dict[str, int], num_images: int, folder: Path) -> None:
+    needed = num_images * sum(bytes_per_image.values())
+    free = shutil.disk_usage(folder).free
+    shares = ", ".join(f"{size:,} bytes at {cut}" for cut, size in bytes_per_image.items())
+    logging.info("features take %s bytes for %d images: %s", f"{needed:,}", num_images, shares)
+    if needed > free:
+        raise UserError(
+            f"the features of {num_images} images need {needed / 1e9:.1f} GB and {folder} has "
+            f"{free / 1e9:.1f} GB free; one image takes {shares}. Free some space, drop the "
+            f"candidate that trains from the largest, or lower data.image_size in params.yaml."
+        )

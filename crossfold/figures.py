@@ -1,0 +1,265 @@
+"""The figures of a run, drawn without pyplot and so without global state.
+
+A figure has a white background, as `mlflow.log_figure` needs it; `to_svg` makes it fit a page in
+either colour scheme. Class and candidate names come from users: they are shortened, and never read
+as mathematical notation.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from crossfold.metrics import Curves
+
+# From Okabe and Ito's colour-blind-safe palette ("Color universal design", 2008) those colours
+# whose contrast with a white and with a dark page is about 3:1 or better; the blue is lightened.
+BLUE, VERMILION, GREEN, PURPLE = "#1f83c6", "#d55e00", "#009e73", "#cc79a7"
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE)
+LINE_STYLES = ("-", "--", ":")
+INK = "#000000"
+
+MAX_CLASSES_IN_LEGEND = len(PALETTE) * len(LINE_STYLES)
+NUM_WORST_CLASSES = 5
+MAX_CLASSES_NAMED = 100
+MAX_CANDIDATES_DRAWN = 12
+WIDTH = 5.2  # inches; a phone shows it at some three quarters of its size, still legible
+STRONGEST_SHADE = 0.7  # keeps dark ink on a light page, and light ink on a dark one, above 4.5:1
+
+
+def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Counts of shape [K, K], rows true; shaded by the square root of the share of the true class.
+
+    Hits are blue, mistakes vermilion. Beyond MAX_CLASSES_NAMED classes only shades are drawn.
+    """
+    num_classes = len(classes)
+    named = num_classes <= MAX_CLASSES_NAMED
+    names = [_short(name, 18) for name in classes]
+    cell = min(0.42, max(0.17, 4.2 / num_classes)) if named else 8 / num_classes
+    margin = 0.6 + (0.085 * max(map(len, names)) if named else 0.3)
+    side = max(3.4, margin + cell * num_classes)
+    figure = _figure("confusion_matrix", side, side)
+    axes = figure.subplots()
+    axes.imshow(_shades(confusion), interpolation="none")
+    font_size = min(9.0, 45 * cell)
+    if named:
+        rotation = 90 if max(map(len, names)) > 2 else 0
+        axes.set_xticks(range(num_classes), names, fontsize=font_size, rotation=rotation)
+        axes.set_yticks(range(num_classes), names, fontsize=font_size)
+        for row, column in np.argwhere(confusion):
+            count = str(confusion[row, column])
+            axes.text(
+                column,
+                row,
+                count,
+                ha="center",
+                va="center_baseline",
+                color=INK,
+                fontsize=min(font_size, 110 * cell / max(2, len(count))),
+            )
+    axes.tick_params(length=0)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+def roc_curves(curves: Curves, classes: Sequence[str]) -> Figure:
+    """ROC curves by class with their areas; the diagonal is chance."""
+    figure, axes = _unit_square("roc_curves", "false positive rate", "true positive rate")
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=(0, (1, 3)))
+    _draw_curves(figure, axes, curves, classes, area="AUC", drawstyle="default")
+    return figure
+
+
+def pr_curves(curves: Curves, classes: Sequence[str]) -> Figure:
+    """Precision-recall curves by class with their average precision, drawn as steps."""
+    figure, axes = _unit_square("pr_curves", "recall", "precision")
+    _draw_curves(figure, axes, curves, classes, area="AP", drawstyle="steps-post")
+    return figure
+
+
+def learning_curves(leaderboard: dict[str, Any]) -> Figure:
+    """Loss and validation macro F1 by epoch, a row for each of the best MAX_CANDIDATES_DRAWN.
+
+    A line is the mean over the folds that reached an epoch, its band their minimum and maximum. It
+    is dashed from where the first fold has stopped, as the mean is then one of fewer folds. A dot
+    is a fold's best epoch.
+    """
+    candidates = ranked(leaderboard)[:MAX_CANDIDATES_DRAWN]
+    figure = _figure("learning_curves", WIDTH, 0.5 + 1.9 * len(candidates))
+    grid = figure.subplots(len(candidates), 2, squeeze=False, sharex="row")
+    for (loss, macro_f1), entry in zip(grid, candidates, strict=True):
+        _draw_history(loss, entry["folds"], "train_loss", VERMILION)
+        _draw_history(loss, entry["folds"], "val_loss", BLUE)
+        _draw_history(macro_f1, entry["folds"], "val_macro_f1", BLUE)
+        for fold in entry["folds"]:
+            macro_f1.plot(fold["best_epoch"], fold["macro_f1"], ".", color=BLUE, markersize=5)
+        loss.set_title(_short(entry["candidate"]["name"], 32), loc="left", fontsize=10)
+        loss.set_ylabel("loss")
+        macro_f1.set_ylabel("macro F1")
+        loss.set_ylim(bottom=0)
+        loss.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    for axes in grid.flat:
+        _plain(axes)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    lines = [Line2D([], [], color=color) for color in (VERMILION, BLUE)]
+    _legend(figure, lines, ["training", "validation"], num_columns=2)
+    return figure
+
+
+def leaderboard(leaderboard: dict[str, Any]) -> Figure:
+    """Macro F1 in cross-validation: each candidate's folds, mean and 95 % interval, best on top."""
+    candidates = ranked(leaderboard)
+    figure = _figure("leaderboard", WIDTH, 1 + 0.36 * len(candidates))
+    axes = figure.subplots()
+    for row, entry in enumerate(candidates):
+        low, high = entry["interval"]["macro_f1"]
+        fold_scores = [fold["macro_f1"] for fold in entry["folds"]]
+        color = BLUE if row == 0 else INK
+        axes.plot([max(low, 0), min(high, 1)], [row, row], color=color, linewidth=1.6)
+        axes.plot(fold_scores, [row] * len(fold_scores), "|", color=color, alpha=0.6, markersize=9)
+        axes.plot(entry["mean"]["macro_f1"], row, "o", color=color, markersize=6)
+    names = [_short(entry["candidate"]["name"], 28) for entry in candidates]
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+    _plain(axes)
+    axes.set_xlabel("macro F1 in cross-validation")
+    return figure
+
+
+def ranked(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
+    """The candidates, the chosen one first, then by falling macro F1 and rising loss."""
+    candidates: list[dict[str, Any]] = leaderboard["candidates"]
+    best = candidates[leaderboard["best"]]
+    return sorted(
+        candidates,
+        key=lambda entry: (entry is not best, -entry["mean"]["macro_f1"], entry["mean"]["loss"]),
+    )
+
+
+def to_svg(figure: Figure) -> str:
+    """An <svg> element to put into a page: same bytes every time, transparent, ink in the page's.
+
+    Text stays text, in the page's font, so names in any script are shown. The ids it keeps are
+    salted with the figure's label, as all figures share one page.
+    """
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    file = io.StringIO()
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(figure.get_label())}),
+        warnings.catch_warnings(),
+    ):
+        # The page's font has the glyphs that matplotlib's own lacks.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+    return _fitted_to_page(file.getvalue())
+
+
+def _figure(label: str, width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained", label=label)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+    axes.tick_params(labelsize=9)
+
+
+def _short(name: str, length: int) -> str:
+    printable = "".join(letter if letter.isprintable() else "�" for letter in name)
+    cut = printable if len(printable) <= length else printable[: length - 1] + "…"
+    return cut.replace("$", r"\$")
+
+
+def _shades(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """RGBA of shape [K, K, 4]."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    shades = np.full((*confusion.shape, 4), to_rgba(VERMILION))
+    shades[np.diag_indices(len(confusion))] = to_rgba(BLUE)
+    shades[..., 3] = STRONGEST_SHADE * np.sqrt(shares)
+    return shades
+
+
+def _unit_square(label: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure = _figure(label, WIDTH, WIDTH)
+    axes = figure.subplots()
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x_label, ylabel=y_label)
+    _plain(axes)
+    return figure, axes
+
+
+def _draw_curves(
+    figure: Figure, axes: Axes, curves: Curves, classes: Sequence[str], area: str, drawstyle: str
+) -> None:
+    styles = [(style, color) for style in LINE_STYLES for color in PALETTE]
+    shown = list(curves.per_class)
+    if len(shown) > MAX_CLASSES_IN_LEGEND:
+        shown = sorted(shown, key=lambda i: curves.per_class[i].area)[:NUM_WORST_CLASSES]
+    lines, labels = [], []
+    for i, (style, color) in zip(shown, styles, strict=False):
+        curve = curves.per_class[i]
+        lines += axes.plot(curve.x, curve.y, style, color=color, drawstyle=drawstyle, linewidth=1.4)
+        labels.append(f"{_short(classes[i], 24)} ({curve.area:.3f})")
+    micro = curves.micro
+    lines += axes.plot(micro.x, micro.y, drawstyle=drawstyle, linewidth=2.2, color=INK)
+    labels.append(f"micro average ({micro.area:.3f})")
+    num_columns = 3 if max(map(len, labels)) <= 22 else 2
+    _legend(figure, lines, labels, num_columns, title=f"class ({area})")
+
+
+def _draw_history(axes: Axes, folds: Sequence[dict[str, Any]], key: str, color: str) -> None:
+    histories = [[epoch[key] for epoch in fold["history"]] for fold in folds]
+    by_epoch = [
+        [history[epoch] for history in histories if epoch < len(history)]
+        for epoch in range(max(map(len, histories)))
+    ]
+    epochs = np.arange(1, len(by_epoch) + 1)
+    means = np.array([np.mean(values) for values in by_epoch])
+    all_train = min(map(len, histories))
+    low, high = [min(values) for values in by_epoch], [max(values) for values in by_epoch]
+    axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.plot(epochs[:all_train], means[:all_train], color=color, linewidth=1.4)
+    axes.plot(epochs[all_train - 1 :], means[all_train - 1 :], "--", color=color, linewidth=1.2)
+
+
+def _legend(
+    figure: Figure,
+    lines: Sequence[Line2D],
+    labels: Sequence[str],
+    num_columns: int,
+    title: str = "",
+) -> None:
+    figure.legend(
+        lines,
+        labels,
+        loc="outside lower center",
+        ncols=num_columns,
+        title=title,
+        fontsize=9,
+        frameon=False,
+    )
+
+
+def _fitted_to_page(svg: str) -> str:
+    # matplotlib leaves out the fill of what is black, as SVG's own default: inherit it instead.
+    inherited = '<svg fill="currentColor" stroke-linejoin="round" '
+    svg = svg[svg.index("<svg") :].replace("<svg ", inherited, 1)
+    svg = re.sub(r'style="[^"]*"', _style_fitted_to_page, svg)
+    # A style element would apply to the whole page, and ids of groups would occur in each figure.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*"', "<g", svg)
+
+
+def _style_fitted_to_page(style: re.Match[str]) -> str:
+    return re.sub(r"font-family: [^;\"]*;? ?", "", style[0].replace(INK, "currentColor"))

@@ -1,0 +1,293 @@
+"""Registering a model in MLflow, once, and deciding whether it becomes the champion."""
+
+import base64
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Map
+
+from crossfold import compute, metrics, tracking
+from crossfold.backbone import Network
+from crossfold.evaluation import score
+from crossfold.examples import TEST, Examples
+from crossfold.prediction import NETWORK_FILE, load_version
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+FORMER_CHAMPION = "former-champion"
+
+# What the registered code imports.
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says of a version, and what the champion of that moment was worth."""
+
+    passed: bool
+    reason: str
+    champion_macro_f1: float | None = None
+
+
+def register_model(
+    *,
+    examples: Path,
+    model: Path,
+    leaderboard: Path,
+    evaluation: Path,
+    report_page: Path,
+    model_name: str,
+    min_macro_f1: float,
+    lineage: Mapping[str, str],
+    num_threads: int,
+    registration: Path,
+    run: tracking.Run,
+) -> dict[str, Any]:
+    """Register the network as `challenger`; as `champion` if the gate lets it through.
+
+    A version with the same weights and data is used again, so a retry or an unchanged run makes no
+    second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
+
+    Returns:
+        What is also written to `registration`: name, version, aliases, gate ("passed" or
+        "refused"), reason, created (whether the version is new) and champion_macro_f1 (what the
+        champion of before scored on this test split; None where none was scored).
+
+    Raises:
+        UserError: the present champion cannot be loaded.
+    """
+    compute.prepare(num_threads)
+    board = json.loads(leaderboard.read_text())
+    evaluated = json.loads(evaluation.read_text())
+    tracking.log_outcome(
+        run.parent(), leaderboard=board, evaluation=evaluated, report_page=report_page
+    )
+    table = Examples(examples)
+    tags = _tags(board, evaluated, lineage, run)
+    version = _find_version(run.client, model_name, tags)
+    created = version is None
+    if version is None:
+        version = _create_version(run, model_name, model, table, evaluated["metrics"], tags)
+    decision = _judge(
+        run.client, version, evaluated["metrics"]["macro_f1"], min_macro_f1, table, num_threads
+    )
+    _apply(run.client, version, decision)
+    registered = {
+        "name": model_name,
+        "version": str(version.version),
+        "aliases": sorted(run.client.get_model_version(model_name, version.version).aliases),
+        "gate": _word(decision),
+        "reason": decision.reason,
+        "created": created,
+        "champion_macro_f1": decision.champion_macro_f1,
+    }
+    registration.write_text(json.dumps(registered))
+    return registered
+
+
+def _tags(
+    board: Mapping[str, Any],
+    evaluated: Mapping[str, Any],
+    lineage: Mapping[str, str],
+    run: tracking.Run,
+) -> dict[str, str]:
+    best = board["candidates"][board["best"]]
+    return {
+        **lineage,
+        "weights_hash": evaluated["weights_hash"],
+        "data_hash": evaluated["data_hash"],
+        "architecture": board["architecture"],
+        "candidate": best["candidate"]["name"],
+        "cv_macro_f1": str(best["mean"]["macro_f1"]),
+        **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
+        "mlflow_parent_run": str(run.parent_id),
+    }
+
+
+def _find_version(
+    client: MlflowClient, model_name: str, tags: Mapping[str, str]
+) -> ModelVersion | None:
+    same = {key: tags[key] for key in ("weights_hash", "data_hash")}
+    found = client.search_model_versions(
+        f"name = '{model_name}' and tags.weights_hash = '{same['weights_hash']}'"
+    )
+    return next((version for version in found if same.items() <= version.tags.items()), None)
+
+
+def _create_version(
+    run: tracking.Run,
+    model_name: str,
+    model: Path,
+    table: Examples,
+    scores: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> ModelVersion:
+    """Upload the model and register it with all its tags in one request, the last one.
+
+    Killed before it, a step leaves an upload that no version names, and is repeated whole.
+    """
+    client = run.client
+    logged = client.create_logged_model(run.experiment_id, model_name, source_run_id=run.id)
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "model"
+        _save(saved, model, table, Model(model_id=logged.model_id, run_id=run.id))
+        client.log_model_artifacts(logged.model_id, str(saved))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
+    now = logged.creation_timestamp
+    client.log_batch(
+        run.id,
+        [Metric(f"test_{k}", v, now, 0, model_id=logged.model_id) for k, v in scores.items()],
+    )
+    _ensure_registered_model(client, model_name)
+    return client.create_model_version(
+        model_name,
+        logged.model_uri,
+        run.id,
+        tags=dict(tags),
+        description=f"{tags['architecture']}, {tags['candidate']}: test macro F1 "
+        f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
+        model_id=logged.model_id,
+    )
+
+
+def _ensure_registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _save(folder: Path, model: Path, table: Examples, about: Model) -> None:
+    """Write MLflow's model folder: code, the network as safetensors, and JSON; no pickle.
+
+    Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
+    """
+    code = Path(__file__).with_name("pyfunc_model.py")
+    with tempfile.TemporaryDirectory() as staging:
+        network = Path(staging) / NETWORK_FILE
+        shutil.copyfile(model, network)
+        package = Path(staging) / "crossfold"
+        shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        _, (image, *_), _ = next(table.batches(TEST, 1))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(package / code.name),
+            artifacts={NETWORK_FILE: str(network)},
+            code_paths=[str(package)],
+            signature=_signature(),
+            input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
+            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+            mlflow_model=about,
+        )
+    for compiled in folder.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+
+
+def _signature() -> ModelSignature:
+    return ModelSignature(
+        # Any: an image may be bytes, base64 or a path.
+        Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
+        Schema(
+            [
+                ColSpec(DataType.string, "label", required=False),
+                ColSpec(Map(DataType.double), "probabilities"),
+                ColSpec(DataType.string, "error", required=False),
+            ]
+        ),
+    )
+
+
+def _pinned(name: str) -> str:
+    """Return `name==version`, without a local part such as +cpu that no index has."""
+    return f"{name}=={installed_version(name).partition('+')[0]}"
+
+
+def _judge(
+    client: MlflowClient,
+    version: ModelVersion,
+    macro_f1: float,
+    floor: float,
+    table: Examples,
+    num_threads: int,
+) -> Decision:
+    champion = _champion(client, version.name)
+    stays = champion is not None and champion.version == version.version
+    if macro_f1 < floor:
+        remark = "; it stays champion until another takes its place" if stays else ""
+        return Decision(False, f"macro F1 {macro_f1:.4f} is below the floor of {floor:g}{remark}")
+    above = f"macro F1 {macro_f1:.4f} is at or above the floor of {floor:g}"
+    if champion is None:
+        return Decision(True, f"{above}, and there was no champion yet")
+    if stays:
+        return Decision(True, f"{above}, and it is the champion already")
+    theirs = _score(load_version(champion), table, num_threads)
+    against = f"version {champion.version}, the champion, with {theirs:.4f} on the same test images"
+    if champion.tags.get("data_hash") != table.data_hash:
+        against += " (it was trained on other data, which may hold some of them)"
+    if macro_f1 < theirs:
+        return Decision(False, f"macro F1 {macro_f1:.4f} is worse than {against}", theirs)
+    return Decision(True, f"{above}, and not worse than {against}", theirs)
+
+
+def _champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
+    number = client.get_registered_model(model_name).aliases.get(CHAMPION)
+    return None if number is None else client.get_model_version(model_name, number)
+
+
+def _score(network: Network, table: Examples, num_threads: int) -> float:
+    """Return the macro F1 of another network on the test split, over the table's classes.
+
+    Its classes are matched by name: what it says of a class that the table does not have is left
+    out, and a class that it does not know has probability 0.
+    """
+    _, labels, theirs = score(network, table, num_threads)
+    probabilities = np.zeros((len(labels), len(table.classes)), np.float32)
+    for index, name in enumerate(table.classes):
+        if name in network.classes:
+            probabilities[:, index] = theirs[:, network.classes.index(name)]
+    return metrics.scores(labels, probabilities)["macro_f1"]
+
+
+def _apply(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
+    """Record the decision, then act on it; cut off in between, a retry decides the same again."""
+    name, number = version.name, str(version.version)
+    client.set_model_version_tag(name, number, "gate", _word(decision))
+    client.set_model_version_tag(name, number, "gate_reason", decision.reason)
+    client.set_registered_model_alias(name, CHALLENGER, number)
+    champion = _champion(client, name)
+    if not decision.passed or (champion and str(champion.version) == number):
+        return
+    if champion:
+        client.set_registered_model_alias(name, FORMER_CHAMPION, str(champion.version))
+    client.set_registered_model_alias(name, CHAMPION, number)
+
+
+def _word(decision: Decision) -> str:
+    return "passed" if decision.passed else "refused"

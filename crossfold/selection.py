@@ -1,0 +1,61 @@
+"""Choosing among the candidates by what cross-validation says of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from crossfold import metrics, tensorfile
+
+_SCORES = ("macro_f1", "accuracy", "loss")
+
+
+def aggregate_cv(
+    *, predictions: Sequence[Path], architecture: str, leaderboard: Path
+) -> dict[str, Any]:
+    """Rank the candidates by mean macro F1 over the folds; of equal ones the lower loss wins.
+
+    Writes the leaderboard as JSON: per candidate the mean, standard deviation and interval of its
+    scores, with its folds; the index of the best; the epochs of the final fit, which are the mean
+    over the folds of the best candidate's best epoch.
+
+    Returns:
+        The leaderboard.
+    """
+    folds = sorted(
+        (tensorfile.read_metadata(path) for path in predictions),
+        key=lambda about: about["results"][0]["fold"],
+    )
+    candidates = [
+        _summarise(results) for results in zip(*(f["results"] for f in folds), strict=True)
+    ]
+    best = min(
+        range(len(candidates)),
+        key=lambda i: (-candidates[i]["mean"]["macro_f1"], candidates[i]["mean"]["loss"]),
+    )
+    board = {
+        "architecture": architecture,
+        "classes": folds[0]["classes"],
+        "num_folds": len(folds),
+        "candidates": candidates,
+        "best": best,
+        "num_epochs": max(1, round(mean(f["best_epoch"] for f in candidates[best]["folds"]))),
+    }
+    leaderboard.write_text(json.dumps(board))
+    return board
+
+
+def _summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one candidate's mean, spread and interval from its result on each fold."""
+    figures = {
+        name: metrics.mean_std_interval([r[name] for r in results], len(results))
+        for name in _SCORES
+    }
+    return {
+        "candidate": results[0]["candidate"],
+        "mean": {name: figure.mean for name, figure in figures.items()},
+        "std": {name: figure.std for name, figure in figures.items()},
+        "interval": {name: figure.interval for name, figure in figures.items()},
+        "folds": [{k: v for k, v in result.items() if k != "candidate"} for result in results],
+    }

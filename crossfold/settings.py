@@ -1,0 +1,187 @@
+"""params.yaml as frozen, checked, typed settings."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from crossfold.errors import UserError
+
+PIXELS = "pixels"
+HEAD = "head"
+
+# Not strict: to YAML, 1e-3 is a text and only 1.0e-3 is a number.
+Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataSettings(_Section):
+    """Where the images come from and how they are split; `image_size` in pixels."""
+
+    remote: str
+    image_size: Annotated[int, Field(ge=8, le=2048)]
+    test_fraction: Fraction
+    num_folds: Annotated[int, Field(ge=2, le=100)]
+    seed: Seed
+    max_skipped_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)]
+
+
+class ModelSettings(_Section):
+    """The network and the file under models/ that holds its weights."""
+
+    architecture: str
+    weights: str
+
+
+class Candidate(_Section):
+    """One set of hyper-parameters that cross-validation compares with the others.
+
+    `train_from` is where training begins: "head" (the classifier alone, freeze_backbone: true),
+    a stage's name, or "pixels" (the whole network).
+    """
+
+    freeze_backbone: bool
+    train_from: str
+    learning_rate: Annotated[float, Field(gt=0, strict=False)]
+    weight_decay: Annotated[float, Field(ge=0, strict=False)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _either_implies_the_other(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        frozen, stage = values.get("freeze_backbone"), values.get("train_from")
+        if frozen is None and stage is None:
+            raise ValueError("give freeze_backbone or train_from")
+        if stage is None:
+            stage = HEAD if frozen else PIXELS
+        if frozen is None:
+            frozen = stage == HEAD
+        if isinstance(frozen, bool) and frozen != (stage == HEAD):
+            raise ValueError(f"freeze_backbone: {frozen} contradicts train_from: {stage}")
+        return {**values, "freeze_backbone": frozen, "train_from": stage}
+
+    @property
+    def name(self) -> str:
+        """The candidate in a few characters, unique among the candidates of a run."""
+        return f"{self.train_from} lr={self.learning_rate:g} wd={self.weight_decay:g}"
+
+
+class TrainingSettings(_Section):
+    """How every candidate is trained; `num_epochs` is the most that a fit may take."""
+
+    num_epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    patience: Positive
+    seed: Seed
+
+
+class ThreadSettings(_Section):
+    """Processor threads of the steps that compute; part of what makes a number repeat."""
+
+    extract_features: Positive
+    train: Positive
+
+
+class GateSettings(_Section):
+    """What a model must reach before it may become champion."""
+
+    min_macro_f1: Annotated[float, Field(ge=0, le=1, strict=False)]
+
+
+class TrackingSettings(_Section):
+    """MLflow's address (None: the local store), experiment and registered model."""
+
+    uri: str | None
+    experiment: str
+    model_name: str
+
+
+class Settings(_Section):
+    """The whole of params.yaml."""
+
+    data: DataSettings
+    model: ModelSettings
+    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, strict=False)]
+    training: TrainingSettings
+    threads: ThreadSettings
+    gate: GateSettings
+    tracking: TrackingSettings
+
+    @model_validator(mode="after")
+    def _candidates_differ(self) -> "Settings":
+        names = [candidate.name for candidate in self.candidates]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"candidates: the same one stands twice: {', '.join(twice)}")
+        return self
+
+    @property
+    def cuts(self) -> list[str]:
+        """The distinct places where training begins, in the order of the candidates."""
+        return list(dict.fromkeys(candidate.train_from for candidate in self.candidates))
+
+
+def load_settings(path: Path, changes: Iterable[str] = ()) -> Settings:
+    """Read params.yaml, apply changes such as "training.num_epochs=5", and check the result.
+
+    Raises:
+        UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type
+            or has an impossible value; every such key is named with its value and what is allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is not there: run crossfold in the project's folder, which holds it"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    for change in changes:
+        _apply(values, change)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        raise UserError(f"{path} (with --set, if given) has mistakes:\n{problems}") from None
+
+
+def _apply(values: Any, change: str) -> None:
+    key, separator, text = change.partition("=")
+    if not separator:
+        raise UserError(f"--set {change}: write it as KEY=VALUE, as in training.num_epochs=5")
+    *parents, last = key.split(".")
+    unknown = UserError(f"--set {change}: params.yaml has no key {key!r}")
+    try:
+        section = values
+        for name in parents:
+            section = section[int(name) if isinstance(section, list) else name]
+        if isinstance(section, list):
+            section[range(len(section))[int(last)]] = yaml.safe_load(text)
+        else:
+            section[last] = yaml.safe_load(text)
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise unknown from None
+    except yaml.YAMLError:
+        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{key}: there is no such setting"
+        case "missing":
+            return f"{key}: is missing"
+        case "value_error":
+            message = str(problem["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+        case _:
+            return f"{key}: {problem['input']!r} is not allowed: {problem['msg'].lower()}"

@@ -1,0 +1,63 @@
+"""Holdout and folds: stratified, seeded, and never an image on both sides of a split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TRAIN = "train"
+TEST = "test"
+NO_FOLD = -1
+
+
+def assign(
+    labels: Sequence[int],
+    content_hashes: Sequence[str],
+    *,
+    test_fraction: float,
+    num_folds: int,
+    seed: int,
+) -> tuple[list[str], list[int]]:
+    """Put every image into the test split or into a fold of the train split.
+
+    Images with the same content hash are a group and stay together; all have one label. In each
+    class the groups are ordered by SHA-256 of seed and content, which no platform, library version
+    or file name changes. The first are the holdout, until it has `test_fraction` of the class and
+    at least one image; each other group goes to the fold with the fewest images of the class, then
+    the fewest images, then the lowest index.
+
+    Returns:
+        The split of each image, TRAIN or TEST, and its fold, NO_FOLD in the test split.
+    """
+    group_sizes = Counter(content_hashes)
+    groups_of_class: defaultdict[int, set[str]] = defaultdict(set)
+    for label, content_hash in zip(labels, content_hashes, strict=True):
+        groups_of_class[label].add(content_hash)
+
+    fold_of_group: dict[str, int] = {}
+    fold_sizes = [0] * num_folds
+    for _, groups in sorted(groups_of_class.items()):
+        class_size = sum(group_sizes[group] for group in groups)
+        test_size = max(1, round(test_fraction * class_size))
+        num_in_test = 0
+        class_fold_sizes = [0] * num_folds
+        for group in sorted(groups, key=lambda group: _draw(seed, group)):
+            if num_in_test < test_size:
+                fold_of_group[group] = NO_FOLD
+                num_in_test += group_sizes[group]
+                continue
+            fold = min(range(num_folds), key=lambda f: (class_fold_sizes[f], fold_sizes[f], f))
+            fold_of_group[group] = fold
+            class_fold_sizes[fold] += group_sizes[group]
+            fold_sizes[fold] += group_sizes[group]
+
+    folds = [fold_of_group[content_hash] for content_hash in content_hashes]
+    return [TEST if fold == NO_FOLD else TRAIN for fold in folds], folds
+
+
+def _draw(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()

@@ -1,0 +1,106 @@
+"""What every step does around its work: a record, an MLflow run, and one way to fail."""
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from crossfold.errors import UserError
+
+if TYPE_CHECKING:
+    from crossfold.tracking import Run
+
+REFUSED = 3  # the exit status of a step that ended with a UserError: repeating it is no use
+RECORD = "step.json"
+
+
+@dataclass
+class Record:
+    """What a step leaves beside its outputs; times in seconds since the epoch."""
+
+    step: str
+    fold: int | None
+    run_id: str
+    started: float
+    ended: float | None = None
+    status: str = "running"  # then: finished, refused (the user's mistake) or failed
+    error: str = ""
+    mlflow_run_id: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write the record to `folder`, whole or not at all."""
+        part = folder / f"{RECORD}.part"
+        part.write_text(json.dumps(asdict(self)))
+        part.replace(folder / RECORD)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Return the record that a step left in `folder`."""
+        return cls(**json.loads((folder / RECORD).read_text()))
+
+
+def title(name: str, fold: int | None) -> str:
+    """Return what a step is called where people read it: its name, and its fold's number."""
+    return name if fold is None else f"{name} {fold}"
+
+
+@contextmanager
+def step(name: str, output: str, fold: int | None = None) -> Iterator["Run"]:
+    """Run a step's work as one MLflow run and leave a Record beside `output`, one of its outputs.
+
+    A UserError, or a full disk, ends the process with its message and the status REFUSED; any
+    other exception goes on, so that its traceback is in the step's log.
+    """
+    # Not at the top: kfp reads a component's imports before the step has begun.
+    from crossfold import tracking
+
+    folder = Path(output).parent
+    record = Record(name, fold, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
+    record.write(folder)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with _full_disk_refused(), tracking.step_run(name, fold=fold) as run:
+            record.mlflow_run_id = run.id
+            yield run
+        record.status = "finished"
+    except UserError as error:
+        record.status, record.error = "refused", str(error)
+        print(f"error: {error}", flush=True)
+        sys.exit(REFUSED)
+    except BaseException as error:
+        record.status = "failed"
+        record.error = traceback.format_exception_only(error)[-1].strip()
+        raise
+    finally:
+        record.ended = time.time()
+        record.write(folder)
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    """End by an exception, so that record and MLflow run say that the step has ended."""
+    sys.exit(128 + signum)
+
+
+@contextmanager
+def _full_disk_refused() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"no space is left on the disk{where}: free some and run again") from None
+
+
+def write_metrics(path: str, figures: dict[str, Any]) -> None:
+    """Write figures as JSON: kfp's local cache takes no artifact without a file."""
+    Path(path).write_text(json.dumps(figures, sort_keys=True))

@@ -1,0 +1,84 @@
+"""One file that holds several named arrays and is read and written through memory maps.
+
+The format is safetensors (https://huggingface.co/docs/safetensors/index#format): eight bytes with
+the header's length, a JSON header, the arrays' bytes. The safetensors library writes a file from
+arrays that are all in memory; features of many images are not, so this module lays the file out
+first and lets the caller fill it piece by piece.
+"""
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_DTYPES = {"F32": "<f4", "I64": "<i8", "U8": "|u1"}
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def create(
+    path: Path, shapes: Mapping[str, tuple[type, tuple[int, ...]]], metadata: Mapping[str, Any]
+) -> dict[str, Array]:
+    """Lay out a file and return its arrays, mapped for writing and filled with zeros.
+
+    `shapes` gives each array's type (np.float32, np.int64 or np.uint8) and shape. `metadata` is
+    anything that JSON can hold. The caller flushes by dropping the arrays.
+    """
+    header: dict[str, Any] = {"__metadata__": {"crossfold": json.dumps(metadata, sort_keys=True)}}
+    end = 0
+    # Widest types first: safetensors wants each array aligned to its type.
+    for name, (kind, shape) in sorted(
+        shapes.items(), key=lambda item: -np.dtype(item[1][0]).itemsize
+    ):
+        dtype = np.dtype(kind)
+        begin, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
+    return _map(path, "r+")
+
+
+def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+    """Write arrays (float32, int64 or uint8) that are in memory, with metadata, as one file."""
+    shapes = {name: (array.dtype.type, array.shape) for name, array in arrays.items()}
+    for name, mapped in create(path, shapes, metadata).items():
+        mapped[...] = arrays[name]
+
+
+def read(path: Path) -> tuple[dict[str, Array], Any]:
+    """Return the file's arrays, mapped read-only, and its metadata."""
+    return _map(path, "r"), read_metadata(path)
+
+
+def read_metadata(path: Path) -> Any:
+    """Return the metadata alone, without touching the arrays."""
+    header, _ = _header(path)
+    return json.loads(header["__metadata__"]["crossfold"])
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), 8 + length
+
+
+def _map(path: Path, mode: Any) -> dict[str, Array]:
+    header, start = _header(path)
+    arrays: dict[str, Array] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
+        if 0 in shape:  # an empty range cannot be mapped
+            arrays[name] = np.zeros(shape, dtype)
+        else:
+            offset = start + entry["data_offsets"][0]
+            arrays[name] = np.memmap(path, dtype, mode, offset, shape)
+    return arrays

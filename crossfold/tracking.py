@@ -1,0 +1,495 @@
+"""Runs in MLflow: a parent per pipeline run, a nested run per step, one per candidate in a fold.
+
+On Kubeflow with its MLflow plugin the platform opens the parent and the step's run and hands the
+step `MLFLOW_RUN_ID`. Elsewhere this module finds or creates the same shape by the pipeline run's
+id (`CROSSFOLD_RUN_ID`), so a retried step or a resumed run continues its runs.
+
+Only `MlflowClient` is used: the fluent API keeps one global active run, which an exported
+`MLFLOW_RUN_ID` overrides.
+"""
+
+import io
+import json
+import os
+import sqlite3
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from crossfold.errors import UserError
+
+PARENT_TAG = "mlflow.parentRunId"
+OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
+SQLITE = "sqlite:///"
+
+# What MLflow takes in one value and in one request (mlflow.utils.validation).
+MAX_PARAM_LENGTH = 6000
+MAX_PARAMS_PER_BATCH = 100
+MAX_METRICS_PER_BATCH = 1000
+MAX_ERROR_LENGTH = 2000
+
+
+class Run:
+    """One run in MLflow. `parent_id` is None for the run of a pipeline.
+
+    Kubeflow's plugin logs a task's inputs as parameters itself and loses a batch of metrics when
+    it meets a parameter of the same name, so on its runs ours begin with `param_prefix`.
+    """
+
+    def __init__(self, client: MlflowClient, run: MlflowRun, param_prefix: str = "") -> None:
+        self.client = client
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.parent_id: str | None = run.data.tags.get(PARENT_TAG)
+        self.param_prefix = param_prefix
+
+    def parent(self) -> "Run":
+        """Return the run that this one is nested in: for a step, the pipeline's."""
+        assert self.parent_id is not None, f"run {self.id} has no parent"
+        return Run(self.client, self.client.get_run(self.parent_id))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters, cut to the length that MLflow takes; the same value twice is fine."""
+        entries = [
+            Param(self.param_prefix + key, str(value)[:MAX_PARAM_LENGTH])
+            for key, value in params.items()
+        ]
+        for start in range(0, len(entries), MAX_PARAMS_PER_BATCH):
+            self.client.log_batch(self.id, params=entries[start : start + MAX_PARAMS_PER_BATCH])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log the numbers of one step in one request."""
+        self._log_metrics([(key, value, step) for key, value in metrics.items()])
+
+    def log_curve(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Log every number of every epoch, the key `epoch` as the step, in one request."""
+        self._log_metrics(
+            [
+                (key, value, int(row["epoch"]))
+                for row in history
+                for key, value in row.items()
+                if key != "epoch"
+            ]
+        )
+
+    def log_artifact(self, content: Path | str | bytes, artifact_file: str) -> None:
+        """Log a file, a text or a figure's bytes as `artifact_file`, such as `plots/roc.svg`."""
+        target = PurePosixPath(artifact_file)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / target.name
+            if isinstance(content, Path):
+                path.symlink_to(content.resolve())
+            else:
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+            folder_name = "" if target.parent == PurePosixPath() else str(target.parent)
+            self.client.log_artifact(self.id, str(path), folder_name or None)
+
+    def log_dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
+        """Log a dataset as input of the run.
+
+        `digest` is the hash in the DVC pointer (36 characters at most: `<md5>.dir` is 36), `source`
+        the address it came from.
+        """
+        dataset = Dataset(name, digest, "dvc", json.dumps({"uri": source}))
+        tags = [InputTag("mlflow.data.context", context)]
+        self.client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags in one request."""
+        self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    @contextmanager
+    def child(self, name: str, tags: Mapping[str, str]) -> Iterator["Run"]:
+        """Open a nested run for the block; one with these tags from an earlier try is replaced."""
+        for earlier in _children(self.client, self.experiment_id, self.id):
+            if tags.items() <= earlier.data.tags.items():
+                self.client.delete_run(earlier.info.run_id)
+        run = self.client.create_run(
+            self.experiment_id, run_name=name, tags={**tags, PARENT_TAG: self.id}
+        )
+        child = Run(self.client, run)
+        with _ended(child):
+            yield child
+
+    def _log_metrics(self, values: Sequence[tuple[str, float, int]]) -> None:
+        now = _now()
+        entries = [Metric(key, float(value), now, step) for key, value, step in values]
+        for start in range(0, len(entries), MAX_METRICS_PER_BATCH):
+            self.client.log_batch(self.id, metrics=entries[start : start + MAX_METRICS_PER_BATCH])
+
+
+def parent_run(
+    run_id: str,
+    *,
+    name: str,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Run:
+    """Open the run of the pipeline run `run_id`, or continue it when it is there.
+
+    Raises UserError when the tracking store is not named, cannot be reached or does not fit.
+    """
+    client = connect()
+    experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
+    found = _find_parent(client, experiment_id, run_id)
+    if found:
+        _reopen(client, found)
+    run = Run(client, found or _create_parent(client, experiment_id, run_id, name))
+    run.set_tags(tags or {})
+    run.log_params(params or {})
+    return run
+
+
+def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """End the run of the pipeline run `run_id`, and with it the nested runs left open.
+
+    A step that was killed could not end its own run.
+    """
+    client = connect()
+    experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
+    parent = _find_parent(client, experiment_id, run_id)
+    assert parent is not None, f"no run of {run_id} was opened"
+    for step in _children(client, experiment_id, parent.info.run_id):
+        for run in (*_children(client, experiment_id, step.info.run_id), step):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+    client.set_terminated(parent.info.run_id, status)
+
+
+@contextmanager
+def step_run(name: str, *, fold: int | None = None) -> Iterator[Run]:
+    """Open the run of the step `name` for the block.
+
+    The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end.
+    Raises UserError when the tracking store is not named, cannot be reached or does not fit.
+    """
+    plugin_run_id = os.environ.get("MLFLOW_RUN_ID")
+    client = connect()
+    tags = _step_tags(name, fold)
+    if plugin_run_id:
+        run = Run(client, _get_run(client, plugin_run_id), param_prefix="crossfold.")
+        run.set_tags(tags)
+        with _error_recorded(run):
+            yield run
+        return
+    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, tags)
+    _reopen(client, found)
+    run = Run(client, found)
+    with _ended(run):
+        yield run
+
+
+def log_cached_step(run_id: str, *, name: str, fold: int | None = None, source_run_id: str) -> str:
+    """Record that a step of the pipeline run `run_id` was answered from the cache.
+
+    Returns the id of its nested run, which names the run that did the work and carries a copy of
+    its metrics. A step that this very pipeline run did before it was resumed keeps its run.
+    """
+    client = connect()
+    tags = _step_tags(name, fold)
+    step = _find_or_create_step(client, run_id, name, tags)
+    run = Run(client, step)
+    if run.id != source_run_id:
+        _reopen(client, step)
+        run.set_tags({"crossfold.cached": "true", "crossfold.source_run": source_run_id})
+        copy_metrics(source_run_id, run.id)
+        client.set_terminated(run.id, "FINISHED")
+    return run.id
+
+
+def copy_metrics(source_run_id: str, target_run_id: str) -> None:
+    """Copy the latest value of every metric; nothing is copied when the source was deleted."""
+    client = connect()
+    try:
+        metrics = client.get_run(source_run_id).data.metrics
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    Run(client, client.get_run(target_run_id)).log_metrics(metrics)
+
+
+def log_fold(
+    run: Run,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    started: datetime,
+    params: Mapping[str, Any],
+) -> None:
+    """Log one nested run per candidate under a fold's run.
+
+    `results` are the leaderboard's folds, each with its `candidate`. `params` are what all share
+    (architecture, device, image_size, num_epochs, batch_size, …). Every run carries the same keys,
+    so that MLflow's parallel coordinates compare candidates across folds and pipeline runs.
+    """
+    for result in results:
+        candidate = result["candidate"]
+        name = run_name(params["architecture"], candidate["freeze_backbone"], started)
+        tags = {
+            "crossfold.kind": "candidate",
+            "crossfold.candidate": candidate["name"],
+            "crossfold.fold": str(result["fold"]),
+        }
+        with run.child(name, tags) as child:
+            settings = {key: value for key, value in candidate.items() if key != "name"}
+            shared = {**params, "candidate": candidate["name"], "fold": result["fold"]}
+            child.log_params({**shared, **settings})
+            child.log_curve(result["history"])
+            child.log_metrics(
+                {key: result[key] for key in ("macro_f1", "accuracy", "loss", "best_epoch")}
+            )
+
+
+def log_outcome(
+    run: Run,
+    *,
+    leaderboard: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    report_page: Path,
+) -> None:
+    """Log what a pipeline run found under its own run: the chosen candidate, scores, figures."""
+    from crossfold import figures, metrics
+
+    best = leaderboard["candidates"][leaderboard["best"]]
+    chosen = {("candidate" if k == "name" else k): v for k, v in best["candidate"].items()}
+    run.log_params({**chosen, "architecture": leaderboard["architecture"]})
+    run.log_metrics(
+        {f"cv_{name}": value for name, value in best["mean"].items()}
+        | {f"cv_{name}_std": value for name, value in best["std"].items()}
+        | {f"test_{name}": value for name, value in evaluation["metrics"].items()}
+    )
+    run.log_artifact(report_page.read_bytes(), "report.html")
+    labels, probabilities = np.array(evaluation["labels"]), np.array(evaluation["probabilities"])
+    confusion, classes = np.array(evaluation["confusion_matrix"]), evaluation["classes"]
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix(confusion, classes),
+        "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
+        "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
+        "learning_curves": figures.learning_curves(dict(leaderboard)),
+    }
+    for name, figure in drawn.items():
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=150)
+        run.log_artifact(file.getvalue(), f"plots/{name}.png")
+
+
+def run_name(architecture: str, freeze_backbone: bool, started: datetime) -> str:
+    """Return a name such as `resnet18_freeze_True_225025` (hour, minute, second)."""
+    return f"{architecture}_freeze_{freeze_backbone}_{started:%H%M%S}"
+
+
+def connect() -> MlflowClient:
+    """Return a client of the store at MLFLOW_TRACKING_URI, looked at once per process.
+
+    Raises UserError when the setting is missing, or the store cannot be reached or does not fit.
+    """
+    return _connect(_setting("MLFLOW_TRACKING_URI"))
+
+
+@cache
+def _connect(uri: str) -> MlflowClient:
+    # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
+    if uri.startswith(SQLITE):
+        _check_sqlite(uri)
+    elif uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    try:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except Exception as error:
+        raise _unfit_store(uri, error) from error
+
+
+def _check_sqlite(uri: str) -> None:
+    path = Path(uri.removeprefix(SQLITE))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=20)) as database:
+            database.execute("PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(
+            f"The tracking store {path} cannot be opened: {error}. MLFLOW_TRACKING_URI must "
+            "name an SQLite file that can be written, or one that does not exist yet."
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    """Ask the server for its health, three times within some 10 s."""
+    address = _without_login(uri)
+    for attempt in range(3):
+        try:
+            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=3):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403):  # a proxy in front of the server wants the login
+                return
+            reason: object = error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+        time.sleep(attempt)
+    raise UserError(
+        f"The tracking server {address} cannot be reached: {reason}. Start it, or set "
+        "MLFLOW_TRACKING_URI to the address of one that runs."
+    )
+
+
+def _unfit_store(uri: str, error: Exception) -> UserError:
+    message = str(error)
+    store = _without_login(uri)
+    if "out-of-date database schema" in message or "Can't locate revision" in message:
+        return UserError(
+            f"The tracking store {store} was made by another version of MLflow. Back it up and run "
+            f"`mlflow db upgrade {store}`; if it was made by a newer version, install that one."
+        )
+    return UserError(f"The tracking store {store} cannot be used: {message[:MAX_ERROR_LENGTH]}")
+
+
+def _without_login(uri: str) -> str:
+    scheme, separator, rest = uri.partition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _setting(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise UserError(
+            f"The environment variable {name} is not set, so there is nowhere to track this step. "
+            "`crossfold run` sets it; on a cluster MLflow was not reachable when the run was "
+            "submitted, or its plugin is off."
+        )
+    return value
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    try:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            return str(client.create_experiment(name, _artifact_location()))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_ALREADY_EXISTS":  # another step was quicker
+            return _experiment_id(client, name)
+        raise _refused(error) from error
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(
+            f"The MLflow experiment {name} was deleted. Restore it with `mlflow experiments "
+            f"restore --experiment-id {experiment.experiment_id}`, or choose another name in "
+            "params.yaml."
+        )
+    return str(experiment.experiment_id)
+
+
+def _artifact_location() -> str | None:
+    """Return the folder beside an SQLite store; a server has its own place for artifacts."""
+    uri = _setting("MLFLOW_TRACKING_URI")
+    if not uri.startswith(SQLITE):
+        return None
+    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+
+
+def _get_run(client: MlflowClient, run_id: str) -> MlflowRun:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise _refused(error) from error
+
+
+def _refused(error: MlflowException) -> Exception:
+    """Return a UserError for a login that the server does not take, else the error itself."""
+    if error.error_code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return error
+    server = _without_login(_setting("MLFLOW_TRACKING_URI"))
+    return UserError(
+        f"The tracking server {server} refuses this login. Set "
+        " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    )
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
+        max_results=1,
+    )
+    return found[0] if found else None
+
+
+def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
+    tags = {"crossfold.kind": "pipeline", "crossfold.run_id": run_id}
+    return client.create_run(experiment_id, run_name=name, tags=tags)
+
+
+def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[MlflowRun]:
+    return list(client.search_runs([experiment_id], f"tags.{PARENT_TAG} = '{parent_id}'"))
+
+
+def _step_tags(name: str, fold: int | None) -> dict[str, str]:
+    return {"crossfold.step": name} | ({} if fold is None else {"crossfold.fold": str(fold)})
+
+
+def _find_or_create_step(
+    client: MlflowClient, run_id: str, name: str, tags: Mapping[str, str]
+) -> MlflowRun:
+    experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
+    parent = _find_parent(client, experiment_id, run_id)
+    if parent is None:
+        parent = _create_parent(client, experiment_id, run_id, run_id)
+    for run in _children(client, experiment_id, parent.info.run_id):
+        if tags.items() <= run.data.tags.items():
+            return run
+    fold = tags.get("crossfold.fold")
+    return client.create_run(
+        experiment_id,
+        run_name=name if fold is None else f"{name} {fold}",
+        tags={
+            **tags,
+            PARENT_TAG: parent.info.run_id,
+            "crossfold.kind": "step",
+            "crossfold.run_id": run_id,
+        },
+    )
+
+
+def _reopen(client: MlflowClient, run: MlflowRun) -> None:
+    """Set a run of an earlier try back to running, without what that try said of its end."""
+    if run.info.status == "RUNNING":
+        return
+    client.update_run(run.info.run_id, status="RUNNING")
+    for tag in run.data.tags.keys() & OUTCOME_TAGS:
+        client.delete_tag(run.info.run_id, tag)
+
+
+@contextmanager
+def _ended(run: Run) -> Iterator[None]:
+    try:
+        with _error_recorded(run):
+            yield
+    except BaseException as error:
+        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        run.client.set_terminated(run.id, "KILLED" if killed else "FAILED")
+        raise
+    run.client.set_terminated(run.id, "FINISHED")
+
+
+@contextmanager
+def _error_recorded(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        run.set_tags({"crossfold.error": str(error)[:MAX_ERROR_LENGTH] or type(error).__name__})
+        raise
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

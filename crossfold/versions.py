@@ -1,0 +1,335 @@
+"""Data versions through DVC: pulled from a remote, compared with the folders, pushed to a folder.
+
+A pointer is the file `data.dvc` or `models.dvc`, which DVC writes: the hash of a folder's content.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from crossfold.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+REMOTE_URL = "CROSSFOLD_DVC_REMOTE_URL"
+FOLDERS = ("data", "models")
+
+# How long a silent S3 server is waited for, seconds; .dvc/config may say otherwise. botocore tries
+# AWS_MAX_ATTEMPTS times, five by default, and s3fs repeats that five times.
+_S3_PATIENCE = {"connect_timeout": 5, "read_timeout": 10}
+_S3_ATTEMPTS = "2"
+_MAX_LISTED = 50
+
+
+def listed(lines: list[str]) -> str:
+    """The first lines, indented, and how many more there are."""
+    shown = [f"  {line}" for line in lines[:_MAX_LISTED]]
+    if len(lines) > _MAX_LISTED:
+        shown.append(f"  ... and {len(lines) - _MAX_LISTED} more")
+    return "\n".join(shown)
+
+
+def pointer_hash(text: str, name: str = "the pointer") -> str:
+    """The MD5 of the folder that a pointer's text describes, with its suffix `.dir`.
+
+    Raises:
+        UserError: the text is no pointer of DVC 3 to one folder; `name` says which.
+    """
+    try:
+        (out,) = yaml.safe_load(text)["outs"]
+        found = out["md5"] if out["hash"] == "md5" else None
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        found = None
+    if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{32}\.dir", found):
+        raise UserError(
+            f"{name} is not a pointer to one folder as DVC 3 writes it: "
+            "put the files in a folder and `dvc add` that folder again"
+        )
+    return found
+
+
+def changed_since_add(root: Path) -> list[str]:
+    """The names among `data` and `models` whose folder is there and differs from its pointer."""
+    with _dvc_log(), _project(root) as repo:
+        folders = [str(root / name) for name in FOLDERS if (root / name).exists()]
+        return [
+            Path(out.fspath).name
+            for folder in folders
+            for out in repo.find_outs_by_path(folder)
+            if out.changed_checksum()
+        ]
+
+
+def ensure_pushed(root: Path, remote: str) -> None:
+    """Push what the pointers describe, if the remote is a folder and has it not yet.
+
+    Any other remote is the user's to push to, and so is the one that REMOTE_URL names.
+
+    Raises:
+        UserError: no such remote, or neither the remote nor DVC's cache has what a pointer names.
+    """
+    from dvc.config import Config
+
+    with _refused_by_dvc():
+        url = _remote_of(Config(str(root / ".dvc")), remote)["url"]
+    if "://" in url or REMOTE_URL in os.environ:
+        return
+    objects = {name: _object(Path(url), root / f"{name}.dvc") for name in FOLDERS}
+    if all(path.exists() for path in objects.values()):
+        return
+    with _dvc_log(), _project(root) as repo:
+        repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote)
+    for name, path in objects.items():
+        if not path.exists():
+            raise UserError(_how_to_find(root, name, remote))
+
+
+def _object(remote_folder: Path, pointer: Path) -> Path:
+    """Where a folder remote has a pointer's list of files, which DVC pushes last."""
+    md5 = pointer_hash(pointer.read_text(), pointer.name)
+    return remote_folder / _key(md5)
+
+
+def _how_to_find(root: Path, name: str, remote: str) -> str:
+    from crossfold.sample import SAMPLE_HASHES
+
+    lost = f"what {name}.dvc describes is neither in DVC's cache nor in the remote {remote!r}: "
+    if (root / name).exists():
+        return lost + f"`dvc add {name}`"
+    if pointer_hash((root / f"{name}.dvc").read_text()) == SAMPLE_HASHES[name]:
+        return lost + "it is the sample, `crossfold sample` writes it"
+    return lost + f"put your files under {name}/ and `dvc add {name}`, or `dvc pull` them"
+
+
+@contextmanager
+def _project(root: Path) -> Iterator[Any]:
+    from dvc.repo import Repo
+
+    # Without git: DVC then works in a downloaded archive as well and leaves .gitignore alone.
+    with _refused_by_dvc(), Repo(str(root), config={"core": {"no_scm": "true"}}) as repo:
+        yield repo
+
+
+def add(folder: Path) -> None:
+    """`dvc add` a folder of the project that it lies in."""
+    with _dvc_log(), _project(folder.parent) as repo:
+        repo.add(str(folder))
+
+
+@contextmanager
+def _refused_by_dvc() -> Iterator[None]:
+    from dvc.exceptions import DvcException
+
+    try:
+        yield
+    except DvcException as error:
+        raise UserError(f"DVC: {error}") from error
+
+
+class _Errors(logging.Handler):
+    """Keeps the exceptions that DVC logs and does not raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self.found.append(record.exc_info[1])
+
+
+@contextmanager
+def _dvc_log() -> Iterator[_Errors]:
+    """Send DVC's log to Python's root logger alone, not to the terminal as well."""
+    import dvc  # noqa: F401  (importing it adds its handlers)
+
+    errors = _Errors()
+    loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
+    handlers = [logger.handlers for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [errors]
+    try:
+        yield errors
+    finally:
+        for logger, own in zip(loggers, handlers, strict=True):
+            logger.handlers = own
+
+
+@dataclass(frozen=True)
+class _Remote:
+    name: str
+    config: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        url = re.sub("//[^/@]*@", "//", self.config["url"])
+        return f"the remote {self.name!r} ({url})"
+
+
+def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
+    """Pull the folders of the pointers (name to text) into an empty `workspace`, hashes verified.
+
+    The remote's address comes from the .dvc/config (and config.local) of the working directory, or
+    from REMOTE_URL; credentials from where DVC takes them. The workspace has a cache of its own.
+
+    Raises:
+        UserError: a pointer is malformed, the remote cannot be used, or does not have the data
+            whole and unaltered.
+        OSError: no space left.
+    """
+    from dvc.repo import Repo
+
+    hashes = {name: pointer_hash(text, f"{name}.dvc") for name, text in pointers.items()}
+    found = _find_remote(remote)
+    (workspace / ".dvc").mkdir()
+    for name, md5 in hashes.items():
+        out = {"md5": md5, "hash": "md5", "path": name}
+        (workspace / f"{name}.dvc").write_text(json.dumps({"outs": [out]}))
+    config = {
+        "core": {"no_scm": "true", "site_cache_dir": str(workspace / ".dvc" / "site")},
+        "cache": {"dir": str(workspace / ".dvc" / "cache"), "type": "hardlink,copy"},
+        "remote": {remote: found.config},
+    }
+    with _dvc_log() as errors, _refused_by_dvc(), Repo(str(workspace), config=config) as repo:
+        _check_remote(repo, found, hashes)
+        try:
+            repo.pull(remote=remote)
+        except Exception:
+            _raise_passing(errors.found)
+            _raise_damaged(repo, found, hashes)
+            raise
+
+
+def _find_remote(name: str) -> _Remote:
+    from dvc.config import Config
+
+    if url := os.environ.get(REMOTE_URL):
+        config: dict[str, Any] = {"url": url}
+        if url.startswith("gdrive:"):
+            config["gdrive_use_service_account"] = True
+    else:
+        with _refused_by_dvc():
+            config = _remote_of(Config.from_cwd(), name)
+    if config["url"].startswith("s3:"):
+        config = _S3_PATIENCE | config
+        os.environ.setdefault("AWS_MAX_ATTEMPTS", _S3_ATTEMPTS)
+    remote = _Remote(name, config | {"verify": True})
+    if config.get("gdrive_use_service_account"):
+        _check_service_account(remote)
+    return remote
+
+
+def _remote_of(config: Any, name: str) -> dict[str, Any]:
+    remotes = config["remote"]
+    if name.lower() not in remotes:
+        known = ", ".join(sorted(remotes)) or "none"
+        raise UserError(
+            f"params.yaml data.remote: .dvc/config has no remote {name!r}; it has {known}"
+        )
+    found: dict[str, Any] = remotes[name.lower()]
+    return found
+
+
+def _check_service_account(remote: _Remote) -> None:
+    """Refuse a key that is none, before a library quotes it in an error."""
+    text = os.environ.get("GDRIVE_CREDENTIALS_DATA")
+    if text is None:
+        return
+    try:
+        key = json.loads(text)
+        complete = key["type"] == "service_account" and key["client_email"]
+        complete = complete and key["private_key"].startswith("-----BEGIN")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        complete = False
+    if not complete:
+        raise UserError(
+            f"{remote}: GDRIVE_CREDENTIALS_DATA is not a service account's key: set it to the "
+            "whole text of the JSON file that Google Cloud gives (type, client_email, private_key)"
+        )
+
+
+def _check_remote(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None:
+    """See that the remote answers and has the pointers' lists of files."""
+    missing = []
+    try:
+        objects = repo.cloud.get_remote_odb(remote.name)
+        for name, md5 in hashes.items():
+            try:
+                objects.fs.info(objects.oid_to_path(md5))
+            except FileNotFoundError:
+                missing.append(name)
+    except Exception as error:  # each kind of remote has a family of exceptions of its own
+        raise UserError(
+            f"{remote} cannot be used: {error}. {_credentials(remote)}Its address is in "
+            f".dvc/config, or in {REMOTE_URL} where that is set"
+        ) from error
+    if missing:
+        files = " ".join(f"{name}.dvc" for name in missing)
+        raise UserError(
+            f"{remote} does not have what {files.replace(' ', ' and ')} describes: run "
+            f"`dvc push -r {remote.name} {files}` where the files were added"
+        )
+
+
+def _credentials(remote: _Remote) -> str:
+    if remote.config["url"].startswith("s3:"):
+        return (
+            "It takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or access_key_id and "
+            "secret_access_key in .dvc/config.local. "
+        )
+    if remote.config["url"].startswith("gdrive:"):
+        return (
+            "It takes a service account's key: its text in GDRIVE_CREDENTIALS_DATA, or its file in "
+            "gdrive_service_account_json_file_path in .dvc/config.local. "
+        )
+    return ""
+
+
+def _raise_passing(errors: list[BaseException]) -> None:
+    """Raise what DVC logged and another attempt, or a larger disk, may mend."""
+    for error in errors:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # Of a copy, name the file that was written.
+            raise OSError(error.errno, error.strerror, error.filename2 or error.filename)
+    for error in errors:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+
+def _raise_damaged(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None:
+    """Say which files the remote does not have as their hashes say."""
+    cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
+    faults = []
+    for name, md5 in hashes.items():
+        content = objects.fs.cat_file(objects.oid_to_path(md5))
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+            faults.append(f"{name}.dvc's list of files is truncated or altered ({_key(md5)})")
+            continue
+        for file in json.loads(content):
+            if not cache.exists(file["md5"]):
+                there = objects.exists(file["md5"])
+                fault = "is truncated or altered" if there else "is missing"
+                faults.append(f"{name}/{file['relpath']} {fault} ({_key(file['md5'])})")
+    if faults:
+        lists = " and ".join(map(_key, hashes.values()))
+        raise UserError(
+            f"{remote} does not have the data as their hashes say:\n{listed(faults)}\n"
+            f"Delete these objects there, and the lists {lists} (DVC takes a list for proof that "
+            f"its files are there), then `dvc push -r {remote.name}` where the files were added"
+        )
+
+
+def _key(md5: str) -> str:
+    """An object's path in a remote."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"

@@ -1,0 +1,192 @@
+"""The `crossfold` command."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from crossfold.errors import UserError
+
+# Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+# The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
+console = Console(file=sys.stdout, highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+PARAMS = Path("params.yaml")
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting of params.yaml for this run."
+    ),
+]
+
+
+@app.command()
+def run(
+    on: Annotated[str, typer.Option(help="Where the steps run: local.")] = "local",
+    changes: Changes = None,
+    cache: Annotated[bool, typer.Option(help="Reuse steps whose inputs are unchanged.")] = True,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show all that the steps say.")
+    ] = False,
+) -> None:
+    """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
+    from crossfold.settings import load_settings
+    from pipelines.display import Display
+    from pipelines.local import run_local
+    from pipelines.summary import show
+
+    if on != "local":
+        raise UserError(f"--on {on}: there is no such place; use local")
+    settings = load_settings(PARAMS, changes or ())
+    display = Display(console, verbose=verbose)
+    show(console, run_local(Path.cwd(), settings, display, caching=cache))
+
+
+@app.command("compile")
+def compile_(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
+        "pipeline.yaml"
+    ),
+    changes: Changes = None,
+) -> None:
+    """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
+    from crossfold.settings import load_settings
+    from pipelines.lineage import lineage
+    from pipelines.pipeline import arguments, compile_pipeline
+
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
+    settings = load_settings(PARAMS, changes or ())
+    compile_pipeline(output, arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)))
+    console.print(f"{escape(str(output))} is written")
+
+
+@app.command()
+def sample() -> None:
+    """Write the sample images and weights that data.dvc and models.dvc describe."""
+    from crossfold.sample import write_sample
+
+    for line in write_sample(Path.cwd()):
+        console.print(escape(line))
+
+
+@app.command()
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="A folder with a folder of images per class.")],
+) -> None:
+    """Check a folder of images as the pipeline would, and count its classes."""
+    from crossfold.data import check_folder
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS).data
+    report = check_folder(
+        folder,
+        num_folds=settings.num_folds,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        max_skipped_fraction=settings.max_skipped_fraction,
+    )
+    console.print(escape(str(report)))
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    model: Annotated[
+        str, typer.Option(help="NAME@ALIAS or NAME/VERSION in MLflow's registry.")
+    ] = "crossfold@champion",
+) -> None:
+    """Predict images with a registered model; exits with 1 if any of them cannot be used."""
+    from crossfold.prediction import load_model, predict_files
+    from crossfold.settings import load_settings
+    from pipelines.local import tracking_environment
+
+    os.environ.update(tracking_environment(Path.cwd(), load_settings(PARAMS)))
+    failures = 0
+    for row in predict_files(images, load_model(model)):
+        failures += row.error is not None
+        verdict = row.error or f"{row.label}\t{row.probability:.4f}"
+        console.print(escape(f"{row.path}\t{verdict}"), soft_wrap=True)
+    if failures:
+        _fail(f"{failures} of {len(images)} images cannot be used", 1)
+
+
+@app.command()
+def clean(
+    keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
+) -> None:
+    """Delete old runs' files under runs/; what MLflow and the kept runs use stays."""
+    from pipelines.clean import clean_runs
+
+    console.print(clean_runs(Path.cwd(), keep=keep))
+
+
+@app.command()
+def imagenet_weights() -> None:
+    """Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)."""
+    from crossfold.backbone import fetch_imagenet_weights
+
+    path = fetch_imagenet_weights(Path("models"))
+    console.print(
+        f"{path} is written. To train with it: dvc add models, set model.weights to {path.name} "
+        "and data.image_size to 224 in params.yaml, and make run",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def mlflow_ui(
+    port: Annotated[int, typer.Option(help="The port on this machine.")] = 5000,
+) -> None:
+    """Serve MLflow's pages for the local store, on this machine only."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UserError(
+                f"port {port} is in use: choose another with --port (make mlflow-ui PORT=…)"
+            ) from None
+    store = Path("runs/mlflow.db")
+    if not store.exists():
+        raise UserError("there is no run yet: make run")
+    address = [f"--backend-store-uri=sqlite:///{store}", "--host=127.0.0.1", f"--port={port}"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *address])
+
+
+def main() -> None:
+    """Run the command.
+
+    A user's mistake ends in its message and the status 2, a step's failure in 1, a signal in 128
+    and its number.
+    """
+    from pipelines.failures import Interrupted, StepError
+
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error), 2)
+    except StepError as error:
+        _fail(str(error), 1)
+    except Interrupted as error:
+        _fail("interrupted; `crossfold run` goes on where it stopped", 128 + error.signum)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(status)

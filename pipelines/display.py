@@ -1,0 +1,69 @@
+"""What a person sees of a run: a line as a step starts and ends, a bar while it works."""
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from crossfold.progress import parse_progress
+
+
+class Display:
+    """Lines and bars of the steps; safe to call from the threads that run folds."""
+
+    def __init__(self, console: Console, *, verbose: bool) -> None:
+        self.console = console
+        self.verbose = verbose
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("    {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def started(self, title: str) -> None:
+        """Say that a step has started."""
+        self._line("…", "dim", title)
+
+    def output(self, title: str, line: str) -> None:
+        """Take a line of a step's output: it moves the bar, or is shown if verbose."""
+        progress = parse_progress(line)
+        if progress:
+            done, total, unit = progress
+            if title not in self._bars:
+                self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
+            self._progress.update(self._bars[title], completed=done, total=total)
+        elif self.verbose:
+            self.console.print(Text(f"    {title} │ {line.rstrip()}", style="dim"), soft_wrap=True)
+
+    def finished(self, title: str, seconds: float) -> None:
+        """Say that a step has done its work."""
+        self._remove_bar(title)
+        self._line("✓", "green", title, f"{seconds:.1f} s")
+
+    def reused(self, title: str, source: str) -> None:
+        """Say that a step's earlier outputs are used."""
+        self._line("↺", "cyan", title, source)
+
+    def failed(self, title: str, message: str) -> None:
+        """Say that a step has failed."""
+        self._remove_bar(title)
+        self._line("✗", "red", title, message)
+
+    def _remove_bar(self, title: str) -> None:
+        if title in self._bars:
+            self._progress.remove_task(self._bars.pop(title))
+
+    def _line(self, sign: str, style: str, title: str, detail: str = "") -> None:
+        line = Text.assemble((f"{sign} ", style), f"{title:<24}", (detail, "dim"))
+        self.console.print(line, soft_wrap=True)

@@ -1,0 +1,206 @@
+"""A run on this machine from start to end: checks, tracking, the steps, what it leaves."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from crossfold import report, tracking, versions
+from crossfold.errors import UserError
+from crossfold.settings import Settings
+from pipelines.display import Display
+from pipelines.failures import Interrupted
+from pipelines.images import DATA, TRAIN, image_name
+from pipelines.lineage import lineage
+from pipelines.local_runner import Session, run_pipeline
+from pipelines.pipeline import arguments, compile_pipeline
+from pipelines.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, all_runs, new_run
+
+HOME = "runs"
+REPORTS = "reports"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run says: the artifacts' content, and where their files are."""
+
+    run: Run
+    num_reused: int
+    leaderboard: dict[str, Any]
+    evaluation: dict[str, Any]
+    registration: dict[str, Any]
+
+
+def run_local(root: Path, settings: Settings, display: Display, *, caching: bool) -> Outcome:
+    """Run the pipeline on this machine for the data and weights that `root`'s pointers name.
+
+    An unfinished run with the same inputs is continued: no finished step is repeated.
+
+    Raises:
+        UserError: something stands in the way; nothing has been started.
+        StepError: a step failed.
+        Interrupted: a signal ended the run; no process is left.
+    """
+    _refuse_temporary_workspace(root)
+    home = root / HOME
+    home.mkdir(exist_ok=True)
+    with only_run(home):
+        # Before anything else, so that what a killed run left behind does not compete with us.
+        unfinished = [left for left in all_runs(home) if left.status == RUNNING]
+        for left in unfinished:
+            left.end_processes()
+        _check_pointers(root, settings.data.remote)
+        inputs = arguments(settings, root, lineage(root, settings))
+        os.environ.update(tracking_environment(root, settings))
+        run = _choose_run(home, _fingerprint(inputs), caching=caching)
+        for left in unfinished:
+            if left.id != run.id:
+                left.end(INTERRUPTED)
+                tracking.end_parent(left.id, "KILLED")
+        return _run(root, run, settings, inputs, display, caching=caching)
+
+
+def _run(
+    root: Path,
+    run: Run,
+    settings: Settings,
+    inputs: dict[str, Any],
+    display: Display,
+    *,
+    caching: bool,
+) -> Outcome:
+    started = datetime.fromtimestamp(run.started)
+    parent = tracking.parent_run(run.id, name=f"{settings.model.architecture}_{started:%H%M%S}")
+    package = run.folder / "pipeline.yaml"
+    compile_pipeline(package, inputs)
+    session = Session(run, display, _step_environment(run))
+    try:
+        with display:
+            run_pipeline(package, inputs, session, root / HOME, caching=caching)
+    except (Exception, Interrupted) as error:
+        interrupted = isinstance(error, Interrupted)
+        run.end(INTERRUPTED if interrupted else FAILED)
+        tracking.end_parent(run.id, "KILLED" if interrupted else "FAILED")
+        raise
+    finally:
+        shutil.rmtree(run.folder / "tmp")
+    for record in session.reused:
+        tracking.log_cached_step(
+            run.id, name=record.step, fold=record.fold, source_run_id=record.mlflow_run_id
+        )
+    parent.set_tags({"crossfold.steps_reused": str(len(session.reused))})
+    outcome = _outcome(run, len(session.reused))
+    report.write_reports(
+        root / REPORTS,
+        evaluation=outcome.evaluation,
+        leaderboard=outcome.leaderboard,
+        report_html=(Path(run.steps["evaluate_test"]) / "report").read_text(encoding="utf-8"),
+    )
+    run.end(FINISHED)
+    tracking.end_parent(run.id, "FINISHED")
+    return outcome
+
+
+def _outcome(run: Run, num_reused: int) -> Outcome:
+    def artifact(step: str, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((Path(run.steps[step]) / name).read_text())
+        return content
+
+    return Outcome(
+        run,
+        num_reused,
+        leaderboard=artifact("aggregate_cv", "leaderboard"),
+        evaluation=artifact("evaluate_test", "evaluation"),
+        registration=artifact("register_model", "registration"),
+    )
+
+
+def _refuse_temporary_workspace(root: Path) -> None:
+    if {".dvc", "tmp"} <= set(root.parts):
+        raise UserError(
+            "this is a temporary copy that DVC made (dvc exp run --temp or --queue): it has "
+            "neither the folder remote nor runs/, so nothing would be reused or registered where "
+            "you look for it. Run `dvc exp run` without these options."
+        )
+
+
+@contextmanager
+def only_run(home: Path) -> Iterator[None]:
+    """Hold the lock on `home`: two runs at once would share its stores.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    lock = FileLock(home / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another run uses {home}: wait for it to end, or stop it (Ctrl-C in its terminal)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_pointers(root: Path, remote: str) -> None:
+    for name in ("data", "models"):
+        if not (root / f"{name}.dvc").exists():
+            raise UserError(
+                f"{name}.dvc is not there: put files under {name}/ and `dvc add {name}`"
+            )
+    changed = versions.changed_since_add(root)
+    if changed:
+        raise UserError(
+            f"{' and '.join(changed)} changed since `dvc add`: run `dvc add {' '.join(changed)}` "
+            f"to use the files as they are, or `dvc checkout` to return to those that were added"
+        )
+    versions.ensure_pushed(root, remote)
+
+
+def _fingerprint(inputs: Mapping[str, Any]) -> str:
+    """Return a hash of all that decides a run's result."""
+    decisive = {name: value for name, value in inputs.items() if name != "lineage"}
+    content = [decisive, image_name(DATA), image_name(TRAIN)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
+    """Return the last run if it has the same inputs and has not finished, else a new one."""
+    last = all_runs(home)[-1:]
+    if caching and last and last[0].status != FINISHED and last[0].fingerprint == fingerprint:
+        last[0].end(RUNNING)
+        return last[0]
+    return new_run(home, fingerprint)
+
+
+def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
+    """Return what tells MLflow's clients where to log: params.yaml's server, or the local store."""
+    local_store = f"sqlite:///{root / HOME / 'mlflow.db'}"
+    return {
+        "MLFLOW_TRACKING_URI": settings.tracking.uri or local_store,
+        "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
+    }
+
+
+def _step_environment(run: Run) -> dict[str, str]:
+    temporary = run.folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    environment = {
+        **os.environ,
+        "CROSSFOLD_RUN_ID": run.id,
+        "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(temporary),  # Kubeflow's launcher leaves a folder there for every step
+    }
+    # On Kubeflow it names the step's own run; here it would put every step into one.
+    environment.pop("MLFLOW_RUN_ID", None)
+    return environment

@@ -1,0 +1,206 @@
+"""The pipeline as a graph, with its resources and retries."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import compiler, dsl
+from kfp.dsl.pipeline_task import PipelineTask
+
+from components.aggregate_cv import aggregate_cv
+from components.evaluate_test import evaluate_test
+from components.extract_features import extract_features
+from components.fetch_data import fetch_data
+from components.register_model import register_model
+from components.train_final import train_final
+from components.train_fold import train_fold
+from crossfold.settings import Settings
+from pipelines.images import DATA, TRAIN, image_name
+
+
+def _configure(
+    task: PipelineTask,
+    role: str,
+    display_name: str,
+    *,
+    cpu: tuple[float, float],
+    memory: tuple[str, str],
+) -> None:
+    """Give a task its image, its name, its requests and limits (cores, bytes) and its retries."""
+    task.set_container_image(image_name(role))
+    task.set_display_name(display_name)
+    task.set_cpu_request(str(cpu[0]))
+    task.set_cpu_limit(str(cpu[1]))
+    task.set_memory_request(memory[0])
+    task.set_memory_limit(memory[1])
+    # Every step may be repeated: its outputs are overwritten, its MLflow run is found again.
+    task.set_retry(num_retries=2, backoff_duration="5s", backoff_factor=2)
+
+
+@dsl.pipeline(
+    name="crossfold",
+    display_name="Crossfold",
+    description="Labelled images in, a cross-validated, registered classifier out.",
+)
+def pipeline(
+    data_pointer: str,
+    models_pointer: str,
+    remote: str,
+    test_fraction: float,
+    folds: list,
+    split_seed: int,
+    max_skipped_fraction: float,
+    image_size: int,
+    architecture: str,
+    weights: str,
+    candidates: list,
+    cuts: list,
+    num_epochs: int,
+    batch_size: int,
+    patience: int,
+    training_seed: int,
+    extraction_threads: int,
+    training_threads: int,
+    model_name: str,
+    min_macro_f1: float,
+    lineage: dict,
+) -> None:
+    """Fetch, extract, train the folds, choose, train the choice, evaluate, register.
+
+    Args:
+        data_pointer: The text of data.dvc.
+        models_pointer: The text of models.dvc.
+        remote: Name of the DVC remote.
+        test_fraction: Share of each class that is held out.
+        folds: The folds that the rest is dealt to, as numbers from 0 on.
+        split_seed: Decides which image goes where.
+        max_skipped_fraction: Share of the images that may be skipped because they are unusable.
+        image_size: Side of the square that images are scaled to, in pixels.
+        architecture: A classification network of torchvision.
+        weights: The weights' file name under models/.
+        candidates: The sets of hyper-parameters to compare.
+        cuts: The distinct places where the candidates' training begins.
+        num_epochs: The most epochs a fit may take.
+        batch_size: Images per optimizer step.
+        patience: Epochs without a lower validation loss before a fit stops.
+        training_seed: Of the classifier's initial weights and the order of the images.
+        extraction_threads: Threads of extract_features, evaluate_test and register_model.
+        training_threads: Threads of train_fold and train_final.
+        model_name: The registered model's name.
+        min_macro_f1: The floor below which no model becomes champion.
+        lineage: Where the run comes from: settings, commit, images.
+    """
+    fetched = fetch_data(
+        data_pointer=data_pointer,
+        models_pointer=models_pointer,
+        remote=remote,
+        weights=weights,
+        test_fraction=test_fraction,
+        folds=folds,
+        seed=split_seed,
+        max_skipped_fraction=max_skipped_fraction,
+    )
+    _configure(fetched, DATA, "Fetch data", cpu=(1, 2), memory=("1Gi", "2Gi"))
+
+    extracted = extract_features(
+        examples=fetched.outputs["examples"],
+        backbone=fetched.outputs["backbone"],
+        architecture=architecture,
+        cuts=cuts,
+        image_size=image_size,
+        num_threads=extraction_threads,
+    )
+    _configure(extracted, TRAIN, "Extract features", cpu=(1, 4), memory=("2Gi", "4Gi"))
+
+    with dsl.ParallelFor(folds, name="folds") as fold:
+        trained = train_fold(
+            features=extracted.outputs["features"],
+            backbone=fetched.outputs["backbone"],
+            architecture=architecture,
+            fold=fold,
+            candidates=candidates,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            patience=patience,
+            seed=training_seed,
+            num_threads=training_threads,
+        )
+        _configure(trained, TRAIN, "Train fold", cpu=(1, 2), memory=("2Gi", "4Gi"))
+
+    aggregated = aggregate_cv(
+        predictions=dsl.Collected(trained.outputs["predictions"]),
+        architecture=architecture,
+    )
+    _configure(aggregated, TRAIN, "Aggregate cross-validation", cpu=(0.5, 1), memory=("1Gi", "2Gi"))
+
+    final = train_final(
+        features=extracted.outputs["features"],
+        backbone=fetched.outputs["backbone"],
+        leaderboard=aggregated.outputs["leaderboard"],
+        architecture=architecture,
+        batch_size=batch_size,
+        seed=training_seed,
+        num_threads=training_threads,
+    )
+    _configure(final, TRAIN, "Train final model", cpu=(1, 2), memory=("2Gi", "4Gi"))
+
+    evaluated = evaluate_test(
+        examples=fetched.outputs["examples"],
+        model=final.outputs["model"],
+        leaderboard=aggregated.outputs["leaderboard"],
+        num_threads=extraction_threads,
+    )
+    _configure(evaluated, TRAIN, "Evaluate on test split", cpu=(1, 4), memory=("2Gi", "4Gi"))
+
+    registered = register_model(
+        examples=fetched.outputs["examples"],
+        model=final.outputs["model"],
+        leaderboard=aggregated.outputs["leaderboard"],
+        evaluation=evaluated.outputs["evaluation"],
+        report=evaluated.outputs["report"],
+        model_name=model_name,
+        min_macro_f1=min_macro_f1,
+        lineage=lineage,
+        num_threads=extraction_threads,
+    )
+    _configure(registered, TRAIN, "Register model", cpu=(1, 4), memory=("2Gi", "4Gi"))
+    # The present champion is in no input, so an equal call need not have an equal answer.
+    registered.set_caching_options(enable_caching=False)
+
+
+def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
+    """Return the pipeline's arguments for settings and the DVC pointers in `root`."""
+    return {
+        "data_pointer": _pointer(root / "data.dvc"),
+        "models_pointer": _pointer(root / "models.dvc"),
+        "remote": settings.data.remote,
+        "test_fraction": settings.data.test_fraction,
+        "folds": list(range(settings.data.num_folds)),
+        "split_seed": settings.data.seed,
+        "max_skipped_fraction": settings.data.max_skipped_fraction,
+        "image_size": settings.data.image_size,
+        "architecture": settings.model.architecture,
+        "weights": settings.model.weights,
+        "candidates": [candidate.model_dump() for candidate in settings.candidates],
+        "cuts": settings.cuts,
+        "num_epochs": settings.training.num_epochs,
+        "batch_size": settings.training.batch_size,
+        "patience": settings.training.patience,
+        "training_seed": settings.training.seed,
+        "extraction_threads": settings.threads.extract_features,
+        "training_threads": settings.threads.train,
+        "model_name": settings.tracking.model_name,
+        "min_macro_f1": settings.gate.min_macro_f1,
+        "lineage": lineage,
+    }
+
+
+def _pointer(path: Path) -> str:
+    """Return a DVC pointer's content in one line: a default with line breaks is cut by kfp."""
+    return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)
+
+
+def compile_pipeline(path: Path, defaults: dict[str, Any]) -> None:
+    """Write the pipeline as YAML that every runner takes, with defaults for its parameters."""
+    compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=defaults)

@@ -1,0 +1,120 @@
+"""The runs on this machine: where their files are, which one goes on, which processes are left."""
+
+import contextlib
+import json
+import secrets
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+FINISHED = "finished"
+RUNNING = "running"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+
+
+@dataclass
+class Run:
+    """A run's state, kept in run.json in its folder from its start on.
+
+    `steps` has for each finished step, by title, the folder of its outputs; `processes` the
+    process ids of the steps at work with their start times, since ids are used again.
+    """
+
+    id: str
+    folder: Path
+    fingerprint: str
+    started: float
+    status: str = RUNNING
+    steps: dict[str, str] = field(default_factory=dict)
+    processes: dict[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()  # a signal's handler may come in between
+
+    def save(self) -> None:
+        """Write run.json, whole or not at all."""
+        values = {**asdict(self), "folder": str(self.folder)}
+        part = self.folder / "run.json.part"
+        part.write_text(json.dumps(values, indent=1))
+        part.replace(self.folder / "run.json")
+
+    def process_started(self, pid: int) -> None:
+        """Record a step's process, so that a later run can end it if this one is killed."""
+        with self._lock:
+            self.processes[pid] = psutil.Process(pid).create_time()
+            self.save()
+
+    def process_ended(self, pid: int) -> None:
+        """Forget a step's process."""
+        with self._lock:
+            del self.processes[pid]
+            self.save()
+
+    def step_done(self, title: str, folder: Path) -> None:
+        """Record where a finished step's outputs are."""
+        with self._lock:
+            self.steps[title] = str(folder)
+            self.save()
+
+    def end(self, status: str) -> None:
+        """Record how the run ended."""
+        with self._lock:
+            self.status = status
+            self.save()
+
+    def end_processes(self) -> None:
+        """End the processes that are still recorded, and all that they started."""
+        with self._lock:
+            end_all([p for pid, created in self.processes.items() for p in _tree(pid, created)])
+            self.processes.clear()
+            self.save()
+
+
+def end_all(processes: list[psutil.Process]) -> None:
+    """Ask processes to end, and kill those that have not after five seconds."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(processes, timeout=5)
+    for process in stubborn:
+        process.kill()
+
+
+def _tree(pid: int, created: float) -> list[psutil.Process]:
+    """Return the process and its descendants, or nothing if the id now names another process."""
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) > 1:
+            return []
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def new_run(home: Path, fingerprint: str) -> Run:
+    """Make a folder for a new run."""
+    now = time.time()
+    name = f"{datetime.fromtimestamp(now):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    run = Run(name, home / name, fingerprint, now)
+    run.folder.mkdir(parents=True)
+    run.save()
+    return run
+
+
+def all_runs(home: Path) -> list[Run]:
+    """Return the recorded runs, oldest first."""
+    runs = [_load(path) for path in home.glob("*/run.json")]
+    return sorted(runs, key=lambda run: run.started)
+
+
+def _load(path: Path) -> Run:
+    values: dict[str, Any] = json.loads(path.read_text())
+    values["folder"] = path.parent
+    values["processes"] = {int(pid): created for pid, created in values["processes"].items()}
+    return Run(**values)

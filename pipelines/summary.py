@@ -1,0 +1,70 @@
+"""What a finished run says, as a person reads it in a terminal."""
+
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.local import REPORTS, Outcome
+
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("macro_f1", "macro F1"),
+    ("macro_precision", "precision"),
+    ("macro_recall", "recall"),
+    ("loss", "loss"),
+)
+
+
+def show(console: Console, outcome: Outcome) -> None:
+    """Print the summary of a run."""
+    console.print()
+    console.print(_render(outcome), soft_wrap=True)
+
+
+def _render(outcome: Outcome) -> RenderableType:
+    board, registered = outcome.leaderboard, outcome.registration
+    chosen = board["candidates"][board["best"]]["candidate"]["name"]
+    num_test = len(outcome.evaluation["labels"])
+    verb = "registered" if registered["created"] else "registered before, the same weights"
+    steps = f"{outcome.num_reused} of {len(outcome.run.steps)} steps from the cache"
+    return Group(
+        Text(f"Cross-validation, {board['num_folds']} folds (mean ± standard deviation)", "bold"),
+        _leaderboard(board),
+        Text.assemble("\nChosen: ", (chosen, "bold"), f", trained {board['num_epochs']} epochs"),
+        Text.assemble(("\nTest split", "bold"), f", {num_test} images that nothing else has seen"),
+        _test_metrics(outcome.evaluation["metrics"]),
+        Text.assemble(
+            (f"\n{registered['name']} version {registered['version']}", "bold"),
+            f" ({verb}), aliases: {', '.join(registered['aliases']) or 'none'}",
+        ),
+        Text(f"Gate {registered['gate']}: {registered['reason']}"),
+        Text(f"\nReport: {REPORTS}/report.html    MLflow: make mlflow-ui    {steps}", "dim"),
+    )
+
+
+def _leaderboard(board: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "candidate", "macro F1", "accuracy", "loss"):
+        table.add_column(heading)
+    for index, entry in enumerate(board["candidates"]):
+        best = index == board["best"]
+        table.add_row(
+            "→" if best else "",
+            entry["candidate"]["name"],
+            *(
+                f"{entry['mean'][name]:.4f} ± {entry['std'][name]:.4f}"
+                for name in ("macro_f1", "accuracy", "loss")
+            ),
+            style="bold" if best else "",
+        )
+    return table
+
+
+def _test_metrics(metrics: dict[str, float]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for _, heading in _METRICS:
+        table.add_column(heading)
+    table.add_row(*(f"{metrics[name]:.4f}" for name, _ in _METRICS))
+    return table

@@ -1,0 +1,248 @@
+"""The report in a real browser. Needs Debian's package `chromium`."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.linear_model import SGDClassifier
+
+from crossfold import metrics
+from crossfold.report import render
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+CLASSES = [*map(str, range(9)), HOSTILE]
+SECTIONS = [
+    "headline",
+    "leaderboard",
+    "learning-curves",
+    "confusion-matrix",
+    "pr-curves",
+    "roc-curves",
+    "per-class",
+    "mistakes",
+    "data",
+    "reading",
+]
+NUM_FOLDS = 3
+BROWSER_ITSELF = "not an origin"  # so Chromium's log names what no page asked for
+PHONE, DESKTOP = (390, 2000), (1000, 2000)
+
+
+class Dom(HTMLParser):
+    """What a browser made of a page: its elements and their text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@dataclass(frozen=True)
+class Visit:
+    dom: Dom
+    console: list[str]
+    requests: list[str]
+
+
+def chromium(page: Path, folder: Path, size: tuple[int, int], *flags: str) -> tuple[str, str]:
+    """Open a page in a new profile; return standard output and standard error."""
+    program = shutil.which("chromium")
+    assert program, "chromium is not installed: apt-get install chromium"
+    done = subprocess.run(
+        [
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            # The browser's own services (time, updates, accounts) ask the network otherwise.
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={size[0]},{size[1]}",
+            "--enable-logging=stderr",
+            "--v=0",
+            *flags,
+            page.as_uri(),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+def visit(html: str, folder: Path, size: tuple[int, int] = DESKTOP) -> Visit:
+    page, net_log = folder / "page.html", folder / "net.json"
+    page.write_text(html, encoding="utf-8")
+    dom, log = chromium(page, folder, size, "--dump-dom", f"--log-net-log={net_log}")
+    events = json.loads(net_log.read_text(encoding="utf-8"))["events"]
+    requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
+    urls = {request["url"] for request in requests if request["initiator"] != BROWSER_ITSELF}
+    return Visit(
+        dom=Dom(dom),
+        console=re.findall(r":CONSOLE[:(].*", log),
+        requests=sorted(url for url in urls if url.startswith(("http:", "https:"))),
+    )
+
+
+def screenshot(html: str, folder: Path, size: tuple[int, int], *flags: str) -> np.ndarray:
+    page, picture = folder / "page.html", folder / "page.png"
+    page.write_text(html, encoding="utf-8")
+    chromium(page, folder, size, f"--screenshot={picture}", *flags)
+    with Image.open(picture) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def train(seed: int, pixels: np.ndarray, labels: np.ndarray) -> SGDClassifier:
+    return SGDClassifier(loss="log_loss", random_state=seed, max_iter=200).fit(pixels, labels)
+
+
+def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int) -> dict[str, Any]:
+    folds: list[dict[str, Any]] = []
+    for fold in range(NUM_FOLDS):
+        held_out = np.arange(len(labels)) % NUM_FOLDS == fold
+        model = SGDClassifier(loss="log_loss", random_state=fold)
+        history = []
+        for epoch in range(1, num_epochs + fold + 1):
+            model.partial_fit(pixels[~held_out], labels[~held_out], classes=range(10))
+            trained, validated = (
+                metrics.scores(labels[rows], model.predict_proba(pixels[rows]))
+                for rows in (~held_out, held_out)
+            )
+            history.append(
+                {
+                    "epoch": epoch,
+                    **{f"train_{key}": value for key, value in trained.items()},
+                    **{f"val_{key}": value for key, value in validated.items()},
+                }
+            )
+        folds.append({"fold": fold, "best_epoch": epoch, "history": history, **validated})
+    spread = {
+        key: metrics.mean_std_interval([fold[key] for fold in folds], NUM_FOLDS)
+        for key in ("macro_f1", "accuracy", "loss")
+    }
+    return {
+        "candidate": {
+            "name": name,
+            "freeze_backbone": True,
+            "train_from": "head",
+            "learning_rate": 0.001,
+            "weight_decay": 0.0001,
+        },
+        "mean": {key: value.mean for key, value in spread.items()},
+        "std": {key: value.std for key, value in spread.items()},
+        "interval": {key: value.interval for key, value in spread.items()},
+        "folds": folds,
+    }
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The report of a linear classifier on real digits, one class with a hostile name."""
+    pixels, labels = load_digits(return_X_y=True)
+    pixels = pixels / 16
+    test = np.arange(len(labels)) % 5 == 0
+    probabilities = train(0, pixels[~test], labels[~test]).predict_proba(pixels[test])
+    confusion = metrics.confusion_matrix(labels[test], probabilities.argmax(axis=1), 10)
+    evaluation = {
+        "classes": CLASSES,
+        "paths": [f"data/{CLASSES[label]}/{i}.bmp" for i, label in enumerate(labels[test])],
+        "labels": labels[test].tolist(),
+        "probabilities": probabilities.tolist(),
+        "metrics": metrics.scores(labels[test], probabilities),
+        "confusion_matrix": confusion.tolist(),
+        "weights_hash": "ab" * 32,
+        "data_hash": "cd" * 16,
+    }
+    leaderboard = {
+        "architecture": "resnet18",
+        "classes": CLASSES,
+        "num_folds": NUM_FOLDS,
+        "num_epochs": 4,
+        "best": 0,
+        "candidates": [
+            candidate(name, pixels[~test], labels[~test], num_epochs)
+            for name, num_epochs in (("frozen, many epochs", 6), (HOSTILE, 3))
+        ],
+    }
+    counts = {
+        split: dict(zip(CLASSES, np.bincount(labels[rows]).tolist(), strict=True))
+        for split, rows in (("train", ~test), ("test", test))
+    }
+    skipped = [f"data/{HOSTILE}/broken.bmp"]
+    return render(
+        evaluation, leaderboard, {"counts": counts, "data_hash": "cd" * 16, "skipped": skipped}
+    )
+
+
+def test_the_checks_see_an_error_and_a_request(tmp_path: Path) -> None:
+    bad = "<img src='http://127.0.0.1:9/x.png'><script>console.error('broken')</script>"
+    seen = visit(bad, tmp_path)
+    assert any("broken" in line for line in seen.console)
+    assert seen.requests == ["http://127.0.0.1:9/x.png"]
+
+
+def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> None:
+    seen = visit(page, tmp_path)
+    assert seen.console == []
+    assert seen.requests == []
+    assert [a["id"] for tag, a in seen.dom.elements if tag == "section"] == SECTIONS
+    links = [a["href"] for tag, a in seen.dom.elements if tag == "a"]
+    assert {str(link).removeprefix("#") for link in links} == set(SECTIONS) - {"headline"}
+
+
+def test_every_figure_says_in_words_what_it_shows(page: str, tmp_path: Path) -> None:
+    elements = visit(page, tmp_path).dom.elements
+    figures = [attributes for _, attributes in elements if attributes.get("role") == "img"]
+    assert len(figures) == sum(tag == "svg" for tag, _ in elements) == 5
+    assert len({figure["aria-label"] for figure in figures}) == 5
+
+
+def test_a_hostile_class_name_stays_text(page: str, tmp_path: Path) -> None:
+    dom = visit(page, tmp_path).dom
+    assert not [tag for tag, _ in dom.elements if tag in ("img", "script")]
+    assert dom.text.count(HOSTILE) >= 3
+    assert f"data/{HOSTILE}/broken.bmp" in dom.text
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_page_is_no_wider_than_the_screen(page: str, tmp_path: Path, size: tuple[int, int]) -> None:
+    # In a frame, as a window is at least 500 pixels wide.
+    frame = f'<iframe width="{size[0]}" height="{size[1]}" srcdoc="{escape(page)}"></iframe>'
+    measure = "document.title = frames[0].document.documentElement.scrollWidth"
+    script = f"<script>onload = () => {{ {measure} }}</script>"
+    (tmp_path / "frame.html").write_text(f"<title></title>{script}{frame}", encoding="utf-8")
+    dom, _ = chromium(tmp_path / "frame.html", tmp_path, DESKTOP, "--dump-dom")
+    title = re.search(r"<title>(\d+)</title>", dom)
+    assert title
+    assert size[0] - 20 <= int(title[1]) <= size[0]
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_page_follows_the_colour_scheme(page: str, tmp_path: Path, size: tuple[int, int]) -> None:
+    light = screenshot(page, tmp_path, size)
+    dark = screenshot(page, tmp_path, size, "--force-dark-mode")
+    assert light.shape == dark.shape == (size[1], size[0], 3)
+    assert tuple(light[1, 1]) == (0xFF, 0xFF, 0xFF)
+    assert tuple(dark[1, 1]) == (0x0D, 0x11, 0x17)
+    assert light.min() < 0x40  # ink on either page
+    assert dark.max() > 0xD0

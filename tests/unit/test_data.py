@@ -1,0 +1,638 @@
+import errno
+import io
+import json
+import logging
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crossfold import versions
+from crossfold.data import FetchedData, check_folder, fetch_data
+from crossfold.errors import UserError
+from crossfold.examples import TEST, TRAIN, Examples
+from crossfold.versions import changed_since_add, ensure_pushed, pointer_hash
+
+PROJECT = Path(__file__).parents[2]
+NUM_IMAGES = 8  # of each class
+CLASSES = ("cat", "dog", "emu")
+
+
+def picture(seed: int, file_format: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def write_images(folder: Path) -> None:
+    for label, name in enumerate(CLASSES):
+        (folder / name).mkdir(parents=True)
+        for index in range(NUM_IMAGES):
+            (folder / name / f"{index}.png").write_bytes(picture(100 * label + index))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project in the working directory: images and weights are added to DVC."""
+    root = tmp_path / "project"
+    (root / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvcignore"):
+        shutil.copy(PROJECT / name, root / name)
+    write_images(root / "data")
+    (root / "models").mkdir()
+    (root / "models" / "small.safetensors").write_bytes(b"weights" * 100)
+    for variable in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for variable in ("GDRIVE_CREDENTIALS_DATA", versions.REMOTE_URL):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(root)
+    add(root)
+    return root
+
+
+def add(root: Path) -> None:
+    versions.add(root / "data")
+    versions.add(root / "models")
+
+
+@pytest.fixture
+def pushed(project: Path) -> Path:
+    ensure_pushed(project, "sample")
+    return project
+
+
+def fetch(root: Path, **changes: Any) -> FetchedData:
+    arguments: dict[str, Any] = {
+        "data_pointer": (root / "data.dvc").read_text(),
+        "models_pointer": (root / "models.dvc").read_text(),
+        "remote": "sample",
+        "weights": "small.safetensors",
+        "test_fraction": 0.2,
+        "num_folds": 3,
+        "seed": 0,
+        "max_skipped_fraction": 0.0,
+        "examples": root.parent / "examples",
+        "backbone": root.parent / "backbone",
+    }
+    return fetch_data(**arguments | changes)
+
+
+def refused(root: Path, **changes: Any) -> str:
+    """The message with which `fetch_data` refuses; it must have written nothing."""
+    with pytest.raises(UserError) as caught:
+        fetch(root, **changes)
+    assert not [*root.parent.glob("examples*"), *root.parent.glob("backbone*")]
+    return str(caught.value)
+
+
+def stored(root: Path, content: bytes | None = None, md5: str | None = None) -> Path:
+    """The remote's object with that content, or that hash; made writable."""
+    for path in (root / "dvc-remote" / "files" / "md5").rglob("*"):
+        if path.is_file() and (path.read_bytes() == content or path.parent.name + path.name == md5):
+            path.chmod(0o644)
+            return path
+    raise AssertionError("not in the remote")
+
+
+# fetch_data
+
+
+def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
+    fetched = fetch(pushed)
+    table = Examples(pushed.parent / "examples")
+    expected = {f"{c}/{i}.png" for c in CLASSES for i in range(NUM_IMAGES)}
+    assert table.column("path", None).tolist() == sorted(expected)
+    for paths, images, labels in table.batches(None, 5):
+        for path, image, label in zip(paths, images, labels, strict=True):
+            assert image == (pushed / "data" / path).read_bytes()
+            assert CLASSES[label] == path.partition("/")[0]
+    assert (pushed.parent / "backbone").read_bytes() == b"weights" * 100
+    data_hash = pointer_hash((pushed / "data.dvc").read_text())
+    assert (table.classes, table.num_folds, table.data_hash) == (CLASSES, 3, data_hash)
+    assert fetched == FetchedData(
+        num_images=24,
+        num_test=table.count(TEST),
+        classes=CLASSES,
+        counts=dict.fromkeys(CLASSES, NUM_IMAGES),
+        skipped=(),
+        data_hash=data_hash,
+        models_hash=pointer_hash((pushed / "models.dvc").read_text()),
+    )
+
+
+def test_every_fold_and_the_holdout_have_every_class(pushed: Path) -> None:
+    fetch(pushed)
+    table = Examples(pushed.parent / "examples")
+    places = set(
+        zip(table.column("label", None).tolist(), table.column("fold", None).tolist(), strict=True)
+    )
+    assert places == {(label, fold) for label in range(3) for fold in (-1, 0, 1, 2)}
+
+
+def test_the_table_is_the_same_each_time(pushed: Path) -> None:
+    fetch(pushed)
+    first = (pushed.parent / "examples").read_bytes()
+    fetch(pushed)
+    assert (pushed.parent / "examples").read_bytes() == first
+    fetch(pushed, seed=1)
+    assert (pushed.parent / "examples").read_bytes() != first
+
+
+def test_neither_the_data_folder_nor_the_cache_is_read(pushed: Path) -> None:
+    for folder in ("data", "models", ".dvc/cache"):
+        shutil.rmtree(pushed / folder)
+    assert fetch(pushed).num_images == 24
+    assert not [name for name in ("data", "models", ".dvc/cache") if (pushed / name).exists()]
+
+
+def test_the_address_can_come_from_the_environment(
+    pushed: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    container = tmp_path / "container"
+    container.mkdir()
+    monkeypatch.chdir(container)
+    with pytest.raises(UserError, match="no remote 'sample'; it has none"):
+        fetch(pushed)
+    monkeypatch.setenv(versions.REMOTE_URL, str(pushed / "dvc-remote"))
+    assert fetch(pushed).num_images == 24
+    (tmp_path / "examples").unlink()
+    (tmp_path / "backbone").unlink()
+    stored(pushed, picture(0)).write_bytes(picture(1))
+    assert "data/cat/0.png is truncated or altered" in refused(pushed)
+
+
+def test_dvc_writes_to_the_log_and_not_to_the_terminal(
+    pushed: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stored(pushed, picture(0)).unlink()
+    with caplog.at_level(logging.WARNING):
+        refused(pushed)
+    assert "failed to transfer" in caplog.text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_neither_torch_nor_sklearn_is_imported() -> None:
+    heavy = "{'torch', 'sklearn', 'pandas', 'mlflow', 'matplotlib', 'kfp'} & set(sys.modules)"
+    program = f"import sys, crossfold.data, crossfold.sample; print({heavy} or '')"
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"
+
+
+# What a remote can lack
+
+
+def test_an_altered_object_is_refused(pushed: Path) -> None:
+    stored(pushed, picture(0)).write_bytes(picture(1))
+    stored(pushed, b"weights" * 100).write_bytes(b"weightz" * 100)
+    message = refused(pushed)
+    assert "'sample'" in message
+    assert "data/cat/0.png is truncated or altered" in message
+    assert "models/small.safetensors is truncated or altered" in message
+    assert "dog" not in message
+
+
+def test_a_truncated_object_is_refused(pushed: Path) -> None:
+    path = stored(pushed, picture(0))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "data/cat/0.png is truncated or altered" in refused(pushed)
+
+
+def test_a_missing_object_is_refused(pushed: Path) -> None:
+    stored(pushed, picture(0)).unlink()
+    assert "data/cat/0.png is missing" in refused(pushed)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_list_of_files_is_refused(pushed: Path, damage: str) -> None:
+    path = stored(pushed, md5=pointer_hash((pushed / "data.dvc").read_text()))
+    text = path.read_text()
+    path.write_text(text[:-9] if damage == "truncated" else text.replace("0.png", "9.png"))
+    assert "data.dvc's list of files is truncated or altered" in refused(pushed)
+
+
+def test_the_remedy_for_a_damaged_object_works(pushed: Path) -> None:
+    path = stored(pushed, picture(0))
+    path.write_bytes(b"?")
+    assert "Delete these objects there, and the lists" in refused(pushed)
+    path.unlink()
+    for name in ("data.dvc", "models.dvc"):
+        stored(pushed, md5=pointer_hash((pushed / name).read_text())).unlink()
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", "-r", "sample"], check=True)
+    assert fetch(pushed).num_images == 24
+
+
+def test_data_that_were_not_pushed_are_refused(project: Path) -> None:
+    message = refused(project)
+    assert "'sample'" in message
+    assert "dvc push -r sample data.dvc models.dvc" in message
+
+
+def test_only_what_is_missing_is_named(pushed: Path) -> None:
+    stored(pushed, md5=pointer_hash((pushed / "models.dvc").read_text())).unlink()
+    message = refused(pushed)
+    assert "dvc push -r sample models.dvc" in message
+    assert "data.dvc" not in message
+
+
+@pytest.mark.parametrize("text", ["", "outs: [", "hello", "outs:\n- path: data\n", "outs: []\n"])
+@pytest.mark.parametrize("name", ["data", "models"])
+def test_a_malformed_pointer_is_refused(project: Path, name: str, text: str) -> None:
+    message = refused(project, **{f"{name}_pointer": text})
+    assert message.startswith(f"{name}.dvc is not a pointer")
+    assert "dvc add" in message
+
+
+def test_a_pointer_to_one_file_is_refused(project: Path) -> None:
+    file_pointer = "outs:\n- md5: 5d41402abc4b2a76b9719d911017c592\n  hash: md5\n  path: data\n"
+    assert "not a pointer to one folder" in refused(project, data_pointer=file_pointer)
+
+
+def test_weights_that_are_not_there_are_refused(pushed: Path) -> None:
+    message = refused(pushed, weights="resnet18.pth")
+    assert "model.weights" in message
+    assert "'resnet18.pth'" in message
+    assert "it has small.safetensors" in message
+
+
+# Remotes that cannot be used
+
+
+def test_an_unknown_remote_is_refused(pushed: Path) -> None:
+    message = refused(pushed, remote="attic")
+    assert "data.remote" in message
+    assert "'attic'" in message
+    assert "gdrive, minio, sample" in message
+
+
+@pytest.fixture
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """Nowhere for botocore to find credentials, and no patience."""
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return monkeypatch
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def use_endpoint(root: Path, url: str) -> None:
+    config = root / ".dvc" / "config"
+    config.write_text(config.read_text().replace("http://localhost:9000", url))
+
+
+def test_s3_without_credentials_is_refused(pushed: Path, no_aws: pytest.MonkeyPatch) -> None:
+    use_endpoint(pushed, f"http://127.0.0.1:{closed_port()}")
+    message = refused(pushed, remote="minio")
+    assert "'minio' (s3://dvc)" in message
+    assert "Unable to locate credentials" in message
+    assert "AWS_ACCESS_KEY_ID" in message
+    assert ".dvc/config.local" in message
+
+
+def test_an_unreachable_endpoint_is_refused(pushed: Path, no_aws: pytest.MonkeyPatch) -> None:
+    port = closed_port()
+    use_endpoint(pushed, f"http://127.0.0.1:{port}")
+    no_aws.setenv("AWS_ACCESS_KEY_ID", "someone")
+    no_aws.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    message = refused(pushed, remote="minio")
+    assert "'minio'" in message
+    assert f"127.0.0.1:{port}" in message
+    assert "secret" not in message.replace("secret_access_key", "")
+
+
+def test_an_option_that_dvc_does_not_know_is_refused(pushed: Path) -> None:
+    config = pushed / ".dvc" / "config"
+    config.write_text(config.read_text().replace("endpointurl", "endpoint"))
+    message = refused(pushed)
+    assert "config file error" in message
+    assert "endpoint" in message
+
+
+def test_gdrive_without_credentials_is_refused(pushed: Path) -> None:
+    message = refused(pushed, remote="gdrive")
+    assert "'gdrive'" in message
+    assert "GDRIVE_CREDENTIALS_DATA" in message
+    assert "gdrive_service_account_json_file_path" in message
+
+
+KEY = {
+    "type": "service_account",
+    "client_email": "robot@example.org",
+    "private_key": "-----BEGIN PRIVATE KEY-----\nTOPSECRET",
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "TOPSECRET",
+        '{"private_key": "TOPSECRET',
+        '["TOPSECRET"]',
+        json.dumps(KEY | {"type": "authorized_user"}),
+        json.dumps(KEY | {"private_key": "TOPSECRET"}),
+        json.dumps(KEY | {"private_key": None}),
+    ],
+)
+def test_malformed_gdrive_credentials_are_refused_and_not_shown(
+    pushed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    text: str,
+) -> None:
+    monkeypatch.setenv("GDRIVE_CREDENTIALS_DATA", text)
+    with caplog.at_level(logging.DEBUG):
+        message = refused(pushed, remote="gdrive")
+    assert "GDRIVE_CREDENTIALS_DATA is not a service account's key" in message
+    assert "TOPSECRET" not in message + caplog.text
+
+
+def test_a_password_in_the_address_is_not_shown(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://me:TOPSECRET@127.0.0.1:{closed_port()}/data"
+    monkeypatch.setenv(versions.REMOTE_URL, url)
+    message = refused(project)
+    assert "(http://127.0.0.1:" in message
+    assert "TOPSECRET" not in message
+
+
+# No space left
+
+
+def test_a_full_disk_is_an_error_of_the_disk(pushed: Path) -> None:
+    (pushed.parent / "examples.part").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught:
+        fetch(pushed)
+    assert caught.value.errno == errno.ENOSPC
+    assert not [*pushed.parent.glob("examples*"), *pushed.parent.glob("backbone*")]
+
+
+def test_a_failed_write_of_the_pull_is_not_blamed_on_the_remote(project: Path) -> None:
+    (project / "models" / "large").write_bytes(bytes(4 * 2**20))
+    add(project)
+    ensure_pushed(project, "sample")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            fetch(project)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+
+
+# The folder of images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_images(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def check(folder: Path, **changes: Any) -> Any:
+    return check_folder(folder, **{"num_folds": 3, "test_fraction": 0.2} | changes)
+
+
+def problem(folder: Path, **changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        check(folder, **changes)
+    return str(caught.value)
+
+
+def test_a_good_folder_is_described(folder: Path) -> None:
+    (folder / "cat" / "copy.png").write_bytes(picture(0))
+    text = str(check(folder))
+    assert text.splitlines()[:3] == ["cat: 9 images", "dog: 8 images", "emu: 8 images"]
+    assert "25 images of 3 classes" in text
+    assert "1 are copies" in text
+
+
+def test_folders_below_a_class_belong_to_it(folder: Path) -> None:
+    (folder / "cat" / "more" / "dog").mkdir(parents=True)
+    (folder / "cat" / "more" / "dog" / "8.png").write_bytes(picture(8))
+    report = check(folder)
+    assert report.counts["cat"] == NUM_IMAGES + 1
+    assert report.classes == CLASSES
+    assert report.paths == sorted(report.paths)
+
+
+def test_what_a_desktop_leaves_is_passed_over(folder: Path) -> None:
+    for name in (".DS_Store", "Thumbs.db", ".hidden.png", ".thumbnails/0.png"):
+        (folder / "cat" / name).parent.mkdir(exist_ok=True)
+        (folder / "cat" / name).write_bytes(b"?")
+    (folder / ".DS_Store").write_bytes(b"?")
+    (folder / ".git").mkdir()
+    assert check(folder).counts == dict.fromkeys(CLASSES, NUM_IMAGES)
+
+
+def test_every_unusable_image_is_listed(folder: Path) -> None:
+    (folder / "cat" / "empty.png").write_bytes(b"")
+    (folder / "dog" / "notes.txt").write_text("a dog")
+    (folder / "dog" / "cut.png").write_bytes(picture(1)[:-30])
+    (folder / "emu" / "gone.png").symlink_to("nowhere")
+    message = problem(folder)
+    assert "4 of 28 images" in message
+    assert "data/cat/empty.png: the file is empty" in message
+    assert "data/dog/notes.txt: corrupt, or not an image" in message
+    assert "data/dog/cut.png: corrupt or truncated" in message
+    assert "data/emu/gone.png: cannot be read: No such file" in message
+    assert "data.max_skipped_fraction (now 0)" in message
+    assert "14.29%" in message
+
+
+def test_a_long_list_is_cut(folder: Path) -> None:
+    for index in range(60):
+        (folder / "cat" / f"bad{index:02d}.png").write_bytes(b"")
+    message = problem(folder)
+    assert "60 of 84 images" in message
+    assert "bad49.png" in message
+    assert "bad50.png" not in message
+    assert "... and 10 more" in message
+
+
+@pytest.mark.parametrize(("allowed", "fine"), [(0.03, False), (0.04, True), (0.2, True)])
+def test_a_stated_share_may_be_skipped(folder: Path, allowed: float, fine: bool) -> None:
+    (folder / "cat" / "empty.png").write_bytes(b"")  # 1 of 25 images: 4 %
+    if not fine:
+        assert "empty.png" in problem(folder, max_skipped_fraction=allowed)
+        return
+    report = check(folder, max_skipped_fraction=allowed)
+    assert report.skipped == ("data/cat/empty.png: the file is empty",)
+    assert report.counts["cat"] == NUM_IMAGES
+    assert "cat/empty.png" not in report.paths
+
+
+def test_fetch_data_skips_and_says_so(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (project / "data" / "cat" / "empty.png").write_bytes(b"")
+    add(project)
+    ensure_pushed(project, "sample")
+    assert "data/cat/empty.png: the file is empty" in refused(project)
+    fetched = fetch(project, max_skipped_fraction=0.04)
+    assert fetched.skipped == ("data/cat/empty.png: the file is empty",)
+    assert fetched.num_images == 24
+    assert "skipped data/cat/empty.png" in caplog.text
+    assert Examples(project.parent / "examples").count(None) == 24
+
+
+def test_one_image_under_two_classes_is_unusable_in_both(folder: Path) -> None:
+    (folder / "dog" / "cat.bmp").write_bytes(picture(0, "BMP"))
+    message = problem(folder)
+    assert "2 of 25 images" in message
+    assert "data/cat/0.png: the same image is under another class, dog/cat.bmp" in message
+    assert "data/dog/cat.bmp: the same image is under another class, cat/0.png" in message
+    report = check(folder, max_skipped_fraction=0.1)
+    assert not {"cat/0.png", "dog/cat.bmp"} & set(report.paths)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_copies_are_on_one_side_whatever_their_format(folder: Path, seed: int) -> None:
+    for label, name in enumerate(CLASSES):
+        for index in range(0, NUM_IMAGES, 2):
+            copy = picture(100 * label + index, "BMP")
+            (folder / name / f"copy{index}.bmp").write_bytes(copy)
+    report = check(folder, seed=seed)
+    assert len(report.paths) == 36
+    places = set(zip(report.content_hashes, report.folds, strict=True))
+    assert len(places) == len(set(report.content_hashes)) == 24
+    assert set(report.splits) == {TEST, TRAIN}
+
+
+def test_an_empty_class_folder_is_refused(folder: Path) -> None:
+    (folder / "fox").mkdir()
+    (folder / "gnu" / "deep").mkdir(parents=True)
+    (folder / "gnu" / ".DS_Store").write_bytes(b"")
+    message = problem(folder)
+    assert "data/fox" in message
+    assert "data/gnu" in message
+    assert "data/cat" not in message
+
+
+def test_too_few_images_are_refused(folder: Path) -> None:
+    for index in range(3, NUM_IMAGES):
+        (folder / "dog" / f"{index}.png").unlink()
+    message = problem(folder)
+    assert "class 'dog': 3 images, 3 different" in message
+    assert "'cat'" not in message
+    assert "4 different images a class are enough" in message
+    assert "data.num_folds 3" in message
+    assert "data.test_fraction 0.2" in message
+    (folder / "dog" / "3.png").write_bytes(picture(103))
+    assert check(folder).counts["dog"] == 4
+
+
+def test_copies_do_not_make_a_class_large_enough(folder: Path) -> None:
+    for index in range(NUM_IMAGES):
+        (folder / "dog" / f"{index}.png").write_bytes(picture(index % 3 + 900))
+    assert "class 'dog': 8 images, 3 different" in problem(folder)
+
+
+@pytest.mark.parametrize("test_fraction", [0.05, 0.2, 0.5, 0.7])
+@pytest.mark.parametrize("num_folds", [2, 3, 5])
+def test_the_number_said_to_be_enough_is(
+    tmp_path: Path, num_folds: int, test_fraction: float
+) -> None:
+    settings = {"num_folds": num_folds, "test_fraction": test_fraction}
+    for name in CLASSES[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(picture(len(name) + ord(name[0])))
+    enough = int(problem(tmp_path, **settings).split(" different images a class")[0].split()[-1])
+    for label, name in enumerate(CLASSES[:2]):
+        for index in range(enough - 1):
+            (tmp_path / name / f"{index}.png").write_bytes(picture(1000 * (label + 1) + index))
+    problem(tmp_path, **settings)
+    for label, name in enumerate(CLASSES[:2]):
+        (tmp_path / name / "last.png").write_bytes(picture(1000 * (label + 1) + 999))
+    assert check(tmp_path, **settings).counts == dict.fromkeys(CLASSES[:2], enough)
+
+
+def test_one_class_only_is_refused(folder: Path) -> None:
+    shutil.rmtree(folder / "dog")
+    shutil.rmtree(folder / "emu")
+    assert "one class only, 'cat'" in problem(folder)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    assert "no images" in problem(tmp_path)
+    assert "is not a folder" in problem(tmp_path / "nowhere")
+
+
+def test_files_beside_the_class_folders_are_refused(folder: Path) -> None:
+    (folder / "stray.png").write_bytes(picture(0))
+    assert "data/stray.png" in problem(folder)
+
+
+# The pointers, the folders and the remote
+
+
+def test_changed_folders_are_noticed(project: Path) -> None:
+    assert changed_since_add(project) == []
+    (project / "data" / "cat" / "new.png").write_bytes(picture(5))
+    assert changed_since_add(project) == ["data"]
+    (project / "models" / "small.safetensors").write_bytes(b"other")
+    assert changed_since_add(project) == ["data", "models"]
+    shutil.rmtree(project / ".dvc" / "cache")
+    assert changed_since_add(project) == ["data", "models"]
+    shutil.rmtree(project / "data")
+    assert changed_since_add(project) == ["models"]
+
+
+def test_a_folder_is_pushed_to_once(project: Path) -> None:
+    ensure_pushed(project, "sample")
+    assert fetch(project).num_images == 24
+    shutil.rmtree(project / ".dvc" / "cache")
+    ensure_pushed(project, "sample")  # needs no cache: all is there
+
+
+def test_a_remote_that_is_no_folder_is_left_alone(project: Path) -> None:
+    ensure_pushed(project, "minio")
+    assert not (project / "dvc-remote").exists()
+
+
+def test_pushing_to_an_unknown_remote_is_refused(project: Path) -> None:
+    with pytest.raises(UserError, match="no remote 'attic'"):
+        ensure_pushed(project, "attic")
+
+
+def test_what_is_nowhere_cannot_be_pushed(project: Path) -> None:
+    shutil.rmtree(project / ".dvc" / "cache")
+    with pytest.raises(UserError, match="`dvc add data`"):
+        ensure_pushed(project, "sample")
+    shutil.rmtree(project / "data")
+    with pytest.raises(UserError, match="put your files under data/"):
+        ensure_pushed(project, "sample")
+    shutil.copy(PROJECT / "data.dvc", project)
+    with pytest.raises(UserError, match="`crossfold sample`"):
+        ensure_pushed(project, "sample")
+
+
+def test_a_cache_with_a_hole_is_refused(project: Path) -> None:
+    for path in (project / ".dvc" / "cache").rglob("*"):
+        if path.is_file() and path.read_bytes() == picture(0):
+            path.unlink()
+    with pytest.raises(UserError, match="`dvc add data`"):
+        ensure_pushed(project, "sample")
+
+
+def test_pointer_hash_reads_what_dvc_wrote(project: Path) -> None:
+    md5 = pointer_hash((project / "data.dvc").read_text())
+    assert (project / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]).exists()

@@ -1,0 +1,140 @@
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from crossfold import figures, metrics
+
+
+def board(names: list[str], epochs_of_folds: list[int]) -> dict[str, Any]:
+    """Candidates whose later ones are worse; the fold's number is the loss."""
+    candidates = []
+    for rank, name in enumerate(names):
+        folds = [
+            {
+                "fold": fold,
+                "best_epoch": num_epochs,
+                "macro_f1": 0.9 - rank / 100,
+                "history": [
+                    {
+                        "epoch": epoch,
+                        "train_loss": float(fold),
+                        "val_loss": fold + 0.5,
+                        "val_macro_f1": 0.9 - rank / 100,
+                    }
+                    for epoch in range(1, num_epochs + 1)
+                ],
+            }
+            for fold, num_epochs in enumerate(epochs_of_folds)
+        ]
+        candidates.append(
+            {
+                "candidate": {"name": name},
+                "mean": {"macro_f1": 0.9 - rank / 100, "loss": 0.1},
+                "interval": {"macro_f1": [0.8, 1.02]},
+                "folds": folds,
+            }
+        )
+    return {"candidates": candidates, "best": 0}
+
+
+def predictions(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.Generator(np.random.PCG64(0))
+    labels = np.arange(10 * num_classes) % num_classes
+    odds = np.exp(rng.normal(size=(len(labels), num_classes)) + 3 * np.eye(num_classes)[labels])
+    return labels, odds / odds.sum(axis=1, keepdims=True)
+
+
+def all_figures(classes: list[str]) -> dict[str, Figure]:
+    labels, probabilities = predictions(len(classes))
+    confusion = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+    ranking = board(["frozen", "layer4"], [3, 5])
+    return {
+        "confusion_matrix": figures.confusion_matrix(confusion, classes),
+        "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
+        "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
+        "learning_curves": figures.learning_curves(ranking),
+        "leaderboard": figures.leaderboard(ranking),
+    }
+
+
+def texts(svg: str) -> list[str]:
+    return [
+        element.text or ""
+        for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+def test_svg_is_the_same_every_time() -> None:
+    first, second = all_figures(["a", "b", "c"]), all_figures(["a", "b", "c"])
+    for name in first:
+        assert figures.to_svg(first[name]) == figures.to_svg(second[name]), name
+
+
+@pytest.mark.parametrize("num_classes", [2, 12, 100])
+def test_svgs_share_a_page_and_take_its_colour(num_classes: int) -> None:
+    svgs = [
+        figures.to_svg(figure)
+        for figure in all_figures([f"class {i}" for i in range(num_classes)]).values()
+    ]
+    ids = [found for svg in svgs for found in re.findall(r'\bid="([^"]+)"', svg)]
+    assert len(ids) == len(set(ids))
+    for svg in svgs:
+        assert svg.startswith('<svg fill="currentColor"')
+        assert "<style" not in svg
+        assert "#000000" not in svg
+        assert "font-family" not in svg
+        assert "stroke: currentColor" in svg
+        for reference in re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg):
+            assert f'id="{"".join(reference)}"' in svg
+
+
+def test_names_are_shown_as_they_are() -> None:
+    names = ["$x_{", "_猫", "<img src=x>", "#000000", "bell\x07"]
+    for name, figure in all_figures(names).items():
+        shown = " ".join(texts(figures.to_svg(figure)))
+        if name in ("confusion_matrix", "pr_curves", "roc_curves"):
+            for expected in (*names[:4], "bell\N{REPLACEMENT CHARACTER}"):
+                assert expected in shown, name
+
+
+def test_many_classes_leave_the_worst_five_and_the_micro_average_in_the_legend() -> None:
+    classes = [f"class-{i}" for i in range(40)]
+    labels, probabilities = predictions(40)
+    curves = metrics.roc_curves(labels, probabilities)
+    legend = figures.roc_curves(curves, classes).legends[0]
+    areas = sorted((curve.area, classes[i]) for i, curve in curves.per_class.items())
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *(f"{name} ({area:.3f})" for area, name in areas[:5]),
+        f"micro average ({curves.micro.area:.3f})",
+    ]
+
+
+def test_learning_curve_is_dashed_where_a_fold_has_stopped() -> None:
+    loss = figures.learning_curves(board(["frozen"], [2, 4])).axes[0]
+    validation = [line for line in loss.lines if line.get_color() == figures.BLUE]
+    solid, dashed = validation
+    assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+    assert np.array(solid.get_xydata()).tolist() == [[1, 1.0], [2, 1.0]]
+    assert np.array(dashed.get_xydata()).tolist() == [[2, 1.0], [3, 1.5], [4, 1.5]]
+
+
+def test_learning_curves_of_many_candidates_show_the_best() -> None:
+    names = [f"candidate {i}" for i in range(figures.MAX_CANDIDATES_DRAWN + 3)]
+    drawn = figures.learning_curves(board(names, [2, 2])).axes[::2]
+    titles = [axes.get_title(loc="left") for axes in drawn]
+    assert titles == names[: figures.MAX_CANDIDATES_DRAWN]
+
+
+def test_leaderboard_bars_stop_at_one() -> None:
+    axes = figures.leaderboard(board(["frozen", "layer4"], [2, 2])).axes[0]
+    assert max(np.max(line.get_xdata()) for line in axes.lines) == 1
+
+
+def test_ranked_puts_the_chosen_first() -> None:
+    ranking = board(["a", "b", "c"], [1, 1])
+    ranking["best"] = 2
+    assert [entry["candidate"]["name"] for entry in figures.ranked(ranking)] == ["c", "a", "b"]

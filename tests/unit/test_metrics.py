@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from crossfold import metrics
+
+
+def random_case(num_images: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    labels = rng.integers(num_classes, size=num_images)
+    logits = rng.normal(size=(num_images, num_classes)) + 2 * np.eye(num_classes)[labels]
+    odds = np.exp(logits)
+    return labels, (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+# 5 images of 20 classes: most classes are absent, several never predicted, some neither.
+@pytest.mark.parametrize(("num_images", "num_classes"), [(300, 2), (300, 7), (5, 20), (1, 2)])
+def test_scores_and_confusion_match_sklearn(num_images: int, num_classes: int) -> None:
+    labels, probabilities = random_case(num_images, num_classes)
+    predictions = probabilities.argmax(axis=1)
+    classes = list(range(num_classes))
+
+    found = metrics.scores(labels, probabilities)
+    confusion = metrics.confusion_matrix(labels, predictions, num_classes)
+    by_class = metrics.class_scores(confusion)
+
+    precision, recall, f1, support = sk.precision_recall_fscore_support(
+        labels, predictions, labels=classes, zero_division=0
+    )
+    assert confusion.dtype == np.int64
+    np.testing.assert_array_equal(
+        confusion, sk.confusion_matrix(labels, predictions, labels=classes)
+    )
+    np.testing.assert_allclose(by_class.precision, precision)
+    np.testing.assert_allclose(by_class.recall, recall)
+    np.testing.assert_allclose(by_class.f1, f1)
+    np.testing.assert_array_equal(by_class.support, support)
+    assert found == pytest.approx(
+        {
+            "loss": -np.log(probabilities.astype(np.float64)[range(len(labels)), labels]).mean(),
+            "accuracy": sk.accuracy_score(labels, predictions),
+            "macro_f1": f1.mean(),
+            "macro_precision": precision.mean(),
+            "macro_recall": recall.mean(),
+        }
+    )
+
+
+def test_loss_of_an_impossible_label_is_finite() -> None:
+    loss = metrics.scores(np.array([1]), np.array([[1.0, 0.0]], np.float32))["loss"]
+    assert loss == pytest.approx(87.3365, abs=1e-4)
+
+
+def test_interval_is_wider_than_that_of_independent_folds() -> None:
+    values = [0.95, 0.97, 0.96, 0.99, 0.93]
+    spread = metrics.mean_std_interval(values, 5)
+    assert spread.mean == pytest.approx(0.96)
+    assert spread.std == pytest.approx(np.std(values, ddof=1))
+    standard_error = spread.std * np.sqrt(1 / 5 + 1 / 4)
+    expected = stats.t.interval(0.95, df=4, loc=0.96, scale=standard_error)
+    assert spread.interval == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(34, 35), (35, 35), (0, 10), (1, 2)])
+def test_wilson_interval_matches_scipy(hits: int, trials: int) -> None:
+    expected = stats.binomtest(hits, trials).proportion_ci(method="wilson")
+    assert metrics.wilson_interval(hits, trials) == pytest.approx((expected.low, expected.high))
+
+
+def test_curves_match_sklearn() -> None:
+    labels, probabilities = random_case(60, 4)
+    roc, pr = metrics.roc_curves(labels, probabilities), metrics.pr_curves(labels, probabilities)
+    positives = np.eye(4)[labels]
+    assert roc.micro.area == pytest.approx(
+        sk.roc_auc_score(positives, probabilities, average="micro")
+    )
+    assert pr.micro.area == pytest.approx(
+        sk.average_precision_score(positives, probabilities, average="micro")
+    )
+    for i in range(4):
+        fpr, tpr, thresholds = sk.roc_curve(positives[:, i], probabilities[:, i])
+        assert (roc.per_class[i].x, roc.per_class[i].y) == (fpr.tolist(), tpr.tolist())
+        assert roc.per_class[i].thresholds == [1.0, *thresholds[1:].tolist()]
+        precision, recall, thresholds = sk.precision_recall_curve(
+            positives[:, i], probabilities[:, i]
+        )
+        assert (pr.per_class[i].x, pr.per_class[i].y) == (recall.tolist(), precision.tolist())
+        assert pr.per_class[i].thresholds == [*thresholds.tolist(), 1.0]
+
+
+@pytest.mark.parametrize("kind", ["roc", "pr"])
+def test_thinned_curves_keep_their_ends_area_and_shape(kind: str) -> None:
+    labels, probabilities = random_case(5000, 3)
+    positives = np.eye(3)[labels]
+    if kind == "roc":
+        curves, area = metrics.roc_curves(labels, probabilities), sk.roc_auc_score
+    else:
+        curves, area = metrics.pr_curves(labels, probabilities), sk.average_precision_score
+    truths = [*positives.T, positives.ravel()]
+    one_vs_rest = [*probabilities.T, probabilities.ravel()]
+    for curve, truth, score in zip(
+        [*curves.per_class.values(), curves.micro], truths, one_vs_rest, strict=True
+    ):
+        assert len(curve.x) == len(curve.y) == len(curve.thresholds)
+        assert 100 < len(curve.x) <= metrics.MAX_CURVE_POINTS
+        assert np.isfinite(curve.thresholds).all()
+        if kind == "roc":
+            assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
+        else:
+            assert (curve.x[0], curve.x[-1], curve.y[-1]) == (1, 0, 1)
+        assert curve.area == pytest.approx(area(truth, score))
+        assert abs(np.trapezoid(curve.y, curve.x)) == pytest.approx(curve.area, abs=0.005)
+
+
+def test_a_class_without_positives_or_negatives_has_a_reason_and_no_curve() -> None:
+    labels = np.zeros(4, np.int64)
+    probabilities = np.array([[0.6, 0.4], [0.7, 0.3], [0.2, 0.8], [0.9, 0.1]])
+    for curves in (
+        metrics.roc_curves(labels, probabilities),
+        metrics.pr_curves(labels, probabilities),
+    ):
+        assert curves.per_class == {}
+        assert curves.left_out == {0: "no image of another class", 1: "no image of this class"}
+        assert np.isfinite(curves.micro.area)

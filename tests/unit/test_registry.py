@@ -1,0 +1,388 @@
+import base64
+import hashlib
+import io
+import json
+import pickletools
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from crossfold import backbone, metrics, registry, tracking
+from crossfold.errors import UserError
+from crossfold.evaluation import score
+from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.features import decoded_batches
+from crossfold.prediction import find_version, load_model, load_version
+
+ARCHITECTURE = "shufflenet_v2_x0_5"
+CLASSES = ("blue", "red")
+SIZE = 32
+
+
+def _image(color: str, seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 20, (40, 48, 3), np.uint8)
+    noise[..., 0 if color == "red" else 2] += 190
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> Path:
+    rows = [
+        Example(f"{CLASSES[n % 2]}/{n:02}.png", _image(CLASSES[n % 2], n), n % 2, str(n), split, 0)
+        for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)
+    ]
+    path = tmp_path / "examples"
+    write_examples(path, rows, classes=CLASSES, data_hash="d" * 32 + ".dir", num_folds=2)
+    return path
+
+
+def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CLASSES) -> Path:
+    """Write a network that tells red from blue if `right` is positive, else is always wrong."""
+    network = backbone.build_network(ARCHITECTURE, len(classes), seed=0)
+    assert isinstance(network.fc, torch.nn.Linear)
+    seen: list[torch.Tensor] = []
+    network.fc.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    whole = backbone.Network.__new__(backbone.Network)
+    whole.module = network
+    for _, pixels, _ in decoded_batches(Examples(examples), TRAIN, SIZE, num_threads=1):
+        whole.predict(pixels)
+    blue, red = torch.cat(seen)[0::2].mean(0), torch.cat(seen)[1::2].mean(0)
+    direction = right * (red - blue) / (red - blue).square().sum()
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.weight[classes.index("red")] = 20 * direction
+        network.fc.bias.zero_()
+        network.fc.bias[classes.index("red")] = -20 * direction @ (red + blue) / 2
+    network.fc._forward_hooks.clear()
+    backbone.save_network(
+        path,
+        network,
+        architecture=ARCHITECTURE,
+        classes=classes,
+        image_size=SIZE,
+        candidate={"name": "head"},
+    )
+    return path
+
+
+LEADERBOARD = {
+    "architecture": ARCHITECTURE,
+    "classes": list(CLASSES),
+    "num_folds": 2,
+    "candidates": [
+        {
+            "candidate": {
+                "name": "head lr=0.1 wd=0",
+                "freeze_backbone": True,
+                "train_from": "head",
+                "learning_rate": 0.1,
+                "weight_decay": 0.0,
+            },
+            "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
+            "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
+            "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},
+            "folds": [
+                {
+                    "fold": fold,
+                    "macro_f1": 0.9,
+                    "accuracy": 0.9,
+                    "loss": 0.2,
+                    "best_epoch": 1,
+                    "history": [
+                        {
+                            "epoch": epoch,
+                            "train_loss": 0.3,
+                            "train_accuracy": 0.9,
+                            "train_macro_f1": 0.9,
+                            "val_loss": 0.2,
+                            "val_accuracy": 0.9,
+                            "val_macro_f1": 0.9,
+                        }
+                        for epoch in (1, 2)
+                    ],
+                }
+                for fold in (0, 1)
+            ],
+        }
+    ],
+    "best": 0,
+    "num_epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store without a run; to make one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    (tmp_path / "store").mkdir()
+    shutil.copy(empty_store, tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/store/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "colours")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return tracking.connect()
+
+
+def _register(
+    monkeypatch: pytest.MonkeyPatch,
+    examples: Path,
+    model: Path,
+    *,
+    run_id: str = "run-1",
+    floor: float = 0.5,
+) -> dict[str, Any]:
+    monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
+    folder = model.parent
+    (folder / "leaderboard").write_text(json.dumps(LEADERBOARD))
+    (folder / "report").write_text("<h1>report</h1>")
+    if not (folder / f"{model.name}.evaluation").exists():
+        evaluated = _evaluate(examples, model)
+        (folder / f"{model.name}.evaluation").write_text(json.dumps(evaluated))
+    with tracking.step_run("register_model") as run:
+        return registry.register_model(
+            examples=examples,
+            model=model,
+            leaderboard=folder / "leaderboard",
+            evaluation=folder / f"{model.name}.evaluation",
+            report_page=folder / "report",
+            model_name="colours",
+            min_macro_f1=floor,
+            lineage={"git_commit": "abc"},
+            num_threads=1,
+            registration=folder / "registration",
+            run=run,
+        )
+
+
+def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
+    table = Examples(examples)
+    paths, labels, probabilities = score(backbone.Network(model), table, num_threads=1)
+    return {
+        "classes": list(CLASSES),
+        "paths": paths,
+        "labels": labels.tolist(),
+        "probabilities": probabilities.tolist(),
+        "metrics": metrics.scores(labels, probabilities),
+        "confusion_matrix": metrics.confusion_matrix(
+            labels, probabilities.argmax(axis=1), len(CLASSES)
+        ).tolist(),
+        "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "data_hash": table.data_hash,
+    }
+
+
+def test_a_first_version_that_passes_the_floor_becomes_champion(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _save_network(tmp_path / "model", examples, right=1)
+    registered = _register(monkeypatch, examples, model)
+    assert registered["aliases"] == ["challenger", "champion"]
+    assert registered["gate"] == "passed"
+    assert registered["created"]
+    assert json.loads((tmp_path / "registration").read_text()) == registered
+    version = client.get_model_version("colours", "1")
+    assert version.tags["git_commit"] == "abc"
+    assert version.tags["gate_reason"] == registered["reason"]
+    assert version.tags["data_hash"] == "d" * 32 + ".dir"
+    parent = client.search_runs(["1"], "tags.crossfold.kind = 'pipeline'")[0]
+    assert parent.data.metrics["test_macro_f1"] == 1.0
+    assert parent.data.metrics["cv_macro_f1"] == 0.9
+    plots = {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}
+    assert plots == {
+        f"plots/{name}.png"
+        for name in ("confusion_matrix", "pr_curves", "roc_curves", "learning_curves")
+    }
+
+
+def test_a_retry_and_an_unchanged_run_make_no_second_version(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _save_network(tmp_path / "model", examples, right=1)
+    _register(monkeypatch, examples, model)
+    for run_id in ("run-1", "run-2"):
+        again = _register(monkeypatch, examples, model, run_id=run_id)
+        assert again["version"] == "1"
+        assert not again["created"]
+        assert again["aliases"] == ["challenger", "champion"]
+    assert len(client.search_model_versions("name = 'colours'")) == 1
+
+
+def test_a_step_cut_off_before_the_gate_is_finished_by_its_retry(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _save_network(tmp_path / "model", examples, right=1)
+    _register(monkeypatch, examples, model)
+    for alias in ("challenger", "champion"):
+        client.delete_registered_model_alias("colours", alias)
+    for tag in ("gate", "gate_reason"):
+        client.delete_model_version_tag("colours", "1", tag)
+    registered = _register(monkeypatch, examples, model)
+    assert registered["version"] == "1"
+    assert registered["aliases"] == ["challenger", "champion"]
+    assert client.get_model_version("colours", "1").tags["gate"] == "passed"
+
+
+def test_a_worse_model_is_refused_and_a_better_one_takes_over(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    assert _register(monkeypatch, examples, wrong, floor=0)["aliases"] == ["challenger", "champion"]
+
+    better = _register(monkeypatch, examples, good, floor=0)
+    assert better["gate"] == "passed"
+    assert better["champion_macro_f1"] == 0.0
+    aliases = client.get_registered_model("colours").aliases
+    assert {k: int(v) for k, v in aliases.items()} == {
+        "challenger": 2,
+        "champion": 2,
+        "former-champion": 1,
+    }
+
+    worse = _register(monkeypatch, examples, wrong, floor=0)
+    assert worse["gate"] == "refused"
+    assert "worse than version 2" in worse["reason"]
+    assert worse["champion_macro_f1"] == 1.0
+    assert worse["aliases"] == ["challenger", "former-champion"]
+    assert not worse["created"]
+
+
+def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _save_network(tmp_path / "model", examples, right=-1)
+    registered = _register(monkeypatch, examples, model, floor=0.9)
+    assert registered["gate"] == "refused"
+    assert "below the floor of 0.9" in registered["reason"]
+    assert registered["aliases"] == ["challenger"]
+
+
+def test_a_champion_with_other_classes_is_matched_by_their_names(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes = ("red", "green", "blue")
+    other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
+    score = registry._score(backbone.Network(other), Examples(examples), num_threads=1)
+    assert score == 1.0
+
+
+def test_a_champion_whose_files_are_gone_is_a_clear_error(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=1))
+    shutil.rmtree(tmp_path / "store/mlartifacts")
+    with pytest.raises(UserError, match="colours version 1 cannot be loaded"):
+        load_version(client.get_model_version("colours", "1"))
+
+
+def test_the_registered_folder_holds_no_pickle(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=1))
+    files = [p for p in (tmp_path / "store/mlartifacts").rglob("*") if p.is_file()]
+    assert {"MLmodel", "network.safetensors", "pyfunc_model.py"} <= {p.name for p in files}
+    assert [p for p in files if _is_pickle(p)] == []
+
+
+@pytest.mark.parametrize("save", ["pickle", "torch"])
+def test_a_pickle_would_have_been_found(tmp_path: Path, save: str) -> None:
+    path = tmp_path / "file"
+    if save == "torch":
+        torch.save({"a": torch.zeros(3)}, path)
+    else:
+        import pickle
+
+        path.write_bytes(pickle.dumps({"a": [1, 2]}))
+    assert _is_pickle(path)
+
+
+def _is_pickle(path: Path) -> bool:
+    """Tell a pickle of any protocol, or an archive such as torch.save's, by its content."""
+    if zipfile.is_zipfile(path):
+        return True
+    try:
+        opcodes = [opcode.name for opcode, _, _ in pickletools.genops(path.read_bytes())]
+    except Exception:
+        return False
+    return bool(opcodes)
+
+
+def test_a_fresh_process_loads_the_champion_as_pyfunc(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=1))
+    red, blue = _image("red", 100), tmp_path / "blue.png"
+    blue.write_bytes(_image("blue", 101))
+    code = f"""
+import base64, json, mlflow.pyfunc, pandas, sys
+model = mlflow.pyfunc.load_model("models:/colours@champion")
+image = [{red!r}, base64.b64encode({red!r}).decode(), {str(blue)!r}, b"junk", "no/such.png", None]
+print(sys.modules["crossfold"].__file__)
+rows = model.predict(pandas.DataFrame({{"image": image}})).to_dict("records")
+print(json.dumps(rows, allow_nan=False))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    code_file, answer = done.stdout.splitlines()
+    assert code_file.endswith("/code/crossfold/__init__.py"), "the code comes with the model"
+    rows = json.loads(answer)
+    assert [row["label"] for row in rows] == ["red", "red", "blue", None, None, None]
+    assert rows[0]["probabilities"].keys() == {"red", "blue"}
+    assert rows[3]["error"] == "corrupt, or not an image in a known format"
+    assert "neither a file" in rows[4]["error"]
+    assert "not NoneType" in rows[5]["error"]
+
+
+def test_the_version_has_signature_input_example_and_pinned_requirements(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=1))
+    (folder,) = (p.parent for p in (tmp_path / "store/mlartifacts").rglob("MLmodel"))
+    example = json.loads((folder / "input_example.json").read_text())
+    image = base64.b64decode(example["data"][0][0])
+    assert Image.open(io.BytesIO(image)).size == (48, 40)
+    requirements = (folder / "requirements.txt").read_text().split()
+    assert f"torch=={torch.__version__.partition('+')[0]}" in requirements
+    assert all("==" in line for line in requirements)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("colours", "write NAME@ALIAS or NAME/VERSION"),
+        ("colours/champion", "write NAME@ALIAS or NAME/VERSION"),
+        ("colours@gone", r"versions 1 and the aliases .*champion \(version 1\)"),
+        ("colours/7", "versions 1 and the aliases"),
+        ("shapes@champion", "it holds colours"),
+    ],
+)
+def test_a_name_that_is_not_in_the_registry_says_what_is(
+    client: MlflowClient, name: str, message: str
+) -> None:
+    client.create_registered_model("colours")
+    client.create_model_version("colours", "file:///nowhere")
+    client.set_registered_model_alias("colours", "champion", "1")
+    with pytest.raises(UserError, match=message):
+        find_version(client, name)
+
+
+def test_an_empty_registry_says_how_to_fill_it(client: MlflowClient) -> None:
+    with pytest.raises(UserError, match="`crossfold run` registers a model"):
+        load_model("colours@champion")

@@ -1,0 +1,411 @@
+import math
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.tracking import MlflowClient
+
+from crossfold import tracking
+from crossfold.errors import UserError
+
+STARTED = datetime(2026, 1, 2, 22, 50, 25)
+SHARED = {"architecture": "resnet18", "device": "cpu", "num_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store without a run; to make one takes MLflow seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    shutil.copy(empty_store, tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "digits")
+    monkeypatch.setenv("CROSSFOLD_RUN_ID", "run-1")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return tracking.connect()
+
+
+def _runs(client: MlflowClient, filter_string: str = "") -> list[MlflowRun]:
+    return list(client.search_runs(["1"], filter_string))
+
+
+def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
+    history = [
+        {"epoch": epoch, "train_loss": 1 / epoch, "val_macro_f1": 1 - 1 / (epoch + 1)}
+        for epoch in (1, 2)
+    ]
+    return {
+        "candidate": {
+            "name": name,
+            "freeze_backbone": True,
+            "train_from": "head",
+            "learning_rate": learning_rate,
+            "weight_decay": 0.0,
+        },
+        "fold": fold,
+        "macro_f1": 0.9,
+        "accuracy": 0.91,
+        "loss": 0.3,
+        "best_epoch": 2,
+        "history": history,
+    }
+
+
+def test_a_run_name_has_backbone_freezing_and_time() -> None:
+    assert tracking.run_name("resnet18", True, STARTED) == "resnet18_freeze_True_225025"
+
+
+def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
+    first = tracking.parent_run("run-1", name="digits", tags={"a": "b"}, params={"seed": 0})
+    tracking.end_parent("run-1", "FAILED")
+    again = tracking.parent_run("run-1", name="digits", tags={"a": "c"}, params={"seed": 0})
+    assert again.id == first.id
+    (run,) = _runs(client)
+    assert run.info.status == "RUNNING"
+    assert run.data.tags["a"] == "c"
+    assert run.data.params == {"seed": "0"}
+
+
+def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
+    parent = tracking.parent_run("run-1", name="digits")
+    with tracking.step_run("train_fold", fold=3) as step:
+        assert client.get_run(step.id).info.status == "RUNNING"
+        assert step.parent_id == parent.id
+        step.parent().log_metrics({"cv_macro_f1": 0.9})
+    ended = client.get_run(step.id)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.tags["mlflow.parentRunId"] == parent.id
+    assert ended.data.tags["crossfold.step"] == "train_fold"
+    assert ended.data.tags["crossfold.fold"] == "3"
+    assert client.get_run(parent.id).data.metrics == {"cv_macro_f1": 0.9}
+
+
+def test_a_failed_step_says_why_and_its_retry_continues_it(client: MlflowClient) -> None:
+    tracking.parent_run("run-1", name="digits")
+    with pytest.raises(ValueError, match="no"), tracking.step_run("fetch_data") as step:
+        raise ValueError("no " + "x" * 100_000)
+    failed = client.get_run(step.id)
+    assert failed.info.status == "FAILED"
+    assert failed.data.tags["crossfold.error"].startswith("no xxx")
+    assert len(failed.data.tags["crossfold.error"]) == tracking.MAX_ERROR_LENGTH
+    with tracking.step_run("fetch_data") as retry:
+        assert retry.id == step.id
+    ended = client.get_run(step.id)
+    assert ended.info.status == "FINISHED"
+    assert "crossfold.error" not in ended.data.tags
+    assert len(_runs(client)) == 2
+
+
+def test_an_interrupted_step_is_killed_not_failed(client: MlflowClient) -> None:
+    with pytest.raises(KeyboardInterrupt), tracking.step_run("fetch_data") as step:
+        raise KeyboardInterrupt
+    assert client.get_run(step.id).info.status == "KILLED"
+
+
+def test_folds_and_pipeline_runs_have_runs_of_their_own(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = set()
+    for run_id in ("run-1", "run-2"):
+        monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
+        for fold in (0, 1, 10):
+            with tracking.step_run("train_fold", fold=fold) as step:
+                ids.add(step.id)
+    assert len(ids) == 6
+    assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 2
+
+
+def test_ending_a_parent_ends_what_a_killed_step_left_open(client: MlflowClient) -> None:
+    tracking.parent_run("run-1", name="digits")
+    code = (
+        "import os, signal; from crossfold import tracking\n"
+        "with tracking.step_run('train_fold', fold=0) as run, run.child('c', {'a': 'b'}):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert [run.info.status for run in _runs(client)] == ["RUNNING"] * 3
+    tracking.end_parent("run-1", "KILLED")
+    assert [run.info.status for run in _runs(client)] == ["KILLED"] * 3
+
+
+def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
+    client: MlflowClient,
+) -> None:
+    results = [_result(1, "slow", 0.001), _result(1, "it's fast", 0.01)]
+    for _ in range(2):  # a retry replaces
+        with tracking.step_run("train_fold", fold=1) as step:
+            tracking.log_fold(step, results, started=STARTED, params=SHARED)
+    candidates = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
+    assert {run.data.params["candidate"] for run in candidates} == {"slow", "it's fast"}
+    assert len(candidates) == 2
+    (fast,) = (run for run in candidates if run.data.params["candidate"] == "it's fast")
+    assert fast.info.run_name == "resnet18_freeze_True_225025"
+    assert fast.info.status == "FINISHED"
+    assert fast.data.params == {
+        "architecture": "resnet18",
+        "device": "cpu",
+        "num_epochs": "2",
+        "candidate": "it's fast",
+        "fold": "1",
+        "freeze_backbone": "True",
+        "train_from": "head",
+        "learning_rate": "0.01",
+        "weight_decay": "0.0",
+    }
+    assert fast.data.metrics["macro_f1"] == 0.9
+    curve = client.get_metric_history(fast.info.run_id, "train_loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+
+
+def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
+    history = [{"epoch": e, "loss": float(e), "f1": math.nan} for e in range(1, 801)]
+    with tracking.step_run("train_fold", fold=0) as step:
+        step.log_curve(history)
+        step.log_params({f"p{n}": n for n in range(150)} | {"long": "x" * 10_000})
+        step.log_params({"p0": 0})
+    run = client.get_run(step.id)
+    assert len(client.get_metric_history(step.id, "loss")) == 800
+    assert len(run.data.params) == 151
+    assert len(run.data.params["long"]) == tracking.MAX_PARAM_LENGTH
+
+
+def test_artifacts_are_files_texts_and_bytes_beside_the_store(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "anything").write_text("file")
+    with tracking.step_run("evaluate_test") as step:
+        step.log_artifact(tmp_path / "anything", "report.html")
+        step.log_artifact("text", "notes/note.txt")
+        step.log_artifact(b"\x89PNG", "plots/roc.png")
+    folder = tmp_path / "mlartifacts" / step.id / "artifacts"
+    assert (folder / "report.html").read_text() == "file"
+    assert not (folder / "report.html").is_symlink()
+    assert (folder / "notes/note.txt").read_text() == "text"
+    assert (folder / "plots/roc.png").read_bytes() == b"\x89PNG"
+
+
+def test_a_dataset_shows_its_dvc_hash(client: MlflowClient) -> None:
+    digest = "d" * 32 + ".dir"
+    with tracking.step_run("fetch_data") as step:
+        step.log_dataset("data", digest, "sample")
+    inputs = client.get_run(step.id).inputs
+    assert inputs is not None
+    (logged,) = inputs.dataset_inputs
+    assert (logged.dataset.name, logged.dataset.digest) == ("data", digest)
+
+
+def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> None:
+    with tracking.step_run("aggregate_cv") as source:
+        source.log_metrics({"cv_macro_f1": 0.9})
+    parent = tracking.parent_run("run-2", name="digits")
+    for _ in range(2):
+        cached = tracking.log_cached_step("run-2", name="aggregate_cv", source_run_id=source.id)
+    (run,) = _runs(client, f"tags.mlflow.parentRunId = '{parent.id}'")
+    assert run.info.run_id == cached
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["crossfold.cached"] == "true"
+    assert run.data.tags["crossfold.source_run"] == source.id
+    assert run.data.metrics == {"cv_macro_f1": 0.9}
+
+
+def test_a_step_that_this_very_run_did_keeps_its_run(client: MlflowClient) -> None:
+    with tracking.step_run("aggregate_cv") as source:
+        source.log_metrics({"cv_macro_f1": 0.9})
+    before = client.get_run(source.id)
+    kept = tracking.log_cached_step("run-1", name="aggregate_cv", source_run_id=source.id)
+    assert kept == source.id
+    assert client.get_run(source.id).to_dictionary() == before.to_dictionary()
+
+
+def test_a_cached_step_whose_source_was_deleted_is_recorded_without_numbers(
+    client: MlflowClient,
+) -> None:
+    cached = tracking.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
+    assert client.get_run(cached).data.metrics == {}
+
+
+def test_a_step_done_again_is_no_longer_called_cached(client: MlflowClient) -> None:
+    tracking.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
+    with tracking.step_run("aggregate_cv") as step:
+        pass
+    assert "crossfold.cached" not in client.get_run(step.id).data.tags
+
+
+def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None:
+    tracking.parent_run("run-1", name="digits")
+    code = (
+        "import sys; from crossfold import tracking\n"
+        "for n in range(10):\n"
+        "    with tracking.step_run(f'step_{n}', fold=int(sys.argv[1])) as run:\n"
+        "        run.log_curve([{'epoch': e, 'loss': e} for e in range(50)])\n"
+        "        run.parent().log_metrics({f'{n}_{sys.argv[1]}': n})\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(fold)]) for fold in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    steps = _runs(client, "tags.crossfold.kind = 'step'")
+    assert len(steps) == 20
+    assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 50 for run in steps)
+    (parent,) = _runs(client, "tags.crossfold.kind = 'pipeline'")
+    assert len(parent.data.metrics) == 20
+
+
+@pytest.mark.parametrize(
+    "missing", ["MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "CROSSFOLD_RUN_ID"]
+)
+def test_a_missing_setting_is_named_and_no_default_store_made(
+    client: MlflowClient, missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    monkeypatch.delenv(missing)
+    with pytest.raises(UserError, match=missing), tracking.step_run("fetch_data"):
+        pass
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = f"127.0.0.1:{_free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
+    with pytest.raises(UserError, match=f"http://{address} cannot be reached") as caught:
+        tracking.connect()
+    assert "secret" not in str(caught.value)
+
+
+def test_something_that_is_no_store_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("no database " * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/notes.txt")
+    with pytest.raises(UserError, match=r"notes.txt cannot be opened: file is not a database"):
+        tracking.connect()
+
+
+@pytest.mark.parametrize("revision", ["451aebb31d03", "ffffffffffff"])
+def test_a_store_of_another_version_says_what_to_run(
+    client: MlflowClient, tmp_path: Path, revision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.db"
+    shutil.copy(tmp_path / "mlflow.db", other)
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    with pytest.raises(UserError, match=f"mlflow db upgrade sqlite:///{other}"):
+        tracking.connect()
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(client: MlflowClient) -> None:
+    tracking.parent_run("run-1", name="digits")
+    client.delete_experiment("1")
+    with pytest.raises(UserError, match="mlflow experiments restore --experiment-id 1"):
+        tracking.parent_run("run-1", name="digits")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    address = f"http://127.0.0.1:{(port := _free_port())}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--workers=1", "--serve-artifacts"),
+            *("--host=127.0.0.1", f"--port={port}"),
+            f"--backend-store-uri=sqlite:///{folder}/mlflow.db",
+            f"--artifacts-destination={folder}/artifacts",
+        ],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        _wait_until_healthy(address, process)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("mlflow server did not come up")
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(server)
+    experiment = client.create_experiment("cluster")
+    parent = client.create_run(experiment, run_name="pipeline").info.run_id
+    nested = {"mlflow.parentRunId": parent}
+    task = client.create_run(experiment, run_name="train-fold", tags=nested).info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_RUN_ID", task)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+
+    with tracking.step_run("train_fold", fold=2) as step:
+        assert step.id == task
+        step.log_params({"seed": 0})
+        step.log_artifact("text", "note.txt")
+        tracking.log_fold(step, [_result(2, "slow", 0.001)], started=STARTED, params=SHARED)
+        step.parent().log_metrics({"cv_macro_f1": 0.9})
+    with pytest.raises(UserError), tracking.step_run("train_fold", fold=2):
+        raise UserError("too few images")
+
+    run = client.get_run(task)
+    assert run.info.status == "RUNNING", "the plugin ends its own runs"
+    assert run.data.tags["crossfold.fold"] == "2"
+    assert run.data.tags["crossfold.error"] == "too few images"
+    assert run.data.params == {"crossfold.seed": "0"}, "the plugin logs `seed` itself"
+    assert client.get_run(parent).data.metrics == {"cv_macro_f1": 0.9}
+    assert [file.path for file in client.list_artifacts(task)] == ["note.txt"]
+    (candidate,) = client.search_runs([experiment], f"tags.mlflow.parentRunId = '{task}'")
+    assert candidate.data.params["candidate"] == "slow"
+    assert len(client.search_runs([experiment])) == 3
+
+
+def test_on_a_server_without_the_plugin_the_shape_is_the_same(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "plain")
+    monkeypatch.setenv("CROSSFOLD_RUN_ID", "run-1")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    for _ in range(2):
+        with tracking.step_run("fetch_data") as step:
+            step.log_dataset("data", "d" * 32 + ".dir", "sample")
+            step.log_artifact("text", "note.txt")
+    client = MlflowClient(server)
+    runs = client.search_runs([step.experiment_id])
+    assert {run.data.tags["crossfold.kind"] for run in runs} == {"pipeline", "step"}
+    assert len(runs) == 2
