@@ -10,6 +10,7 @@ def train_final(
     backbone: Input[Model],
     leaderboard: Input[Artifact],
     architecture: str,
+    num_epochs: int,
     batch_size: int,
     seed: int,
     num_threads: int,
@@ -23,6 +24,7 @@ def train_final(
         backbone: The weights' file.
         leaderboard: Which candidate is best, and for how many epochs to train it.
         architecture: A classification network of torchvision.
+        num_epochs: The most epochs a fit may take; the learning rate falls over them.
         batch_size: Images per optimizer step.
         seed: Of the classifier's initial weights and the order of the images.
         num_threads: Processor threads.
@@ -41,6 +43,7 @@ def train_final(
             backbone_weights=Path(backbone.path),
             leaderboard=Path(leaderboard.path),
             architecture=architecture,
+            num_epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,
             num_threads=num_threads,

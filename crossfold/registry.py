@@ -85,7 +85,11 @@ def register_model(
     board = json.loads(leaderboard.read_text())
     evaluated = json.loads(evaluation.read_text())
     tracking.log_outcome(
-        run.parent(), leaderboard=board, evaluation=evaluated, report_page=report_page
+        run.parent(),
+        leaderboard=board,
+        evaluation=evaluated,
+        report_page=report_page,
+        settings=json.loads(lineage["settings"]),
     )
     table = Examples(examples)
     tags = _tags(board, evaluated, lineage, run)

@@ -53,6 +53,7 @@ class Run:
         self.client = client
         self.id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
+        self.started: int = run.info.start_time  # milliseconds since the epoch
         self.parent_id: str | None = run.data.tags.get(PARENT_TAG)
         self.param_prefix = param_prefix
 
@@ -60,6 +61,10 @@ class Run:
         """Return the run that this one is nested in: for a step, the pipeline's."""
         assert self.parent_id is not None, f"run {self.id} has no parent"
         return Run(self.client, self.client.get_run(self.parent_id))
+
+    def rename(self, name: str) -> None:
+        """Give the run another name."""
+        self.client.update_run(self.id, name=name)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, cut to the length that MLflow takes; the same value twice is fine."""
@@ -259,13 +264,26 @@ def log_outcome(
     leaderboard: Mapping[str, Any],
     evaluation: Mapping[str, Any],
     report_page: Path,
+    settings: Mapping[str, Any],
 ) -> None:
-    """Log what a pipeline run found under its own run: the chosen candidate, scores, figures."""
+    """Log a pipeline run under its own run: settings, the chosen candidate, scores, figures.
+
+    `settings` are params.yaml's sections; of the candidates, only the chosen one is logged.
+    """
     from crossfold import figures, metrics
 
     best = leaderboard["candidates"][leaderboard["best"]]
     chosen = {("candidate" if k == "name" else k): v for k, v in best["candidate"].items()}
-    run.log_params({**chosen, "architecture": leaderboard["architecture"]})
+    flat = {
+        f"{section}.{key}": value
+        for section, values in settings.items()
+        if isinstance(values, Mapping)
+        for key, value in values.items()
+    }
+    architecture = leaderboard["architecture"]
+    run.log_params({**flat, **chosen, "architecture": architecture, "device": "cpu"})
+    started = datetime.fromtimestamp(run.started / 1000)
+    run.rename(run_name(architecture, chosen["freeze_backbone"], started))
     run.log_metrics(
         {f"cv_{name}": value for name, value in best["mean"].items()}
         | {f"cv_{name}_std": value for name, value in best["std"].items()}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,7 @@ def train_final(
     backbone_weights: Path,
     architecture: str,
     leaderboard: Path,
+    num_epochs: int,
     batch_size: int,
     seed: int,
     num_threads: int,
@@ -115,7 +117,7 @@ def train_final(
     """Train the chosen candidate on every image outside the test split and write the network.
 
     There is no validation split left to stop by: it trains for the number of epochs that was best
-    in cross-validation, on average over the folds.
+    in cross-validation, on average over the folds, with the learning rate falling as it did there.
 
     Returns:
         num_epochs, and loss, accuracy and macro_f1 on the training images in the last epoch.
@@ -133,6 +135,7 @@ def train_final(
     suffix = trainable(network, candidate, rows)
     optimizer = _optimizer(suffix, candidate)
     for epoch in range(1, chosen["num_epochs"] + 1):
+        _set_rate(optimizer, candidate, epoch, num_epochs)
         last = train_one_epoch(suffix, optimizer, rows, batch_size, seed + epoch)
         report_progress(epoch, chosen["num_epochs"], "epochs")
     if isinstance(suffix, StandardizedHead):
@@ -230,6 +233,7 @@ def fit(
     best: BestEpoch | None = None
     done, total = progress
     for epoch in range(1, num_epochs + 1):
+        _set_rate(optimizer, candidate, epoch, num_epochs)
         trained = train_one_epoch(model, optimizer, training, batch_size, seed + epoch)
         probabilities = evaluate(model, validation)
         validated = metrics.scores(validation.labels[validation.rows], probabilities)
@@ -292,3 +296,15 @@ def _optimizer(model: nn.Module, candidate: Candidate) -> torch.optim.Optimizer:
         weight_decay=candidate.weight_decay,
         fused=True,  # one pass over the weights; most of a step's time on small images
     )
+
+
+def _set_rate(
+    optimizer: torch.optim.Optimizer, candidate: Candidate, epoch: int, num_epochs: int
+) -> None:
+    """Let the learning rate fall along a cosine, from `learning_rate` in epoch 1 to near 0.
+
+    Loshchilov and Hutter, "SGDR", 2017 (https://arxiv.org/abs/1608.03983), without restarts.
+    """
+    share = (1 + math.cos(math.pi * (epoch - 1) / num_epochs)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = candidate.learning_rate * share

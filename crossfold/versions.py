@@ -103,14 +103,13 @@ def _object(remote_folder: Path, pointer: Path) -> Path:
 
 
 def _how_to_find(root: Path, name: str, remote: str) -> str:
-    from crossfold.sample import SAMPLE_HASHES
-
     lost = f"what {name}.dvc describes is neither in DVC's cache nor in the remote {remote!r}: "
     if (root / name).exists():
         return lost + f"`dvc add {name}`"
-    if pointer_hash((root / f"{name}.dvc").read_text()) == SAMPLE_HASHES[name]:
-        return lost + "it is the sample, `crossfold sample` writes it"
-    return lost + f"put your files under {name}/ and `dvc add {name}`, or `dvc pull` them"
+    return lost + (
+        f"put your files under {name}/ and `dvc add {name}`, or `dvc pull` them; "
+        "if it is the sample, `crossfold sample` writes it"
+    )
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def _run(
     caching: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
-    parent = tracking.parent_run(run.id, name=f"{settings.model.architecture}_{started:%H%M%S}")
+    tracking.parent_run(run.id, name=f"{settings.model.architecture}_{started:%H%M%S}")
     package = run.folder / "pipeline.yaml"
     compile_pipeline(package, inputs)
     session = Session(run, display, _step_environment(run))
@@ -91,12 +91,8 @@ def _run(
         tracking.end_parent(run.id, "KILLED" if interrupted else "FAILED")
         raise
     finally:
+        _log_reused(session)
         shutil.rmtree(run.folder / "tmp")
-    for record in session.reused:
-        tracking.log_cached_step(
-            run.id, name=record.step, fold=record.fold, source_run_id=record.mlflow_run_id
-        )
-    parent.set_tags({"crossfold.steps_reused": str(len(session.reused))})
     outcome = _outcome(run, len(session.reused))
     report.write_reports(
         root / REPORTS,
@@ -107,6 +103,13 @@ def _run(
     run.end(FINISHED)
     tracking.end_parent(run.id, "FINISHED")
     return outcome
+
+
+def _log_reused(session: Session) -> None:
+    for record in session.reused:
+        tracking.log_cached_step(
+            session.run.id, name=record.step, fold=record.fold, source_run_id=record.mlflow_run_id
+        )
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:

@@ -114,8 +114,10 @@ def _describe(command: list[str]) -> tuple[str, Path]:
 
 def _reason(folder: Path, status: int) -> str:
     """Return why a step's process ended with a status other than 0, in a line."""
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}, perhaps for want of memory"
+    # Kubeflow starts Python by a shell, which says by a status above 128 that a signal ended it.
+    signum = -status if status < 0 else status - 128
+    if signum > 0:
+        return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"
     record = step.Record.read(folder) if (folder / step.RECORD).exists() else None
     return record.error if record and record.error else f"ended with status {status}"
 

@@ -139,6 +139,7 @@ def pipeline(
         backbone=fetched.outputs["backbone"],
         leaderboard=aggregated.outputs["leaderboard"],
         architecture=architecture,
+        num_epochs=num_epochs,
         batch_size=batch_size,
         seed=training_seed,
         num_threads=training_threads,
