@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 # cpu: torch's CPU-only wheels, several GB less, from PyTorch's own index and without hashes.
-TORCH ?= default
+TORCH ?= $(if $(wildcard .venv/installed-cpu),cpu,default)
 PORT ?= 5000
 BIN := .venv/bin
 
@@ -42,7 +42,8 @@ sample: setup ## Write the sample images and weights, unless you have your own
 	@$(BIN)/crossfold sample
 
 .PHONY: run
-run: sample ## Run the whole pipeline on this machine
+run: setup ## Run the whole pipeline on this machine
+	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
 	@$(BIN)/crossfold run
 
 .PHONY: mlflow-ui

@@ -6,7 +6,6 @@ which is trained. Both share the network's own modules, so a trained suffix is a
 """
 
 import json
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def pretrained_network(architecture: str, weights: Path, num_classes: int, seed:
     if problems:
         shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
         raise UserError(
-            f"the weights {weights.name} do not fit {architecture}: {len(problems)} of "
+            f"params.yaml model.weights: the file does not fit {architecture}: {len(problems)} of "
             f"{len(wanted)} tensors are missing or of another shape ({shown}). Set model.weights "
             f"and model.architecture in params.yaml to a pair that belongs together."
         )
@@ -114,18 +113,20 @@ def _shape(tensor: Tensor | None) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code that the file may hold."""
     try:
-        if zipfile.is_zipfile(path):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            state = safetensors.torch.load_file(path)
-    except Exception as error:
-        # Both libraries raise many types for a file that is not theirs.
+        return safetensors.torch.load_file(path)
+    except safetensors.SafetensorError:
+        pass  # then it is one of torch.save, in its present format or the one before 2020
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # it raises many types for a file that is not its own
         raise UserError(
-            f"the weights {path.name} cannot be read: {error}. A file under models/ is safetensors "
-            f"or a state dict saved by torch.save."
+            f"params.yaml model.weights: the file cannot be read: {str(error).splitlines()[0]} "
+            "It has to be safetensors, or a state dict saved by torch.save."
         ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"the weights {path.name} are not a state dict (names with tensors)")
+        raise UserError(
+            "params.yaml model.weights: the file is not a state dict (names with tensors)"
+        )
     return state
 
 

@@ -57,9 +57,10 @@ class FolderReport:
         num_copies = len(self.paths) - len(set(self.content_hashes))
         lines.append(
             f"{len(self.paths)} images of {len(self.classes)} classes, "
-            f"{self.splits.count(splits.TEST)} of them held out for the test; "
-            f"{num_copies} are copies of others, on the same side of every split"
+            f"{self.splits.count(splits.TEST)} of them held out for the test"
         )
+        if num_copies:
+            lines.append(f"{num_copies} are copies of others, kept together in every split")
         if self.skipped:
             lines.append(f"{len(self.skipped)} are skipped:\n{listed(list(self.skipped))}")
         return "\n".join(lines)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.errors import UserError
 from crossfold.versions import add, pointer_hash
 
 if TYPE_CHECKING:
@@ -42,7 +43,12 @@ def write_sample(root: Path) -> list[str]:
     the sample's, is the user's own and left alone.
 
     Returns one line per folder that says what was done.
+
+    Raises:
+        UserError: `root` is not a project with DVC.
     """
+    if not (root / ".dvc").is_dir():
+        raise UserError(f"{root} is not a project with DVC: run this in the project's folder")
     return [
         _provide(root / "data", _write_digits),
         _provide(root / "models", _write_weights),

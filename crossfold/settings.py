@@ -1,6 +1,6 @@
 """params.yaml as frozen, checked, typed settings."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +15,13 @@ HEAD = "head"
 # Not strict: to YAML, 1e-3 is a text and only 1.0e-3 is a number.
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
 Positive = Annotated[int, Field(ge=1)]
+# MLflow's addresses and searches give / @ : and quotes a meaning.
+Name = Annotated[str, Field(pattern=r"^[^/@:'\"]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DataSettings(_Section):
@@ -37,7 +39,7 @@ class ModelSettings(_Section):
     """The network and the file under models/ that holds its weights."""
 
     architecture: str
-    weights: str
+    weights: Name
 
 
 class Candidate(_Section):
@@ -100,8 +102,8 @@ class TrackingSettings(_Section):
     """MLflow's address (None: the local store), experiment and registered model."""
 
     uri: str | None
-    experiment: str
-    model_name: str
+    experiment: Name
+    model_name: Name
 
 
 class Settings(_Section):
@@ -129,7 +131,7 @@ class Settings(_Section):
         return list(dict.fromkeys(candidate.train_from for candidate in self.candidates))
 
 
-def load_settings(path: Path, changes: Iterable[str] = ()) -> Settings:
+def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
     """Read params.yaml, apply changes such as "training.num_epochs=5", and check the result.
 
     Raises:
@@ -150,7 +152,8 @@ def load_settings(path: Path, changes: Iterable[str] = ()) -> Settings:
         return Settings.model_validate(values)
     except ValidationError as error:
         problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise UserError(f"{path} (with --set, if given) has mistakes:\n{problems}") from None
+        source = f"{path} with --set {' --set '.join(changes)}" if changes else str(path)
+        raise UserError(f"{source} has mistakes:\n{problems}") from None
 
 
 def _apply(values: Any, change: str) -> None:
@@ -164,7 +167,7 @@ def _apply(values: Any, change: str) -> None:
         for name in parents:
             section = section[int(name) if isinstance(section, list) else name]
         if isinstance(section, list):
-            section[range(len(section))[int(last)]] = yaml.safe_load(text)
+            section[int(last)] = yaml.safe_load(text)
         else:
             section[last] = yaml.safe_load(text)
     except (KeyError, IndexError, TypeError, ValueError):

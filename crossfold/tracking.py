@@ -10,6 +10,7 @@ Only `MlflowClient` is used: the fluent API keeps one global active run, which a
 
 import io
 import json
+import logging
 import os
 import sqlite3
 import tempfile
@@ -159,14 +160,15 @@ def parent_run(
 
 
 def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    """End the run of the pipeline run `run_id`, and with it the nested runs left open.
+    """End the run of the pipeline run `run_id`, if it was opened, and the nested runs left open.
 
     A step that was killed could not end its own run.
     """
     client = connect()
     experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_parent(client, experiment_id, run_id)
-    assert parent is not None, f"no run of {run_id} was opened"
+    if parent is None:  # it was killed before, or has another tracking store
+        return
     for step in _children(client, experiment_id, parent.info.run_id):
         for run in (*_children(client, experiment_id, step.info.run_id), step):
             if run.info.status == "RUNNING":
@@ -319,6 +321,8 @@ def connect() -> MlflowClient:
 
 @cache
 def _connect(uri: str) -> MlflowClient:
+    # That a new store gets its tables is no news for who starts a run.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
     if uri.startswith(SQLITE):
         _check_sqlite(uri)
@@ -338,8 +342,8 @@ def _check_sqlite(uri: str) -> None:
             database.execute("PRAGMA schema_version")
     except (OSError, sqlite3.Error) as error:
         raise UserError(
-            f"The tracking store {path} cannot be opened: {error}. MLFLOW_TRACKING_URI must "
-            "name an SQLite file that can be written, or one that does not exist yet."
+            f"the tracking store {path} cannot be opened: {error}. It must be an "
+            "SQLite file that can be written, or one that does not exist yet."
         ) from error
 
 
@@ -358,8 +362,8 @@ def _check_server(uri: str) -> None:
             reason = getattr(error, "reason", error)
         time.sleep(attempt)
     raise UserError(
-        f"The tracking server {address} cannot be reached: {reason}. Start it, or set "
-        "MLFLOW_TRACKING_URI to the address of one that runs."
+        f"the tracking server {address} cannot be reached: {reason}. Start it, or set "
+        "params.yaml tracking.uri (for a single step, MLFLOW_TRACKING_URI) to one that runs."
     )
 
 
@@ -368,10 +372,10 @@ def _unfit_store(uri: str, error: Exception) -> UserError:
     store = _without_login(uri)
     if "out-of-date database schema" in message or "Can't locate revision" in message:
         return UserError(
-            f"The tracking store {store} was made by another version of MLflow. Back it up and run "
+            f"the tracking store {store} was made by another version of MLflow. Back it up and run "
             f"`mlflow db upgrade {store}`; if it was made by a newer version, install that one."
         )
-    return UserError(f"The tracking store {store} cannot be used: {message[:MAX_ERROR_LENGTH]}")
+    return UserError(f"the tracking store {store} cannot be used: {message[:MAX_ERROR_LENGTH]}")
 
 
 def _without_login(uri: str) -> str:
@@ -383,7 +387,7 @@ def _setting(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise UserError(
-            f"The environment variable {name} is not set, so there is nowhere to track this step. "
+            f"the environment variable {name} is not set, so there is nowhere to track this step. "
             "`crossfold run` sets it; on a cluster MLflow was not reachable when the run was "
             "submitted, or its plugin is off."
         )
@@ -401,7 +405,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
         raise _refused(error) from error
     if experiment.lifecycle_stage == "deleted":
         raise UserError(
-            f"The MLflow experiment {name} was deleted. Restore it with `mlflow experiments "
+            f"the MLflow experiment {name} was deleted. Restore it with `mlflow experiments "
             f"restore --experiment-id {experiment.experiment_id}`, or choose another name in "
             "params.yaml."
         )
@@ -429,8 +433,8 @@ def _refused(error: MlflowException) -> Exception:
         return error
     server = _without_login(_setting("MLFLOW_TRACKING_URI"))
     return UserError(
-        f"The tracking server {server} refuses this login. Set "
-        " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        f"the tracking server {server} refuses this login. Set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold import backbone, compute, metrics, tensorfile
+from crossfold.errors import UserError
 from crossfold.progress import report_progress
 from crossfold.settings import HEAD, Candidate
 
@@ -227,6 +228,9 @@ def fit(
     Returns:
         The history, one entry an epoch with train_ and val_ loss, accuracy and macro_f1 (training
         figures are means over the epoch, while the weights move), and the best epoch.
+
+    Raises:
+        UserError: the candidate diverges in its first epoch.
     """
     optimizer = _optimizer(model, candidate)
     history: list[dict[str, float]] = []
@@ -245,6 +249,13 @@ def fit(
             }
         )
         report_progress(done + epoch, total, "epochs")
+        if not math.isfinite(validated["loss"]):
+            if best is None:
+                raise UserError(
+                    f"params.yaml candidates: {candidate.name} diverges: its loss is no number "
+                    "after the first epoch. Lower its learning_rate."
+                )
+            break
         if best is None or validated["loss"] < best.loss:
             best = BestEpoch(epoch, validated["loss"], probabilities)
         if epoch - best.epoch >= patience:

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -15,7 +16,7 @@ from crossfold.errors import UserError
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
 
 app = typer.Typer(
-    help=__doc__,
+    help="Labelled images in, a cross-validated, traced, registered classifier out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,6 +28,13 @@ errors = Console(stderr=True, highlight=False)
 
 PARAMS = Path("params.yaml")
 
+
+class Runner(StrEnum):
+    """Where the steps of a run are executed."""
+
+    LOCAL = "local"
+
+
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,7 +45,7 @@ Changes = Annotated[
 
 @app.command()
 def run(
-    on: Annotated[str, typer.Option(help="Where the steps run: local.")] = "local",
+    on: Annotated[Runner, typer.Option(help="Where the steps run.")] = Runner.LOCAL,
     changes: Changes = None,
     cache: Annotated[bool, typer.Option(help="Reuse steps whose inputs are unchanged.")] = True,
     verbose: Annotated[
@@ -50,8 +58,7 @@ def run(
     from pipelines.local import run_local
     from pipelines.summary import show
 
-    if on != "local":
-        raise UserError(f"--on {on}: there is no such place; use local")
+    assert on is Runner.LOCAL
     settings = load_settings(PARAMS, changes or ())
     display = Display(console, verbose=verbose)
     show(console, run_local(Path.cwd(), settings, display, caching=cache))
@@ -73,7 +80,7 @@ def compile_(
         raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(output, arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)))
-    console.print(f"{escape(str(output))} is written")
+    console.print(f"{escape(str(output))} is written", soft_wrap=True)
 
 
 @app.command()
@@ -82,7 +89,7 @@ def sample() -> None:
     from crossfold.sample import write_sample
 
     for line in write_sample(Path.cwd()):
-        console.print(escape(line))
+        console.print(escape(line), soft_wrap=True)
 
 
 @app.command()
@@ -101,24 +108,30 @@ def check_data(
         seed=settings.seed,
         max_skipped_fraction=settings.max_skipped_fraction,
     )
-    console.print(escape(str(report)))
+    console.print(escape(str(report)), soft_wrap=True)
 
 
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     model: Annotated[
-        str, typer.Option(help="NAME@ALIAS or NAME/VERSION in MLflow's registry.")
-    ] = "crossfold@champion",
+        str | None,
+        typer.Option(
+            help="NAME@ALIAS or NAME/VERSION in MLflow's registry.",
+            show_default="tracking.model_name@champion",
+        ),
+    ] = None,
 ) -> None:
     """Predict images with a registered model; exits with 1 if any of them cannot be used."""
     from crossfold.prediction import load_model, predict_files
     from crossfold.settings import load_settings
     from pipelines.local import tracking_environment
 
-    os.environ.update(tracking_environment(Path.cwd(), load_settings(PARAMS)))
+    settings = load_settings(PARAMS)
+    os.environ.update(tracking_environment(Path.cwd(), settings))
+    network = load_model(model or f"{settings.tracking.model_name}@champion")
     failures = 0
-    for row in predict_files(images, load_model(model)):
+    for row in predict_files(images, network):
         failures += row.error is not None
         verdict = row.error or f"{row.label}\t{row.probability:.4f}"
         console.print(escape(f"{row.path}\t{verdict}"), soft_wrap=True)
@@ -133,7 +146,7 @@ def clean(
     """Delete old runs' files under runs/; what MLflow and the kept runs use stays."""
     from pipelines.clean import clean_runs
 
-    console.print(clean_runs(Path.cwd(), keep=keep))
+    console.print(clean_runs(Path.cwd(), keep=keep), soft_wrap=True)
 
 
 @app.command()
@@ -151,9 +164,14 @@ def imagenet_weights() -> None:
 
 @app.command()
 def mlflow_ui(
-    port: Annotated[int, typer.Option(help="The port on this machine.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5000,
 ) -> None:
     """Serve MLflow's pages for the local store, on this machine only."""
+    from crossfold.settings import load_settings
+
+    server = load_settings(PARAMS).tracking.uri
+    if server:
+        raise UserError(f"params.yaml tracking.uri: runs are tracked at {server}: look there")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -165,8 +183,9 @@ def mlflow_ui(
     store = Path("runs/mlflow.db")
     if not store.exists():
         raise UserError("there is no run yet: make run")
-    address = [f"--backend-store-uri=sqlite:///{store}", "--host=127.0.0.1", f"--port={port}"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *address])
+    store_uri = f"--backend-store-uri=sqlite:///{store}"
+    address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])
 
 
 def main() -> None:

@@ -55,10 +55,10 @@ class Display:
         """Say that a step's earlier outputs are used."""
         self._line("↺", "cyan", title, source)
 
-    def failed(self, title: str, message: str) -> None:
-        """Say that a step has failed."""
+    def failed(self, title: str) -> None:
+        """Say that a step has failed; the run's error says why."""
         self._remove_bar(title)
-        self._line("✗", "red", title, message)
+        self._line("✗", "red", title, "failed")
 
     def _remove_bar(self, title: str) -> None:
         if title in self._bars:

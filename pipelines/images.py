@@ -6,6 +6,7 @@ that is a hash of the content makes a changed line of code a changed name.
 
 import hashlib
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +19,8 @@ _LOCKS = {DATA: ("base.txt",), TRAIN: ("base.txt", "torch.txt")}
 
 def image_name(role: str) -> str:
     """Return the name of a role's image for the present tree, as in crossfold-train:0f3a…"""
-    digest = hashlib.sha256()
+    # The lock leaves open which build of torch is installed, CUDA's or the CPU-only one.
+    digest = hashlib.sha256(version("torch").encode() if role == TRAIN else b"")
     for path in sorted(_ingredients(role)):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())

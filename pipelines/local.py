@@ -54,15 +54,15 @@ def run_local(root: Path, settings: Settings, display: Display, *, caching: bool
     home.mkdir(exist_ok=True)
     with only_run(home):
         # Before anything else, so that what a killed run left behind does not compete with us.
-        unfinished = [left for left in all_runs(home) if left.status == RUNNING]
-        for left in unfinished:
+        for left in all_runs(home):
             left.end_processes()
         _check_pointers(root, settings.data.remote)
         inputs = arguments(settings, root, lineage(root, settings))
         os.environ.update(tracking_environment(root, settings))
+        tracking.connect()
         run = _choose_run(home, _fingerprint(inputs), caching=caching)
-        for left in unfinished:
-            if left.id != run.id:
+        for left in all_runs(home):
+            if left.status == RUNNING and left.id != run.id:
                 left.end(INTERRUPTED)
                 tracking.end_parent(left.id, "KILLED")
         return _run(root, run, settings, inputs, display, caching=caching)
@@ -85,6 +85,8 @@ def _run(
     try:
         with display:
             run_pipeline(package, inputs, session, root / HOME, caching=caching)
+        outcome = _outcome(run, len(session.reused))
+        _write_reports(root / REPORTS, outcome)
     except (Exception, Interrupted) as error:
         interrupted = isinstance(error, Interrupted)
         run.end(INTERRUPTED if interrupted else FAILED)
@@ -92,14 +94,7 @@ def _run(
         raise
     finally:
         _log_reused(session)
-        shutil.rmtree(run.folder / "tmp")
-    outcome = _outcome(run, len(session.reused))
-    report.write_reports(
-        root / REPORTS,
-        evaluation=outcome.evaluation,
-        leaderboard=outcome.leaderboard,
-        report_html=(Path(run.steps["evaluate_test"]) / "report").read_text(encoding="utf-8"),
-    )
+        shutil.rmtree(run.folder / "tmp", ignore_errors=True)
     run.end(FINISHED)
     tracking.end_parent(run.id, "FINISHED")
     return outcome
@@ -123,6 +118,16 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
         leaderboard=artifact("aggregate_cv", "leaderboard"),
         evaluation=artifact("evaluate_test", "evaluation"),
         registration=artifact("register_model", "registration"),
+    )
+
+
+def _write_reports(folder: Path, outcome: Outcome) -> None:
+    page = Path(outcome.run.steps["evaluate_test"]) / "report"
+    report.write_reports(
+        folder,
+        evaluation=outcome.evaluation,
+        leaderboard=outcome.leaderboard,
+        report_html=page.read_text(encoding="utf-8"),
     )
 
 
@@ -192,6 +197,7 @@ def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
     return {
         "MLFLOW_TRACKING_URI": settings.tracking.uri or local_store,
         "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
 
 

@@ -60,7 +60,7 @@ class Session:
             raise StepError("interrupted")
         if status != 0:
             reason = _reason(folder, status)
-            self.display.failed(title, reason)
+            self.display.failed(title)
             self.failure = StepError(f"{title}: {reason}\nThe step's whole log: {log}")
             raise self.failure
         self.run.step_done(title, folder)
@@ -78,6 +78,8 @@ class Session:
             start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
         )
         self.run.process_started(process.pid)
+        if self._stopping:  # the signal came after it was last looked at
+            process.terminate()
         with process, log.open("a") as file:
             assert process.stdout is not None
             for line in process.stdout:

@@ -33,7 +33,9 @@ def _render(outcome: Outcome) -> RenderableType:
         Text(f"Cross-validation, {board['num_folds']} folds (mean ± standard deviation)", "bold"),
         _leaderboard(board),
         Text.assemble("\nChosen: ", (chosen, "bold"), f", trained {board['num_epochs']} epochs"),
-        Text.assemble(("\nTest split", "bold"), f", {num_test} images that nothing else has seen"),
+        Text.assemble(
+            ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
+        ),
         _test_metrics(outcome.evaluation["metrics"]),
         Text.assemble(
             (f"\n{registered['name']} version {registered['version']}", "bold"),
