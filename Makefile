@@ -15,7 +15,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-byteco
 ifeq ($(TORCH),cpu)
 TORCH_REQUIREMENTS := --torch-backend cpu --requirement requirements/torch.in
 else
-TORCH_REQUIREMENTS := --require-hashes --requirement requirements/torch.txt
+TORCH_REQUIREMENTS := --no-deps --require-hashes --requirement requirements/torch.txt
 endif
 
 .PHONY: help

@@ -24,14 +24,6 @@ STARTED = datetime(2026, 1, 2, 22, 50, 25)
 SHARED = {"architecture": "resnet18", "device": "cpu", "num_epochs": 2}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store without a run; to make one takes MLflow seconds."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     shutil.copy(empty_store, tmp_path)
