@@ -31,7 +31,7 @@ help: ## List these targets
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
 	$(INSTALL) --require-hashes --requirement requirements/base.txt --requirement requirements/dev.txt
 	$(INSTALL) $(TORCH_REQUIREMENTS)
-	$(INSTALL) --no-deps --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	touch $@
 
 .PHONY: setup

@@ -85,10 +85,11 @@ def pretrained_network(architecture: str, weights: Path, num_classes: int, seed:
     head = f"{head_name(network)}."
     state = _read_weights(weights)
     # The traced network has what is used; auxiliary classifiers, for one, are not.
+    used = trace(network).state_dict()
     wanted = {
         name: tensor
-        for name, tensor in trace(network).state_dict().items()
-        if not name.startswith(head) and not name.endswith("num_batches_tracked")
+        for name, tensor in network.state_dict().items()
+        if name in used and not name.startswith(head) and not name.endswith("num_batches_tracked")
     }
     problems = [
         f"{name}: {_shape(state.get(name))}, not {_shape(tensor)}"
@@ -113,14 +114,14 @@ def _shape(tensor: Tensor | None) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running any code that the file may hold."""
     try:
-        return safetensors.torch.load_file(path)
-    except safetensors.SafetensorError:
-        pass  # then it is one of torch.save, in its present format or the one before 2020
-    try:
+        if _is_safetensors(path):
+            return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # it raises many types for a file that is not its own
+    except Exception as error:  # torch raises many types, and says how to run what is in the file
+        known = isinstance(error, safetensors.SafetensorError)
+        reason = str(error) if known else "damaged, or more than tensors and their names"
         raise UserError(
-            f"params.yaml model.weights: the file cannot be read: {str(error).splitlines()[0]} "
+            f"params.yaml model.weights: the file cannot be read: {reason}. "
             "It has to be safetensors, or a state dict saved by torch.save."
         ) from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -128,6 +129,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             "params.yaml model.weights: the file is not a state dict (names with tensors)"
         )
     return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the header: a step gets the file without the ending of its name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def head_name(network: nn.Module) -> str:
@@ -198,7 +205,7 @@ def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
     inside = [
         position
         for position, node in enumerate(nodes)
-        if node.op == "call_module" and f"{node.target}.".startswith(f"{stage}.")
+        if stage in node.meta.get("nn_module_stack", ())
     ]
     if not inside:
         stages = dict.fromkeys(str(n.target).split(".")[0] for n in nodes if n.op == "call_module")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from crossfold import backbone, compute, images, tensorfile
 from crossfold.errors import UserError
@@ -65,7 +66,7 @@ def extract_features(
         return found
 
     num_images = table.count(TRAIN)
-    sample = _try_one(values_at_cuts, architecture, image_size)
+    sample = _try_one(network, values_at_cuts, architecture, image_size)
     bytes_per_image = {cut: math.prod(one.shape) * one.itemsize for cut, one in sample.items()}
     _refuse_if_too_large(bytes_per_image, num_images, features.parent)
 
@@ -108,13 +109,14 @@ def decoded_batches(
 
 
 def _try_one(
-    values_at_cuts: Any, architecture: str, image_size: int
+    network: nn.Module, values_at_cuts: Any, architecture: str, image_size: int
 ) -> dict[str, tensorfile.Array]:
-    """Return the values of one black image, which tell the shapes."""
+    """Return the values of one black image, which tell the shapes; the whole network takes it."""
+    black = np.zeros((1, image_size, image_size, 3), np.uint8)
     try:
-        values: dict[str, tensorfile.Array] = values_at_cuts(
-            np.zeros((1, image_size, image_size, 3), np.uint8)
-        )
+        with torch.inference_mode():
+            network(backbone.normalize(torch.from_numpy(black)))
+        values: dict[str, tensorfile.Array] = values_at_cuts(black)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "

@@ -5,15 +5,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from crossfold.errors import UserError
 
 PIXELS = "pixels"
 HEAD = "head"
 
+
+def _not_a_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is not allowed: input should be a number")
+    return value
+
+
 # Not strict: to YAML, 1e-3 is a text and only 1.0e-3 is a number.
-Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
+Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_truth)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 # MLflow's addresses and searches give / @ : and quotes a meaning.
 Name = Annotated[str, Field(pattern=r"^[^/@:'\"]+$")]
@@ -32,7 +40,7 @@ class DataSettings(_Section):
     test_fraction: Fraction
     num_folds: Annotated[int, Field(ge=2, le=100)]
     seed: Seed
-    max_skipped_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    max_skipped_fraction: Annotated[Number, Field(ge=0, lt=1)]
 
 
 class ModelSettings(_Section):
@@ -51,8 +59,8 @@ class Candidate(_Section):
 
     freeze_backbone: bool
     train_from: str
-    learning_rate: Annotated[float, Field(gt=0, strict=False)]
-    weight_decay: Annotated[float, Field(ge=0, strict=False)]
+    learning_rate: Annotated[Number, Field(gt=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
 
     @model_validator(mode="before")
     @classmethod
@@ -95,7 +103,7 @@ class ThreadSettings(_Section):
 class GateSettings(_Section):
     """What a model must reach before it may become champion."""
 
-    min_macro_f1: Annotated[float, Field(ge=0, le=1, strict=False)]
+    min_macro_f1: Annotated[Number, Field(ge=0, le=1)]
 
 
 class TrackingSettings(_Section):
@@ -139,12 +147,12 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
             or has an impossible value; every such key is named with its value and what is allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there: run crossfold in the project's folder, which holds it"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such date
         raise UserError(f"{path} is not YAML: {error}") from None
     for change in changes:
         _apply(values, change)
@@ -161,19 +169,20 @@ def _apply(values: Any, change: str) -> None:
     if not separator:
         raise UserError(f"--set {change}: write it as KEY=VALUE, as in training.num_epochs=5")
     *parents, last = key.split(".")
-    unknown = UserError(f"--set {change}: params.yaml has no key {key!r}")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
     try:
         section = values
         for name in parents:
             section = section[int(name) if isinstance(section, list) else name]
         if isinstance(section, list):
-            section[int(last)] = yaml.safe_load(text)
+            section[int(last)] = value
         else:
-            section[last] = yaml.safe_load(text)
+            section[last] = value
     except (KeyError, IndexError, TypeError, ValueError):
-        raise unknown from None
-    except yaml.YAMLError:
-        raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
+        raise UserError(f"--set {change}: params.yaml has no key {key!r}") from None
 
 
 def _explain(problem: Any) -> str:

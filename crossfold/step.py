@@ -68,7 +68,7 @@ def step(name: str, output: str, fold: int | None = None) -> Iterator["Run"]:
     record.write(folder)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with _full_disk_refused(), tracking.step_run(name, fold=fold) as run:
+        with tracking.step_run(name, fold=fold) as run, _full_disk_refused(folder):
             record.mlflow_run_id = run.id
             yield run
         record.status = "finished"
@@ -91,12 +91,16 @@ def _stop(signum: int, _: FrameType | None) -> None:
 
 
 @contextmanager
-def _full_disk_refused() -> Iterator[None]:
+def _full_disk_refused(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a UserError, and free what the step wrote, to record its end."""
     try:
         yield
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        for path in folder.iterdir():
+            if path.name != RECORD:
+                path.unlink()
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"no space is left on the disk{where}: free some and run again") from None
 

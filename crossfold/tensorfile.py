@@ -7,7 +7,9 @@ first and lets the caller fill it piece by piece.
 """
 
 import json
+import os
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ def create(
 
     `shapes` gives each array's type (np.float32, np.int64 or np.uint8) and shape. `metadata` is
     anything that JSON can hold. The caller flushes by dropping the arrays.
+
+    Raises:
+        OSError: the disk has not the space.
     """
     header: dict[str, Any] = {"__metadata__": {"crossfold": json.dumps(metadata, sort_keys=True)}}
     end = 0
@@ -41,7 +46,12 @@ def create(
     text += b" " * (-len(text) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
+        file.flush()
+        if sys.platform == "linux":
+            # A write through a map into a hole ends the process when the disk is full.
+            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
+        else:
+            file.truncate(8 + len(text) + end)
     return _map(path, "r+")
 
 

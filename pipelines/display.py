@@ -44,7 +44,8 @@ class Display:
                 self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
             self._progress.update(self._bars[title], completed=done, total=total)
         elif self.verbose:
-            self.console.print(Text(f"    {title} │ {line.rstrip()}", style="dim"), soft_wrap=True)
+            said = Text.from_ansi(line.rstrip())  # a step's colours are for a terminal only
+            self.console.print(Text.assemble(f"    {title} │ ", said, style="dim"), soft_wrap=True)
 
     def finished(self, title: str, seconds: float) -> None:
         """Say that a step has done its work."""

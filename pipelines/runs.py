@@ -83,7 +83,8 @@ def end_all(processes: list[psutil.Process]) -> None:
             process.terminate()
     _, stubborn = psutil.wait_procs(processes, timeout=5)
     for process in stubborn:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _tree(pid: int, created: float) -> list[psutil.Process]:
