@@ -154,6 +154,8 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such date
         raise UserError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no settings: take the one that the project came with")
     for change in changes:
         _apply(values, change)
     try:
@@ -195,5 +197,8 @@ def _explain(problem: Any) -> str:
         case "value_error":
             message = str(problem["ctx"]["error"])
             return f"{key}: {message}" if key else message
+        case "model_type":
+            return f"{key}: {problem['input']!r} is not allowed: input should be a section"
         case _:
-            return f"{key}: {problem['input']!r} is not allowed: {problem['msg'].lower()}"
+            allowed = problem["msg"].lower().replace("tuple", "list")
+            return f"{key}: {problem['input']!r} is not allowed: {allowed}"

@@ -241,6 +241,13 @@ def fit(
         trained = train_one_epoch(model, optimizer, training, batch_size, seed + epoch)
         probabilities = evaluate(model, validation)
         validated = metrics.scores(validation.labels[validation.rows], probabilities)
+        if not math.isfinite(validated["loss"]):
+            if best is None:
+                raise UserError(
+                    f"params.yaml candidates: {candidate.name} diverges: its loss is no number "
+                    "after the first epoch. Lower its learning_rate."
+                )
+            break
         history.append(
             {
                 "epoch": epoch,
@@ -249,13 +256,6 @@ def fit(
             }
         )
         report_progress(done + epoch, total, "epochs")
-        if not math.isfinite(validated["loss"]):
-            if best is None:
-                raise UserError(
-                    f"params.yaml candidates: {candidate.name} diverges: its loss is no number "
-                    "after the first epoch. Lower its learning_rate."
-                )
-            break
         if best is None or validated["loss"] < best.loss:
             best = BestEpoch(epoch, validated["loss"], probabilities)
         if epoch - best.epoch >= patience:

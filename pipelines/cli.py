@@ -27,6 +27,7 @@ console = Console(file=sys.stdout, highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 PARAMS = Path("params.yaml")
+LOCAL_STORE = Path("runs/mlflow.db")
 
 
 class Runner(StrEnum):
@@ -54,12 +55,14 @@ def run(
 ) -> None:
     """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
     from crossfold.settings import load_settings
+
+    assert on is Runner.LOCAL
+    settings = load_settings(PARAMS, changes or ())  # a mistake in it is found before the imports
+
     from pipelines.display import Display
     from pipelines.local import run_local
     from pipelines.summary import show
 
-    assert on is Runner.LOCAL
-    settings = load_settings(PARAMS, changes or ())
     display = Display(console, verbose=verbose)
     show(console, run_local(Path.cwd(), settings, display, caching=cache))
 
@@ -128,13 +131,15 @@ def predict(
     from pipelines.local import tracking_environment
 
     settings = load_settings(PARAMS)
+    if not settings.tracking.uri:
+        _require_local_store()
     os.environ.update(tracking_environment(Path.cwd(), settings))
     network = load_model(model or f"{settings.tracking.model_name}@champion")
     failures = 0
     for row in predict_files(images, network):
         failures += row.error is not None
-        verdict = row.error or f"{row.label}\t{row.probability:.4f}"
-        console.print(escape(f"{row.path}\t{verdict}"), soft_wrap=True)
+        # Not by rich, which turns tabs into spaces.
+        print(row.path, row.error or f"{row.label}\t{row.probability:.4f}", sep="\t")
     if failures:
         _fail(f"{failures} of {len(images)} images cannot be used", 1)
 
@@ -180,12 +185,15 @@ def mlflow_ui(
             raise UserError(
                 f"port {port} is in use: choose another with --port (make mlflow-ui PORT=…)"
             ) from None
-    store = Path("runs/mlflow.db")
-    if not store.exists():
-        raise UserError("there is no run yet: make run")
-    store_uri = f"--backend-store-uri=sqlite:///{store}"
+    _require_local_store()
+    store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])
+
+
+def _require_local_store() -> None:
+    if not LOCAL_STORE.exists():
+        raise UserError("there is no run yet: make run")
 
 
 def main() -> None:

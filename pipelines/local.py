@@ -17,7 +17,6 @@ from crossfold import report, tracking, versions
 from crossfold.errors import UserError
 from crossfold.settings import Settings
 from pipelines.display import Display
-from pipelines.failures import Interrupted
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
 from pipelines.local_runner import Session, run_pipeline
@@ -87,8 +86,9 @@ def _run(
             run_pipeline(package, inputs, session, root / HOME, caching=caching)
         outcome = _outcome(run, len(session.reused))
         _write_reports(root / REPORTS, outcome)
-    except (Exception, Interrupted) as error:
-        interrupted = isinstance(error, Interrupted)
+    except BaseException as error:
+        # A signal, or the end of whoever read our output; anything else is an Exception.
+        interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)
         tracking.end_parent(run.id, "KILLED" if interrupted else "FAILED")
         raise

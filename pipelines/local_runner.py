@@ -7,6 +7,7 @@ are the small subclasses that do.
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ class Session:
         )
         self.run.process_started(process.pid)
         if self._stopping:  # the signal came after it was last looked at
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
         with process, log.open("a") as file:
             assert process.stdout is not None
             for line in process.stdout:
@@ -190,6 +191,10 @@ def _signals_stop(session: Session) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and a closed terminal end the steps, then the run."""
 
     def stop(signum: int, _: FrameType | None) -> None:
+        if signum == signal.SIGHUP:  # the terminal is gone, and writing to it would fail
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
         session.stop()
         raise Interrupted(signum)
 

@@ -203,5 +203,11 @@ def _pointer(path: Path) -> str:
 
 
 def compile_pipeline(path: Path, defaults: dict[str, Any]) -> None:
-    """Write the pipeline as YAML that every runner takes, with defaults for its parameters."""
+    """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
+
+    Equal calls write equal bytes: the comment in which kfp repeats the defaults, some of them in
+    an order that differs from process to process, is left out.
+    """
     compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=defaults)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("#")))

@@ -1,0 +1,208 @@
+"""Projects as a user has them, each in a git repository of its own, and the real commands."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
+
+from crossfold.sample import SAMPLE_WEIGHTS, bitmap, random_resnet18
+
+SOURCE = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
+CODE = ("crossfold", "components", "pipelines", "requirements")
+NUM_IMAGES = 20  # of each class
+NUM_FOLDS = 3
+STEPS = (
+    "fetch_data",
+    "extract_features",
+    *(f"train_fold {fold}" for fold in range(NUM_FOLDS)),
+    "aggregate_cv",
+    "train_final",
+    "evaluate_test",
+    "register_model",
+)
+
+
+def environment() -> dict[str, str]:
+    """Return what a user's shell has: no store or remote that this machine may have set."""
+    own = ("MLFLOW_", "DVC_", "CROSSFOLD_", "GIT_", "AWS_", "GDRIVE_")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(own)},
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{f"GIT_{role}_NAME": "Tester" for role in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{role}_EMAIL": "tester@example.org" for role in ("AUTHOR", "COMMITTER")},
+    }
+
+
+class Project:
+    """A project's folder, the commands in it, and what its runs have left."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def call(self, *command: str, status: int | None = 0) -> str:
+        """Run a command to its end and return what it printed, errors last.
+
+        `status` is what it must end with; None for any.
+        """
+        done = subprocess.run(
+            command, cwd=self.root, env=environment(), capture_output=True, text=True, check=False
+        )
+        output = done.stdout + done.stderr
+        assert status in (None, done.returncode), output
+        return output
+
+    @contextlib.contextmanager
+    def started(self, *command: str, **options: Any) -> Iterator["subprocess.Popen[str]"]:
+        """Start a command whose output the caller reads; it is ended with the block."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(
+            command, cwd=self.root, env=environment(), text=True, **(pipes | options)
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the content of each run.json, oldest first."""
+        found = [json.loads(path.read_text()) for path in self.root.glob("runs/*/run.json")]
+        return sorted(found, key=lambda run: float(run["started"]))
+
+    def client(self) -> MlflowClient:
+        """Return a client of the local MLflow store."""
+        store = f"sqlite:///{self.root / 'runs' / 'mlflow.db'}"
+        return MlflowClient(tracking_uri=store, registry_uri=store)
+
+    def mlflow_runs(self) -> list[Run]:
+        """Return all runs in MLflow, oldest first."""
+        client = self.client()
+        experiment = client.get_experiment_by_name("crossfold")
+        assert experiment is not None
+        found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+        return list(found)
+
+    def parent(self, run_id: str) -> Run:
+        """Return the one run in MLflow of a pipeline run."""
+        (parent,) = (
+            run
+            for run in self.mlflow_runs()
+            if run.data.tags["crossfold.kind"] == "pipeline"
+            and run.data.tags["crossfold.run_id"] == run_id
+        )
+        return parent
+
+    def nested(self, parent: Run) -> list[Run]:
+        """Return the runs that are nested directly in a run."""
+        return [
+            run
+            for run in self.mlflow_runs()
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        ]
+
+    def steps(self, parent: Run) -> dict[str, Run]:
+        """Return the steps' runs in a pipeline's run, by title."""
+        nested = self.nested(parent)
+        steps = {str(run.info.run_name): run for run in nested}
+        assert len(steps) == len(nested), "two runs of one step"
+        return steps
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the content of each step.json."""
+        return [json.loads(path.read_text()) for path in self.root.rglob("runs/**/step.json")]
+
+    def unfinished_files(self) -> list[Path]:
+        """Return what was being written and never completed."""
+        files = [path for path in self.root.rglob("*.part") if ".dvc" not in path.parts]
+        return files + list(self.root.glob(".reports-*"))
+
+    def wait_for_step(self, process: "subprocess.Popen[str]", title: str) -> list[str]:
+        """Read a run's output until a step is at work; return the lines."""
+        lines = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("…") and line[1:].strip().startswith(title):
+                break
+        else:
+            raise AssertionError(f"{title} did not start:\n{''.join(lines)}")
+        return lines
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for what another process does; a minute is far more than it takes."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def working_for(run_id: str) -> list[psutil.Process]:
+    """Return the processes of a pipeline run's steps, whoever their parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("CROSSFOLD_RUN_ID") == run_id:
+                found.append(process)
+    return alive(found)
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that have not ended; a zombie has."""
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def write_project(root: Path) -> Project:
+    """Write a small project: code, settings, images and weights, added to DVC and committed."""
+    root.mkdir()
+    for name in (*CODE, ".dvc/plots"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SOURCE / name, root / name, ignore=ignored)
+    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml"):
+        shutil.copy(SOURCE / name, root / name)
+    (root / "params.yaml").write_text(yaml.safe_dump(small_settings(), sort_keys=False))
+    digits = load_digits()
+    for label in range(10):
+        folder = root / "data" / str(label)
+        folder.mkdir(parents=True)
+        for index in (digits.target == label).nonzero()[0][:NUM_IMAGES]:
+            (folder / f"{index:04}.bmp").write_bytes(bitmap(digits.images[index].astype(int)))
+    (root / "models").mkdir()
+    save_file(dict(random_resnet18()), root / "models" / SAMPLE_WEIGHTS)
+    project = Project(root)
+    project.call("git", "init", "--quiet")
+    project.call("dvc", "add", "data", "models")
+    commit(project)
+    return project
+
+
+def small_settings() -> dict[str, Any]:
+    """Return params.yaml with what makes a run quick."""
+    settings: dict[str, Any] = yaml.safe_load((SOURCE / "params.yaml").read_text())
+    settings["data"].update(image_size=32, num_folds=NUM_FOLDS)
+    settings["candidates"] = [
+        {"freeze_backbone": True, "learning_rate": 0.003, "weight_decay": 0.1},
+        {"freeze_backbone": True, "learning_rate": 0.0001, "weight_decay": 0.0},
+    ]
+    settings["training"].update(num_epochs=3, batch_size=32)
+    settings["gate"]["min_macro_f1"] = 0.3
+    return settings
+
+
+def commit(project: Project) -> None:
+    project.call("git", "add", "--all")
+    project.call("git", "commit", "--quiet", "--message", "as it is")

@@ -1,0 +1,124 @@
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import components
+
+from pipelines import images
+
+from .projects import SCRIPTS, SOURCE, Project, environment
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "not-for-others-1",
+    "GDRIVE_CREDENTIALS_DATA": "not-for-others-2",
+    "MLFLOW_TRACKING_PASSWORD": "not-for-others-3",
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(new_project: Callable[[], Project]) -> tuple[Project, list[Path]]:
+    """The pipeline, compiled by two processes whose sets and dictionaries differ in order."""
+    project = new_project()
+    (project.root / ".dvc/config.local").write_text(
+        "['remote \"minio\"']\n    secret_access_key = not-for-others-4\n"
+    )
+    paths = [project.root.with_name(f"pipeline-{seed}.yaml") for seed in range(2)]
+    for seed, path in enumerate(paths):
+        subprocess.run(
+            ["crossfold", "compile"],
+            cwd=project.root,
+            env={**environment(), **SECRETS, "PYTHONHASHSEED": str(seed)},
+            check=True,
+        )
+        (project.root / "pipeline.yaml").rename(path)
+    return project, paths
+
+
+def executors(path: Path) -> dict[str, dict[str, Any]]:
+    specification, *_ = yaml.safe_load_all(path.read_text())
+    found: dict[str, dict[str, Any]] = {
+        name: executor["container"]
+        for name, executor in specification["deploymentSpec"]["executors"].items()
+    }
+    return found
+
+
+def test_compiling_twice_gives_the_same_bytes(compiled: tuple[Project, list[Path]]) -> None:
+    one, other = compiled[1]
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_file_is_a_pipeline_with_the_settings_as_defaults(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    project, (path, _) = compiled
+    pipeline = components.load_component_from_file(str(path))
+    inputs = pipeline.component_spec.inputs
+    assert all(given.optional for given in inputs.values())
+    assert inputs["image_size"].default == 32
+    assert inputs["folds"].default == [0, 1, 2]
+    assert [c["learning_rate"] for c in inputs["candidates"].default] == [0.003, 0.0001]
+    pointer = yaml.safe_load((project.root / "data.dvc").read_text())
+    assert json.loads(inputs["data_pointer"].default) == pointer
+
+
+def test_every_task_has_its_image_requests_and_limits(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    containers = executors(compiled[1][0])
+    assert len(containers) == 7
+    for name, container in containers.items():
+        role = images.DATA if name == "exec-fetch-data" else images.TRAIN
+        assert container["image"] == images.image_name(role)
+        assert container["resources"].keys() >= {
+            "resourceCpuRequest",
+            "resourceCpuLimit",
+            "resourceMemoryRequest",
+            "resourceMemoryLimit",
+        }
+
+
+def test_only_the_registration_is_never_answered_from_the_cache(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    specification, *_ = yaml.safe_load_all(compiled[1][0].read_text())
+    tasks = specification["root"]["dag"]["tasks"]
+    tasks |= specification["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    steps = {name: task for name, task in tasks.items() if not name.startswith("for-loop")}
+    cached = {
+        name: task["cachingOptions"].get("enableCache", False) for name, task in steps.items()
+    }
+    assert len(cached) == 7
+    assert [name for name, enabled in cached.items() if not enabled] == ["register-model"]
+
+
+def test_the_file_has_no_secret_and_no_path_of_this_machine(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    project, (path, _) = compiled
+    text = path.read_text()
+    assert "not-for-others" not in text
+    for folder in (project.root, SOURCE, SCRIPTS, Path.home()):
+        assert str(folder) not in text
+
+
+def test_an_image_is_named_by_what_goes_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("crossfold", "requirements"):
+        shutil.copytree(SOURCE / name, tmp_path / name)
+    there = {role: images.image_name(role) for role in (images.DATA, images.TRAIN)}
+    monkeypatch.setattr(images, "ROOT", tmp_path)
+    assert {role: images.image_name(role) for role in there} == there
+
+    (tmp_path / "requirements/torch.txt").open("a").write("#")
+    assert images.image_name(images.DATA) == there[images.DATA]
+    assert images.image_name(images.TRAIN) != there[images.TRAIN]
+
+    (tmp_path / "crossfold/images.py").open("a").write("#")
+    assert images.image_name(images.DATA) != there[images.DATA]

@@ -1,0 +1,212 @@
+"""What a user may get wrong: one clear message, no traceback, nothing half-written."""
+
+import re
+import shutil
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from crossfold.sample import SAMPLE_WEIGHTS
+
+from .projects import SOURCE, Project
+
+
+def refused(project: Project, *command: str, status: int = 2) -> str:
+    """Run a command that must be refused, and return its message."""
+    output = project.call("crossfold", *command, status=status)
+    assert "Traceback" not in output
+    assert output.count("error: ") == 1
+    return re.sub(r"\s+", " ", output)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Project:
+    """A folder with the settings alone."""
+    shutil.copy(SOURCE / "params.yaml", tmp_path)
+    return Project(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("traning.num_epochs=3", "params.yaml has no key 'traning.num_epochs'"),
+        ("training.num_epochs=many", "training.num_epochs: 'many' is not allowed"),
+    ],
+)
+def test_a_mistaken_change(empty: Project, change: str, message: str) -> None:
+    assert message in refused(empty, "run", "--set", change)
+    assert not (empty.root / "runs").exists()
+
+
+def test_a_mistaken_file_of_settings(empty: Project) -> None:
+    params = empty.root / "params.yaml"
+    values = yaml.safe_load(params.read_text())
+    values["data"]["folds"] = 5
+    values["training"]["num_epochs"] = "ten"
+    params.write_text(yaml.safe_dump(values))
+    message = refused(empty, "run")
+    assert "params.yaml has mistakes" in message
+    assert "data.folds: there is no such setting" in message
+    assert "training.num_epochs: 'ten' is not allowed" in message
+
+
+def test_outside_a_project(tmp_path: Path) -> None:
+    message = refused(Project(tmp_path), "run")
+    assert "params.yaml is not there: run crossfold in the project's folder" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_place_to_run(empty: Project) -> None:
+    output = empty.call("crossfold", "run", "--on", "nowhere", status=2)
+    assert "'nowhere' is not one of 'local'" in output
+    assert "Traceback" not in output
+
+
+def test_a_port_in_use(empty: Project) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"port {port} is in use" in refused(empty, "mlflow-ui", "--port", port)
+
+
+def test_prediction_without_a_model(empty: Project) -> None:
+    message = refused(empty, "predict", "image.png")
+    assert "there is no run yet: make run" in message
+
+
+@pytest.fixture(scope="module")
+def project(new_project: Callable[[], Project]) -> Project:
+    return new_project()
+
+
+def test_a_second_run_while_one_runs(project: Project) -> None:
+    (project.root / "runs").mkdir()
+    with FileLock(project.root / "runs/lock"):
+        assert "another run uses " in refused(project, "run")
+
+
+def test_data_changed_since_it_was_added(project: Project) -> None:
+    extra = project.root / "data/0/extra.bmp"
+    shutil.copy(next((project.root / "data/1").iterdir()), extra)
+    message = refused(project, "run")
+    assert "data changed since `dvc add`: run `dvc add data`" in message
+    extra.unlink()
+    assert project.runs() == []
+
+
+def test_data_that_was_never_added(project: Project) -> None:
+    pointer = project.root / "data.dvc"
+    pointer.rename(project.root / "elsewhere")
+    message = refused(project, "run")
+    (project.root / "elsewhere").rename(pointer)
+    assert "data.dvc is not there: put files under data/ and `dvc add data`" in message
+    assert project.runs() == []
+
+
+def test_a_tracking_server_that_does_not_answer(project: Project) -> None:
+    message = refused(project, "run", "--set", "tracking.uri=http://127.0.0.1:9")
+    assert "the tracking server http://127.0.0.1:9 cannot be reached" in message
+    # It does not stand in the way of another run.
+    output = project.call("crossfold", "run", "--set", "model.weights=none.pth", status=1)
+    assert "Traceback" not in output
+    assert "models.dvc has no file 'none.pth'" in output
+
+
+def corrupt_image(project: Project) -> None:
+    (project.root / "data/3/broken.png").write_bytes(b"no image")
+    project.call("dvc", "add", "data")
+
+
+def too_few_images(project: Project) -> None:
+    for image in sorted((project.root / "data/3").iterdir())[2:]:
+        image.unlink()
+    project.call("dvc", "add", "data")
+
+
+def set_values(**changes: str) -> Callable[[Project], None]:
+    """Return what changes settings in a project's params.yaml, `section__key`."""
+
+    def change(project: Project) -> None:
+        params = project.root / "params.yaml"
+        values = yaml.safe_load(params.read_text())
+        for name, value in changes.items():
+            section, key = name.split("__")
+            values[section][key] = value
+        params.write_text(yaml.safe_dump(values))
+
+    return change
+
+
+def unknown_stage(project: Project) -> None:
+    params = project.root / "params.yaml"
+    values = yaml.safe_load(params.read_text())
+    values["candidates"] = [{"train_from": "layer9", "learning_rate": 0.1, "weight_decay": 0.0}]
+    params.write_text(yaml.safe_dump(values))
+
+
+# A mistake that only a step can find: what makes it, the step, and what must be said.
+IN_A_STEP: dict[str, tuple[Callable[[Project], None], str, tuple[str, ...]]] = {
+    "corrupt image": (
+        corrupt_image,
+        "fetch_data",
+        ("1 of 201 images cannot be used", "data/3/broken.png", "data.max_skipped_fraction"),
+    ),
+    "too few images": (too_few_images, "fetch_data", ("class '3': 2 images", "data.num_folds 3")),
+    "unknown weights": (
+        set_values(model__weights="mine.pth"),
+        "fetch_data",
+        ("model.weights: models.dvc has no file 'mine.pth'", SAMPLE_WEIGHTS),
+    ),
+    "weights of another network": (
+        set_values(model__architecture="resnet34"),
+        "extract_features",
+        ("does not fit resnet34", "model.weights", "model.architecture"),
+    ),
+    "unknown network": (
+        set_values(model__architecture="resnet19"),
+        "extract_features",
+        ("torchvision has no classification network 'resnet19'", "resnet18"),
+    ),
+    "unknown stage": (unknown_stage, "extract_features", ("train_from: layer9", "layer4")),
+}
+
+
+@pytest.fixture(scope="module")
+def failed(new_project: Callable[[], Project]) -> dict[str, tuple[Project, str]]:
+    """A project with each mistake and what its run printed; two run at a time."""
+
+    def run(mistake: str) -> tuple[Project, str]:
+        project = projects[mistake]
+        IN_A_STEP[mistake][0](project)
+        return project, project.call("crossfold", "run", status=1)
+
+    projects = {mistake: new_project() for mistake in IN_A_STEP}
+    with ThreadPoolExecutor(2) as two:
+        return dict(zip(IN_A_STEP, two.map(run, IN_A_STEP), strict=True))
+
+
+@pytest.mark.parametrize("mistake", IN_A_STEP)
+def test_a_mistake_that_a_step_finds(failed: dict[str, tuple[Project, str]], mistake: str) -> None:
+    project, output = failed[mistake]
+    _, step, said = IN_A_STEP[mistake]
+    message = re.sub(r"\s+", " ", output.partition("error: ")[2])
+    assert message.startswith(f"{step}: ")
+    assert all(part in message for part in said)
+    assert "Traceback" not in output
+    (run,) = project.runs()
+    log = Path(run["folder"]) / f"{step}.log"
+    assert f"The step's whole log: {log}" in message
+    assert "Traceback" not in log.read_text()
+    assert run["status"] == "failed"
+    parent = project.parent(run["id"])
+    assert parent.info.status == "FAILED"
+    assert project.steps(parent)[step].info.status == "FAILED"
+    assert said[0] in project.steps(parent)[step].data.tags["crossfold.error"]
+    assert project.unfinished_files() == []
+    assert not (project.root / "reports").exists()

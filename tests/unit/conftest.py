@@ -1,0 +1,90 @@
+"""What the tests of several modules start from; each is made once, since it takes seconds."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from crossfold import backbone
+from crossfold.examples import TEST, TRAIN, Example, write_examples
+from crossfold.features import extract_features
+
+ARCHITECTURE = "shufflenet_v2_x0_5"
+SIZE = 32
+
+torch.set_num_threads(1)  # small networks gain nothing from more, and other tests may be running
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store of MLflow without a run."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}")
+    return path
+
+
+def _image(label: int, seed: int) -> bytes:
+    """A noisy PNG whose colour tells its class, of the very size that the network takes."""
+    noise = np.random.default_rng(seed).integers(0, 60, (SIZE, SIZE, 3), np.uint8)
+    noise[..., label] += 150
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, format="PNG")
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of 54 images in three classes: 42 in three folds, 12 in the test split, mixed."""
+    rows = []
+    for n in range(54):
+        held_out = n % 9 in (n // 9, (n // 9 + 4) % 9)
+        rows.append(
+            Example(
+                path=f"{n:02}.png",
+                image=_image(n % 3, n),
+                label=n % 3,
+                content_hash=str(n),
+                split=TEST if held_out else TRAIN,
+                fold=-1 if held_out else n // 9 % 3,
+            )
+        )
+    path = tmp_path_factory.mktemp("examples") / "examples"
+    classes = ("red", "green", "blue")
+    write_examples(path, rows, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3)
+    return path
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a shufflenet_v2_x0_5 for 1,000 classes that has seen some images."""
+    network = backbone.build_network(ARCHITECTURE, 1000, seed=5)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # a plain mean over what it sees
+    seen = torch.rand((64, 3, 4, 4), generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        network.train()(4 * torch.nn.functional.interpolate(seen, size=SIZE) - 2)
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    safetensors.torch.save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: Path) -> Path:
+    """What extract_features writes for `examples` and `weights`, cut at three places."""
+    path = tmp_path_factory.mktemp("features") / "features"
+    extract_features(
+        examples=examples,
+        backbone_weights=weights,
+        architecture=ARCHITECTURE,
+        cuts=["conv5", "head", "pixels"],
+        image_size=SIZE,
+        num_threads=1,
+        features=path,
+    )
+    return path

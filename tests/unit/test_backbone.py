@@ -1,0 +1,332 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from crossfold import backbone
+from crossfold.errors import UserError
+from crossfold.settings import Candidate
+from crossfold.training import FeatureRows, train_one_epoch, trainable
+
+SMALL = "squeezenet1_1"
+
+
+def pixels(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def build(architecture: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
+    """A network whose batch normalization has seen something."""
+    network = backbone.build_network(architecture, num_classes, seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(network.state_dict())
+
+
+def test_pixels_are_normalized_as_torchvision_does() -> None:
+    from torchvision.transforms import functional
+
+    images = pixels(2, 5)
+    wanted = torch.stack(
+        [
+            functional.normalize(
+                functional.to_tensor(image), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+            )
+            for image in images
+        ]
+    )
+    found = backbone.normalize(torch.from_numpy(images))
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "stages"),
+    [
+        ("resnet18", 40, ["layer4", "layer2.1"]),
+        ("vgg11", 32, ["classifier", "features.16"]),
+        ("densenet121", 40, ["features.denseblock4", "features.transition2"]),
+        ("mobilenet_v3_small", 40, ["features.9", "classifier"]),
+        ("shufflenet_v2_x0_5", 40, ["conv5", "stage4", "stage3.2"]),
+        ("squeezenet1_1", 40, ["features.12", "classifier"]),
+        ("efficientnet_b0", 40, ["features.6"]),
+        ("convnext_tiny", 40, ["features.7", "features.7.1"]),
+        ("swin_t", 64, ["features.7"]),
+        ("swin_v2_t", 64, ["features.5"]),
+    ],
+)
+def test_prefix_and_suffix_are_the_network(architecture: str, size: int, stages: list[str]) -> None:
+    network = build(architecture)
+    traced = backbone.trace(network)
+    images = torch.from_numpy(pixels(2, size))
+    cuts = ["head", *stages]
+    with torch.inference_mode():
+        wanted = network(backbone.normalize(images))
+        values = backbone.prefix(traced, cuts)(backbone.normalize(images))
+        for cut, value in zip(cuts, values, strict=True):
+            assert torch.equal(backbone.suffix(traced, cut)(value), wanted), cut
+        assert torch.equal(backbone.suffix(traced, "pixels")(images), wanted)
+
+
+def test_training_from_a_stage_has_all_its_weights() -> None:
+    """Those beside its layers, too, as ConvNeXt's layer scales are."""
+    network = build("convnext_tiny")
+    suffix = backbone.suffix(backbone.trace(network), "features.7")
+    wanted = {
+        name
+        for name, _ in network.named_parameters()
+        if name.startswith(("features.7.", "classifier."))
+    }
+    assert any(name.endswith("layer_scale") for name in wanted)
+    assert {name for name, _ in suffix.named_parameters()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("train_from", "moving"),
+    [("head", ("fc.",)), ("conv5", ("fc.", "conv5.")), ("pixels", ("",))],
+)
+def test_training_moves_the_suffix_and_nothing_before_it(
+    train_from: str, moving: tuple[str, ...]
+) -> None:
+    network = build("shufflenet_v2_x0_5")
+    images = pixels(12, 32)
+    values: Any = images
+    if train_from != "pixels":
+        prefix = backbone.prefix(backbone.trace(network), [train_from])
+        with torch.inference_mode():
+            values = prefix(backbone.normalize(torch.from_numpy(images)))[0].numpy()
+    candidate = Candidate(
+        freeze_backbone=train_from == "head",
+        train_from=train_from,
+        learning_rate=0.01,
+        weight_decay=0.01,
+    )
+    rows = FeatureRows(values, np.arange(12) % 3, np.arange(12))
+    before = state(network)
+    suffix = trainable(network, candidate, rows)
+    optimizer = torch.optim.AdamW(suffix.parameters(), lr=0.01, weight_decay=0.01)
+    train_one_epoch(suffix, optimizer, rows, batch_size=6, seed=1)
+    after = state(network)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if name.startswith(moving)}
+    assert any("running_mean" in name for name in moved) == (train_from != "head")
+
+
+def test_values_that_cannot_be_cut_are_refused_with_a_way_out() -> None:
+    traced = backbone.trace(build("shufflenet_v2_x0_5"))
+    with pytest.raises(UserError, match=r"stage2\.1\.branch2.* 2 values cross.*stage around it"):
+        backbone.suffix(traced, "stage2.1.branch2")
+
+
+@pytest.mark.parametrize("cut", ["layer5", "layer", "layer4.9", ""])
+def test_an_unknown_stage_is_refused_with_those_there_are(cut: str) -> None:
+    traced = backbone.trace(build("resnet18"))
+    for part in (backbone.suffix, lambda graph, name: backbone.prefix(graph, [name])):
+        with pytest.raises(UserError, match=f"train_from: {cut}: .*no such stage") as caught:
+            part(traced, cut)
+        assert all(name in str(caught.value) for name in ("conv1", "layer1", "layer4", "fc"))
+
+
+def test_an_unknown_architecture_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UserError, match=r"model\.architecture.*'resnet19'") as caught:
+        backbone.build_network("resnet19", 3, seed=0)
+    known = str(caught.value).partition("it has ")[2].split(", ")
+    assert {"resnet18", "vit_b_16", "convnext_tiny"} <= set(known)
+    assert not {"fcn_resnet50", "fasterrcnn_resnet50_fpn", "r3d_18", "raft_small"} & set(known)
+
+
+def test_initial_weights_follow_from_the_seed() -> None:
+    first, same, other = (state(backbone.build_network(SMALL, 3, seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["classifier.1.weight"], other["classifier.1.weight"])
+
+
+# Weights
+
+
+def saved(path: Path, weights: Any, form: str) -> Path:
+    if form == "safetensors":
+        safetensors.torch.save_file(weights, path)
+    else:
+        torch.save(weights, path, _use_new_zipfile_serialization=form == "torch")
+    return path
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch", "torch before 1.6"])
+def test_weights_are_taken_everywhere_but_in_the_classifier(tmp_path: Path, form: str) -> None:
+    """Of another number of classes, as published ones are; the file's name does not tell."""
+    source = state(build("shufflenet_v2_x0_5", num_classes=1000, seed=1))
+    path = saved(tmp_path / "backbone", source, form)
+    found = state(backbone.pretrained_network("shufflenet_v2_x0_5", path, 3, seed=2))
+    fresh = state(backbone.build_network("shufflenet_v2_x0_5", 3, seed=2))
+    for name, tensor in found.items():
+        if name.startswith("fc."):
+            assert torch.equal(tensor, fresh[name]), name
+        elif not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, source[name]), name
+    assert found["fc.weight"].shape == (3, 1024)
+
+
+def test_weights_of_as_many_classes_do_not_bring_their_classifier(tmp_path: Path) -> None:
+    source = state(build(SMALL, seed=1))
+    path = saved(tmp_path / "backbone", source, "safetensors")
+    found = state(backbone.pretrained_network(SMALL, path, 3, seed=2))
+    assert torch.equal(found["features.0.weight"], source["features.0.weight"])
+    assert not torch.equal(found["classifier.1.weight"], source["classifier.1.weight"])
+
+
+def test_weights_of_a_network_with_constants_of_its_own_are_taken(tmp_path: Path) -> None:
+    """MaxViT makes tensors in its forward pass, which are no weights."""
+    source = state(backbone.build_network("maxvit_t", 3, seed=1))
+    path = saved(tmp_path / "backbone", source, "safetensors")
+    found = state(backbone.pretrained_network("maxvit_t", path, 3, seed=2))
+    assert torch.equal(found["stem.0.0.weight"], source["stem.0.0.weight"])
+
+
+class Malicious:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("form", ["torch", "torch before 1.6"])
+def test_code_in_weights_is_refused_and_not_run(tmp_path: Path, form: str) -> None:
+    trap = tmp_path / "executed"
+    weights = {**state(build(SMALL)), "evil": Malicious(trap)}
+    path = saved(tmp_path / "weights.pth", weights, form)
+    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read") as caught:
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+    assert not trap.exists()
+    # torch's own message tells how to run it.
+    assert "weights_only" not in str(caught.value)
+    torch.load(path, weights_only=False)
+    assert trap.exists(), "the file was harmless, and this test could not fail"
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch", "torch before 1.6"])
+def test_truncated_weights_are_refused(tmp_path: Path, form: str) -> None:
+    path = saved(tmp_path / "weights", state(build(SMALL)), form)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read: \w.*\. It has"):
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"<!DOCTYPE html>" * 9, bytes(100)])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights").write_bytes(content)
+    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read: \w.*\. It has"):
+        backbone.pretrained_network(SMALL, tmp_path / "weights", 3, seed=0)
+
+
+def test_a_checkpoint_is_no_state_dict(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights", {"epoch": 3, "state": state(build(SMALL))}, "torch")
+    with pytest.raises(UserError, match=r"model\.weights: the file is not a state dict"):
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    weights = state(build(SMALL))
+    del weights["features.0.weight"]
+    weights["features.3.squeeze.bias"] = torch.zeros(5)
+    path = saved(tmp_path / "weights", weights, "safetensors")
+    with pytest.raises(UserError) as caught:
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+    message = str(caught.value)
+    # Its 26 layers have a weight and a bias each; two of these are the head's.
+    assert f"the file does not fit {SMALL}: 2 of 50 tensors" in message
+    assert "features.0.weight: missing, not [64, 3, 3, 3]" in message
+    assert "features.3.squeeze.bias: [5], not [16]" in message
+    assert "model.weights" in message and "model.architecture" in message
+
+
+# The network as a file
+
+
+def save(path: Path, network: nn.Module, architecture: str = SMALL) -> Path:
+    backbone.save_network(
+        path,
+        network,
+        architecture=architecture,
+        classes=("a", "b", "ü"),
+        image_size=33,
+        candidate={"name": "head lr=1", "train_from": "head"},
+    )
+    return path
+
+
+@pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5"])
+def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -> None:
+    network = build(architecture)
+    loaded = backbone.Network(save(tmp_path / "model", network, architecture))
+    images = pixels(4, 33)
+    with torch.inference_mode():
+        wanted = network(backbone.normalize(torch.from_numpy(images))).softmax(dim=1).numpy()
+    found = loaded.predict(images)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, wanted)
+    assert loaded.classes == ("a", "b", "ü")
+    assert (loaded.architecture, loaded.image_size) == (architecture, 33)
+    assert loaded.candidate == {"name": "head lr=1", "train_from": "head"}
+
+
+def test_a_network_is_saved_in_eval_mode_whatever_it_was_in(tmp_path: Path) -> None:
+    network = build("shufflenet_v2_x0_5")
+    loaded = backbone.Network(save(tmp_path / "model", network.train(), "shufflenet_v2_x0_5"))
+    images = pixels(4, 33)
+    together, alone = loaded.predict(images), loaded.predict(images[:1])
+    np.testing.assert_allclose(together[:1], alone, atol=1e-6)
+
+
+def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
+    path = save(tmp_path / "model", build(SMALL))
+    with safetensors.safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["crossfold"])
+        assert set(file.keys()) == set(build(SMALL).state_dict())
+    assert about == {
+        "architecture": SMALL,
+        "classes": ["a", "b", "ü"],
+        "image_size": 33,
+        "candidate": {"name": "head lr=1", "train_from": "head"},
+    }
+
+
+def test_imagenet_weights_that_cannot_be_fetched_say_why(tmp_path: Path) -> None:
+    """In a process of its own, whose proxy is a port where nothing listens."""
+    program = (
+        "from pathlib import Path; from crossfold.backbone import fetch_imagenet_weights\n"
+        "from crossfold.errors import UserError\n"
+        "try: fetch_imagenet_weights(Path('models'))\n"
+        "except UserError as error: print(error)"
+    )
+    nowhere = dict.fromkeys(("https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, **nowhere, "TORCH_HOME": str(tmp_path / "torch"), "no_proxy": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot be fetched from https://" in done.stdout
+    assert "needs the internet" in done.stdout and "model.weights" in done.stdout
+    assert not (tmp_path / "models").exists()

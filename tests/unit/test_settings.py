@@ -1,0 +1,197 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from crossfold.errors import UserError
+from crossfold.settings import Candidate, load_settings
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+
+
+def candidate(**values: Any) -> Candidate:
+    return Candidate(**{"learning_rate": 0.1, "weight_decay": 0.0, **values})
+
+
+def mistakes(*changes: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_settings(SHIPPED, changes)
+    return str(caught.value)
+
+
+def test_what_is_shipped_is_loaded_as_it_stands() -> None:
+    settings = load_settings(SHIPPED)
+    dumped = settings.model_dump()
+    shipped = yaml.safe_load(SHIPPED.read_text())
+    assert len(dumped["candidates"]) == len(shipped["candidates"])
+    for found, written in zip(dumped.pop("candidates"), shipped.pop("candidates"), strict=True):
+        assert written.items() <= found.items()
+    assert dumped == shipped
+    assert [c.train_from for c in settings.candidates] == ["head", "head", "layer4"]
+    assert settings.cuts == ["head", "layer4"]
+
+
+def test_settings_are_frozen() -> None:
+    settings = load_settings(SHIPPED)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.data.seed = 3
+
+
+@pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
+def test_every_way_to_write_a_small_number_is_taken(text: str) -> None:
+    changed = load_settings(SHIPPED, [f"candidates.0.learning_rate={text}"])
+    assert changed.candidates[0].learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("values", "frozen", "stage"),
+    [
+        ({"freeze_backbone": True}, True, "head"),
+        ({"freeze_backbone": False}, False, "pixels"),
+        ({"train_from": "head"}, True, "head"),
+        ({"train_from": "pixels"}, False, "pixels"),
+        ({"train_from": "layer4"}, False, "layer4"),
+        ({"freeze_backbone": False, "train_from": "layer4"}, False, "layer4"),
+        ({"freeze_backbone": True, "train_from": "head"}, True, "head"),
+        ({"freeze_backbone": None, "train_from": "layer4"}, False, "layer4"),
+    ],
+)
+def test_freezing_and_the_stage_imply_each_other(
+    values: dict[str, Any], frozen: bool, stage: str
+) -> None:
+    found = candidate(**values)
+    assert (found.freeze_backbone, found.train_from) == (frozen, stage)
+    assert Candidate(**found.model_dump()) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{freeze_backbone: true, train_from: layer4}", "True contradicts train_from: layer4"),
+        ("{freeze_backbone: true, train_from: pixels}", "True contradicts train_from: pixels"),
+        ("{freeze_backbone: false, train_from: head}", "False contradicts train_from: head"),
+        ("{}", "give freeze_backbone or train_from"),
+    ],
+)
+def test_contradictions_name_the_candidate(text: str, said: str) -> None:
+    common = "learning_rate: 0.1, weight_decay: 0"
+    message = mistakes(f"candidates.1={text[:-1]}{', ' if text != '{}' else ''}{common}}}")
+    assert "candidates.1" in message and said in message
+
+
+def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
+    message = mistakes(
+        "candidates.0={freeze_backbone: true, learning_rate: 1e-3, weight_decay: 0}",
+        "candidates.1={train_from: head, learning_rate: 0.001, weight_decay: 0.0}",
+    )
+    assert "twice" in message and "head lr=0.001 wd=0" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("training.num_epochs=many", ["training.num_epochs", "'many'", "integer"]),
+        ("training.num_epochs=0", ["training.num_epochs", "0 is not allowed", "equal to 1"]),
+        ("training.num_epochs=2.5", ["training.num_epochs", "2.5", "integer"]),
+        ("training.num_epochs=true", ["training.num_epochs", "True", "integer"]),
+        ("training.batch_size=1", ["training.batch_size", "1 is not allowed", "equal to 2"]),
+        ("training.seed=-1", ["training.seed", "-1", "equal to 0"]),
+        ("training.seed=4294967296", ["training.seed", "4294967296", "less than 4294967296"]),
+        ("data.test_fraction=0", ["data.test_fraction", "0 is not allowed", "greater than 0"]),
+        ("data.test_fraction=1", ["data.test_fraction", "1 is not allowed", "less than 1"]),
+        ("data.test_fraction=.nan", ["data.test_fraction", "nan is not allowed"]),
+        ("data.num_folds=1", ["data.num_folds", "1 is not allowed", "equal to 2"]),
+        ("data.image_size=4", ["data.image_size", "4 is not allowed", "equal to 8"]),
+        ("data.max_skipped_fraction=1", ["data.max_skipped_fraction", "less than 1"]),
+        ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
+        ("model.architecture=", ["model.architecture", "None", "string"]),
+        ("gate.min_macro_f1=1.1", ["gate.min_macro_f1", "1.1", "equal to 1"]),
+        ("candidates.0.learning_rate=0", ["candidates.0.learning_rate", "greater than 0"]),
+        ("candidates.0.learning_rate=.inf", ["candidates.0.learning_rate", "inf", "finite"]),
+        ("candidates.0.weight_decay=-1", ["candidates.0.weight_decay", "-1", "equal to 0"]),
+        ("candidates.0.weight_decay=true", ["candidates.0.weight_decay", "True", "number"]),
+        ("candidates.2.freeze_backbone=maybe", ["candidates.2.freeze_backbone", "'maybe'"]),
+        ("candidates=[]", ["candidates", "at least 1"]),
+        ("candidates=layer4", ["candidates", "'layer4'"]),
+        ("candidates.0=head", ["candidates.0", "'head'"]),
+        ("candidates.0.momentum=0.9", ["candidates.0.momentum", "no such setting"]),
+        ("training.epochs=5", ["training.epochs", "no such setting"]),
+        ("trainings={}", ["trainings", "no such setting"]),
+        ("data=5", ["data", "5 is not allowed"]),
+        ("data={remote: sample}", ["data.image_size: is missing", "data.seed: is missing"]),
+    ],
+)
+def test_a_mistake_names_the_key_the_value_and_what_is_allowed(
+    change: str, said: list[str]
+) -> None:
+    message = mistakes(change)
+    assert "params.yaml" in message
+    assert [part for part in said if part not in message] == [], message
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    message = mistakes("data.num_folds=1", "training.patience=0", "gate.floor=1")
+    named = ("data.num_folds", "training.patience", "gate.floor")
+    assert all(key in message for key in named)
+
+
+def test_changes_reach_nested_keys_and_list_items() -> None:
+    changed = load_settings(
+        SHIPPED,
+        [
+            "training.num_epochs=5",
+            "candidates.2.train_from=layer3",
+            "candidates.-3={freeze_backbone: false, learning_rate: 1e-4, weight_decay: 0}",
+            "tracking.uri=http://localhost:5000",
+        ],
+    )
+    assert changed.training.num_epochs == 5
+    assert [c.train_from for c in changed.candidates] == ["pixels", "head", "layer3"]
+    assert changed.tracking.uri == "http://localhost:5000"
+    assert changed.data == load_settings(SHIPPED).data
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "nothing.here",
+        "training.num_epochs.more",
+        "data.remote.0",
+        "candidates.3",
+        "candidates.-4",
+        "candidates.3.train_from",
+        "candidates.-4.train_from",
+        "candidates.first.train_from",
+        "candidates.first",
+    ],
+)
+def test_a_change_of_an_unknown_key_is_refused(key: str) -> None:
+    message = mistakes(f"{key}=1")
+    assert f"--set {key}=1" in message and f"no key '{key}'" in message
+
+
+def test_a_change_without_a_value_says_how_to_write_it() -> None:
+    assert "KEY=VALUE" in mistakes("training.num_epochs")
+
+
+@pytest.mark.parametrize("value", ["[1", "2026-99-99"])
+def test_a_change_to_what_is_not_yaml_is_refused(value: str) -> None:
+    assert f"{value!r} is not a YAML value" in mistakes(f"data.seed={value}")
+
+
+def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml is not there: run crossfold in the project"):
+        load_settings(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"data: [", b"a: b: c", b"when: 2026-99-99", b"\xff\xfe\xffdata", b"", b"- data"],
+    ids=repr,
+)
+def test_a_file_that_is_not_a_mapping_in_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"params\.yaml .*(is not YAML|holds no settings)"):
+        load_settings(path)
