@@ -1,48 +1,31 @@
 """Registering a model in MLflow, once, and deciding whether it becomes the champion."""
 
-import base64
 import json
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow.pyfunc
 import numpy as np
-import pandas as pd
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import AnyType, Map
 
-from crossfold import compute, metrics, tracking
-from crossfold.backbone import Network
-from crossfold.evaluation import score
-from crossfold.examples import TEST, Examples
-from crossfold.prediction import NETWORK_FILE, load_version
+from crossfold import metrics, tracking
+from crossfold.examples import Examples
+from crossfold.prediction import load_version
+
+if TYPE_CHECKING:
+    from crossfold.backbone import Network
+
+# torch, and what packs a model, take seconds to import: functions that need them do it. A version
+# that is registered already and is champion needs neither.
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 FORMER_CHAMPION = "former-champion"
-
-# What the registered code imports.
-REQUIREMENTS = (
-    "mlflow",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "torch",
-    "torchvision",
-)
 
 
 @dataclass(frozen=True)
@@ -81,7 +64,6 @@ def register_model(
     Raises:
         UserError: the present champion cannot be loaded.
     """
-    compute.prepare(num_threads)
     board = json.loads(leaderboard.read_text())
     evaluated = json.loads(evaluation.read_text())
     tracking.log_outcome(
@@ -155,11 +137,15 @@ def _create_version(
 
     Killed before it, a step leaves an upload that no version names, and is repeated whole.
     """
+    from mlflow.models import Model
+
+    from crossfold.packaging import save_model
+
     client = run.client
     logged = client.create_logged_model(run.experiment_id, model_name, source_run_id=run.id)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model"
-        _save(saved, model, table, Model(model_id=logged.model_id, run_id=run.id))
+        save_model(saved, model, table, Model(model_id=logged.model_id, run_id=run.id))
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -186,51 +172,6 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _save(folder: Path, model: Path, table: Examples, about: Model) -> None:
-    """Write MLflow's model folder: code, the network as safetensors, and JSON; no pickle.
-
-    Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
-    """
-    code = Path(__file__).with_name("pyfunc_model.py")
-    with tempfile.TemporaryDirectory() as staging:
-        network = Path(staging) / NETWORK_FILE
-        shutil.copyfile(model, network)
-        package = Path(staging) / "crossfold"
-        shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-        _, (image, *_), _ = next(table.batches(TEST, 1))
-        mlflow.pyfunc.save_model(
-            folder,
-            python_model=str(package / code.name),
-            artifacts={NETWORK_FILE: str(network)},
-            code_paths=[str(package)],
-            signature=_signature(),
-            input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
-            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
-            mlflow_model=about,
-        )
-    for compiled in folder.rglob("__pycache__"):
-        shutil.rmtree(compiled)
-
-
-def _signature() -> ModelSignature:
-    return ModelSignature(
-        # Any: an image may be bytes, base64 or a path.
-        Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
-        Schema(
-            [
-                ColSpec(DataType.string, "label", required=False),
-                ColSpec(Map(DataType.double), "probabilities"),
-                ColSpec(DataType.string, "error", required=False),
-            ]
-        ),
-    )
-
-
-def _pinned(name: str) -> str:
-    """Return `name==version`, without a local part such as +cpu that no index has."""
-    return f"{name}=={installed_version(name).partition('+')[0]}"
 
 
 def _judge(
@@ -265,12 +206,16 @@ def _champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
     return None if number is None else client.get_model_version(model_name, number)
 
 
-def _score(network: Network, table: Examples, num_threads: int) -> float:
+def _score(network: "Network", table: Examples, num_threads: int) -> float:
     """Return the macro F1 of another network on the test split, over the table's classes.
 
     Its classes are matched by name: what it says of a class that the table does not have is left
     out, and a class that it does not know has probability 0.
     """
+    from crossfold import compute
+    from crossfold.evaluation import score
+
+    compute.prepare(num_threads)
     _, labels, theirs = score(network, table, num_threads)
     probabilities = np.zeros((len(labels), len(table.classes)), np.float32)
     for index, name in enumerate(table.classes):

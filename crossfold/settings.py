@@ -94,10 +94,10 @@ class TrainingSettings(_Section):
 
 
 class ThreadSettings(_Section):
-    """Processor threads of the steps that compute; part of what makes a number repeat."""
+    """Processor threads of train_fold and of the steps that run alone; numbers depend on them."""
 
-    extract_features: Positive
-    train: Positive
+    alone: Positive
+    folds: Positive
 
 
 class GateSettings(_Section):

@@ -60,8 +60,8 @@ def pipeline(
     batch_size: int,
     patience: int,
     training_seed: int,
-    extraction_threads: int,
-    training_threads: int,
+    threads_alone: int,
+    threads_folds: int,
     model_name: str,
     min_macro_f1: float,
     lineage: dict,
@@ -85,8 +85,8 @@ def pipeline(
         batch_size: Images per optimizer step.
         patience: Epochs without a lower validation loss before a fit stops.
         training_seed: Of the classifier's initial weights and the order of the images.
-        extraction_threads: Threads of extract_features, evaluate_test and register_model.
-        training_threads: Threads of train_fold and train_final.
+        threads_alone: Processor threads of the steps that have the machine to themselves.
+        threads_folds: Processor threads of each train_fold.
         model_name: The registered model's name.
         min_macro_f1: The floor below which no model becomes champion.
         lineage: Where the run comes from: settings, commit, images.
@@ -109,7 +109,7 @@ def pipeline(
         architecture=architecture,
         cuts=cuts,
         image_size=image_size,
-        num_threads=extraction_threads,
+        num_threads=threads_alone,
     )
     _configure(extracted, TRAIN, "Extract features", cpu=(1, 4), memory=("2Gi", "4Gi"))
 
@@ -124,7 +124,7 @@ def pipeline(
             batch_size=batch_size,
             patience=patience,
             seed=training_seed,
-            num_threads=training_threads,
+            num_threads=threads_folds,
         )
         _configure(trained, TRAIN, "Train fold", cpu=(1, 2), memory=("2Gi", "4Gi"))
 
@@ -142,7 +142,7 @@ def pipeline(
         num_epochs=num_epochs,
         batch_size=batch_size,
         seed=training_seed,
-        num_threads=training_threads,
+        num_threads=threads_alone,
     )
     _configure(final, TRAIN, "Train final model", cpu=(1, 2), memory=("2Gi", "4Gi"))
 
@@ -150,7 +150,7 @@ def pipeline(
         examples=fetched.outputs["examples"],
         model=final.outputs["model"],
         leaderboard=aggregated.outputs["leaderboard"],
-        num_threads=extraction_threads,
+        num_threads=threads_alone,
     )
     _configure(evaluated, TRAIN, "Evaluate on test split", cpu=(1, 4), memory=("2Gi", "4Gi"))
 
@@ -163,7 +163,7 @@ def pipeline(
         model_name=model_name,
         min_macro_f1=min_macro_f1,
         lineage=lineage,
-        num_threads=extraction_threads,
+        num_threads=threads_alone,
     )
     _configure(registered, TRAIN, "Register model", cpu=(1, 4), memory=("2Gi", "4Gi"))
     # The present champion is in no input, so an equal call need not have an equal answer.
@@ -189,8 +189,8 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
         "batch_size": settings.training.batch_size,
         "patience": settings.training.patience,
         "training_seed": settings.training.seed,
-        "extraction_threads": settings.threads.extract_features,
-        "training_threads": settings.threads.train,
+        "threads_alone": settings.threads.alone,
+        "threads_folds": settings.threads.folds,
         "model_name": settings.tracking.model_name,
         "min_macro_f1": settings.gate.min_macro_f1,
         "lineage": lineage,

@@ -32,8 +32,8 @@ READERS = {
     "batch_size": {"train-fold", "train-final"},
     "patience": {"train-fold"},
     "training_seed": {"train-fold", "train-final"},
-    "extraction_threads": {"extract-features", "evaluate-test", "register-model"},
-    "training_threads": {"train-fold", "train-final"},
+    "threads_alone": {"extract-features", "train-final", "evaluate-test", "register-model"},
+    "threads_folds": {"train-fold"},
     "model_name": {"register-model"},
     "min_macro_f1": {"register-model"},
     "lineage": {"register-model"},
@@ -118,8 +118,8 @@ def test_the_arguments_are_the_settings(inputs: dict[str, Any], settings: Settin
         "batch_size": "training.batch_size",
         "patience": "training.patience",
         "training_seed": "training.seed",
-        "extraction_threads": "threads.extract_features",
-        "training_threads": "threads.train",
+        "threads_alone": "threads.alone",
+        "threads_folds": "threads.folds",
         "min_macro_f1": "gate.min_macro_f1",
         "model_name": "tracking.model_name",
     }
@@ -131,10 +131,10 @@ def test_the_arguments_are_the_settings(inputs: dict[str, Any], settings: Settin
 def test_seeds_and_threads_are_not_mixed_up(tmp_path: Path) -> None:
     for name in ("data.dvc", "models.dvc"):
         (tmp_path / name).write_text(DATA_POINTER)
-    changed = ["data.seed=7", "training.seed=8", "threads.train=3", "threads.extract_features=4"]
+    changed = ["data.seed=7", "training.seed=8", "threads.folds=3", "threads.alone=4"]
     found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE)
     assert (found["split_seed"], found["training_seed"]) == (7, 8)
-    assert (found["training_threads"], found["extraction_threads"]) == (3, 4)
+    assert (found["threads_folds"], found["threads_alone"]) == (3, 4)
 
 
 def test_pointers_are_one_line_that_says_what_the_file_says(inputs: dict[str, Any]) -> None:

@@ -1,0 +1,80 @@
+"""The folder that is registered: a network's file, the code that uses it, and what MLflow asks."""
+
+import base64
+import shutil
+import tempfile
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType, Map
+
+from crossfold.examples import TEST, Examples
+from crossfold.prediction import NETWORK_FILE
+
+# What the registered code imports.
+REQUIREMENTS = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pillow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+)
+
+
+def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None:
+    """Write MLflow's model folder: code, the network as safetensors, and JSON; no pickle.
+
+    Args:
+        folder: Where to write; it must not exist.
+        model: The network's file, as train_final wrote it.
+        table: Its first test image becomes the input example.
+        about: MLflow's record of the model, to be completed.
+
+    Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
+    """
+    code = Path(__file__).with_name("pyfunc_model.py")
+    with tempfile.TemporaryDirectory() as staging:
+        network = Path(staging) / NETWORK_FILE
+        shutil.copyfile(model, network)
+        package = Path(staging) / "crossfold"
+        shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+        _, (image, *_), _ = next(table.batches(TEST, 1))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(package / code.name),
+            artifacts={NETWORK_FILE: str(network)},
+            code_paths=[str(package)],
+            signature=_signature(),
+            input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
+            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+            mlflow_model=about,
+        )
+    for compiled in folder.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+
+
+def _signature() -> ModelSignature:
+    return ModelSignature(
+        # Any: an image may be bytes, base64 or a path.
+        Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
+        Schema(
+            [
+                ColSpec(DataType.string, "label", required=False),
+                ColSpec(Map(DataType.double), "probabilities"),
+                ColSpec(DataType.string, "error", required=False),
+            ]
+        ),
+    )
+
+
+def _pinned(name: str) -> str:
+    """Return `name==version`, without a local part such as +cpu that no index has."""
+    return f"{name}=={installed_version(name).partition('+')[0]}"
