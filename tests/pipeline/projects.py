@@ -199,6 +199,7 @@ def small_settings() -> dict[str, Any]:
         {"freeze_backbone": True, "learning_rate": 0.0001, "weight_decay": 0.0},
     ]
     settings["training"].update(num_epochs=3, batch_size=32)
+    settings["threads"].update(alone=1)  # another test is at work beside this one
     settings["gate"]["min_macro_f1"] = 0.3
     return settings
 

@@ -310,8 +310,10 @@ class Orphaned:
 def killed(project: Project, interrupted: Finished) -> Orphaned:
     """The same again, killed as the last fold begins: another one is finished then."""
     with project.started("crossfold", "run", *CHANGE) as process:
-        project.wait_for_step(process, f"train_fold {NUM_FOLDS - 1}")
-        wait_until(lambda: len(project.runs()[-1]["processes"]) == 2)
+        last = f"train_fold {NUM_FOLDS - 1}"
+        project.wait_for_step(process, last)
+        log = Path(project.runs()[-1]["folder"]) / f"{last.replace(' ', '-')}.log"
+        wait_until(log.exists)  # it is opened once the step's process is recorded
         run = project.runs()[-1]
         orphans = working_for(run["id"])
         for orphan in orphans:
