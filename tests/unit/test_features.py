@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from crossfold import backbone, tensorfile
+from crossfold import backbone, compute, tensorfile
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.features import decoded_batches, extract_features
@@ -49,6 +49,7 @@ def seen_by(
     layer: str, weights: Path, batches: list[np.ndarray[Any, np.dtype[np.uint8]]]
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """What reaches a layer when torchvision's network, with these weights, runs on the pixels."""
+    compute.prepare(num_threads=1)  # as `extract` does: another number rounds otherwise
     network = backbone.build_network(ARCHITECTURE, 1000, seed=0)
     network.load_state_dict(safetensors.torch.load_file(weights))
     seen: list[torch.Tensor] = []
