@@ -12,24 +12,26 @@ import logging
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from crossfold.errors import UserError
+from crossfold.remotes import (
+    REMOTE,
+    Remote,
+    credentials_hint,
+    find_remote,
+    patience_with,
+    refused_by_dvc,
+    remote_config,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-REMOTE_URL = "CROSSFOLD_DVC_REMOTE_URL"
 FOLDERS = ("data", "models")
-
-# How long a silent S3 server is waited for, seconds; .dvc/config may say otherwise. botocore tries
-# AWS_MAX_ATTEMPTS times, five by default, and s3fs repeats that five times.
-_S3_PATIENCE = {"connect_timeout": 5, "read_timeout": 10}
-_S3_ATTEMPTS = "2"
 _MAX_LISTED = 50
 
 
@@ -75,16 +77,13 @@ def changed_since_add(root: Path) -> list[str]:
 def ensure_pushed(root: Path, remote: str) -> None:
     """Push what the pointers describe, if the remote is a folder and has it not yet.
 
-    Any other remote is the user's to push to, and so is the one that REMOTE_URL names.
+    Any other remote is the user's to push to, and so is the one that REMOTE describes.
 
     Raises:
         UserError: no such remote, or neither the remote nor DVC's cache has what a pointer names.
     """
-    from dvc.config import Config
-
-    with _refused_by_dvc():
-        url = _remote_of(Config(str(root / ".dvc")), remote)["url"]
-    if "://" in url or REMOTE_URL in os.environ:
+    url = remote_config(remote, root / ".dvc")["url"]
+    if "://" in url or REMOTE in os.environ:
         return
     objects = {name: _object(Path(url), root / f"{name}.dvc") for name in FOLDERS}
     if all(path.exists() for path in objects.values()):
@@ -117,7 +116,7 @@ def _project(root: Path) -> Iterator[Any]:
     from dvc.repo import Repo
 
     # Without git: DVC then works in a downloaded archive as well and leaves .gitignore alone.
-    with _refused_by_dvc(), Repo(str(root), config={"core": {"no_scm": "true"}}) as repo:
+    with refused_by_dvc(), Repo(str(root), config={"core": {"no_scm": "true"}}) as repo:
         yield repo
 
 
@@ -125,16 +124,6 @@ def add(folder: Path) -> None:
     """`dvc add` a folder of the project that it lies in."""
     with _dvc_log(), _project(folder.parent) as repo:
         repo.add(str(folder))
-
-
-@contextmanager
-def _refused_by_dvc() -> Iterator[None]:
-    from dvc.exceptions import DvcException
-
-    try:
-        yield
-    except DvcException as error:
-        raise UserError(f"DVC: {error}") from error
 
 
 class _Errors(logging.Handler):
@@ -166,21 +155,11 @@ def _dvc_log() -> Iterator[_Errors]:
             logger.handlers = own
 
 
-@dataclass(frozen=True)
-class _Remote:
-    name: str
-    config: Mapping[str, Any]
-
-    def __str__(self) -> str:
-        url = re.sub("//[^/@]*@", "//", self.config["url"])
-        return f"the remote {self.name!r} ({url})"
-
-
 def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
     """Pull the folders of the pointers (name to text) into an empty `workspace`, hashes verified.
 
-    The remote's address comes from the .dvc/config (and config.local) of the working directory, or
-    from REMOTE_URL; credentials from where DVC takes them. The workspace has a cache of its own.
+    The remote is as REMOTE describes it, or else as in the working directory's .dvc; credentials
+    come from where DVC takes them. The workspace has a cache of its own.
 
     Raises:
         UserError: a pointer is malformed, the remote cannot be used, or does not have the data
@@ -190,7 +169,7 @@ def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
     from dvc.repo import Repo
 
     hashes = {name: pointer_hash(text, f"{name}.dvc") for name, text in pointers.items()}
-    found = _find_remote(remote)
+    found = find_remote(remote)
     (workspace / ".dvc").mkdir()
     for name, md5 in hashes.items():
         out = {"md5": md5, "hash": "md5", "path": name}
@@ -200,7 +179,12 @@ def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
         "cache": {"dir": str(workspace / ".dvc" / "cache"), "type": "hardlink,copy"},
         "remote": {remote: found.config},
     }
-    with _dvc_log() as errors, _refused_by_dvc(), Repo(str(workspace), config=config) as repo:
+    with (
+        _dvc_log() as errors,
+        refused_by_dvc(),
+        patience_with(found),
+        Repo(str(workspace), config=config) as repo,
+    ):
         _check_remote(repo, found, hashes)
         try:
             repo.pull(remote=remote)
@@ -210,55 +194,7 @@ def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
             raise
 
 
-def _find_remote(name: str) -> _Remote:
-    from dvc.config import Config
-
-    if url := os.environ.get(REMOTE_URL):
-        config: dict[str, Any] = {"url": url}
-        if url.startswith("gdrive:"):
-            config["gdrive_use_service_account"] = True
-    else:
-        with _refused_by_dvc():
-            config = _remote_of(Config.from_cwd(), name)
-    if config["url"].startswith("s3:"):
-        config = _S3_PATIENCE | config
-        os.environ.setdefault("AWS_MAX_ATTEMPTS", _S3_ATTEMPTS)
-    remote = _Remote(name, config | {"verify": True})
-    if config.get("gdrive_use_service_account"):
-        _check_service_account(remote)
-    return remote
-
-
-def _remote_of(config: Any, name: str) -> dict[str, Any]:
-    remotes = config["remote"]
-    if name.lower() not in remotes:
-        known = ", ".join(sorted(remotes)) or "none"
-        raise UserError(
-            f"params.yaml data.remote: .dvc/config has no remote {name!r}; it has {known}"
-        )
-    found: dict[str, Any] = remotes[name.lower()]
-    return found
-
-
-def _check_service_account(remote: _Remote) -> None:
-    """Refuse a key that is none, before a library quotes it in an error."""
-    text = os.environ.get("GDRIVE_CREDENTIALS_DATA")
-    if text is None:
-        return
-    try:
-        key = json.loads(text)
-        complete = key["type"] == "service_account" and key["client_email"]
-        complete = complete and key["private_key"].startswith("-----BEGIN")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        complete = False
-    if not complete:
-        raise UserError(
-            f"{remote}: GDRIVE_CREDENTIALS_DATA is not a service account's key: set it to the "
-            "whole text of the JSON file that Google Cloud gives (type, client_email, private_key)"
-        )
-
-
-def _check_remote(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None:
+def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
     """See that the remote answers and has the pointers' lists of files."""
     missing = []
     try:
@@ -269,9 +205,10 @@ def _check_remote(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None
             except FileNotFoundError:
                 missing.append(name)
     except Exception as error:  # each kind of remote has a family of exceptions of its own
+        reason = str(error).rstrip(".") or type(error).__name__
         raise UserError(
-            f"{remote} cannot be used: {error}. {_credentials(remote)}Its address is in "
-            f".dvc/config, or in {REMOTE_URL} where that is set"
+            f"{remote} cannot be used: {reason}. {credentials_hint(remote)}Its address is in "
+            f".dvc/config, or in {REMOTE} where that is set"
         ) from error
     if missing:
         files = " ".join(f"{name}.dvc" for name in missing)
@@ -279,20 +216,6 @@ def _check_remote(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None
             f"{remote} does not have what {files.replace(' ', ' and ')} describes: run "
             f"`dvc push -r {remote.name} {files}` where the files were added"
         )
-
-
-def _credentials(remote: _Remote) -> str:
-    if remote.config["url"].startswith("s3:"):
-        return (
-            "It takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or access_key_id and "
-            "secret_access_key in .dvc/config.local. "
-        )
-    if remote.config["url"].startswith("gdrive:"):
-        return (
-            "It takes a service account's key: its text in GDRIVE_CREDENTIALS_DATA, or its file in "
-            "gdrive_service_account_json_file_path in .dvc/config.local. "
-        )
-    return ""
 
 
 def _raise_passing(errors: list[BaseException]) -> None:
@@ -306,7 +229,7 @@ def _raise_passing(errors: list[BaseException]) -> None:
             raise error
 
 
-def _raise_damaged(repo: Any, remote: _Remote, hashes: Mapping[str, str]) -> None:
+def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
     """Say which files the remote does not have as their hashes say."""
     cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
     faults = []

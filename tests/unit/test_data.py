@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold import versions
+from crossfold import remotes, versions
 from crossfold.data import FetchedData, check_folder, fetch_data
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Examples
@@ -51,7 +51,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "models" / "small.safetensors").write_bytes(b"weights" * 100)
     for variable in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    for variable in ("GDRIVE_CREDENTIALS_DATA", versions.REMOTE_URL):
+    for variable in ("GDRIVE_CREDENTIALS_DATA", remotes.REMOTE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(root)
     add(root)
@@ -161,12 +161,67 @@ def test_the_address_can_come_from_the_environment(
     monkeypatch.chdir(container)
     with pytest.raises(UserError, match="no remote 'sample'; it has none"):
         fetch(pushed)
-    monkeypatch.setenv(versions.REMOTE_URL, str(pushed / "dvc-remote"))
+    monkeypatch.setenv(remotes.REMOTE, json.dumps({"url": str(pushed / "dvc-remote")}))
     assert fetch(pushed).num_images == 24
     (tmp_path / "examples").unlink()
     (tmp_path / "backbone").unlink()
     stored(pushed, picture(0)).write_bytes(picture(1))
     assert "data/cat/0.png is truncated or altered" in refused(pushed)
+
+
+@pytest.mark.parametrize("text", ["s3://bucket", "[]", "{}", '{"url": 1}'])
+def test_a_malformed_remote_of_the_environment_is_refused(
+    pushed: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(remotes.REMOTE, text)
+    assert "CROSSFOLD_DVC_REMOTE is not a remote's configuration as JSON" in refused(pushed)
+
+
+def test_a_folder_remote_is_described_by_its_whole_path(project: Path) -> None:
+    environment = remotes.remote_environment(project, "sample")
+    assert list(environment) == [remotes.REMOTE]
+    assert remotes.remote_folders(environment) == [project / "dvc-remote"]
+
+
+def test_an_s3_remote_is_described_with_the_keys_that_boto_finds(
+    project: Path, no_aws: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = tmp_path / "keys"
+    shared.write_text("[team]\naws_access_key_id = THE-ID\naws_secret_access_key = THE-SECRET\n")
+    no_aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    config = project / ".dvc/config.local"
+    config.write_text(f"['remote \"minio\"']\n  profile = team\n  credentialpath = {shared}\n")
+    environment = remotes.remote_environment(project, "minio")
+    remote = json.loads(environment.pop(remotes.REMOTE))
+    assert environment == {
+        "AWS_ACCESS_KEY_ID": "THE-ID",
+        "AWS_SECRET_ACCESS_KEY": "THE-SECRET",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9000",
+    }
+    assert (remote["url"], remote["endpointurl"]) == ("s3://dvc", "http://localhost:9000")
+    assert not {"profile", "credentialpath"} & remote.keys()
+    assert remotes.remote_folders({remotes.REMOTE: json.dumps(remote)}) == []
+    config.write_text("['remote \"minio\"']\n  profile = nobody\n")
+    with pytest.raises(UserError, match=r"the keys of s3://dvc: .*nobody"):
+        remotes.remote_environment(project, "minio")
+
+
+def test_an_s3_remote_without_keys_is_described_without(
+    project: Path, no_aws: pytest.MonkeyPatch
+) -> None:
+    assert list(remotes.remote_environment(project, "minio")) == [remotes.REMOTE]
+
+
+def test_the_key_of_a_service_account_goes_along_as_text(project: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.json"
+    config = project / ".dvc/config.local"
+    config.write_text(f"['remote \"gdrive\"']\n  gdrive_service_account_json_file_path = {key}\n")
+    with pytest.raises(UserError, match=r"key.json cannot be read: No such file"):
+        remotes.remote_environment(project, "gdrive")
+    key.write_text("THE KEY")
+    environment = remotes.remote_environment(project, "gdrive")
+    assert environment["GDRIVE_CREDENTIALS_DATA"] == "THE KEY"
+    assert str(tmp_path) not in environment[remotes.REMOTE]
 
 
 def test_dvc_writes_to_the_log_and_not_to_the_terminal(
@@ -369,7 +424,7 @@ def test_a_password_in_the_address_is_not_shown(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"http://me:TOPSECRET@127.0.0.1:{closed_port()}/data"
-    monkeypatch.setenv(versions.REMOTE_URL, url)
+    monkeypatch.setenv(remotes.REMOTE, json.dumps({"url": url}))
     message = refused(project)
     assert "(http://127.0.0.1:" in message
     assert "TOPSECRET" not in message
