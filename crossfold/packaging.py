@@ -6,6 +6,7 @@ import tempfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import mlflow
 import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import Model, ModelSignature
@@ -15,9 +16,8 @@ from mlflow.types.schema import AnyType, Map
 from crossfold.examples import TEST, Examples
 from crossfold.prediction import NETWORK_FILE
 
-# What the registered code imports.
+# What the registered code imports, beside MLflow itself.
 REQUIREMENTS = (
-    "mlflow",
     "numpy",
     "pandas",
     "pillow",
@@ -54,7 +54,8 @@ def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
-            pip_requirements=[_pinned(name) for name in REQUIREMENTS],
+            # The whole of MLflow, for who serves the model; a step's image has a part of it.
+            pip_requirements=[f"mlflow=={mlflow.__version__}", *map(_pinned, REQUIREMENTS)],
             mlflow_model=about,
         )
     for compiled in folder.rglob("__pycache__"):

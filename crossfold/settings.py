@@ -1,5 +1,6 @@
 """params.yaml as frozen, checked, typed settings."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,11 +108,16 @@ class GateSettings(_Section):
 
 
 class TrackingSettings(_Section):
-    """MLflow's address (None: the local store), experiment and registered model."""
+    """MLflow's address, experiment and registered model."""
 
     uri: str | None
     experiment: Name
     model_name: Name
+
+    @property
+    def store(self) -> str | None:
+        """The address here, or else that in MLFLOW_TRACKING_URI; None: the local store."""
+        return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
 class Settings(_Section):

@@ -78,7 +78,8 @@ def step(name: str, output: str, fold: int | None = None) -> Iterator["Run"]:
         sys.exit(REFUSED)
     except BaseException as error:
         record.status = "failed"
-        record.error = traceback.format_exception_only(error)[-1].strip()
+        said = traceback.format_exception_only(error)[-1].strip()
+        record.error = tracking.lost_server(error) or said
         raise
     finally:
         record.ended = time.time()

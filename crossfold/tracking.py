@@ -20,7 +20,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -32,15 +31,24 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 
+_logger = logging.getLogger(__name__)
+
 PARENT_TAG = "mlflow.parentRunId"
 OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
 SQLITE = "sqlite:///"
+# Set for a container: the folder, as a file: address, that the tracking server serves as its own.
+SERVED_ARTIFACTS = "CROSSFOLD_SERVED_ARTIFACTS"
 
 # What MLflow takes in one value and in one request (mlflow.utils.validation).
 MAX_PARAM_LENGTH = 6000
 MAX_PARAMS_PER_BATCH = 100
 MAX_METRICS_PER_BATCH = 1000
 MAX_ERROR_LENGTH = 2000
+
+# How long a server may take to answer at first, seconds: before anything is begun, and in a run,
+# where it has answered before and may be starting again.
+PATIENCE = 5
+PATIENCE_OF_STEPS = 90
 
 
 class Run:
@@ -184,7 +192,7 @@ def step_run(name: str, *, fold: int | None = None) -> Iterator[Run]:
     Raises UserError when the tracking store is not named, cannot be reached or does not fit.
     """
     plugin_run_id = os.environ.get("MLFLOW_RUN_ID")
-    client = connect()
+    client = connect(PATIENCE_OF_STEPS)
     tags = _step_tags(name, fold)
     if plugin_run_id:
         run = Run(client, _get_run(client, plugin_run_id), param_prefix="crossfold.")
@@ -311,27 +319,51 @@ def run_name(architecture: str, freeze_backbone: bool, started: datetime) -> str
     return f"{architecture}_freeze_{freeze_backbone}_{started:%H%M%S}"
 
 
-def connect() -> MlflowClient:
+def connect(patience: float = PATIENCE) -> MlflowClient:
     """Return a client of the store at MLFLOW_TRACKING_URI, looked at once per process.
 
-    Raises UserError when the setting is missing, or the store cannot be reached or does not fit.
+    Raises UserError when the setting is missing, or the store does not fit or, if it is a server,
+    has not answered within `patience` seconds.
     """
-    return _connect(_setting("MLFLOW_TRACKING_URI"))
+    uri = _setting("MLFLOW_TRACKING_URI")
+    if uri not in _clients:
+        _clients[uri] = _connect(uri, patience)
+    return _clients[uri]
 
 
-@cache
-def _connect(uri: str) -> MlflowClient:
+_clients: dict[str, MlflowClient] = {}
+
+
+def _connect(uri: str, patience: float) -> MlflowClient:
     # That a new store gets its tables is no news for who starts a run.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
     if uri.startswith(SQLITE):
         _check_sqlite(uri)
     elif uri.startswith(("http://", "https://")):
-        _check_server(uri)
+        _check_server(uri, patience)
+    if folder := os.environ.get(SERVED_ARTIFACTS):
+        _reach_through_server(folder)
     try:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     except Exception as error:
         raise _unfit_store(uri, error) from error
+
+
+def _reach_through_server(folder: str) -> None:
+    """Let artifacts at addresses in the server's `folder` go through the server.
+
+    A run's address in a local store is a file of the host, which a container does not see.
+    """
+    from mlflow.store.artifact import artifact_repository_registry
+    from mlflow.store.artifact.mlflow_artifacts_repo import MlflowArtifactsRepository
+
+    def repository(uri: str, **stores: str | None) -> MlflowArtifactsRepository:
+        served = "mlflow-artifacts:" + uri.removeprefix(folder)
+        return MlflowArtifactsRepository(served, **stores)
+
+    registry = artifact_repository_registry._artifact_repository_registry
+    registry.register("file", repository)  # type: ignore[no-untyped-call]
 
 
 def _check_sqlite(uri: str) -> None:
@@ -347,10 +379,11 @@ def _check_sqlite(uri: str) -> None:
         ) from error
 
 
-def _check_server(uri: str) -> None:
-    """Ask the server for its health, three times within some 10 s."""
+def _check_server(uri: str, patience: float) -> None:
+    """Ask the server for its health, again and again for `patience` seconds."""
     address = _without_login(uri)
-    for attempt in range(3):
+    deadline = time.monotonic() + patience
+    while True:
         try:
             with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=3):
                 return
@@ -360,7 +393,9 @@ def _check_server(uri: str) -> None:
             reason: object = error
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
-        time.sleep(attempt)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
     raise UserError(
         f"the tracking server {address} cannot be reached: {reason}. Start it, or set "
         "params.yaml tracking.uri (for a single step, MLFLOW_TRACKING_URI) to one that runs."
@@ -417,7 +452,12 @@ def _artifact_location() -> str | None:
     uri = _setting("MLFLOW_TRACKING_URI")
     if not uri.startswith(SQLITE):
         return None
-    return (Path(uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+    return artifact_folder(Path(uri.removeprefix(SQLITE))).as_uri()
+
+
+def artifact_folder(store: Path) -> Path:
+    """Return the folder of the artifacts of an SQLite store's runs."""
+    return store.resolve().parent / "mlartifacts"
 
 
 def _get_run(client: MlflowClient, run_id: str) -> MlflowRun:
@@ -499,7 +539,8 @@ def _ended(run: Run) -> Iterator[None]:
             yield
     except BaseException as error:
         killed = isinstance(error, KeyboardInterrupt | SystemExit)
-        run.client.set_terminated(run.id, "KILLED" if killed else "FAILED")
+        with last_words():
+            run.client.set_terminated(run.id, "KILLED" if killed else "FAILED")
         raise
     run.client.set_terminated(run.id, "FINISHED")
 
@@ -509,8 +550,35 @@ def _error_recorded(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        run.set_tags({"crossfold.error": str(error)[:MAX_ERROR_LENGTH] or type(error).__name__})
+        with last_words():
+            said = str(error)[:MAX_ERROR_LENGTH] or type(error).__name__
+            run.set_tags({"crossfold.error": said})
         raise
+
+
+@contextmanager
+def last_words() -> Iterator[None]:
+    """Tell MLflow how something ended by an error, which may be that MLflow does not answer.
+
+    So there is no waiting for it, as MLflow's client does for minutes, and no other error takes the
+    first one's place. The process is about to end.
+    """
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
+    try:
+        yield
+    except Exception as error:
+        _logger.warning("MLflow could not be told of the end: %s", error)
+
+
+def lost_server(error: BaseException) -> str:
+    """Return, of an error for want of an answer from the tracking server, what to say; else ""."""
+    if not isinstance(error, MlflowException) or not isinstance(error.__context__, OSError):
+        return ""
+    server = _without_login(_setting("MLFLOW_TRACKING_URI"))
+    return (
+        f"the tracking server {server} has given no answer, or only errors, for minutes. When it "
+        f"is up, run again: no finished step is repeated. Its last answer: {error.__context__}"
+    )
 
 
 def _now() -> int:
