@@ -31,7 +31,7 @@ def clean_runs(root: Path, *, keep: int) -> str:
         finished = [run for run in runs if run.status == FINISHED][-keep:]
         kept = [*finished, *(run for run in runs[-1:] if run.status != FINISHED)]
         outputs = {Path(folder) for run in kept for folder in run.steps.values()}
-        for entry in (home / "cache").glob("*.json"):
+        for entry in (home / "cache").rglob("*.json"):
             if not outputs.intersection(_folders(json.loads(entry.read_text()))):
                 entry.unlink()
         for step in _step_folders(home / "pipeline"):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from pipelines.images import Torch
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
 
@@ -22,6 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+services = typer.Typer(
+    help="MLflow with PostgreSQL and an object store, in Docker.", no_args_is_help=True
+)
+app.add_typer(services, name="services")
 # The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
 console = Console(file=sys.stdout, highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -34,6 +39,7 @@ class Runner(StrEnum):
     """Where the steps of a run are executed."""
 
     LOCAL = "local"
+    DOCKER = "docker"
 
 
 Changes = Annotated[
@@ -56,15 +62,14 @@ def run(
     """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
     from crossfold.settings import load_settings
 
-    assert on is Runner.LOCAL
     settings = load_settings(PARAMS, changes or ())  # a mistake in it is found before the imports
 
     from pipelines.display import Display
-    from pipelines.local import run_local
+    from pipelines.local import run_here
     from pipelines.summary import show
 
     display = Display(console, verbose=verbose)
-    show(console, run_local(Path.cwd(), settings, display, caching=cache))
+    show(console, run_here(Path.cwd(), settings, display, on=on.value, caching=cache))
 
 
 @app.command("compile")
@@ -131,7 +136,7 @@ def predict(
     from pipelines.local import tracking_environment
 
     settings = load_settings(PARAMS)
-    if not settings.tracking.uri:
+    if not settings.tracking.store:
         _require_local_store()
     os.environ.update(tracking_environment(Path.cwd(), settings))
     network = load_model(model or f"{settings.tracking.model_name}@champion")
@@ -174,9 +179,12 @@ def mlflow_ui(
     """Serve MLflow's pages for the local store, on this machine only."""
     from crossfold.settings import load_settings
 
-    server = load_settings(PARAMS).tracking.uri
-    if server:
-        raise UserError(f"params.yaml tracking.uri: runs are tracked at {server}: look there")
+    store = load_settings(PARAMS).tracking.store
+    if store:
+        raise UserError(
+            f"runs are tracked at {store} (params.yaml tracking.uri, or the environment variable "
+            "MLFLOW_TRACKING_URI): look there"
+        )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -189,6 +197,46 @@ def mlflow_ui(
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])
+
+
+@app.command()
+def images(
+    torch: Annotated[
+        Torch | None,
+        typer.Option(
+            help="CPU-only torch from PyTorch's index, or the package index's, with CUDA.",
+            show_default="as the last time; at first cpu if PyTorch's index answers",
+        ),
+    ] = None,
+    python_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="The image of Python that they are built on.",
+            show_default="as the last time; at first python:3.11-slim-bookworm",
+        ),
+    ] = None,
+) -> None:
+    """Build the images that the steps and MLflow's server run in, and say what they weigh."""
+    from pipelines.image_build import build_images
+
+    build_images(torch, python_image, lambda line: console.print(escape(line), soft_wrap=True))
+
+
+@services.command("up")
+def services_up() -> None:
+    """Start MLflow, PostgreSQL and an object store on this machine, and wait until they work."""
+    from pipelines.services import up
+
+    up(Path.cwd(), lambda line: console.print(escape(line), soft_wrap=True))
+
+
+@services.command("down")
+def services_down() -> None:
+    """Stop the services; their data stays."""
+    from pipelines.services import down
+
+    down(Path.cwd())
 
 
 def _require_local_store() -> None:

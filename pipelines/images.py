@@ -1,33 +1,94 @@
-"""The images that steps run in, named by what goes into them.
+"""The images that steps and MLflow's server run in, named by what goes into them.
 
 Kubeflow's caches, the local one included, look at an image's name and not at its content. A tag
 that is a hash of the content makes a changed line of code a changed name.
 """
 
 import hashlib
+import json
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
+
+from crossfold.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 DATA = "data"
 TRAIN = "train"
+MLFLOW = "mlflow"
+ROLES = (DATA, TRAIN, MLFLOW)
 
-_LOCKS = {DATA: ("base.txt",), TRAIN: ("base.txt", "torch.txt")}
+# What each Dockerfile takes from the project, as patterns.
+_CODE = ("crossfold/*.py", "crossfold/templates/*.css", "crossfold/templates/*.html")
+_INGREDIENTS = {
+    DATA: (*_CODE, "images/trim.py", "requirements/data.txt"),
+    TRAIN: (*_CODE, "images/trim.py", "requirements/train.txt", "requirements/torch.*"),
+    MLFLOW: ("images/mlflow/*.ini", "images/mlflow/*.py", "requirements/mlflow.txt"),
+}
 
 
-def image_name(role: str) -> str:
-    """Return the name of a role's image for the present tree, as in crossfold-train:0f3a…"""
-    # The lock leaves open which build of torch is installed, CUDA's or the CPU-only one.
-    digest = hashlib.sha256(version("torch").encode() if role == TRAIN else b"")
-    for path in sorted(_ingredients(role)):
+class Torch(StrEnum):
+    """Which build of torch: the CPU-only one from PyTorch's index, or the package index's."""
+
+    CPU = "cpu"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class BuildArguments:
+    """What the images are built with, besides the project's files."""
+
+    python_image: str = "python:3.11-slim-bookworm"
+    torch: Torch = Torch.CPU
+
+    def of(self, role: str) -> dict[str, str]:
+        """Return the arguments of a role's Dockerfile."""
+        chosen = {"PYTHON_IMAGE": self.python_image}
+        return chosen | {"TORCH": self.torch.value} if role == TRAIN else chosen
+
+
+def build_arguments() -> BuildArguments | None:
+    """Return what `crossfold images` built with the last time; None before the first time."""
+    path = _record()
+    try:
+        record = json.loads(path.read_text())
+        return BuildArguments(str(record["python_image"]), Torch(record["torch"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is damaged: delete it, then `make images`") from None
+
+
+def record_build_arguments(arguments: BuildArguments) -> None:
+    """Let all that names images name those which were built with these arguments."""
+    part = _record().with_suffix(".part")
+    part.write_text(json.dumps(asdict(arguments)))
+    part.replace(_record())
+
+
+def image_name(role: str, arguments: BuildArguments | None = None) -> str:
+    """Return the name of a role's image for the present tree, as in crossfold-train:0f3a…
+
+    Without arguments it is the image that `crossfold images` built last, or would build by default.
+    """
+    arguments = arguments or build_arguments() or BuildArguments()
+    digest = hashlib.sha256(json.dumps(arguments.of(role), sort_keys=True).encode())
+    for path in sorted(ingredients(role)):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return f"crossfold-{role}:{digest.hexdigest()[:16]}"
 
 
-def _ingredients(role: str) -> Iterator[Path]:
-    yield from (ROOT / "crossfold").rglob("*.py")
-    yield from (path for path in (ROOT / "crossfold" / "templates").iterdir())
-    yield from (ROOT / "requirements" / name for name in _LOCKS[role])
+def ingredients(role: str) -> Iterator[Path]:
+    """Yield the files that a role's image is made of."""
+    yield ROOT / ".dockerignore"
+    yield ROOT / "images" / role / "Dockerfile"
+    yield ROOT / "requirements" / "uv.txt"
+    for pattern in _INGREDIENTS[role]:
+        yield from ROOT.glob(pattern)
+
+
+def _record() -> Path:
+    return ROOT / "images" / "build.json"

@@ -8,23 +8,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
+from kfp import local
+from mlflow.exceptions import MlflowException
 
-from crossfold import report, tracking, versions
+from crossfold import remotes, report, tracking, versions
 from crossfold.errors import UserError
 from crossfold.settings import Settings
 from pipelines.display import Display
+from pipelines.failures import StepError
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
-from pipelines.local_runner import Session, run_pipeline
+from pipelines.local_store import served
 from pipelines.pipeline import arguments, compile_pipeline
+from pipelines.processes import subprocess_runner
 from pipelines.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, all_runs, new_run
+from pipelines.session import Session, run_pipeline
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+# Docker's client is imported only by those who run in containers.
 
 HOME = "runs"
 REPORTS = "reports"
+LOCAL = "local"
+DOCKER = "docker"
 
 
 @dataclass(frozen=True)
@@ -38,15 +51,18 @@ class Outcome:
     registration: dict[str, Any]
 
 
-def run_local(root: Path, settings: Settings, display: Display, *, caching: bool) -> Outcome:
+def run_here(
+    root: Path, settings: Settings, display: Display, *, on: str, caching: bool
+) -> Outcome:
     """Run the pipeline on this machine for the data and weights that `root`'s pointers name.
 
-    An unfinished run with the same inputs is continued: no finished step is repeated.
+    The steps are processes (LOCAL) or containers (DOCKER). An unfinished run with the same inputs
+    is continued: no finished step is repeated.
 
     Raises:
         UserError: something stands in the way; nothing has been started.
         StepError: a step failed.
-        Interrupted: a signal ended the run; no process is left.
+        Interrupted: a signal ended the run; no process and no container is left.
     """
     _refuse_temporary_workspace(root)
     home = root / HOME
@@ -54,17 +70,37 @@ def run_local(root: Path, settings: Settings, display: Display, *, caching: bool
     with only_run(home):
         # Before anything else, so that what a killed run left behind does not compete with us.
         for left in all_runs(home):
-            left.end_processes()
+            _end_steps(left)
         _check_pointers(root, settings.data.remote)
+        engine = _engine() if on == DOCKER else None
         inputs = arguments(settings, root, lineage(root, settings))
         os.environ.update(tracking_environment(root, settings))
         tracking.connect()
-        run = _choose_run(home, _fingerprint(inputs), caching=caching)
+        run = _choose_run(home, _fingerprint(inputs, on), caching=caching)
         for left in all_runs(home):
             if left.status == RUNNING and left.id != run.id:
                 left.end(INTERRUPTED)
                 tracking.end_parent(left.id, "KILLED")
-        return _run(root, run, settings, inputs, display, caching=caching)
+        try:
+            return _run(root, run, settings, inputs, display, engine, caching=caching)
+        except MlflowException as error:
+            if lost := tracking.lost_server(error):
+                raise StepError(lost) from None
+            raise
+
+
+def _end_steps(run: Run) -> None:
+    run.end_processes()
+    if run.containers:
+        from pipelines.containers import remove_left
+
+        remove_left(run)
+
+
+def _engine() -> "DockerClient":
+    from pipelines.containers import engine
+
+    return engine([image_name(DATA), image_name(TRAIN)])
 
 
 def _run(
@@ -73,38 +109,101 @@ def _run(
     settings: Settings,
     inputs: dict[str, Any],
     display: Display,
+    engine: "DockerClient | None",
     *,
     caching: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
-    tracking.parent_run(run.id, name=f"{settings.model.architecture}_{started:%H%M%S}")
+    on = DOCKER if engine else LOCAL
+    tracking.parent_run(
+        run.id,
+        name=f"{settings.model.architecture}_{started:%H%M%S}",
+        tags={"crossfold.runner": on},
+    )
     package = run.folder / "pipeline.yaml"
     compile_pipeline(package, inputs)
-    session = Session(run, display, _step_environment(run))
+    session = Session(run, display)
     try:
-        with display:
-            run_pipeline(package, inputs, session, root / HOME, caching=caching)
+        with display, _runner(root, session, settings, package, engine) as runner:
+            run_pipeline(
+                package,
+                inputs,
+                session,
+                runner,
+                pipeline_root=root / HOME / "pipeline",
+                cache_root=_cache_root(root, on) if caching else None,
+            )
         outcome = _outcome(run, len(session.reused))
         _write_reports(root / REPORTS, outcome)
     except BaseException as error:
         # A signal, or the end of whoever read our output; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)
-        tracking.end_parent(run.id, "KILLED" if interrupted else "FAILED")
+        with tracking.last_words():
+            _log_end(session, "KILLED" if interrupted else "FAILED")
         raise
     finally:
-        _log_reused(session)
         shutil.rmtree(run.folder / "tmp", ignore_errors=True)
+    _log_end(session, "FINISHED")
     run.end(FINISHED)
-    tracking.end_parent(run.id, "FINISHED")
     return outcome
 
 
-def _log_reused(session: Session) -> None:
+@contextmanager
+def _runner(
+    root: Path,
+    session: Session,
+    settings: Settings,
+    package: Path,
+    engine: "DockerClient | None",
+) -> Iterator[local.SubprocessRunner | local.DockerRunner]:
+    """Yield Kubeflow's runner for the session, with what its steps need around them."""
+    if engine is None:
+        yield subprocess_runner(session, _process_environment(session.run))
+        return
+    from pipelines.containers import Surroundings, docker_runner, prepare_root
+
+    prepare_root(root / HOME / "pipeline")
+    remote = remotes.remote_environment(root, settings.data.remote)
+    with _tracking_for_containers(session.run) as environment:
+        surroundings = Surroundings(
+            environment,
+            secrets={"fetch_data": remote},
+            folders={"fetch_data": remotes.remote_folders(remote)},
+        )
+        yield docker_runner(session, engine, package, surroundings)
+
+
+@contextmanager
+def _tracking_for_containers(run: Run) -> Iterator[dict[str, str]]:
+    """Yield the variables that every container gets; a store of this machine is served."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    environment = {
+        **{name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")},
+        **_step_variables(run),
+    }
+    environment.pop("MLFLOW_RUN_ID", None)
+    if uri.startswith(tracking.SQLITE):
+        with served(uri, run) as address:
+            yield environment | address
+    else:
+        yield environment
+
+
+def _cache_root(root: Path, on: str) -> Path:
+    """Return the cache of the runs on this runner; an image's name holds for its containers only.
+
+    A process depends on the build of torch that is installed here.
+    """
+    return root / HOME / "cache" / (on if on == DOCKER else f"{on}-torch-{version('torch')}")
+
+
+def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     for record in session.reused:
         tracking.log_cached_step(
             session.run.id, name=record.step, fold=record.fold, source_run_id=record.mlflow_run_id
         )
+    tracking.end_parent(session.run.id, status)
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:
@@ -175,10 +274,10 @@ def _check_pointers(root: Path, remote: str) -> None:
     versions.ensure_pushed(root, remote)
 
 
-def _fingerprint(inputs: Mapping[str, Any]) -> str:
+def _fingerprint(inputs: Mapping[str, Any], on: str) -> str:
     """Return a hash of all that decides a run's result."""
     decisive = {name: value for name, value in inputs.items() if name != "lineage"}
-    content = [decisive, image_name(DATA), image_name(TRAIN)]
+    content = [decisive, on, image_name(DATA), image_name(TRAIN)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -192,22 +291,26 @@ def _choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
 
 
 def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
-    """Return what tells MLflow's clients where to log: params.yaml's server, or the local store."""
-    local_store = f"sqlite:///{root / HOME / 'mlflow.db'}"
+    """Return what tells MLflow's clients where to log."""
+    local_store = f"{tracking.SQLITE}{root / HOME / 'mlflow.db'}"
     return {
-        "MLFLOW_TRACKING_URI": settings.tracking.uri or local_store,
+        "MLFLOW_TRACKING_URI": settings.tracking.store or local_store,
         "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }
 
 
-def _step_environment(run: Run) -> dict[str, str]:
+def _step_variables(run: Run) -> dict[str, str]:
+    return {"CROSSFOLD_RUN_ID": run.id, "PYTHONUNBUFFERED": "1"}
+
+
+def _process_environment(run: Run) -> dict[str, str]:
     temporary = run.folder / "tmp"
     temporary.mkdir(exist_ok=True)
     environment = {
         **os.environ,
-        "CROSSFOLD_RUN_ID": run.id,
-        "PYTHONUNBUFFERED": "1",
+        **_step_variables(run),
         "TMPDIR": str(temporary),  # Kubeflow's launcher leaves a folder there for every step
     }
     # On Kubeflow it names the step's own run; here it would put every step into one.

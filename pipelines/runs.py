@@ -23,7 +23,8 @@ class Run:
     """A run's state, kept in run.json in its folder from its start on.
 
     `steps` has for each finished step, by title, the folder of its outputs; `processes` the
-    process ids of the steps at work with their start times, since ids are used again.
+    process ids of the steps at work with their start times, since ids are used again;
+    `containers` the ids of the containers of the steps at work.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Run:
     status: str = RUNNING
     steps: dict[str, str] = field(default_factory=dict)
     processes: dict[int, float] = field(default_factory=dict)
+    containers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may come in between
@@ -54,6 +56,19 @@ class Run:
         """Forget a step's process."""
         with self._lock:
             del self.processes[pid]
+            self.save()
+
+    def container_created(self, container_id: str) -> None:
+        """Record a step's container, so that a later run can remove it if this one is killed."""
+        with self._lock:
+            self.containers.append(container_id)
+            self.save()
+
+    def container_removed(self, container_id: str) -> None:
+        """Forget a step's container."""
+        with self._lock:
+            if container_id in self.containers:  # an interrupt may have been quicker
+                self.containers.remove(container_id)
             self.save()
 
     def step_done(self, title: str, folder: Path) -> None:

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from crossfold.sample import SAMPLE_WEIGHTS, bitmap, random_resnet18
 SOURCE = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 CODE = ("crossfold", "components", "pipelines", "requirements")
+POINTERS = ("data.dvc", "models.dvc")
 NUM_IMAGES = 20  # of each class
 NUM_FOLDS = 3
 STEPS = (
@@ -53,6 +55,16 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._exported: Mapping[str, str] = {}
+
+    @contextlib.contextmanager
+    def exported(self, variables: Mapping[str, str]) -> Iterator[None]:
+        """Let the commands of the block have more variables in their environment."""
+        before, self._exported = self._exported, variables
+        try:
+            yield
+        finally:
+            self._exported = before
 
     def call(self, *command: str, status: int | None = 0) -> str:
         """Run a command to its end and return what it printed, errors last.
@@ -60,7 +72,12 @@ class Project:
         `status` is what it must end with; None for any.
         """
         done = subprocess.run(
-            command, cwd=self.root, env=environment(), capture_output=True, text=True, check=False
+            command,
+            cwd=self.root,
+            env={**environment(), **self._exported},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         output = done.stdout + done.stderr
         assert status in (None, done.returncode), output
@@ -71,7 +88,11 @@ class Project:
         """Start a command whose output the caller reads; it is ended with the block."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         with subprocess.Popen(
-            command, cwd=self.root, env=environment(), text=True, **(pipes | options)
+            command,
+            cwd=self.root,
+            env={**environment(), **self._exported},
+            text=True,
+            **(pipes | options),
         ) as process:
             try:
                 yield process
@@ -143,6 +164,12 @@ class Project:
         return lines
 
 
+def titles(output: str, sign: str) -> list[str]:
+    """Return the titles of the steps that a run marked with a sign."""
+    lines = re.findall(rf"^{sign} (\w+(?: \d+)?)", output, re.MULTILINE)
+    return [str(title) for title in lines]
+
+
 def wait_until(condition: Callable[[], Any]) -> None:
     """Wait for what another process does; a minute is far more than it takes."""
     deadline = time.monotonic() + 60
@@ -187,6 +214,25 @@ def write_project(root: Path) -> Project:
     project.call("git", "init", "--quiet")
     project.call("dvc", "add", "data", "models")
     commit(project)
+    return project
+
+
+def sample_project(root: Path) -> Project:
+    """Write a project with the settings that are shipped, and the sample."""
+    root.mkdir()
+    for name in (
+        ".dvc/config",
+        ".dvcignore",
+        ".gitignore",
+        "params.yaml",
+        "data.dvc",
+        "models.dvc",
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(SOURCE / name, root / name)
+    project = Project(root)
+    project.call("git", "init", "--quiet")
+    project.call("crossfold", "sample")
     return project
 
 

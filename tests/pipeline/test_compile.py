@@ -110,8 +110,9 @@ def test_the_file_has_no_secret_and_no_path_of_this_machine(
 def test_an_image_is_named_by_what_goes_into_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("crossfold", "requirements"):
+    for name in ("crossfold", "requirements", "images"):
         shutil.copytree(SOURCE / name, tmp_path / name)
+    shutil.copy(SOURCE / ".dockerignore", tmp_path)
     there = {role: images.image_name(role) for role in (images.DATA, images.TRAIN)}
     monkeypatch.setattr(images, "ROOT", tmp_path)
     assert {role: images.image_name(role) for role in there} == there

@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from .projects import NUM_FOLDS, STEPS, Project, alive, commit, wait_until, working_for
+from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until, working_for
 
 CHANGE = ("--set", "training.num_epochs=1")
 DONE_BEFORE = "done before the interruption"
@@ -50,12 +50,6 @@ def first(project: Project) -> Finished:
     finished = Finished.of(project, project.call("dvc", "repro"))
     commit(project)
     return finished
-
-
-def titles(output: str, sign: str) -> list[str]:
-    """Return the titles of the steps that a run marked with a sign."""
-    lines = re.findall(rf"^{sign} (\w+(?: \d+)?)", output, re.MULTILINE)
-    return [str(title) for title in lines]
 
 
 def test_a_run_shows_each_step_and_ends_with_a_summary(first: Finished) -> None:

@@ -1,32 +1,44 @@
-"""Running the compiled pipeline on this machine, each step a process, by Kubeflow's local runner.
+"""Running the compiled pipeline on this machine by Kubeflow's local runner.
 
 Kubeflow's own runner and cache do the work. They offer no way to see which step runs, to stop it,
-to say why one failed, or to learn of a cache hit; `_StepHandler` and `_StepCache`
-are the small subclasses that do.
+to say why one failed, or to learn of a cache hit; the subclasses of its task handlers in
+`processes` and `containers`, and `_StepCache` here, do.
 """
 
 import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-import psutil
 from kfp import components, local
-from kfp.local import cache, subprocess_task_handler
-from kfp.local.status import Status
+from kfp.local import cache
 
 from crossfold import step
 from pipelines.display import Display
 from pipelines.failures import Interrupted, StepError
-from pipelines.runs import Run, end_all
+from pipelines.runs import Run
+
+
+class Work(Protocol):
+    """A step at work: a process or a container."""
+
+    def output(self) -> Iterator[str]:
+        """Yield what it says, line by line, until it ends."""
+        ...
+
+    def wait(self) -> str:
+        """Wait for its end and return why it failed, as far as the outside shows, or nothing."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
 
 
 class Session:
@@ -36,59 +48,55 @@ class Session:
     costs nothing, since no finished step is repeated.
     """
 
-    def __init__(self, run: Run, display: Display, environment: dict[str, str]) -> None:
+    def __init__(self, run: Run, display: Display) -> None:
         self.run = run
         self.display = display
-        self.environment = environment
         self.reused: list[step.Record] = []
         self.failure: StepError | None = None
+        self._at_work: list[Work] = []
         self._stopping = False
 
-    def run_step(self, command: list[str]) -> None:
-        """Run a step's process to its end; its output goes to its log.
+    def run_step(self, command: list[str], start: Callable[[], Work]) -> None:
+        """Run a step, given by Kubeflow's command for it, to its end; its output goes to its log.
+
+        `start` raises a StepError when it cannot.
 
         Raises:
             StepError: the step failed, or it must not start since another one has.
         """
         if self.failure or self._stopping:
             raise StepError("not started: the run is ending")
-        title, folder = _describe(command)
+        _, title, folder = describe(command)
         self.display.started(title)
         started = time.monotonic()
         log = self.run.folder / f"{title.replace(' ', '-')}.log"
-        status = self._run_process(command, title, log)
+        try:
+            fault = self._work(start, log, title)
+        except StepError as error:
+            fault = str(error)
         if self._stopping:
             raise StepError("interrupted")
-        if status != 0:
-            reason = _reason(folder, status)
+        if fault:
             self.display.failed(title)
+            reason = _recorded_error(folder) or fault
             self.failure = StepError(f"{title}: {reason}\nThe step's whole log: {log}")
             raise self.failure
         self.run.step_done(title, folder)
         self.display.finished(title, time.monotonic() - started)
 
-    def _run_process(self, command: list[str], title: str, log: Path) -> int:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=self.environment,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-        )
-        self.run.process_started(process.pid)
+    def _work(self, start: Callable[[], Work], log: Path, title: str) -> str:
+        work = start()
+        self._at_work.append(work)
         if self._stopping:  # the signal came after it was last looked at
-            os.killpg(process.pid, signal.SIGTERM)
-        with process, log.open("a") as file:
-            assert process.stdout is not None
-            for line in process.stdout:
+            work.stop()
+        with log.open("a") as file:
+            for line in work.output():
                 file.write(line)
                 file.flush()
                 self.display.output(title, line)
-        self.run.process_ended(process.pid)
-        return process.returncode
+        fault = work.wait()
+        self._at_work.remove(work)
+        return fault
 
     def step_reused(self, folder: Path) -> None:
         """Take note of a step that the cache answered with the outputs in `folder`."""
@@ -102,44 +110,32 @@ class Session:
             self.display.reused(title, f"unchanged since run {record.run_id}")
 
     def stop(self) -> None:
-        """End every process and start no more."""
+        """End every step and start no more."""
         self._stopping = True
-        end_all(psutil.Process().children(recursive=True))
+        for work in list(self._at_work):
+            work.stop()
 
 
-def _describe(command: list[str]) -> tuple[str, Path]:
-    """Return a step's title and the folder of its outputs, from Kubeflow's command for it."""
+def describe(command: list[str]) -> tuple[str, str, Path]:
+    """Return a step's name, its title and its outputs' folder, from Kubeflow's command for it."""
     inputs = json.loads(command[command.index("--executor_input") + 1])
     name = command[command.index("--function_to_execute") + 1]
     fold = inputs["inputs"].get("parameterValues", {}).get("fold")
-    return step.title(name, fold), Path(inputs["outputs"]["outputFile"]).parent
+    return name, step.title(name, fold), Path(inputs["outputs"]["outputFile"]).parent
 
 
-def _reason(folder: Path, status: int) -> str:
-    """Return why a step's process ended with a status other than 0, in a line."""
+def fault_of(status: int) -> str:
+    """Return in words what an exit status says, or nothing if it is 0."""
     # Kubeflow starts Python by a shell, which says by a status above 128 that a signal ended it.
     signum = -status if status < 0 else status - 128
     if signum > 0:
         return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"
-    record = step.Record.read(folder) if (folder / step.RECORD).exists() else None
-    return record.error if record and record.error else f"ended with status {status}"
+    return f"ended with status {status}" if status else ""
 
 
-class _StepHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
-    """Kubeflow's handler of one task, with our process instead of its own."""
-
-    session: ClassVar[Session]
-
-    def validate_image(self, image: str) -> None:
-        """Accept any image: the step runs in this environment, which has what the image has."""
-
-    def run(self) -> Status:
-        """Run the task's command."""
-        command = subprocess_task_handler.replace_python_executable(
-            self.full_command, sys.executable
-        )
-        self.session.run_step(command)
-        return Status.SUCCESS
+def _recorded_error(folder: Path) -> str:
+    """Return what a step itself left as its error."""
+    return step.Record.read(folder).error if (folder / step.RECORD).exists() else ""
 
 
 class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
@@ -157,29 +153,34 @@ class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
 
 
 def run_pipeline(
-    package: Path, arguments: dict[str, Any], session: Session, home: Path, *, caching: bool
+    package: Path,
+    arguments: dict[str, Any],
+    session: Session,
+    runner: local.SubprocessRunner | local.DockerRunner,
+    *,
+    pipeline_root: Path,
+    cache_root: Path | None,
 ) -> None:
-    """Run a compiled pipeline to its end.
+    """Run a compiled pipeline to its end; without a cache_root, no earlier outputs are used.
 
     Raises:
         StepError: a step failed.
-        Interrupted: a signal asked to stop; no process is left.
+        Interrupted: a signal asked to stop; no step is left at work.
     """
     run = session.run
-    _StepHandler.session = _StepCache.session = session
-    subprocess_task_handler.SubprocessTaskHandler = _StepHandler
+    _StepCache.session = session
     cache.LocalCache = _StepCache
     local.init(
-        runner=local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(home / "pipeline"),
+        runner=runner,
+        pipeline_root=str(pipeline_root),
         workspace_root=str(run.folder / "workspace"),
-        enable_caching=caching,
-        cache_root=str(home / "cache"),
+        enable_caching=cache_root is not None,
+        cache_root=str(cache_root),
     )
     with (run.folder / "kubeflow.log").open("a") as log, _signals_stop(session):
         try:
             with contextlib.redirect_stdout(log), warnings.catch_warnings():
-                # Limits and display names mean something on the cluster only.
+                # Kubeflow says so of limits, which containers have by us, and of display names.
                 warnings.filterwarnings("ignore", message=".*have no effect in the current local")
                 components.load_component_from_file(str(package))(**arguments)
         except Exception as error:

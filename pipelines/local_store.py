@@ -1,0 +1,72 @@
+"""The local MLflow store: where it is, and serving it to containers for the time of a run."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from crossfold.tracking import SERVED_ARTIFACTS, SQLITE, artifact_folder
+from pipelines.failures import StepError
+from pipelines.runs import Run, end_all
+
+PATIENCE = 120  # seconds until the server must answer; it takes some five
+
+
+@contextmanager
+def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
+    """Serve an SQLite store on loopback for the block; its log is in the run's folder.
+
+    Yields:
+        The variables with which MLflow's clients in containers reach it, artifacts included.
+
+    Raises:
+        StepError: the server does not start.
+    """
+    artifacts = artifact_folder(Path(store_uri.removeprefix(SQLITE)))
+    port = _free_port()
+    log = run.folder / "mlflow-server.log"
+    stores = [f"--backend-store-uri={store_uri}", f"--artifacts-destination={artifacts}"]
+    address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    with log.open("a") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *stores, *address],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,  # a terminal's Ctrl-C ends the steps first
+        )
+    run.process_started(server.pid)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(server, url, log)
+        yield {"MLFLOW_TRACKING_URI": url, SERVED_ARTIFACTS: artifacts.as_uri()}
+    finally:
+        process = psutil.Process(server.pid)
+        end_all([*process.children(recursive=True), process])
+        server.wait()
+        run.process_ended(server.pid)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise StepError(f"MLflow's server for the local store did not start; its log: {log}")
