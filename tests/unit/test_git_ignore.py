@@ -38,6 +38,7 @@ def ignored(repository: Path, path: str) -> bool:
         "keys/server.key",
         ".env",
         ".env.local",
+        "services.env",
         "data/3/0001.bmp",
         "models/resnet18.pth",
         "runs/mlflow.db",
