@@ -12,11 +12,18 @@ BIN := .venv/bin
 # Compiled once here, or every process of every run compiles its libraries again.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 
+ifeq ($(filter cpu default,$(TORCH)),)
+$(error TORCH is cpu or default, not '$(TORCH)')
+endif
 ifeq ($(TORCH),cpu)
 TORCH_REQUIREMENTS := --torch-backend cpu --requirement requirements/torch.in
 else
 TORCH_REQUIREMENTS := --no-deps --require-hashes --requirement requirements/torch.txt
 endif
+
+# What was not given is as the last time, and not what this Makefile takes for .venv.
+IMAGE_OPTIONS := $(if $(filter-out file undefined,$(origin TORCH)), --torch $(TORCH))
+IMAGE_OPTIONS += $(if $(PYTHON_IMAGE),--python-image $(PYTHON_IMAGE))
 
 .PHONY: help
 help: ## List these targets
@@ -46,6 +53,11 @@ run: setup ## Run the whole pipeline on this machine
 	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
 	@$(BIN)/crossfold run
 
+.PHONY: docker-run
+docker-run: images ## Run the whole pipeline, each step in its own container
+	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
+	@$(BIN)/crossfold run --on docker
+
 .PHONY: mlflow-ui
 mlflow-ui: setup ## Serve MLflow's pages on this machine (PORT=5000)
 	@$(BIN)/crossfold mlflow-ui --port $(PORT)
@@ -62,6 +74,10 @@ compile: setup ## Write the pipeline as pipeline.yaml for any Kubeflow Pipelines
 test: setup ## Run every test that needs no Docker and no cluster
 	$(BIN)/python -m pytest
 
+.PHONY: test-docker
+test-docker: setup ## Run the tests that need a Docker engine
+	$(BIN)/python -m pytest tests/docker --numprocesses 0
+
 .PHONY: test-browser
 test-browser: setup ## Look at the report in headless Chromium (needs chromium)
 	$(BIN)/python -m pytest tests/browser
@@ -72,6 +88,10 @@ lint: setup ## Check style and format (ruff) and types (mypy, strict)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+.PHONY: lint-workflows
+lint-workflows: ## Check the workflows of GitHub Actions (actionlint; needs Go)
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
 .PHONY: format
 format: setup ## Mend style and format where a tool can
 	$(BIN)/ruff check --fix
@@ -80,6 +100,18 @@ format: setup ## Mend style and format where a tool can
 .PHONY: lock
 lock: setup ## Lock the dependencies again after a change of requirements/*.in
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock
+
+.PHONY: images
+images: setup ## Build the images of the steps and MLflow's server (TORCH=cpu, PYTHON_IMAGE=…)
+	@$(BIN)/crossfold images $(strip $(IMAGE_OPTIONS))
+
+.PHONY: services-up
+services-up: setup ## Start MLflow, PostgreSQL and an object store in Docker
+	@$(BIN)/crossfold services up
+
+.PHONY: services-down
+services-down: setup ## Stop these services; their data stays
+	@$(BIN)/crossfold services down
 
 .PHONY: clean
 clean: setup ## Delete old runs' files; what MLflow and the last runs use stays

@@ -1,0 +1,222 @@
+"""The services of compose.yaml for the tests, with ports, passwords and volumes of their own.
+
+PostgreSQL is Debian's. The object store is MinIO where its server can be had, else versitygw.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import docker
+import pytest
+import requests
+import yaml
+from docker.models.containers import Container
+
+from pipelines import services as project_services
+
+from ..pipeline.projects import Project
+
+PROJECT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+VERSITYGW = "v1.8.0"
+
+
+class Services:
+    """The running services. `name` in its methods is a name in compose.yaml."""
+
+    def __init__(self, root: Path, engine: docker.DockerClient) -> None:
+        self.root = root
+        self.engine = engine
+        self.project = self.settings["COMPOSE_PROJECT_NAME"]
+        self.tracking_uri = self.settings["MLFLOW_TRACKING_URI"]
+        self.s3_endpoint = f"http://127.0.0.1:{self.settings['CROSSFOLD_S3_PORT']}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """All of services.env, the services' own passwords too."""
+        return project_services.read_environment(self.root / project_services.ENVIRONMENT)
+
+    def environment(self) -> dict[str, str]:
+        """Return what `source services.env` exports."""
+        shown = Project(self.root).call("env", "-i", "bash", "-c", "source services.env && env")
+        found = dict(line.split("=", 1) for line in shown.splitlines())
+        return {name: value for name, value in found.items() if name not in ("PWD", "SHLVL", "_")}
+
+    def up(self) -> str:
+        """Start what does not run, and return what the user is told."""
+        return Project(self.root).call("crossfold", "services", "up")
+
+    def down(self) -> None:
+        """Stop all; the data stays."""
+        Project(self.root).call("crossfold", "services", "down")
+
+    def container(self, name: str) -> Container:
+        labels = [
+            f"com.docker.compose.project={self.project}",
+            f"com.docker.compose.service={name}",
+        ]
+        (container,) = self.engine.containers.list(all=True, filters={"label": labels})
+        return container
+
+    def kill(self, name: str) -> None:
+        """End a service as a lost machine would, in no time and with no word."""
+        self.container(name).kill()
+
+    def start(self, name: str) -> None:
+        """Start a service that was killed, and wait until it works."""
+        container = self.container(name)
+        container.start()
+        works = self.s3_answers if name == "minio" else lambda: healthy(container)
+        wait(works)
+
+    def s3_answers(self) -> bool:
+        try:
+            requests.get(self.s3_endpoint, timeout=1)
+        except requests.RequestException:
+            return False
+        return True
+
+    def s3(self) -> Any:
+        """Return a client with the key of the object store."""
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.s3_endpoint,
+            aws_access_key_id=self.settings["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.settings["AWS_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
+
+    def psql(self, query: str, database: str = "mlflow") -> list[str]:
+        """Return the rows that PostgreSQL answers, columns separated by |."""
+        code, output = self.container("postgres").exec_run(
+            ["psql", "--host=127.0.0.1", "--username=mlflow", "-qAtc", query, database],
+            environment={"PGPASSWORD": self.settings["POSTGRES_PASSWORD"]},
+        )
+        assert code == 0, output.decode()
+        rows: list[str] = output.decode().splitlines()
+        return rows
+
+
+def healthy(container: Container) -> bool:
+    container.reload()
+    return bool(container.attrs["State"]["Health"]["Status"] == "healthy")
+
+
+def wait(condition: Callable[[], bool], timeout: float = 90) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {timeout} s"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def services(
+    engine: docker.DockerClient,
+    tmp_path_factory: pytest.TempPathFactory,
+    pytestconfig: pytest.Config,
+) -> Iterator[Services]:
+    """MLflow, PostgreSQL and an object store, started as a user starts them."""
+    root = tmp_path_factory.mktemp("services")
+    for file in (PROJECT / "compose.yaml", HERE / "compose.test.yaml"):
+        shutil.copy(file, root)
+    store, image = _object_store()
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with capture.global_and_fixture_disabled():
+        print(f"\nobject store: {store}")
+    path = root / project_services.ENVIRONMENT
+    project_services.write_environment(
+        path,
+        project=f"crossfold-test-{os.getpid()}",
+        mlflow_port=free_port(),
+        s3_port=free_port(),
+    )
+    with path.open("a") as settings:
+        settings.write("COMPOSE_FILE=compose.yaml:compose.test.yaml\n")
+        settings.write(f"CROSSFOLD_TEST_S3={image}\n")
+        settings.write(f"CROSSFOLD_TEST_POSTGRES={_build('postgres', HERE / 'postgres')}\n")
+    started = Services(root, engine)
+    try:
+        started.up()
+        yield started
+    finally:
+        started.down()
+        label = f"com.docker.compose.project={started.project}"
+        for volume in engine.volumes.list(filters={"label": label}):
+            volume.remove()
+
+
+def _object_store() -> tuple[str, str]:
+    """Return what the object store is, and its image."""
+    composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())
+    image = composed["services"]["minio"]["image"]
+    if minio := shutil.which("minio"):
+        return f"MinIO, {minio}", _build_object_store("minio", Path(minio))
+    if _has(image) or _pull(image):
+        return f"MinIO, {image}", image
+    versitygw = f"versitygw {VERSITYGW}, since MinIO can't be had"
+    return versitygw, _build_object_store("versitygw", _versitygw())
+
+
+def _has(image: str) -> bool:
+    command = ["docker", "image", "inspect", image]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _pull(image: str) -> bool:
+    try:
+        pull = subprocess.run(
+            ["docker", "pull", "--quiet", image], capture_output=True, timeout=300
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return pull.returncode == 0
+
+
+def _versitygw() -> Path:
+    """Return versitygw, built from its Go module into the user's cache the first time."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = Path(home) / "crossfold-tests"
+    program = cache / f"versitygw-{VERSITYGW}"
+    if not program.exists():
+        assert shutil.which("go"), "neither MinIO nor Go, which builds versitygw, is to be had"
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            module = f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
+            environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": folder}
+            subprocess.run(["go", "install", module], env=environment, check=True)
+            (Path(folder) / "versitygw").replace(program)
+    return program
+
+
+def _build_object_store(name: str, program: Path) -> str:
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copytree(HERE / "s3", context, dirs_exist_ok=True)
+        shutil.copy(program, Path(context) / name)
+        return _build("s3", Path(context), "--build-arg", f"PROGRAM={name}")
+
+
+def _build(name: str, context: Path, *options: str) -> str:
+    image = f"crossfold-test-{name}"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", image, *options, str(context)],
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return image

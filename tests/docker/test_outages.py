@@ -1,0 +1,164 @@
+"""Runs in containers against MLflow, PostgreSQL and an object store, each of which is killed."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from mlflow.tracking import MlflowClient
+
+from ..pipeline.projects import STEPS, Project, titles, wait_until, write_project
+from .services import Services
+from .watch import watched
+
+RUN = ("crossfold", "run", "--on", "docker", "--set", "data.remote=minio")
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, images: dict[str, str], services: Services
+) -> Iterator[Project]:
+    """A project whose data are in the object store; its commands log to the MLflow server."""
+    project = write_project(tmp_path_factory.mktemp("outages") / "project")
+    project.call("dvc", "remote", "modify", "minio", "endpointurl", services.s3_endpoint)
+    with project.exported(services.environment()):
+        project.call("dvc", "push", "--remote", "minio")
+        yield project
+
+
+@pytest.fixture
+def client(services: Services, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    for name, value in services.environment().items():
+        monkeypatch.setenv(name, value)
+    return MlflowClient()
+
+
+def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
+    """Return what MLflow has of each run: parameters, metrics, tags and artifacts."""
+    experiment = client.get_experiment_by_name("crossfold")
+    assert experiment is not None
+    found = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        artifacts = {file.path: True for file in client.list_artifacts(run.info.run_id)}
+        data = run.data
+        found[run.info.run_id] = {
+            **{f"param {key}": value for key, value in data.params.items()},
+            **{f"metric {key}": value for key, value in data.metrics.items()},
+            **artifacts,
+        }
+    return found
+
+
+def num_folds_at_work(client: MlflowClient, run_id: str) -> int:
+    experiment = client.get_experiment_by_name("crossfold")
+    assert experiment is not None
+    folds = f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.step = 'train_fold'"
+    return len(
+        client.search_runs([experiment.experiment_id], f"{folds} and attributes.status = 'RUNNING'")
+    )
+
+
+def assert_kept(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]]) -> None:
+    assert any(before.values())
+    for run_id, entries in before.items():
+        assert entries.items() <= after[run_id].items()
+
+
+def test_data_that_cannot_be_fetched_fail_the_run_clearly(
+    project: Project, services: Services
+) -> None:
+    services.kill("minio")
+    output = project.call(*RUN, status=1)
+    services.start("minio")
+    assert re.search(
+        r"error: fetch_data: the remote 'minio' \(s3://dvc\) cannot be used: ", output
+    ), output
+    assert "Traceback" not in output
+    for secret in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"):
+        assert services.environment()[secret] not in output
+
+
+def test_a_run_outlives_its_services(
+    project: Project, services: Services, client: MlflowClient, engine: docker.DockerClient
+) -> None:
+    """Each service is killed and started again while a step is at work that needs it."""
+    with watched(engine) as watch, project.started(*RUN) as process:
+        before = []
+        for step, service in (
+            ("extract_features", "postgres"),
+            ("train_fold 0", "mlflow"),
+            ("register_model", "minio"),
+        ):
+            output = project.wait_for_step(process, step)
+            before.append(logged(client))
+            services.kill(service)
+            services.start(service)
+        assert process.stdout is not None
+        output.append(process.stdout.read())
+        assert process.wait() == 0, output
+    after = logged(client)
+    for snapshot in before:
+        assert_kept(snapshot, after)
+
+    run = project.runs()[-1]
+    (parent,) = client.search_runs(
+        [client.get_experiment_by_name("crossfold").experiment_id],  # type: ignore[union-attr]
+        f"tags.crossfold.run_id = '{run['id']}' and tags.crossfold.kind = 'pipeline'",
+    )
+    assert parent.info.status == "FINISHED"
+    assert after[parent.info.run_id].keys() >= {"report.html", "plots", "metric test_macro_f1"}
+    version = client.get_model_version_by_alias("crossfold", "champion")
+    assert version.tags["mlflow_parent_run"] == parent.info.run_id
+    image = next((project.root / "data/3").iterdir())
+    assert "\t3\t" in project.call("crossfold", "predict", str(image))
+
+    # The object store's key is for the data; MLflow's artifacts go through its server.
+    for title, attributes in watch.items():
+        environment = "\n".join(attributes["Config"]["Env"])
+        key = services.environment()["AWS_SECRET_ACCESS_KEY"]
+        assert (key in environment) == (title == "fetch_data")
+        assert services.environment()["MLFLOW_TRACKING_PASSWORD"] in environment
+
+
+def test_a_server_that_stays_away_fails_the_run_and_nothing_is_lost(
+    project: Project, services: Services, client: MlflowClient
+) -> None:
+    change = ("--set", "training.num_epochs=1")
+    # By default MLflow's client asks again for four minutes.
+    impatient = {**services.environment(), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}
+    with project.exported(impatient), project.started(*RUN, *change) as process:
+        project.wait_for_step(process, "train_fold 0")
+        run_id = project.runs()[-1]["id"]
+        wait_until(lambda: num_folds_at_work(client, run_id) == 2)
+        before = logged(client)
+        services.kill("mlflow")
+        assert process.stdout is not None
+        output = process.stdout.read()
+        assert process.wait() == 1
+    assert re.search(
+        r"error: train_fold \d: the tracking server http://127.0.0.1:\d+ has given", output
+    )
+    assert "Traceback" not in output
+    services.start("mlflow")
+    assert project.runs()[-1]["status"] == "failed"
+    continued = project.call(*RUN, *change)
+    assert not {"fetch_data", "extract_features"} & set(titles(continued, "✓"))
+    assert sorted(titles(continued, "✓") + titles(continued, "↺")) == sorted(STEPS)
+    assert_kept(before, logged(client))
+
+
+def test_no_secret_is_in_what_a_run_leaves(project: Project, services: Services) -> None:
+    values = {
+        services.environment()[name]
+        for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD")
+    }
+    for secret in values:
+        found = subprocess.run(
+            ["grep", "--recursive", "--files-with-matches", secret, Path(project.root)],
+            capture_output=True,
+            text=True,
+        )
+        assert found.stdout == "" and found.returncode == 1
