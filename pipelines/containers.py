@@ -17,6 +17,7 @@ import docker
 import requests
 import urllib3
 import yaml
+from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.containers import Container
 from docker.types import Mount
@@ -42,12 +43,12 @@ def engine(images: Sequence[str]) -> docker.DockerClient:
         UserError: no engine answers, or it lacks an image.
     """
     try:
-        client = docker.from_env()
+        client = _client()
         client.ping()
     except DockerException as error:
         raise UserError(
-            f"no Docker engine answers: {error}. Start it, or set DOCKER_HOST to its address; "
-            "`crossfold run` without --on docker needs none"
+            f"no Docker engine answers: {error}. Start it, or name it to the `docker` command "
+            "(DOCKER_HOST, docker context); `crossfold run` without --on docker needs none"
         ) from None
     for image in images:
         try:
@@ -59,12 +60,23 @@ def engine(images: Sequence[str]) -> docker.DockerClient:
     return client
 
 
+def _client() -> docker.DockerClient:
+    """Return a client of the engine that the `docker` command uses, which has built the images."""
+    if "DOCKER_HOST" in os.environ:
+        return docker.from_env()
+    name = os.environ.get("DOCKER_CONTEXT")
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise DockerException(f"DOCKER_CONTEXT names {name}, which is no context")
+    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
+
+
 def remove_left(run: Run) -> None:
     """Remove the containers that a killed run has left."""
     if not run.containers:
         return
     try:
-        client = docker.from_env()
+        client = _client()
         for container_id in list(run.containers):
             _remove(client, container_id)
             run.container_removed(container_id)

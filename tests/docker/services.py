@@ -208,7 +208,7 @@ def _build_object_store(name: str, program: Path) -> str:
     with tempfile.TemporaryDirectory() as context:
         shutil.copytree(HERE / "s3", context, dirs_exist_ok=True)
         shutil.copy(program, Path(context) / name)
-        return _build("s3", Path(context), "--build-arg", f"PROGRAM={name}")
+        return _build(name, Path(context), "--build-arg", f"PROGRAM={name}")
 
 
 def _build(name: str, context: Path, *options: str) -> str:
