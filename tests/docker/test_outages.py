@@ -8,12 +8,14 @@ from typing import Any
 
 import docker
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
-from ..pipeline.projects import STEPS, Project, titles, wait_until, write_project
+from ..pipeline.projects import STEPS, Project, small_settings, titles, wait_until, write_project
 from .services import Services
 from .watch import watched
 
+NAME = "outages"
 RUN = ("crossfold", "run", "--on", "docker", "--set", "data.remote=minio")
 
 
@@ -24,6 +26,9 @@ def project(
     """A project whose data are in the object store; its commands log to the MLflow server."""
     project = write_project(tmp_path_factory.mktemp("outages") / "project")
     project.call("dvc", "remote", "modify", "minio", "endpointurl", services.s3_endpoint)
+    settings = small_settings()
+    settings["tracking"].update(experiment=NAME, model_name=NAME)  # other tests use the server too
+    (project.root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     with project.exported(services.environment()):
         project.call("dvc", "push", "--remote", "minio")
         yield project
@@ -38,7 +43,7 @@ def client(services: Services, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 
 def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
     """Return what MLflow has of each run: parameters, metrics, tags and artifacts."""
-    experiment = client.get_experiment_by_name("crossfold")
+    experiment = client.get_experiment_by_name(NAME)
     assert experiment is not None
     found = {}
     for run in client.search_runs([experiment.experiment_id]):
@@ -53,7 +58,7 @@ def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
 
 
 def num_folds_at_work(client: MlflowClient, run_id: str) -> int:
-    experiment = client.get_experiment_by_name("crossfold")
+    experiment = client.get_experiment_by_name(NAME)
     assert experiment is not None
     folds = f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.step = 'train_fold'"
     return len(
@@ -105,12 +110,12 @@ def test_a_run_outlives_its_services(
 
     run = project.runs()[-1]
     (parent,) = client.search_runs(
-        [client.get_experiment_by_name("crossfold").experiment_id],  # type: ignore[union-attr]
+        [client.get_experiment_by_name(NAME).experiment_id],  # type: ignore[union-attr]
         f"tags.crossfold.run_id = '{run['id']}' and tags.crossfold.kind = 'pipeline'",
     )
     assert parent.info.status == "FINISHED"
     assert after[parent.info.run_id].keys() >= {"report.html", "plots", "metric test_macro_f1"}
-    version = client.get_model_version_by_alias("crossfold", "champion")
+    version = client.get_model_version_by_alias(NAME, "champion")
     assert version.tags["mlflow_parent_run"] == parent.info.run_id
     image = next((project.root / "data/3").iterdir())
     assert "\t3\t" in project.call("crossfold", "predict", str(image))
