@@ -133,7 +133,8 @@ def prepare_root(pipeline_root: Path) -> None:
 
 def _limits(package: Path, num_cores: int) -> dict[str, dict[str, Any]]:
     """Return the arguments of `docker run` that limit each step's cores and memory, no swap."""
-    executors = yaml.safe_load(package.read_text())["deploymentSpec"]["executors"]
+    spec, *_ = yaml.safe_load_all(package.read_text())  # after it comes what Kubernetes is told
+    executors = spec["deploymentSpec"]["executors"]
     limits = {}
     for executor in executors.values():
         arguments = executor["container"]["args"]

@@ -16,6 +16,7 @@ from components.register_model import register_model
 from components.train_final import train_final
 from components.train_fold import train_fold
 from crossfold.settings import Settings
+from pipelines import kubernetes
 from pipelines.images import DATA, TRAIN, image_name
 
 
@@ -36,6 +37,7 @@ def _configure(
     task.set_memory_limit(memory[1])
     # Every step may be repeated: its outputs are overwritten, its MLflow run is found again.
     task.set_retry(num_retries=2, backoff_duration="5s", backoff_factor=2)
+    kubernetes.configure(task)
 
 
 @dsl.pipeline(
@@ -102,6 +104,7 @@ def pipeline(
         max_skipped_fraction=max_skipped_fraction,
     )
     _configure(fetched, DATA, "Fetch data", cpu=(1, 2), memory=("1Gi", "2Gi"))
+    kubernetes.give_remote(fetched)
 
     extracted = extract_features(
         examples=fetched.outputs["examples"],

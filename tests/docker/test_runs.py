@@ -159,7 +159,8 @@ def test_no_step_is_root_or_may_write_to_its_image(in_containers: Finished) -> N
 def test_every_step_has_its_image_and_its_own_limits(
     project: Project, in_containers: Finished, images: dict[str, str]
 ) -> None:
-    compiled = yaml.safe_load((Path(in_containers.run["folder"]) / "pipeline.yaml").read_text())
+    package = Path(in_containers.run["folder"]) / "pipeline.yaml"
+    compiled, *_ = yaml.safe_load_all(package.read_text())
     stated = {
         name.removeprefix("exec-").replace("-", "_"): executor["container"]
         for name, executor in compiled["deploymentSpec"]["executors"].items()

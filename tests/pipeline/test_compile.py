@@ -83,6 +83,48 @@ def test_every_task_has_its_image_requests_and_limits(
         }
 
 
+def on_kubernetes(path: Path) -> dict[str, dict[str, Any]]:
+    _, platforms = yaml.safe_load_all(path.read_text())
+    found: dict[str, dict[str, Any]] = platforms["platforms"]["kubernetes"]["deploymentSpec"][
+        "executors"
+    ]
+    return found
+
+
+def test_on_kubernetes_no_step_is_root_or_hangs_for_ever(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    told = on_kubernetes(compiled[1][0])
+    assert told.keys() == executors(compiled[1][0]).keys()
+    for step in told.values():
+        identity = step["securityContext"]
+        assert identity == {"runAsUser": "65532", "runAsGroup": "65532", "runAsNonRoot": True}
+        assert int(step["activeDeadlineSeconds"]) > 0
+        assert step["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_on_kubernetes_a_step_learns_of_its_run_from_its_pod(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    label = {"name": "CROSSFOLD_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+    for step in on_kubernetes(compiled[1][0]).values():
+        assert step["fieldPathAsEnv"] == [label]
+
+
+def test_on_kubernetes_secrets_reach_only_the_steps_that_need_them(
+    compiled: tuple[Project, list[Path]],
+) -> None:
+    for name, step in on_kubernetes(compiled[1][0]).items():
+        given = {
+            secret["secretName"]: {key["envVar"] for key in secret["keyToEnv"]}
+            for secret in step["secretAsEnv"]
+        }
+        assert "MLFLOW_TRACKING_PASSWORD" in given.pop("crossfold-mlflow")
+        if name == "exec-fetch-data":
+            assert "AWS_SECRET_ACCESS_KEY" in given.pop("crossfold-dvc-remote")
+        assert given == {}
+
+
 def test_only_the_registration_is_never_answered_from_the_cache(
     compiled: tuple[Project, list[Path]],
 ) -> None:

@@ -214,8 +214,11 @@ def test_people_see_names_and_descriptions(
     assert collected["taskOutputArtifact"]["producerTask"] == "for-loop-1"
 
 
-def test_no_secret_and_no_address_is_compiled_in(text: str) -> None:
-    assert "secret" not in text.lower() and "mlflow:5000" not in text
+def test_no_value_of_the_environment_and_no_address_is_compiled_in(
+    text: str, spec: dict[str, Any]
+) -> None:
+    assert all("env" not in container for container in executors(spec).values())
+    assert "://" not in text
 
 
 def test_the_description_of_each_parameter_is_kept_by_the_pipeline() -> None:
