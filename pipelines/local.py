@@ -27,7 +27,7 @@ from pipelines.local_store import served
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.processes import subprocess_runner
 from pipelines.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, all_runs, new_run
-from pipelines.session import Session, run_pipeline
+from pipelines.session import Session, run_pipeline, signals_stop
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -72,7 +72,7 @@ def run_here(
         for left in all_runs(home):
             _end_steps(left)
         _check_pointers(root, settings.data.remote)
-        engine = _engine() if on == DOCKER else None
+        docker = _docker(root, settings) if on == DOCKER else None
         inputs = arguments(settings, root, lineage(root, settings))
         os.environ.update(tracking_environment(root, settings))
         tracking.connect()
@@ -82,7 +82,7 @@ def run_here(
                 left.end(INTERRUPTED)
                 tracking.end_parent(left.id, "KILLED")
         try:
-            return _run(root, run, settings, inputs, display, engine, caching=caching)
+            return _run(root, run, settings, inputs, display, docker, caching=caching)
         except MlflowException as error:
             if lost := tracking.lost_server(error):
                 raise StepError(lost) from None
@@ -97,10 +97,21 @@ def _end_steps(run: Run) -> None:
         remove_left(run)
 
 
-def _engine() -> "DockerClient":
+@dataclass(frozen=True)
+class _Docker:
+    """What a run in containers needs of this machine; `remote` are variables for fetch_data."""
+
+    engine: "DockerClient"
+    remote: dict[str, str]
+
+
+def _docker(root: Path, settings: Settings) -> _Docker:
     from pipelines.containers import engine
 
-    return engine([image_name(DATA), image_name(TRAIN)])
+    return _Docker(
+        engine([image_name(DATA), image_name(TRAIN)]),
+        remotes.remote_environment(root, settings.data.remote),
+    )
 
 
 def _run(
@@ -109,12 +120,12 @@ def _run(
     settings: Settings,
     inputs: dict[str, Any],
     display: Display,
-    engine: "DockerClient | None",
+    docker: _Docker | None,
     *,
     caching: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
-    on = DOCKER if engine else LOCAL
+    on = DOCKER if docker else LOCAL
     tracking.parent_run(
         run.id,
         name=f"{settings.model.architecture}_{started:%H%M%S}",
@@ -124,7 +135,7 @@ def _run(
     compile_pipeline(package, inputs)
     session = Session(run, display)
     try:
-        with display, _runner(root, session, settings, package, engine) as runner:
+        with display, signals_stop(session), _runner(root, session, package, docker) as runner:
             run_pipeline(
                 package,
                 inputs,
@@ -151,27 +162,22 @@ def _run(
 
 @contextmanager
 def _runner(
-    root: Path,
-    session: Session,
-    settings: Settings,
-    package: Path,
-    engine: "DockerClient | None",
+    root: Path, session: Session, package: Path, docker: _Docker | None
 ) -> Iterator[local.SubprocessRunner | local.DockerRunner]:
     """Yield Kubeflow's runner for the session, with what its steps need around them."""
-    if engine is None:
+    if docker is None:
         yield subprocess_runner(session, _process_environment(session.run))
         return
     from pipelines.containers import Surroundings, docker_runner, prepare_root
 
     prepare_root(root / HOME / "pipeline")
-    remote = remotes.remote_environment(root, settings.data.remote)
     with _tracking_for_containers(session.run) as environment:
         surroundings = Surroundings(
             environment,
-            secrets={"fetch_data": remote},
-            folders={"fetch_data": remotes.remote_folders(remote)},
+            secrets={"fetch_data": docker.remote},
+            folders={"fetch_data": remotes.remote_folders(docker.remote)},
         )
-        yield docker_runner(session, engine, package, surroundings)
+        yield docker_runner(session, docker.engine, package, surroundings)
 
 
 @contextmanager

@@ -165,7 +165,6 @@ def run_pipeline(
 
     Raises:
         StepError: a step failed.
-        Interrupted: a signal asked to stop; no step is left at work.
     """
     run = session.run
     _StepCache.session = session
@@ -177,7 +176,7 @@ def run_pipeline(
         enable_caching=cache_root is not None,
         cache_root=str(cache_root),
     )
-    with (run.folder / "kubeflow.log").open("a") as log, _signals_stop(session):
+    with (run.folder / "kubeflow.log").open("a") as log:
         try:
             with contextlib.redirect_stdout(log), warnings.catch_warnings():
                 # Kubeflow says so of limits, which containers have by us, and of display names.
@@ -188,8 +187,12 @@ def run_pipeline(
 
 
 @contextlib.contextmanager
-def _signals_stop(session: Session) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal end the steps, then the run."""
+def signals_stop(session: Session) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and a closed terminal end the steps, then the block.
+
+    Raises:
+        Interrupted: one of them came; no step is left at work.
+    """
 
     def stop(signum: int, _: FrameType | None) -> None:
         if signum == signal.SIGHUP:  # the terminal is gone, and writing to it would fail
