@@ -7,6 +7,7 @@ to say why one failed, or to learn of a cache hit; the subclasses of its task ha
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import time
@@ -176,7 +177,7 @@ def run_pipeline(
         enable_caching=cache_root is not None,
         cache_root=str(cache_root),
     )
-    with (run.folder / "kubeflow.log").open("a") as log:
+    with (run.folder / "kubeflow.log").open("a") as log, _logging_restored():
         try:
             with contextlib.redirect_stdout(log), warnings.catch_warnings():
                 # Kubeflow says so of limits, which containers have by us, and of display names.
@@ -184,6 +185,20 @@ def run_pipeline(
                 components.load_component_from_file(str(package))(**arguments)
         except Exception as error:
             raise (session.failure or error) from None
+
+
+@contextlib.contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Undo what Kubeflow's runner does to the root logger.
+
+    It puts a handler of its own there for each task, and with two tasks at a time the last to end
+    may leave one behind, which writes to a log that is closed by then.
+    """
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.handlers[:], logging.root.level = before
 
 
 @contextlib.contextmanager
