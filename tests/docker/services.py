@@ -134,7 +134,7 @@ def services(
     root = tmp_path_factory.mktemp("services")
     for file in (PROJECT / "compose.yaml", HERE / "compose.test.yaml"):
         shutil.copy(file, root)
-    store, image = _object_store()
+    store, image = object_store()
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():
@@ -149,7 +149,7 @@ def services(
     with path.open("a") as settings:
         settings.write("COMPOSE_FILE=compose.yaml:compose.test.yaml\n")
         settings.write(f"CROSSFOLD_TEST_S3={image}\n")
-        settings.write(f"CROSSFOLD_TEST_POSTGRES={_build('postgres', HERE / 'postgres')}\n")
+        settings.write(f"CROSSFOLD_TEST_POSTGRES={build('postgres', HERE / 'postgres')}\n")
     started = Services(root, engine)
     try:
         started.up()
@@ -161,7 +161,7 @@ def services(
             volume.remove()
 
 
-def _object_store() -> tuple[str, str]:
+def object_store() -> tuple[str, str]:
     """Return what the object store is, and its image."""
     composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())
     image = composed["services"]["minio"]["image"]
@@ -208,15 +208,19 @@ def _build_object_store(name: str, program: Path) -> str:
     with tempfile.TemporaryDirectory() as context:
         shutil.copytree(HERE / "s3", context, dirs_exist_ok=True)
         shutil.copy(program, Path(context) / name)
-        return _build(name, Path(context), "--build-arg", f"PROGRAM={name}")
+        return build(name, Path(context), "--build-arg", f"PROGRAM={name}")
 
 
-def _build(name: str, context: Path, *options: str) -> str:
-    image = f"crossfold-test-{name}"
-    subprocess.run(
-        ["docker", "build", "--quiet", "--tag", image, *options, str(context)],
+def build(name: str, context: Path, *options: str) -> str:
+    """Build a test image and return its name, which no image with another content has."""
+    built = subprocess.run(
+        ["docker", "build", "--quiet", *options, str(context)],
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
+    image_id = built.stdout.strip()
+    image = f"crossfold-test-{name}:{image_id.removeprefix('sha256:')[:16]}"
+    subprocess.run(["docker", "tag", image_id, image], check=True)
     return image
