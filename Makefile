@@ -24,6 +24,7 @@ endif
 # What was not given is as the last time, and not what this Makefile takes for .venv.
 IMAGE_OPTIONS := $(if $(filter-out file undefined,$(origin TORCH)), --torch $(TORCH))
 IMAGE_OPTIONS += $(if $(PYTHON_IMAGE),--python-image $(PYTHON_IMAGE))
+CLUSTER_OPTIONS := $(if $(CONTEXT),--context $(CONTEXT))
 
 .PHONY: help
 help: ## List these targets
@@ -78,6 +79,10 @@ test: setup ## Run every test that needs no Docker and no cluster
 test-docker: setup ## Run the tests that need a Docker engine
 	$(BIN)/python -m pytest tests/docker --numprocesses 0
 
+.PHONY: test-cluster
+test-cluster: setup ## Run the tests that need a Kubernetes (the one of KUBECONFIG) and Docker
+	$(BIN)/python -m pytest tests/cluster --numprocesses 0
+
 .PHONY: test-browser
 test-browser: setup ## Look at the report in headless Chromium (needs chromium)
 	$(BIN)/python -m pytest tests/browser
@@ -112,6 +117,18 @@ services-up: setup ## Start MLflow, PostgreSQL and an object store in Docker
 .PHONY: services-down
 services-down: setup ## Stop these services; their data stays
 	@$(BIN)/crossfold services down
+
+.PHONY: cluster-up
+cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMAGE_REGISTRY=…)
+	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(if $(IMAGE_REGISTRY),--registry $(IMAGE_REGISTRY))
+
+.PHONY: cluster-down
+cluster-down: setup ## Stop the kind cluster; its data stays
+	@$(BIN)/crossfold cluster down $(CLUSTER_OPTIONS)
+
+.PHONY: cluster-status
+cluster-status: setup ## Say what is ready on the cluster, and where it is (CONTEXT=…)
+	@$(BIN)/crossfold cluster status $(CLUSTER_OPTIONS)
 
 .PHONY: clean
 clean: setup ## Delete old runs' files; what MLflow and the last runs use stays

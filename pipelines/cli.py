@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from pipelines.cluster import KIND_CONTEXT
 from pipelines.images import Torch
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
@@ -27,6 +28,11 @@ services = typer.Typer(
     help="MLflow with PostgreSQL and an object store, in Docker.", no_args_is_help=True
 )
 app.add_typer(services, name="services")
+cluster = typer.Typer(
+    help="Kubeflow Pipelines and the services on Kubernetes: a kind cluster, or one of yours.",
+    no_args_is_help=True,
+)
+app.add_typer(cluster, name="cluster")
 # The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
 console = Console(file=sys.stdout, highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -48,6 +54,8 @@ Changes = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a setting of params.yaml for this run."
     ),
 ]
+
+Context = Annotated[str, typer.Option(metavar="NAME", help="A context of kubectl.")]
 
 
 @app.command()
@@ -237,6 +245,41 @@ def services_down() -> None:
     from pipelines.services import down
 
     down(Path.cwd())
+
+
+@cluster.command("up")
+def cluster_up(
+    context: Context = KIND_CONTEXT,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST/PATH",
+            help="Push the images there, for the cluster to pull.",
+            show_default="kind loads them",
+        ),
+    ] = None,
+) -> None:
+    """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
+    from pipelines.cluster import up
+
+    up(context, registry, lambda line: console.print(escape(line), soft_wrap=True))
+
+
+@cluster.command("down")
+def cluster_down(context: Context = KIND_CONTEXT) -> None:
+    """Stop the kind cluster; its data stays."""
+    from pipelines.cluster import down
+
+    down(context, lambda line: console.print(escape(line), soft_wrap=True))
+
+
+@cluster.command("status")
+def cluster_status(context: Context = KIND_CONTEXT) -> None:
+    """Say what is ready and where it is; exits with 1 if something is not ready."""
+    from pipelines.cluster import status
+
+    if not status(context, lambda line: console.print(escape(line), soft_wrap=True)):
+        raise typer.Exit(1)
 
 
 def _require_local_store() -> None:

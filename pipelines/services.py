@@ -141,14 +141,15 @@ def _check_ports(environment: Mapping[str, str]) -> None:
         port = environment[variable]
         if not port.isdecimal() or not 0 < int(port) < 65536:
             raise UserError(f"{ENVIRONMENT} {variable}: {port} is not a port")
-        if f"127.0.0.1:{port}->" not in ours and not _is_free(int(port)):
+        if f"127.0.0.1:{port}->" not in ours and not is_free(int(port)):
             raise UserError(
                 f"port {port} is in use by another program: stop it, or change {variable} in "
                 f"{ENVIRONMENT} (docs/services.md)"
             )
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Tell whether nothing listens at a loopback port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

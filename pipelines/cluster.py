@@ -1,0 +1,489 @@
+"""Kubeflow Pipelines, MLflow, PostgreSQL and MinIO on Kubernetes (manifests/, docs/cluster.md)."""
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfold.errors import UserError
+from pipelines.cluster_checks import PORTS, check_kind, check_kubectl, check_machine
+from pipelines.image_build import build_images
+from pipelines.images import MLFLOW, ROLES, ROOT, image_name
+
+KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
+KIND_CONTEXT = f"kind-{KIND_CLUSTER}"
+SERVICES = ("minio", "postgres", "mlflow")  # namespaces
+KUBEFLOW = "kubeflow"
+MLFLOW_URI = "http://mlflow.mlflow.svc.cluster.local:5000"
+MINIO_URI = "http://minio.minio.svc.cluster.local:9000"
+EXPERIMENT = "crossfold"
+
+PATIENCE = 900  # seconds in which nothing more becomes ready
+_MANAGER = "crossfold"
+_RENDERED = Path("runs", "cluster")
+
+Say = Callable[[str], None]
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes cluster, by its context of kubectl."""
+
+    context: str
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        """Return what kubectl says.
+
+        Raises:
+            UserError: it fails; the message is kubectl's.
+        """
+        command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
+        # Never the terminal's input: kubectl would ask there for a login that is missing.
+        done = subprocess.run(
+            command, input=given or "", capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
+            raise UserError(f"`kubectl {arguments[0]}` failed in context {self.context}: {said}")
+        return done.stdout
+
+    def get(self, *arguments: str) -> Object:
+        """Return an object or a list of them; empty if there is none of that name."""
+        said = self.kubectl("get", *arguments, "--output=json", "--ignore-not-found")
+        return json.loads(said) if said else {}
+
+    def items(self, *arguments: str) -> list[Object]:
+        """Return the objects of a list, which may be empty."""
+        found: list[Object] = self.get(*arguments).get("items", [])
+        return found
+
+    def apply(self, objects: Sequence[Object]) -> None:
+        """Bring objects to the state described."""
+        options = ("--server-side", "--force-conflicts", f"--field-manager={_MANAGER}")
+        self.kubectl("apply", *options, "--filename=-", given=_list(objects))
+
+    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """Return the values of a Secret, or None if there is none."""
+        found = self.get("secret", name, f"--namespace={namespace}")
+        if not found:
+            return None
+        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
+
+
+def up(context: str, registry: str | None, say: Say) -> None:
+    """Bring up all of it, wait until it works, and say where it is.
+
+    Safe to repeat: what is there stays or is brought up to date, passwords and data are kept.
+
+    Args:
+        context: A context of kubectl. If it is `KIND_CONTEXT`, the cluster is made if missing.
+        registry: Where to push the images, as in `localhost:5000/team`; None to let kind load them.
+        say: Takes lines for the user.
+
+    Raises:
+        UserError: something stands in the way, or does not start.
+    """
+    check_kubectl()
+    if context == KIND_CONTEXT:
+        check_kind()
+        cluster, overlay = _kind_cluster(say), "kind"
+    else:
+        cluster, overlay = _present_cluster(context, registry), "cluster"
+    _refuse_another_kubeflow(cluster)
+    _bring_images(cluster, registry, say)
+    say("applying the manifests")
+    whole_cluster = _render(cluster, ROOT / "manifests" / "kubeflow" / "crds")
+    objects = _render(cluster, _with_image(overlay, registry))
+    _apply_first(cluster, whole_cluster, objects)
+    make_secrets(cluster, say)
+    # A Job cannot be changed.
+    cluster.kubectl("delete", "job", "buckets", "--namespace=minio", "--ignore-not-found")
+    cluster.apply([found for found in objects if _namespace(found) != KUBEFLOW])
+    _wait(cluster, SERVICES, say)
+    # The buckets are there now: Kubeflow's API server only warns when it finds none.
+    cluster.apply([found for found in objects if _namespace(found) == KUBEFLOW])
+    _wait(cluster, (*SERVICES, KUBEFLOW), say)
+    say(_summary(cluster))
+
+
+def down(context: str, say: Say) -> None:
+    """Stop the kind cluster; its data stays.
+
+    Raises:
+        UserError: it is another cluster, or there is none.
+    """
+    if context != KIND_CONTEXT:
+        namespaces = " ".join((KUBEFLOW, *reversed(SERVICES)))
+        raise UserError(
+            f"only the kind cluster can be stopped. To delete what runs in {context}, with all "
+            f"data: kubectl --context {context} delete namespace {namespaces}"
+        )
+    check_kind()
+    _require_kind_cluster()
+    _run("docker", "stop", *_kind_nodes())
+    say(
+        "stopped; `make cluster-up` goes on with the same data. To delete it with all data: "
+        f"kind delete cluster --name {KIND_CLUSTER}"
+    )
+
+
+def status(context: str, say: Say) -> bool:
+    """Say what runs and what does not; return whether everything is ready.
+
+    Raises:
+        UserError: there is no such cluster, or it does not answer.
+    """
+    check_kubectl()
+    if context == KIND_CONTEXT:
+        check_kind()
+        _require_kind_cluster()
+    cluster = Cluster(context)
+    _check_answers(cluster)
+    ready = True
+    for namespace in (*SERVICES, KUBEFLOW):
+        found = _workloads(cluster, (namespace,))
+        unready = _names(item for item in found if not _is_ready(item))
+        ready &= bool(found) and not unready
+        late = f"not ready: {', '.join(unready)}" if unready else "ready"
+        say(f"{namespace}: {late if found else 'nothing is there'}")
+    if not ready:
+        return False
+    say(_summary(cluster))
+    return True
+
+
+def make_secrets(cluster: Cluster, say: Say) -> None:
+    """Make the Secrets that are missing, with new passwords, or with those of the others.
+
+    Raises:
+        UserError: data are there whose password is not.
+    """
+    _refuse_data_without_password(cluster, "postgres", "data-postgres-0", "postgres")
+    _refuse_data_without_password(cluster, KUBEFLOW, "mysql-pv-claim", "mysql-secret")
+    for (namespace, name), values in _secrets(cluster).items():
+        if cluster.secret(namespace, name) is None:
+            cluster.kubectl("create", "--filename=-", given=_secret(namespace, name, values))
+            say(f"made the Secret {namespace}/{name}")
+
+
+def registry_name(role: str, registry: str | None) -> str:
+    """Return the name by which a cluster pulls a role's image."""
+    return f"{registry.rstrip('/')}/{image_name(role)}" if registry else image_name(role)
+
+
+def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
+    """Return what all Secrets hold or shall hold, from those that are there and new passwords."""
+    minio = cluster.secret("minio", "minio") or {
+        "MINIO_ROOT_USER": "crossfold",
+        "MINIO_ROOT_PASSWORD": _password(),
+    }
+    postgres = cluster.secret("postgres", "postgres") or {"POSTGRES_PASSWORD": _password()}
+    key = {
+        "AWS_ACCESS_KEY_ID": minio["MINIO_ROOT_USER"],
+        "AWS_SECRET_ACCESS_KEY": minio["MINIO_ROOT_PASSWORD"],
+    }
+    mlflow = cluster.secret("mlflow", "mlflow") or {
+        "PGPASSWORD": postgres["POSTGRES_PASSWORD"],
+        **key,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": _password(),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": _password(),
+        "MLFLOW_TRACKING_USERNAME": "pipeline",
+        "MLFLOW_TRACKING_PASSWORD": _password(),
+    }
+    user, password = (mlflow[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD"))
+    remote = {"url": "s3://dvc", "endpointurl": MINIO_URI}
+    return {
+        ("minio", "minio"): minio,
+        ("postgres", "postgres"): postgres,
+        ("mlflow", "mlflow"): mlflow,
+        (KUBEFLOW, "mysql-secret"): {"username": "root", "password": _password()},
+        (KUBEFLOW, "mlpipeline-minio-artifact"): {
+            "accesskey": key["AWS_ACCESS_KEY_ID"],
+            "secretkey": key["AWS_SECRET_ACCESS_KEY"],
+        },
+        (KUBEFLOW, "kfp-mlflow-credentials"): {"username": user, "password": password},
+        (KUBEFLOW, "crossfold-mlflow"): {
+            "MLFLOW_TRACKING_URI": MLFLOW_URI,
+            "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+            "MLFLOW_TRACKING_USERNAME": user,
+            "MLFLOW_TRACKING_PASSWORD": password,
+        },
+        (KUBEFLOW, "crossfold-dvc-remote"): {"CROSSFOLD_DVC_REMOTE": json.dumps(remote), **key},
+    }
+
+
+def _password() -> str:
+    return secrets.token_hex(16)
+
+
+def _secret(namespace: str, name: str, values: Mapping[str, str]) -> str:
+    labels = {"app.kubernetes.io/managed-by": _MANAGER}
+    metadata = {"namespace": namespace, "name": name, "labels": labels}
+    return json.dumps(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)}
+    )
+
+
+def _refuse_data_without_password(
+    cluster: Cluster, namespace: str, claim: str, secret: str
+) -> None:
+    there = cluster.get("persistentvolumeclaim", claim, f"--namespace={namespace}")
+    if there and cluster.secret(namespace, secret) is None:
+        raise UserError(
+            f"the Secret {namespace}/{secret} is gone, and the data of "
+            f"{namespace}/{claim} need its password: put it back, or delete the data: "
+            f"kubectl --context {cluster.context} delete namespace {namespace}"
+        )
+
+
+def _kind_cluster(say: Say) -> Cluster:
+    cluster = Cluster(KIND_CONTEXT)
+    if KIND_CLUSTER not in _kind_clusters():
+        check_machine()
+        say("creating the kind cluster: some minutes the first time")
+        _run("kind", "create", "cluster", f"--config={ROOT / 'kind-cluster.yaml'}", "--wait=5m")
+    else:
+        _run("docker", "start", *_kind_nodes())
+        _run("kind", "export", "kubeconfig", f"--name={KIND_CLUSTER}")
+    _check_answers(cluster, seconds=120)
+    return cluster
+
+
+def _present_cluster(context: str, registry: str | None) -> Cluster:
+    cluster = Cluster(context)
+    _check_answers(cluster)
+    if registry is None and _kind_name(cluster) is None:
+        raise UserError(
+            f"{context} is no kind cluster, so it must pull the images from a registry: "
+            "give one (make cluster-up CONTEXT=… IMAGE_REGISTRY=host/path, or --registry)"
+        )
+    default = "storageclass.kubernetes.io/is-default-class"
+    classes = cluster.items("storageclasses")
+    if not any(
+        found["metadata"].get("annotations", {}).get(default) == "true" for found in classes
+    ):
+        raise UserError(
+            f"{context} has no default StorageClass, and the services need volumes: mark one "
+            f"with the annotation {default}=true"
+        )
+    return cluster
+
+
+def _check_answers(cluster: Cluster, seconds: float = 0) -> None:
+    known = _output("kubectl", "config", "get-contexts", "--output=name").split()
+    if cluster.context not in known:
+        raise UserError(
+            f"kubectl has no context {cluster.context}; it has: {', '.join(known) or 'none'}"
+        )
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            cluster.kubectl("get", "--raw=/readyz", "--request-timeout=10s")
+            return
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(2)
+
+
+def _refuse_another_kubeflow(cluster: Cluster) -> None:
+    found = cluster.get(
+        "deployment", "ml-pipeline", f"--namespace={KUBEFLOW}", "--show-managed-fields"
+    )
+    managers = [part["manager"] for part in found.get("metadata", {}).get("managedFields", [])]
+    if found and _MANAGER not in managers:
+        raise UserError(
+            f"{cluster.context} has a Kubeflow Pipelines of its own, which this does not change. "
+            "docs/cluster.md says how to run the pipeline there"
+        )
+
+
+def _bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
+    build_images(None, None, say)
+    if registry is None:
+        say("loading the images")
+        name = f"--name={_kind_name(cluster)}"
+        _run("kind", "load", "docker-image", name, *(image_name(role) for role in ROLES))
+        return
+    for role in ROLES:
+        remote = registry_name(role, registry)
+        _run("docker", "tag", image_name(role), remote)
+        _run("docker", "push", "--quiet", remote)
+
+
+def _with_image(overlay: str, registry: str | None) -> Path:
+    """Write a kustomization that names MLflow's image of the present tree; return its folder."""
+    folder = ROOT / _RENDERED
+    folder.mkdir(parents=True, exist_ok=True)
+    name, tag = registry_name(MLFLOW, registry).rsplit(":", 1)
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(ROOT / "manifests" / overlay, folder)],
+        "images": [{"name": "crossfold-mlflow", "newName": name, "newTag": tag}],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
+    return folder
+
+
+def _render(cluster: Cluster, folder: Path) -> list[Object]:
+    return list(yaml.safe_load_all(cluster.kubectl("kustomize", str(folder))))
+
+
+def _apply_first(
+    cluster: Cluster, whole_cluster: Sequence[Object], objects: Iterable[Object]
+) -> None:
+    """Make the namespaces and the kinds of objects that all else needs."""
+    namespaces = [found for found in objects if found["kind"] == "Namespace"]
+    cluster.apply([*whole_cluster, *namespaces])
+    kinds = [
+        f"crd/{found['metadata']['name']}"
+        for found in whole_cluster
+        if found["kind"] == "CustomResourceDefinition"
+    ]
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
+
+
+def _wait(cluster: Cluster, namespaces: Sequence[str], say: Say) -> None:
+    before: list[str] = []
+    deadline = time.monotonic() + PATIENCE
+    while unready := _unready(cluster, namespaces):
+        if unready != before:
+            say(f"waiting for {', '.join(unready)}")
+            before = unready
+            deadline = time.monotonic() + PATIENCE
+        if time.monotonic() > deadline:
+            raise UserError(_complaint(cluster, unready))
+        time.sleep(3)
+
+
+def _unready(cluster: Cluster, namespaces: Sequence[str]) -> list[str]:
+    return _names(item for item in _workloads(cluster, namespaces) if not _is_ready(item))
+
+
+def _workloads(cluster: Cluster, namespaces: Sequence[str]) -> list[Object]:
+    found = cluster.items("deployments,statefulsets,jobs", "--all-namespaces")
+    return [item for item in found if _namespace(item) in namespaces]
+
+
+def _names(objects: Iterable[Object]) -> list[str]:
+    """Return names as in mlflow/mlflow, sorted."""
+    return sorted(f"{_namespace(found)}/{found['metadata']['name']}" for found in objects)
+
+
+def _is_ready(item: Object) -> bool:
+    state = item.get("status", {})
+    if item["kind"] == "Job":
+        return bool(state.get("succeeded"))
+    wanted = item["spec"]["replicas"]
+    seen = state.get("observedGeneration", 0) >= item["metadata"]["generation"]
+    counts = ("replicas", "updatedReplicas", "availableReplicas")
+    return seen and all(state.get(count, 0) == wanted for count in counts)
+
+
+def _complaint(cluster: Cluster, unready: Sequence[str]) -> str:
+    lines = [f"not ready after {PATIENCE // 60} minutes without progress: {', '.join(unready)}"]
+    for namespace in sorted({name.split("/")[0] for name in unready}):
+        lines += [
+            f"  {namespace}/{pod['metadata']['name']}: {why}"
+            for pod in cluster.items("pods", f"--namespace={namespace}")
+            if (why := _trouble(pod))
+        ]
+    lines.append(f"Look closer: kubectl --context {cluster.context} describe pod NAME -n NAMESPACE")
+    return "\n".join(lines)
+
+
+def _trouble(pod: Object) -> str:
+    """Return why a pod's containers do not run, in Kubernetes' words; empty if they do."""
+    state = pod["status"]
+    if state.get("phase") == "Succeeded":
+        return ""
+    for container in (*state.get("initContainerStatuses", []), *state.get("containerStatuses", [])):
+        waiting = container["state"].get("waiting")
+        if waiting and waiting.get("reason") != "PodInitializing":
+            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+    for condition in state.get("conditions", []):
+        if condition["type"] in ("PodScheduled", "Ready") and condition["status"] == "False":
+            return f"{condition.get('reason')}: {condition.get('message', '')}".rstrip(": ")
+    return "" if state.get("phase") == "Running" else str(state.get("phase"))
+
+
+def _summary(cluster: Cluster) -> str:
+    kubectl = f"kubectl --context {cluster.context}"
+    kubeflow, mlflow, minio = PORTS
+    lines = [
+        f"Kubeflow: http://localhost:{kubeflow}",
+        f"MLflow:   http://localhost:{mlflow}, user pipeline",
+        f"S3:       http://localhost:{minio}, buckets dvc, mlflow and pipelines, user crossfold",
+    ]
+    if cluster.context != KIND_CONTEXT:
+        lines += [
+            "once these run, each in its own shell:",
+            f"  {kubectl} port-forward -n kubeflow service/ml-pipeline-ui {kubeflow}:80",
+            f"  {kubectl} port-forward -n mlflow service/mlflow {mlflow}:5000",
+            f"  {kubectl} port-forward -n minio service/minio {minio}:9000",
+        ]
+    lines += [
+        "The passwords, MLflow's and S3's, are in Secrets:",
+        _show(kubectl, "mlflow", "MLFLOW_TRACKING_PASSWORD"),
+        _show(kubectl, "minio", "MINIO_ROOT_PASSWORD"),
+    ]
+    return "\n".join(lines)
+
+
+def _show(kubectl: str, name: str, key: str) -> str:
+    template = f"{{{{.data.{key} | base64decode}}}}"
+    return f"  {kubectl} get secret {name} -n {name} -o 'go-template={template}'"
+
+
+def _kind_name(cluster: Cluster) -> str | None:
+    """Return the name by which kind on this machine knows the cluster, or None."""
+    name = cluster.context.removeprefix("kind-")
+    if name == cluster.context:
+        return None
+    check_kind()
+    return name if name in _kind_clusters() else None
+
+
+def _kind_clusters() -> list[str]:
+    return _output("kind", "get", "clusters").split()
+
+
+def _kind_nodes() -> list[str]:
+    return _output("kind", "get", "nodes", f"--name={KIND_CLUSTER}").split()
+
+
+def _require_kind_cluster() -> None:
+    if KIND_CLUSTER not in _kind_clusters():
+        raise UserError("there is no cluster yet: make cluster-up")
+
+
+def _namespace(found: Object) -> str:
+    return str(found["metadata"].get("namespace", ""))
+
+
+def _list(objects: Sequence[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def _run(*command: str) -> None:
+    """Run a command before the user's eyes."""
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: see what it said above")
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
