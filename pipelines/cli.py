@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossfold.errors import UserError
-from pipelines.cluster import KIND_CONTEXT
 from pipelines.images import Torch
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
@@ -55,7 +54,10 @@ Changes = Annotated[
     ),
 ]
 
-Context = Annotated[str, typer.Option(metavar="NAME", help="A context of kubectl.")]
+Context = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A context of kubectl.", show_default="kind-crossfold"),
+]
 
 
 @app.command()
@@ -249,7 +251,7 @@ def services_down() -> None:
 
 @cluster.command("up")
 def cluster_up(
-    context: Context = KIND_CONTEXT,
+    context: Context = None,
     registry: Annotated[
         str | None,
         typer.Option(
@@ -260,25 +262,27 @@ def cluster_up(
     ] = None,
 ) -> None:
     """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
-    from pipelines.cluster import up
+    from pipelines.cluster import KIND_CONTEXT, up
 
-    up(context, registry, lambda line: console.print(escape(line), soft_wrap=True))
+    up(context or KIND_CONTEXT, registry, lambda line: console.print(escape(line), soft_wrap=True))
 
 
 @cluster.command("down")
-def cluster_down(context: Context = KIND_CONTEXT) -> None:
+def cluster_down(context: Context = None) -> None:
     """Stop the kind cluster; its data stays."""
-    from pipelines.cluster import down
+    from pipelines.cluster import KIND_CONTEXT, down
 
-    down(context, lambda line: console.print(escape(line), soft_wrap=True))
+    down(context or KIND_CONTEXT, lambda line: console.print(escape(line), soft_wrap=True))
 
 
 @cluster.command("status")
-def cluster_status(context: Context = KIND_CONTEXT) -> None:
+def cluster_status(context: Context = None) -> None:
     """Say what is ready and where it is; exits with 1 if something is not ready."""
-    from pipelines.cluster import status
+    from pipelines.cluster import KIND_CONTEXT, status
 
-    if not status(context, lambda line: console.print(escape(line), soft_wrap=True)):
+    if not status(
+        context or KIND_CONTEXT, lambda line: console.print(escape(line), soft_wrap=True)
+    ):
         raise typer.Exit(1)
 
 

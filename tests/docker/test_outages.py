@@ -41,12 +41,16 @@ def client(services: Services, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient()
 
 
-def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
-    """Return what MLflow has of each run: parameters, metrics, tags and artifacts."""
+def experiment_id(client: MlflowClient) -> str:
     experiment = client.get_experiment_by_name(NAME)
     assert experiment is not None
+    return str(experiment.experiment_id)
+
+
+def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
+    """Return what MLflow has of each run: parameters, metrics and the names of artifacts."""
     found = {}
-    for run in client.search_runs([experiment.experiment_id]):
+    for run in client.search_runs([experiment_id(client)]):
         artifacts = {file.path: True for file in client.list_artifacts(run.info.run_id)}
         data = run.data
         found[run.info.run_id] = {
@@ -58,11 +62,9 @@ def logged(client: MlflowClient) -> dict[str, dict[str, Any]]:
 
 
 def num_folds_at_work(client: MlflowClient, run_id: str) -> int:
-    experiment = client.get_experiment_by_name(NAME)
-    assert experiment is not None
     folds = f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.step = 'train_fold'"
     return len(
-        client.search_runs([experiment.experiment_id], f"{folds} and attributes.status = 'RUNNING'")
+        client.search_runs([experiment_id(client)], f"{folds} and attributes.status = 'RUNNING'")
     )
 
 
@@ -110,7 +112,7 @@ def test_a_run_outlives_its_services(
 
     run = project.runs()[-1]
     (parent,) = client.search_runs(
-        [client.get_experiment_by_name(NAME).experiment_id],  # type: ignore[union-attr]
+        [experiment_id(client)],
         f"tags.crossfold.run_id = '{run['id']}' and tags.crossfold.kind = 'pipeline'",
     )
     assert parent.info.status == "FINISHED"
