@@ -1,5 +1,6 @@
 """MLflow, PostgreSQL and the object store of compose.yaml, as a user and as an outage meet them."""
 
+import json
 import os
 import shutil
 import socket
@@ -388,6 +389,32 @@ def test_without_postgresql_mlflow_is_unhealthy_and_judges_no_login(services: Se
     finally:
         services.start("postgres")
     assert server.exec_run("python3 health.py").exit_code == 0
+
+
+def test_no_query_that_fails_is_taken_for_a_wrong_login(services: Services) -> None:
+    server = services.container("mlflow")
+    (network,) = server.attrs["NetworkSettings"]["Networks"]
+    said = services.engine.containers.run(
+        server.image,
+        ["python3", "-c", (Path(__file__).parent / "failing_queries.py").read_text()],
+        environment=[
+            *server.attrs["Config"]["Env"],
+            # As `mlflow server` tells its workers.
+            "_MLFLOW_SERVER_FILE_STORE=postgresql://",
+            "_MLFLOW_SGI_NAME=uvicorn",
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS=true",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT=mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION=s3://mlflow",
+            "MLFLOW_SERVER_ALLOWED_HOSTS=127.0.0.1:5999",
+        ],
+        network=network,
+        remove=True,
+    )
+    answers = json.loads(said.decode().splitlines()[-1])
+    assert {status for _, number, status in answers if number == 0} == {200}
+    failed = [(request, number, status) for request, number, status in answers if number]
+    assert len({request for request, *_ in failed}) == 4
+    assert [answer for answer in failed if answer[2] < 500] == []
 
 
 @pytest.mark.parametrize("killed", ["postgres", "minio", "mlflow"])
