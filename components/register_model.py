@@ -1,7 +1,7 @@
 """The step that puts the model into MLflow's registry and decides whether it becomes champion."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -16,6 +16,7 @@ def register_model(
     lineage: dict,
     num_threads: int,
     registration: Output[Artifact],
+    links: Output[Markdown],
     metrics: Output[Metrics],
 ) -> None:
     """Register the model; alias `champion` only if the gate lets it through.
@@ -31,6 +32,7 @@ def register_model(
         lineage: Where the model comes from: settings, commit, images.
         num_threads: Processor threads.
         registration: Version, aliases, the gate's decision and its reason.
+        links: The same for Kubeflow's page, with links to MLflow's.
         metrics: The version's number and macro F1.
     """
     from pathlib import Path
@@ -51,6 +53,7 @@ def register_model(
             lineage=lineage,
             num_threads=num_threads,
             registration=Path(registration.path),
+            links=Path(links.path),
             run=run,
         )
         metrics.log_metric("version", int(registered["version"]))

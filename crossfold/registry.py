@@ -49,12 +49,15 @@ def register_model(
     lineage: Mapping[str, str],
     num_threads: int,
     registration: Path,
+    links: Path,
     run: tracking.Run,
 ) -> dict[str, Any]:
     """Register the network as `challenger`; as `champion` if the gate lets it through.
 
     A version with the same weights and data is used again, so a retry or an unchanged run makes no
     second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
+
+    `links` becomes a page with the outcome and the way to MLflow's pages.
 
     Returns:
         What is also written to `registration`: name, version, aliases, gate ("passed" or
@@ -93,7 +96,26 @@ def register_model(
         "champion_macro_f1": decision.champion_macro_f1,
     }
     registration.write_text(json.dumps(registered))
+    parent = run.parent()
+    parent.log_artifact(registration.read_bytes(), "registration.json")
+    links.write_text(_links(registered, parent))
+    parent.finish()  # a run that nobody watches would stay open where no plugin ends it
     return registered
+
+
+def _links(registered: Mapping[str, Any], parent: tracking.Run) -> str:
+    """Return the outcome as Markdown, with links to MLflow's pages where there are any."""
+    name, version = registered["name"], registered["version"]
+    lines = [
+        f"# {name} version {version}",
+        f"Gate {registered['gate']}: {registered['reason']}.",
+        f"Aliases: {', '.join(registered['aliases']) or 'none'}.",
+    ]
+    if pages := tracking.pages():
+        run_page = f"{pages}/#/experiments/{parent.experiment_id}/runs/{parent.id}"
+        version_page = f"{pages}/#/models/{name}/versions/{version}"
+        lines.append(f"In MLflow: [the run]({run_page}), [the version]({version_page})")
+    return "\n\n".join(lines) + "\n"
 
 
 def _tags(

@@ -30,12 +30,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
+from crossfold.step import title
 
 _logger = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
 OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
 SQLITE = "sqlite:///"
+# What a pipeline's run has of what was found; whoever watches a cluster reads it there.
+OUTCOME = ("leaderboard.json", "evaluation.json", "registration.json", "report.html")
 # Set for a container: the folder, as a file: address, that the tracking server serves as its own.
 SERVED_ARTIFACTS = "CROSSFOLD_SERVED_ARTIFACTS"
 
@@ -74,6 +77,10 @@ class Run:
     def rename(self, name: str) -> None:
         """Give the run another name."""
         self.client.update_run(self.id, name=name)
+
+    def finish(self) -> None:
+        """End the run as finished."""
+        self.client.set_terminated(self.id, "FINISHED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, cut to the length that MLflow takes; the same value twice is fine."""
@@ -167,6 +174,19 @@ def parent_run(
     return run
 
 
+def find_run(run_id: str) -> Run:
+    """Return the run of the pipeline run `run_id`.
+
+    Raises UserError when the tracking store is not named, cannot be reached or has no such run.
+    """
+    client = connect()
+    name = _setting("MLFLOW_EXPERIMENT_NAME")
+    found = _find_parent(client, _experiment_id(client, name), run_id)
+    if found is None:
+        raise UserError(f"the experiment {name} in MLflow has no run of the pipeline run {run_id}")
+    return Run(client, found)
+
+
 def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     """End the run of the pipeline run `run_id`, if it was opened, and the nested runs left open.
 
@@ -191,20 +211,31 @@ def step_run(name: str, *, fold: int | None = None) -> Iterator[Run]:
     The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end.
     Raises UserError when the tracking store is not named, cannot be reached or does not fit.
     """
+    _use_own_login()
     plugin_run_id = os.environ.get("MLFLOW_RUN_ID")
     client = connect(PATIENCE_OF_STEPS)
-    tags = _step_tags(name, fold)
     if plugin_run_id:
         run = Run(client, _get_run(client, plugin_run_id), param_prefix="crossfold.")
-        run.set_tags(tags)
+        run.rename(title(name, fold))
+        run.set_tags(_step_tags(name, fold))
         with _error_recorded(run):
             yield run
         return
-    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, tags)
+    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, fold)
     _reopen(client, found)
     run = Run(client, found)
     with _ended(run):
         yield run
+
+
+def _use_own_login() -> None:
+    """Where Kubeflow's plugin has not said how MLflow is reached, do as the pipeline's Secret says.
+
+    Two names for one thing, since the pod that both gave it would be refused.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        if value := os.environ.get(f"CROSSFOLD_{name}"):
+            os.environ.setdefault(name, value)
 
 
 def log_cached_step(run_id: str, *, name: str, fold: int | None = None, source_run_id: str) -> str:
@@ -214,8 +245,7 @@ def log_cached_step(run_id: str, *, name: str, fold: int | None = None, source_r
     its metrics. A step that this very pipeline run did before it was resumed keeps its run.
     """
     client = connect()
-    tags = _step_tags(name, fold)
-    step = _find_or_create_step(client, run_id, name, tags)
+    step = _find_or_create_step(client, run_id, name, fold)
     run = Run(client, step)
     if run.id != source_run_id:
         _reopen(client, step)
@@ -278,7 +308,8 @@ def log_outcome(
 ) -> None:
     """Log a pipeline run under its own run: settings, the chosen candidate, scores, figures.
 
-    `settings` are params.yaml's sections; of the candidates, only the chosen one is logged.
+    `settings` are params.yaml's sections; of the candidates, only the chosen one is logged. The
+    run is marked as the pipeline run's, since Kubeflow's plugin may have opened it.
     """
     from crossfold import figures, metrics
 
@@ -291,7 +322,9 @@ def log_outcome(
         for key, value in values.items()
     }
     architecture = leaderboard["architecture"]
+    run.set_tags(_parent_tags(_setting("CROSSFOLD_RUN_ID")))
     run.log_params({**flat, **chosen, "architecture": architecture, "device": "cpu"})
+    run.log_dataset("data", evaluation["data_hash"], settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
     run.rename(run_name(architecture, chosen["freeze_backbone"], started))
     run.log_metrics(
@@ -300,6 +333,8 @@ def log_outcome(
         | {f"test_{name}": value for name, value in evaluation["metrics"].items()}
     )
     run.log_artifact(report_page.read_bytes(), "report.html")
+    run.log_artifact(json.dumps(leaderboard), "leaderboard.json")
+    run.log_artifact(json.dumps(evaluation), "evaluation.json")
     labels, probabilities = np.array(evaluation["labels"]), np.array(evaluation["probabilities"])
     confusion, classes = np.array(evaluation["confusion_matrix"]), evaluation["classes"]
     drawn = {
@@ -317,6 +352,12 @@ def log_outcome(
 def run_name(architecture: str, freeze_backbone: bool, started: datetime) -> str:
     """Return a name such as `resnet18_freeze_True_225025` (hour, minute, second)."""
     return f"{architecture}_freeze_{freeze_backbone}_{started:%H%M%S}"
+
+
+def pages() -> str:
+    """Return where people find MLflow's pages, or nothing if no server is known."""
+    uri = os.environ.get("CROSSFOLD_MLFLOW_PAGES") or _setting("MLFLOW_TRACKING_URI")
+    return _without_login(uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
 
 
 def connect(patience: float = PATIENCE) -> MlflowClient:
@@ -479,17 +520,25 @@ def _refused(error: MlflowException) -> Exception:
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
+    """Return the oldest of what may be two, while steps that began together each open one."""
     found = client.search_runs(
         [experiment_id],
         f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
-        max_results=1,
     )
-    return found[0] if found else None
+    return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
 
 
 def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
-    tags = {"crossfold.kind": "pipeline", "crossfold.run_id": run_id}
-    return client.create_run(experiment_id, run_name=name, tags=tags)
+    created = client.create_run(experiment_id, run_name=name, tags=_parent_tags(run_id))
+    parent = _find_parent(client, experiment_id, run_id)
+    assert parent is not None
+    if parent.info.run_id != created.info.run_id:  # another step was quicker
+        client.delete_run(created.info.run_id)
+    return parent
+
+
+def _parent_tags(run_id: str) -> dict[str, str]:
+    return {"crossfold.kind": "pipeline", "crossfold.run_id": run_id}
 
 
 def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[MlflowRun]:
@@ -501,8 +550,9 @@ def _step_tags(name: str, fold: int | None) -> dict[str, str]:
 
 
 def _find_or_create_step(
-    client: MlflowClient, run_id: str, name: str, tags: Mapping[str, str]
+    client: MlflowClient, run_id: str, name: str, fold: int | None
 ) -> MlflowRun:
+    tags = _step_tags(name, fold)
     experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_parent(client, experiment_id, run_id)
     if parent is None:
@@ -510,10 +560,9 @@ def _find_or_create_step(
     for run in _children(client, experiment_id, parent.info.run_id):
         if tags.items() <= run.data.tags.items():
             return run
-    fold = tags.get("crossfold.fold")
     return client.create_run(
         experiment_id,
-        run_name=name if fold is None else f"{name} {fold}",
+        run_name=title(name, fold),
         tags={
             **tags,
             PARENT_TAG: parent.info.run_id,

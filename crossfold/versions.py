@@ -95,6 +95,34 @@ def ensure_pushed(root: Path, remote: str) -> None:
             raise UserError(_how_to_find(root, name, remote))
 
 
+def push(root: Path, config: Mapping[str, Any]) -> int:
+    """Push what the pointers describe to a remote with this configuration, keys included.
+
+    Returns:
+        How many files it did not have.
+
+    Raises:
+        UserError: the remote cannot be used, or neither it nor DVC's cache has what a pointer
+            names.
+    """
+    remote = Remote("cluster", config)
+    with _dvc_log(), _project(root, {"remote": {remote.name: dict(config)}}) as repo:
+        try:
+            pushed = repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote.name)
+            objects = repo.cloud.get_remote_odb(remote.name)
+            missing = [name for name in FOLDERS if not _holds(objects, root / f"{name}.dvc")]
+        except Exception as error:  # each kind of remote has a family of exceptions of its own
+            raise UserError(f"{remote} cannot be pushed to: {error}") from error
+    for name in missing:
+        raise UserError(_how_to_find(root, name, remote.name))
+    return int(pushed)
+
+
+def _holds(objects: Any, pointer: Path) -> bool:
+    md5 = pointer_hash(pointer.read_text(), pointer.name)
+    return bool(objects.fs.exists(objects.oid_to_path(md5)))
+
+
 def _object(remote_folder: Path, pointer: Path) -> Path:
     """Where a folder remote has a pointer's list of files, which DVC pushes last."""
     md5 = pointer_hash(pointer.read_text(), pointer.name)
@@ -112,11 +140,12 @@ def _how_to_find(root: Path, name: str, remote: str) -> str:
 
 
 @contextmanager
-def _project(root: Path) -> Iterator[Any]:
+def _project(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Any]:
     from dvc.repo import Repo
 
     # Without git: DVC then works in a downloaded archive as well and leaves .gitignore alone.
-    with refused_by_dvc(), Repo(str(root), config={"core": {"no_scm": "true"}}) as repo:
+    config = {"core": {"no_scm": "true"}, **(settings or {})}
+    with refused_by_dvc(), Repo(str(root), config=config) as repo:
         yield repo
 
 

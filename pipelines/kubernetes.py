@@ -12,19 +12,25 @@ USER = 65532
 TIMEOUT = 24 * 60 * 60
 
 MLFLOW_SECRET = "crossfold-mlflow"
-MLFLOW_VARIABLES = (
-    "MLFLOW_TRACKING_URI",
-    "MLFLOW_EXPERIMENT_NAME",
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-)
+# The Secret's keys, and the variables: Kubeflow's MLflow plugin sets MLflow's own, and Kubernetes
+# takes no pod in which one of them is set both ways.
+MLFLOW_VARIABLES = {
+    "MLFLOW_EXPERIMENT_NAME": "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_TRACKING_URI": "CROSSFOLD_MLFLOW_TRACKING_URI",
+    "MLFLOW_TRACKING_USERNAME": "CROSSFOLD_MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD": "CROSSFOLD_MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_PAGES": "CROSSFOLD_MLFLOW_PAGES",
+}
 REMOTE_SECRET = "crossfold-dvc-remote"
-REMOTE_VARIABLES = (
-    "CROSSFOLD_DVC_REMOTE",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "GDRIVE_CREDENTIALS_DATA",
-)
+REMOTE_VARIABLES = {
+    name: name
+    for name in (
+        "CROSSFOLD_DVC_REMOTE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "GDRIVE_CREDENTIALS_DATA",
+    )
+}
 
 
 def configure(task: PipelineTask) -> None:
@@ -43,6 +49,6 @@ def give_remote(task: PipelineTask) -> None:
     _use_secret(task, REMOTE_SECRET, REMOTE_VARIABLES)
 
 
-def _use_secret(task: PipelineTask, name: str, variables: tuple[str, ...]) -> None:
+def _use_secret(task: PipelineTask, name: str, variables: dict[str, str]) -> None:
     # Optional: a step says better than a pod that does not start what it lacks.
-    kubernetes.use_secret_as_env(task, name, {key: key for key in variables}, optional=True)
+    kubernetes.use_secret_as_env(task, name, variables, optional=True)

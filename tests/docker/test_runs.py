@@ -19,6 +19,7 @@ import pytest
 import yaml
 from docker.errors import NotFound
 
+from crossfold.tracking import OUTCOME
 from pipelines.containers import IMAGE_USER
 
 from ..pipeline.projects import (
@@ -118,7 +119,7 @@ def test_both_land_side_by_side_in_mlflow(
         assert sorted(project.steps(parent)) == sorted(STEPS)
         assert parent.info.status == "FINISHED"
         artifacts = {file.path for file in client.list_artifacts(parent.info.run_id)}
-        assert artifacts == {"report.html", "plots"}
+        assert artifacts == {"plots", *OUTCOME}
 
 
 def test_nothing_is_left_but_results(

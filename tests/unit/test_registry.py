@@ -155,9 +155,13 @@ def _register(
             report_page=folder / "report",
             model_name="colours",
             min_macro_f1=floor,
-            lineage={"git_commit": "abc", "settings": '{"data": {"num_folds": 3}}'},
+            lineage={
+                "git_commit": "abc",
+                "settings": '{"data": {"remote": "disk", "num_folds": 3}}',
+            },
             num_threads=1,
             registration=folder / "registration",
+            links=folder / "links",
             run=run,
         )
 

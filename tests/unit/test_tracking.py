@@ -240,8 +240,14 @@ def test_a_step_done_again_is_no_longer_called_cached(client: MlflowClient) -> N
     assert "crossfold.cached" not in client.get_run(step.id).data.tags
 
 
+def test_of_two_parents_that_steps_opened_at_once_the_older_stays(client: MlflowClient) -> None:
+    older = tracking.parent_run("run-1", name="digits")
+    parent = tracking._create_parent(client, older.experiment_id, "run-1", "digits")
+    assert parent.info.run_id == older.id
+    assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 1
+
+
 def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None:
-    tracking.parent_run("run-1", name="digits")
     code = (
         "import sys; from crossfold import tracking\n"
         "for n in range(10):\n"
@@ -253,6 +259,7 @@ def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None
     assert [writer.wait() for writer in writers] == [0, 0]
     steps = _runs(client, "tags.crossfold.kind = 'step'")
     assert len(steps) == 20
+    assert len({run.data.tags["mlflow.parentRunId"] for run in steps}) == 1
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 50 for run in steps)
     (parent,) = _runs(client, "tags.crossfold.kind = 'pipeline'")
     assert len(parent.data.metrics) == 20

@@ -1,0 +1,75 @@
+"""Pushing to a remote whose configuration is given; test_data.py has the rest of the module."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from crossfold import versions
+from crossfold.errors import UserError
+
+SOURCE = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with three images, two of them alike, and weights, added to DVC."""
+    root = tmp_path / "project"
+    (root / ".dvc").mkdir(parents=True)
+    shutil.copy(SOURCE / ".dvc" / "config", root / ".dvc")
+    for name, content in {"data/a": "1", "data/b": "2", "data/c": "2", "models/w": "3"}.items():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(content)
+    for variable in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+    for name in versions.FOLDERS:
+        versions.add(root / name)
+    return root
+
+
+def test_what_the_remote_lacks_is_pushed_and_counted(project: Path, tmp_path: Path) -> None:
+    config = {"url": str(tmp_path / "remote")}
+    assert versions.push(project, config) == 5  # three contents, and a list of each folder
+    assert versions.push(project, config) == 0
+    (project / "data" / "d").write_text("4")
+    versions.add(project / "data")
+    assert versions.push(project, config) == 2
+    assert "cluster" not in (project / ".dvc" / "config").read_text()
+
+
+def test_what_was_pushed_can_be_pulled(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"url": str(tmp_path / "remote")}
+    versions.push(project, config)
+    monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", json.dumps(config))
+    (tmp_path / "elsewhere").mkdir()
+    pointers = {name: (project / f"{name}.dvc").read_text() for name in versions.FOLDERS}
+    versions.pull(pointers, "any", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "data" / "c").read_text() == "2"
+
+
+@pytest.mark.parametrize("name", versions.FOLDERS)
+def test_data_that_are_nowhere_are_refused(project: Path, tmp_path: Path, name: str) -> None:
+    config = {"url": str(tmp_path / "remote")}
+    shutil.rmtree(project / name)
+    shutil.rmtree(project / ".dvc" / "cache")
+    for other in {*versions.FOLDERS} - {name}:
+        versions.add(project / other)
+    with pytest.raises(UserError, match=rf"what {name}\.dvc describes is neither in DVC's cache"):
+        versions.push(project, config)
+
+
+def test_data_that_only_the_remote_has_are_not_missed(project: Path, tmp_path: Path) -> None:
+    config = {"url": str(tmp_path / "remote")}
+    versions.push(project, config)
+    for name in (*versions.FOLDERS, ".dvc/cache"):
+        shutil.rmtree(project / name)
+    assert versions.push(project, config) == 0
+
+
+def test_a_remote_that_cannot_be_written_is_named(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"'cluster'.* cannot be pushed to: "):
+        versions.push(project, {"url": str(tmp_path / "file" / "remote")})
