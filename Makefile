@@ -25,6 +25,7 @@ endif
 IMAGE_OPTIONS := $(if $(filter-out file undefined,$(origin TORCH)), --torch $(TORCH))
 IMAGE_OPTIONS += $(if $(PYTHON_IMAGE),--python-image $(PYTHON_IMAGE))
 CLUSTER_OPTIONS := $(if $(CONTEXT),--context $(CONTEXT))
+REGISTRY_OPTIONS := $(if $(IMAGE_REGISTRY),--registry $(IMAGE_REGISTRY))
 
 .PHONY: help
 help: ## List these targets
@@ -58,6 +59,16 @@ run: setup ## Run the whole pipeline on this machine
 docker-run: images ## Run the whole pipeline, each step in its own container
 	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
 	@$(BIN)/crossfold run --on docker
+
+.PHONY: pipeline-run
+pipeline-run: setup ## Run the whole pipeline on Kubernetes (CONTEXT=… IMAGE_REGISTRY=…)
+	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
+	@$(BIN)/crossfold run --on cluster $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
+
+.PHONY: pipeline-schedule
+pipeline-schedule: setup ## The same at certain times (CRON='0 3 * * *' BRANCH=main REPOSITORY=…)
+	@[[ -n "$(CRON)" ]] || { echo "say when: make pipeline-schedule CRON='0 3 * * *' BRANCH=main" >&2; exit 2; }
+	@$(BIN)/crossfold schedule --cron "$(CRON)" $(if $(BRANCH),--branch $(BRANCH)) $(if $(REPOSITORY),--repository $(REPOSITORY)) $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## Serve MLflow's pages on this machine (PORT=5000)
@@ -120,7 +131,7 @@ services-down: setup ## Stop these services; their data stays
 
 .PHONY: cluster-up
 cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMAGE_REGISTRY=…)
-	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(if $(IMAGE_REGISTRY),--registry $(IMAGE_REGISTRY))
+	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
 
 .PHONY: cluster-down
 cluster-down: setup ## Stop the kind cluster; its data stays

@@ -45,6 +45,7 @@ class Runner(StrEnum):
 
     LOCAL = "local"
     DOCKER = "docker"
+    CLUSTER = "cluster"
 
 
 Changes = Annotated[
@@ -59,6 +60,15 @@ Context = Annotated[
     typer.Option(metavar="NAME", help="A context of kubectl.", show_default="kind-crossfold"),
 ]
 
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST/PATH",
+        help="Push the images there, for the cluster to pull.",
+        show_default="kind loads them",
+    ),
+]
+
 
 @app.command()
 def run(
@@ -68,18 +78,77 @@ def run(
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show all that the steps say.")
     ] = False,
+    context: Context = None,
+    registry: Registry = None,
 ) -> None:
     """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
     from crossfold.settings import load_settings
 
     settings = load_settings(PARAMS, changes or ())  # a mistake in it is found before the imports
 
+    if on is not Runner.CLUSTER and (context or registry):
+        raise UserError("--context and --registry are for --on cluster")
+
     from pipelines.display import Display
-    from pipelines.local import run_here
     from pipelines.summary import show
 
     display = Display(console, verbose=verbose)
-    show(console, run_here(Path.cwd(), settings, display, on=on.value, caching=cache))
+    if on is Runner.CLUSTER:
+        from pipelines.cluster import KIND_CONTEXT
+        from pipelines.cluster_run import run_on_cluster
+
+        outcome = run_on_cluster(
+            Path.cwd(),
+            settings,
+            display,
+            context=context or KIND_CONTEXT,
+            registry=registry,
+            caching=cache,
+        )
+    else:
+        from pipelines.local import run_here
+
+        outcome = run_here(Path.cwd(), settings, display, on=on.value, caching=cache)
+    show(console, outcome)
+
+
+@app.command()
+def schedule(
+    cron: Annotated[
+        str, typer.Option(help="When, in UTC, as cron writes it: '0 3 * * *' is 3 o'clock daily.")
+    ],
+    branch: Annotated[
+        str, typer.Option(help="Whose data.dvc and models.dvc count, as they are each time.")
+    ] = "main",
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The git repository.", show_default="that of the remote origin"
+        ),
+    ] = None,
+    changes: Changes = None,
+    context: Context = None,
+    registry: Registry = None,
+) -> None:
+    """Run the pipeline on Kubernetes at certain times, with the data that a branch has then."""
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS, changes or ())
+
+    from pipelines import schedule
+    from pipelines.cluster import KIND_CONTEXT
+    from pipelines.display import Display
+
+    schedule.schedule(
+        Path.cwd(),
+        settings,
+        Display(console, verbose=False),
+        cron=cron,
+        branch=branch,
+        repository=repository,
+        context=context or KIND_CONTEXT,
+        registry=registry,
+    )
 
 
 @app.command("compile")
@@ -252,14 +321,7 @@ def services_down() -> None:
 @cluster.command("up")
 def cluster_up(
     context: Context = None,
-    registry: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST/PATH",
-            help="Push the images there, for the cluster to pull.",
-            show_default="kind loads them",
-        ),
-    ] = None,
+    registry: Registry = None,
 ) -> None:
     """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
     from pipelines.cluster import KIND_CONTEXT, up
@@ -306,7 +368,7 @@ def main() -> None:
     except StepError as error:
         _fail(str(error), 1)
     except Interrupted as error:
-        _fail("interrupted; `crossfold run` goes on where it stopped", 128 + error.signum)
+        _fail(str(error), 128 + error.signum)
 
 
 def _fail(message: str, status: int) -> NoReturn:

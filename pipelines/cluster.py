@@ -1,15 +1,12 @@
 """Kubeflow Pipelines, MLflow, PostgreSQL and MinIO on Kubernetes (manifests/, docs/cluster.md)."""
 
-import base64
 import json
 import os
 import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -17,6 +14,7 @@ from crossfold.errors import UserError
 from pipelines.cluster_checks import PORTS, check_kind, check_kubectl, check_machine
 from pipelines.image_build import build_images
 from pipelines.images import MLFLOW, ROLES, ROOT, image_name
+from pipelines.kubectl import MANAGER, Cluster, Object, trouble
 
 KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
 KIND_CONTEXT = f"kind-{KIND_CLUSTER}"
@@ -25,58 +23,14 @@ KUBEFLOW = "kubeflow"
 MLFLOW_URI = "http://mlflow.mlflow.svc.cluster.local:5000"
 MINIO_URI = "http://minio.minio.svc.cluster.local:9000"
 EXPERIMENT = "crossfold"
+_KUBEFLOW_PORT, _MLFLOW_PORT, _S3_PORT = PORTS
+KUBEFLOW_PAGE = f"http://localhost:{_KUBEFLOW_PORT}"
+MLFLOW_PAGE = f"http://localhost:{_MLFLOW_PORT}"
 
 PATIENCE = 900  # seconds in which nothing more becomes ready
-_MANAGER = "crossfold"
 _RENDERED = Path("runs", "cluster")
 
 Say = Callable[[str], None]
-Object = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Kubernetes cluster, by its context of kubectl."""
-
-    context: str
-
-    def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        """Return what kubectl says.
-
-        Raises:
-            UserError: it fails; the message is kubectl's.
-        """
-        command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
-        # Never the terminal's input: kubectl would ask there for a login that is missing.
-        done = subprocess.run(
-            command, input=given or "", capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
-            raise UserError(f"`kubectl {arguments[0]}` failed in context {self.context}: {said}")
-        return done.stdout
-
-    def get(self, *arguments: str) -> Object:
-        """Return an object or a list of them; empty if there is none of that name."""
-        said = self.kubectl("get", *arguments, "--output=json", "--ignore-not-found")
-        return json.loads(said) if said else {}
-
-    def items(self, *arguments: str) -> list[Object]:
-        """Return the objects of a list, which may be empty."""
-        found: list[Object] = self.get(*arguments).get("items", [])
-        return found
-
-    def apply(self, objects: Sequence[Object]) -> None:
-        """Bring objects to the state described."""
-        options = ("--server-side", "--force-conflicts", f"--field-manager={_MANAGER}")
-        self.kubectl("apply", *options, "--filename=-", given=_list(objects))
-
-    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
-        """Return the values of a Secret, or None if there is none."""
-        found = self.get("secret", name, f"--namespace={namespace}")
-        if not found:
-            return None
-        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
 
 
 def up(context: str, registry: str | None, say: Say) -> None:
@@ -99,7 +53,7 @@ def up(context: str, registry: str | None, say: Say) -> None:
     else:
         cluster, overlay = _present_cluster(context, registry), "cluster"
     _refuse_another_kubeflow(cluster)
-    _bring_images(cluster, registry, say)
+    bring_images(cluster, registry, say)
     say("applying the manifests")
     whole_cluster = _render(cluster, ROOT / "manifests" / "kubeflow" / "crds")
     objects = _render(cluster, _with_image(overlay, registry))
@@ -147,7 +101,7 @@ def status(context: str, say: Say) -> bool:
         check_kind()
         _require_kind_cluster()
     cluster = Cluster(context)
-    _check_answers(cluster)
+    cluster.check_answers()
     ready = True
     for namespace in (*SERVICES, KUBEFLOW):
         found = _workloads(cluster, (namespace,))
@@ -173,6 +127,28 @@ def make_secrets(cluster: Cluster, say: Say) -> None:
         if cluster.secret(namespace, name) is None:
             cluster.kubectl("create", "--filename=-", given=_secret(namespace, name, values))
             say(f"made the Secret {namespace}/{name}")
+
+
+def bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
+    """Build the steps' and the server's images where they have changed, and take them there.
+
+    Without a registry kind loads them; another cluster must have them by other means.
+
+    Raises:
+        UserError: they cannot be built, pushed or loaded.
+    """
+    kind = _kind_name(cluster)
+    if registry is None and kind is None:
+        return
+    build_images(None, None, say)
+    if registry is None:
+        say("loading the images")
+        _run("kind", "load", "docker-image", f"--name={kind}", *(image_name(r) for r in ROLES))
+        return
+    for role in ROLES:
+        remote = registry_name(role, registry)
+        _run("docker", "tag", image_name(role), remote)
+        _run("docker", "push", "--quiet", remote)
 
 
 def registry_name(role: str, registry: str | None) -> str:
@@ -217,6 +193,7 @@ def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
             "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
             "MLFLOW_TRACKING_USERNAME": user,
             "MLFLOW_TRACKING_PASSWORD": password,
+            "MLFLOW_PAGES": MLFLOW_PAGE,
         },
         (KUBEFLOW, "crossfold-dvc-remote"): {"CROSSFOLD_DVC_REMOTE": json.dumps(remote), **key},
     }
@@ -227,7 +204,7 @@ def _password() -> str:
 
 
 def _secret(namespace: str, name: str, values: Mapping[str, str]) -> str:
-    labels = {"app.kubernetes.io/managed-by": _MANAGER}
+    labels = {"app.kubernetes.io/managed-by": MANAGER}
     metadata = {"namespace": namespace, "name": name, "labels": labels}
     return json.dumps(
         {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)}
@@ -255,13 +232,13 @@ def _kind_cluster(say: Say) -> Cluster:
     else:
         _run("docker", "start", *_kind_nodes())
         _run("kind", "export", "kubeconfig", f"--name={KIND_CLUSTER}")
-    _check_answers(cluster, seconds=120)
+    cluster.check_answers(seconds=120)
     return cluster
 
 
 def _present_cluster(context: str, registry: str | None) -> Cluster:
     cluster = Cluster(context)
-    _check_answers(cluster)
+    cluster.check_answers()
     if registry is None and _kind_name(cluster) is None:
         raise UserError(
             f"{context} is no kind cluster, so it must pull the images from a registry: "
@@ -279,46 +256,16 @@ def _present_cluster(context: str, registry: str | None) -> Cluster:
     return cluster
 
 
-def _check_answers(cluster: Cluster, seconds: float = 0) -> None:
-    known = _output("kubectl", "config", "get-contexts", "--output=name").split()
-    if cluster.context not in known:
-        raise UserError(
-            f"kubectl has no context {cluster.context}; it has: {', '.join(known) or 'none'}"
-        )
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            cluster.kubectl("get", "--raw=/readyz", "--request-timeout=10s")
-            return
-        except UserError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(2)
-
-
 def _refuse_another_kubeflow(cluster: Cluster) -> None:
     found = cluster.get(
         "deployment", "ml-pipeline", f"--namespace={KUBEFLOW}", "--show-managed-fields"
     )
     managers = [part["manager"] for part in found.get("metadata", {}).get("managedFields", [])]
-    if found and _MANAGER not in managers:
+    if found and MANAGER not in managers:
         raise UserError(
             f"{cluster.context} has a Kubeflow Pipelines of its own, which this does not change. "
             "docs/cluster.md says how to run the pipeline there"
         )
-
-
-def _bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
-    build_images(None, None, say)
-    if registry is None:
-        say("loading the images")
-        name = f"--name={_kind_name(cluster)}"
-        _run("kind", "load", "docker-image", name, *(image_name(role) for role in ROLES))
-        return
-    for role in ROLES:
-        remote = registry_name(role, registry)
-        _run("docker", "tag", image_name(role), remote)
-        _run("docker", "push", "--quiet", remote)
 
 
 def _with_image(overlay: str, registry: str | None) -> Path:
@@ -397,41 +344,25 @@ def _complaint(cluster: Cluster, unready: Sequence[str]) -> str:
         lines += [
             f"  {namespace}/{pod['metadata']['name']}: {why}"
             for pod in cluster.items("pods", f"--namespace={namespace}")
-            if (why := _trouble(pod))
+            if (why := trouble(pod))
         ]
     lines.append(f"Look closer: kubectl --context {cluster.context} describe pod NAME -n NAMESPACE")
     return "\n".join(lines)
 
 
-def _trouble(pod: Object) -> str:
-    """Return why a pod's containers do not run, in Kubernetes' words; empty if they do."""
-    state = pod["status"]
-    if state.get("phase") == "Succeeded":
-        return ""
-    for container in (*state.get("initContainerStatuses", []), *state.get("containerStatuses", [])):
-        waiting = container["state"].get("waiting")
-        if waiting and waiting.get("reason") != "PodInitializing":
-            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
-    for condition in state.get("conditions", []):
-        if condition["type"] in ("PodScheduled", "Ready") and condition["status"] == "False":
-            return f"{condition.get('reason')}: {condition.get('message', '')}".rstrip(": ")
-    return "" if state.get("phase") == "Running" else str(state.get("phase"))
-
-
 def _summary(cluster: Cluster) -> str:
     kubectl = f"kubectl --context {cluster.context}"
-    kubeflow, mlflow, minio = PORTS
     lines = [
-        f"Kubeflow: http://localhost:{kubeflow}",
-        f"MLflow:   http://localhost:{mlflow}, user pipeline",
-        f"S3:       http://localhost:{minio}, buckets dvc, mlflow and pipelines, user crossfold",
+        f"Kubeflow: {KUBEFLOW_PAGE}",
+        f"MLflow:   {MLFLOW_PAGE}, user pipeline",
+        f"S3:       http://localhost:{_S3_PORT}, buckets dvc, mlflow and pipelines, user crossfold",
     ]
     if cluster.context != KIND_CONTEXT:
         lines += [
             "once these run, each in its own shell:",
-            f"  {kubectl} port-forward -n kubeflow service/ml-pipeline-ui {kubeflow}:80",
-            f"  {kubectl} port-forward -n mlflow service/mlflow {mlflow}:5000",
-            f"  {kubectl} port-forward -n minio service/minio {minio}:9000",
+            f"  {kubectl} port-forward -n kubeflow service/ml-pipeline-ui {_KUBEFLOW_PORT}:80",
+            f"  {kubectl} port-forward -n mlflow service/mlflow {_MLFLOW_PORT}:5000",
+            f"  {kubectl} port-forward -n minio service/minio {_S3_PORT}:9000",
         ]
     lines += [
         "The passwords, MLflow's and S3's, are in Secrets:",
@@ -470,10 +401,6 @@ def _require_kind_cluster() -> None:
 
 def _namespace(found: Object) -> str:
     return str(found["metadata"].get("namespace", ""))
-
-
-def _list(objects: Sequence[Object]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
 def _run(*command: str) -> None:

@@ -14,6 +14,9 @@ from pipelines.services import is_free
 KIND = (0, 33)
 # The first whose kustomize has what the manifests use.
 KUBECTL = (1, 27)
+# Of 4 cores, Kubernetes asks for 0.95, Kubeflow and the services for 1.3, a step for 1: with fewer
+# no step is ever placed.
+CORES = 4
 # Kubeflow, the services and one step at its limit; images and volumes.
 MEMORY = 8e9
 DISK = 20e9
@@ -35,7 +38,7 @@ def check_kubectl() -> None:
 
 def check_machine() -> None:
     """Raise UserError, with all that is wrong, when this machine cannot hold a new cluster."""
-    problems = [*_memory(), *_disk(), *_inotify(), *_ports()]
+    problems = [*_cores(), *_memory(), *_disk(), *_inotify(), *_ports()]
     if problems:
         raise UserError("\n  ".join(["the cluster would not work here:", *problems]))
 
@@ -50,6 +53,16 @@ def check_kind() -> None:
             f"this is {version}, and kind-cluster.yaml names a node image that needs "
             f"kind v{_text(KIND)} or later"
         )
+
+
+def _cores() -> list[str]:
+    total = int(_docker_info("{{.NCPU}}"))
+    if total >= CORES:
+        return []
+    return [
+        f"Docker has {total} processor cores, and {CORES} are needed "
+        "(Docker Desktop: Settings, Resources)"
+    ]
 
 
 def _memory() -> list[str]:

@@ -14,6 +14,7 @@ class Display:
         self.console = console
         self.verbose = verbose
         self._bars: dict[str, TaskID] = {}
+        self._ended: set[str] = set()  # of a step on a cluster, output may come after its end
         self._progress = Progress(
             TextColumn("    {task.description}"),
             BarColumn(),
@@ -31,18 +32,25 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
+    def say(self, line: str) -> None:
+        """Say something that is of no step."""
+        self.console.print(Text(line, style="dim"), soft_wrap=True)
+
     def started(self, title: str) -> None:
         """Say that a step has started."""
+        self._ended.discard(title)
         self._line("…", "dim", title)
+
+    def waits(self, title: str, reason: str) -> None:
+        """Say that a step can't start yet, and why."""
+        self._line("…", "dim", title, f"waits: {reason}")
 
     def output(self, title: str, line: str) -> None:
         """Take a line of a step's output: it moves the bar, or is shown if verbose."""
         progress = parse_progress(line)
         if progress:
-            done, total, unit = progress
-            if title not in self._bars:
-                self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
-            self._progress.update(self._bars[title], completed=done, total=total)
+            if title not in self._ended:
+                self._move_bar(title, *progress)
         elif self.verbose:
             said = Text.from_ansi(line.rstrip())  # a step's colours are for a terminal only
             self.console.print(Text.assemble(f"    {title} │ ", said, style="dim"), soft_wrap=True)
@@ -61,7 +69,13 @@ class Display:
         self._remove_bar(title)
         self._line("✗", "red", title, "failed")
 
+    def _move_bar(self, title: str, done: int, total: int, unit: str) -> None:
+        if title not in self._bars:
+            self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
+        self._progress.update(self._bars[title], completed=done, total=total)
+
     def _remove_bar(self, title: str) -> None:
+        self._ended.add(title)
         if title in self._bars:
             self._progress.remove_task(self._bars.pop(title))
 

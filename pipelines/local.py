@@ -16,18 +16,19 @@ from filelock import FileLock, Timeout
 from kfp import local
 from mlflow.exceptions import MlflowException
 
-from crossfold import remotes, report, tracking, versions
+from crossfold import remotes, tracking, versions
 from crossfold.errors import UserError
 from crossfold.settings import Settings
 from pipelines.display import Display
-from pipelines.failures import StepError
+from pipelines.failures import StepError, signals_interrupt
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
 from pipelines.local_store import served
+from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.processes import subprocess_runner
 from pipelines.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, all_runs, new_run
-from pipelines.session import Session, run_pipeline, signals_stop
+from pipelines.session import Session, run_pipeline
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -35,20 +36,9 @@ if TYPE_CHECKING:
 # Docker's client is imported only by those who run in containers.
 
 HOME = "runs"
-REPORTS = "reports"
 LOCAL = "local"
 DOCKER = "docker"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished run says: the artifacts' content, and where their files are."""
-
-    run: Run
-    num_reused: int
-    leaderboard: dict[str, Any]
-    evaluation: dict[str, Any]
-    registration: dict[str, Any]
+_GOES_ON = "interrupted; `crossfold run` goes on where it stopped"
 
 
 def run_here(
@@ -71,7 +61,8 @@ def run_here(
         # Before anything else, so that what a killed run left behind does not compete with us.
         for left in all_runs(home):
             _end_steps(left)
-        _check_pointers(root, settings.data.remote)
+        check_pointers(root)
+        versions.ensure_pushed(root, settings.data.remote)
         docker = _docker(root, settings) if on == DOCKER else None
         inputs = arguments(settings, root, lineage(root, settings))
         os.environ.update(tracking_environment(root, settings))
@@ -135,7 +126,11 @@ def _run(
     compile_pipeline(package, inputs)
     session = Session(run, display)
     try:
-        with display, signals_stop(session), _runner(root, session, package, docker) as runner:
+        with (
+            display,
+            signals_interrupt(_GOES_ON, session.stop),
+            _runner(root, session, package, docker) as runner,
+        ):
             run_pipeline(
                 package,
                 inputs,
@@ -145,7 +140,7 @@ def _run(
                 cache_root=_cache_root(root, on) if caching else None,
             )
         outcome = _outcome(run, len(session.reused))
-        _write_reports(root / REPORTS, outcome)
+        outcome.write_reports(root)
     except BaseException as error:
         # A signal, or the end of whoever read our output; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
@@ -213,26 +208,17 @@ def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) 
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:
-    def artifact(step: str, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((Path(run.steps[step]) / name).read_text())
-        return content
+    def text(step: str, name: str) -> str:
+        return (Path(run.steps[step]) / name).read_text(encoding="utf-8")
 
     return Outcome(
-        run,
-        num_reused,
-        leaderboard=artifact("aggregate_cv", "leaderboard"),
-        evaluation=artifact("evaluate_test", "evaluation"),
-        registration=artifact("register_model", "registration"),
-    )
-
-
-def _write_reports(folder: Path, outcome: Outcome) -> None:
-    page = Path(outcome.run.steps["evaluate_test"]) / "report"
-    report.write_reports(
-        folder,
-        evaluation=outcome.evaluation,
-        leaderboard=outcome.leaderboard,
-        report_html=page.read_text(encoding="utf-8"),
+        leaderboard=json.loads(text("aggregate_cv", "leaderboard")),
+        evaluation=json.loads(text("evaluate_test", "evaluation")),
+        registration=json.loads(text("register_model", "registration")),
+        report_html=text("evaluate_test", "report"),
+        num_steps=len(run.steps),
+        num_reused=num_reused,
+        places=("MLflow:   make mlflow-ui",),
     )
 
 
@@ -265,7 +251,8 @@ def only_run(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_pointers(root: Path, remote: str) -> None:
+def check_pointers(root: Path) -> None:
+    """Refuse a project without pointers, or with folders that have changed since `dvc add`."""
     for name in ("data", "models"):
         if not (root / f"{name}.dvc").exists():
             raise UserError(
@@ -277,7 +264,6 @@ def _check_pointers(root: Path, remote: str) -> None:
             f"{' and '.join(changed)} changed since `dvc add`: run `dvc add {' '.join(changed)}` "
             f"to use the files as they are, or `dvc checkout` to return to those that were added"
         )
-    versions.ensure_pushed(root, remote)
 
 
 def _fingerprint(inputs: Mapping[str, Any], on: str) -> str:

@@ -50,7 +50,7 @@ def pipeline(
     models_pointer: str,
     remote: str,
     test_fraction: float,
-    folds: list,
+    folds: list[int],
     split_seed: int,
     max_skipped_fraction: float,
     image_size: int,
@@ -205,12 +205,29 @@ def _pointer(path: Path) -> str:
     return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)
 
 
-def compile_pipeline(path: Path, defaults: dict[str, Any]) -> None:
+def compile_pipeline(
+    path: Path, defaults: dict[str, Any], *, registry: str | None = None, caching: bool = True
+) -> None:
     """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
 
     Equal calls write equal bytes: the comment in which kfp repeats the defaults, some of them in
-    an order that differs from process to process, is left out.
+    an order that differs from process to process, does not survive the reading.
+
+    Args:
+        path: The file to write.
+        defaults: The pipeline's arguments.
+        registry: Where a cluster pulls the images from; None: they are there by their names.
+        caching: Whether any step may be answered from the cache. Kubeflow takes a word on that
+            with a run too, but does not hold to it inside of loops.
     """
     compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=defaults)
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith("#")))
+    spec, platforms = yaml.safe_load_all(path.read_text())
+    if registry:
+        for executor in spec["deploymentSpec"]["executors"].values():
+            container = executor["container"]
+            container["image"] = f"{registry.rstrip('/')}/{container['image']}"
+    if not caching:
+        for component in (spec["root"], *spec["components"].values()):
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                task["cachingOptions"] = {}
+    path.write_text(yaml.safe_dump_all([spec, platforms], allow_unicode=True))

@@ -8,13 +8,11 @@ to say why one failed, or to learn of a cache hit; the subclasses of its task ha
 import contextlib
 import json
 import logging
-import os
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, ClassVar, Protocol
 
 from kfp import components, local
@@ -22,7 +20,7 @@ from kfp.local import cache
 
 from crossfold import step
 from pipelines.display import Display
-from pipelines.failures import Interrupted, StepError
+from pipelines.failures import StepError
 from pipelines.runs import Run
 
 
@@ -199,28 +197,3 @@ def _logging_restored() -> Iterator[None]:
         yield
     finally:
         logging.root.handlers[:], logging.root.level = before
-
-
-@contextlib.contextmanager
-def signals_stop(session: Session) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal end the steps, then the block.
-
-    Raises:
-        Interrupted: one of them came; no step is left at work.
-    """
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        if signum == signal.SIGHUP:  # the terminal is gone, and writing to it would fail
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-        session.stop()
-        raise Interrupted(signum)
-
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {signum: signal.signal(signum, stop) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.local import REPORTS, Outcome
+from pipelines.outcome import REPORTS, Outcome
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -28,7 +28,8 @@ def _render(outcome: Outcome) -> RenderableType:
     chosen = board["candidates"][board["best"]]["candidate"]["name"]
     num_test = len(outcome.evaluation["labels"])
     verb = "registered" if registered["created"] else "registered before, the same weights"
-    steps = f"{outcome.num_reused} of {len(outcome.run.steps)} steps from the cache"
+    steps = f"{outcome.num_reused} of {outcome.num_steps} steps from the cache"
+    places = "\n".join((f"Report:   {REPORTS}/report.html", *outcome.places, steps))
     return Group(
         Text(f"Cross-validation, {board['num_folds']} folds (mean ± standard deviation)", "bold"),
         _leaderboard(board),
@@ -42,7 +43,7 @@ def _render(outcome: Outcome) -> RenderableType:
             f" ({verb}), aliases: {', '.join(registered['aliases']) or 'none'}",
         ),
         Text(f"Gate {registered['gate']}: {registered['reason']}"),
-        Text(f"\nReport: {REPORTS}/report.html    MLflow: make mlflow-ui    {steps}", "dim"),
+        Text(f"\n{places}", "dim"),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cluster import Cluster, Object
+from pipelines.kubectl import Cluster, Object
 
 from ..pipeline.projects import SOURCE
 
@@ -34,7 +34,7 @@ class TestCluster(Cluster):
             name
             for node in self.items("nodes")
             for image in node["status"]["images"]
-            for name in image["names"]
+            for name in image.get("names") or ()  # null, of an image without a name
         ]
         if any(name == image or name.endswith(f"/{image}") for name in held):
             return

@@ -16,8 +16,9 @@ import docker
 import pytest
 import yaml
 
-from pipelines.cluster import KUBEFLOW, SERVICES, Object, make_secrets
+from pipelines.cluster import KUBEFLOW, SERVICES, make_secrets
 from pipelines.images import DATA, MLFLOW
+from pipelines.kubectl import Object
 
 from ..docker.services import HERE as DOCKER_TESTS
 from ..docker.services import build, free_port, object_store, wait

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.cluster import KUBEFLOW, SERVICES, Object
+from pipelines.cluster import KUBEFLOW, SERVICES
+from pipelines.kubectl import Object
 
 from .services import Services
 

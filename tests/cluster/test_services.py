@@ -11,8 +11,9 @@ import pytest
 import requests
 import yaml
 
-from pipelines.cluster import SERVICES, Object
+from pipelines.cluster import SERVICES
 from pipelines.images import MLFLOW
+from pipelines.kubectl import Object
 
 from ..docker.services import wait
 from ..pipeline.projects import SOURCE

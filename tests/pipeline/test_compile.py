@@ -10,6 +10,7 @@ import yaml
 from kfp import components
 
 from pipelines import images
+from pipelines.pipeline import compile_pipeline
 
 from .projects import SCRIPTS, SOURCE, Project, environment
 
@@ -119,7 +120,10 @@ def test_on_kubernetes_secrets_reach_only_the_steps_that_need_them(
             secret["secretName"]: {key["envVar"] for key in secret["keyToEnv"]}
             for secret in step["secretAsEnv"]
         }
-        assert "MLFLOW_TRACKING_PASSWORD" in given.pop("crossfold-mlflow")
+        login = given.pop("crossfold-mlflow")
+        assert "CROSSFOLD_MLFLOW_TRACKING_PASSWORD" in login
+        # Kubeflow's plugin sets these, and Kubernetes refuses a pod that has them twice.
+        assert not login & {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_RUN_ID"}
         if name == "exec-fetch-data":
             assert "AWS_SECRET_ACCESS_KEY" in given.pop("crossfold-dvc-remote")
         assert given == {}
@@ -137,6 +141,28 @@ def test_only_the_registration_is_never_answered_from_the_cache(
     }
     assert len(cached) == 7
     assert [name for name, enabled in cached.items() if not enabled] == ["register-model"]
+
+
+def test_a_loop_gives_its_steps_what_they_take(compiled: tuple[Project, list[Path]]) -> None:
+    """Kubeflow's server does not turn text into numbers, as its local runner does."""
+    specification, *_ = yaml.safe_load_all(compiled[1][0].read_text())
+    loop = specification["root"]["dag"]["tasks"]["for-loop-1"]
+    item = loop["parameterIterator"]["itemInput"]
+    given = specification["components"]["comp-for-loop-1"]["inputDefinitions"]["parameters"]
+    taken = specification["components"]["comp-train-fold"]["inputDefinitions"]["parameters"]
+    assert given[item]["parameterType"] == taken["fold"]["parameterType"] == "NUMBER_INTEGER"
+
+
+def test_for_a_cluster_images_are_the_registrys_and_caching_may_be_off(
+    compiled: tuple[Project, list[Path]], tmp_path: Path
+) -> None:
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(path, {}, registry="localhost:5000/team/", caching=False)
+    here = executors(compiled[1][0])
+    for name, container in executors(path).items():
+        assert container["image"] == f"localhost:5000/team/{here[name]['image']}"
+    assert "enableCache: true" in compiled[1][0].read_text()
+    assert "enableCache: true" not in path.read_text()
 
 
 def test_the_file_has_no_secret_and_no_path_of_this_machine(

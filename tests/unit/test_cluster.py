@@ -15,8 +15,9 @@ import yaml
 
 from crossfold.errors import UserError
 from pipelines import cluster_checks
-from pipelines.cluster import EXPERIMENT, KIND_CLUSTER, MINIO_URI, MLFLOW_URI, _is_ready, _trouble
+from pipelines.cluster import EXPERIMENT, KIND_CLUSTER, MINIO_URI, MLFLOW_URI, _is_ready
 from pipelines.cluster_checks import PORTS, check_kubectl, check_machine
+from pipelines.kubectl import trouble
 
 PROJECT = Path(__file__).parents[2]
 MANIFESTS = PROJECT / "manifests"
@@ -111,7 +112,7 @@ def test_a_kubectl_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine on which nothing is wrong."""
-    script = f"case $3 in *MemTotal*) echo 16000000000;; *) echo {tmp_path};; esac"
+    script = f"case $3 in *NCPU*) echo 4;; *MemTotal*) echo 16000000000;; *) echo {tmp_path};; esac"
     program(tmp_path, "docker", script)
     monkeypatch.setenv("PATH", str(tmp_path))
     for name in cluster_checks.INOTIFY:
@@ -130,7 +131,7 @@ def test_a_machine_on_which_nothing_is_wrong(machine: Path) -> None:
 
 
 def test_all_that_is_wrong_is_said_at_once(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = f"case $3 in *MemTotal*) echo 4000000000;; *) echo {machine};; esac"
+    script = f"case $3 in *NCPU*) echo 2;; *MemTotal*) echo 4000000000;; *) echo {machine};; esac"
     program(machine, "docker", script)
     (machine / "max_user_instances").write_text("128")
     monkeypatch.setattr(cluster_checks, "DISK", shutil.disk_usage(machine).total * 2)
@@ -142,6 +143,7 @@ def test_all_that_is_wrong_is_said_at_once(machine: Path, monkeypatch: pytest.Mo
         with pytest.raises(UserError) as refused:
             check_machine()
     message = str(refused.value)
+    assert "Docker has 2 processor cores, and 4 are needed" in message
     assert "Docker has 4.0 GB of memory, and 8 GB are needed" in message
     assert re.search(rf"{machine} has [\d.]+ GB free", message)
     assert "sudo sysctl fs.inotify.max_user_instances=512\n" in message
@@ -195,14 +197,14 @@ def test_why_a_pod_does_not_run() -> None:
     waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     container = {"state": waiting}
     pulling = {"status": {"phase": "Pending", "containerStatuses": [container]}}
-    assert _trouble(pulling) == "ImagePullBackOff: not found"
+    assert trouble(pulling) == "ImagePullBackOff: not found"
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     unplaced = {"phase": "Pending", "conditions": [{**condition, "message": "Insufficient cpu"}]}
-    assert _trouble({"status": unplaced}) == "Unschedulable: Insufficient cpu"
+    assert trouble({"status": unplaced}) == "Unschedulable: Insufficient cpu"
     probe = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
-    assert _trouble({"status": {"phase": "Running", "conditions": [probe]}}) == "ContainersNotReady"
-    assert _trouble({"status": {"phase": "Running"}}) == ""
-    assert _trouble({"status": {"phase": "Succeeded"}}) == ""
+    assert trouble({"status": {"phase": "Running", "conditions": [probe]}}) == "ContainersNotReady"
+    assert trouble({"status": {"phase": "Running"}}) == ""
+    assert trouble({"status": {"phase": "Succeeded"}}) == ""
 
 
 # What must agree
@@ -328,7 +330,7 @@ def test_the_workflow_calls_targets_that_the_makefile_has() -> None:
     makefile = (PROJECT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     called = set(re.findall(r"run: make ([a-z-]+)", WORKFLOW))
-    assert {"cluster-up", "cluster-status", "cluster-down"} <= called <= targets
+    assert {"cluster-up", "pipeline-run", "cluster-status", "cluster-down"} <= called <= targets
 
 
 def test_the_workflow_may_only_read() -> None:

@@ -81,3 +81,24 @@ def test_colours_of_a_step_reach_no_file() -> None:
     with Display(Console(file=text, width=80), verbose=True) as display:
         display.output("train_fold 0", f"{ESCAPE}[31mred{ESCAPE}[0m\n")
     assert text.getvalue().splitlines()[0] == "    train_fold 0 │ red"
+
+
+def test_a_step_that_cannot_start_says_why_as_it_is() -> None:
+    text = io.StringIO()
+    with Display(Console(file=text, width=40), verbose=False) as display:
+        display.waits("train_fold 0", "Unschedulable: 0/1 nodes are available [bold]for[/] that")
+    (line,) = filter(None, text.getvalue().splitlines())
+    said = "waits: Unschedulable: 0/1 nodes are available [bold]for[/] that"
+    assert line.split() == ["…", "train_fold", "0", *said.split()]
+
+
+def test_output_that_comes_after_a_steps_end_brings_no_bar_back() -> None:
+    display = Display(Console(file=io.StringIO(), force_terminal=True, width=80), verbose=False)
+    with display:
+        display.started("train_fold 0")
+        display.finished("train_fold 0", 1)
+        display.output("train_fold 0", "progress 3/3 epochs\n")
+        assert display._progress.tasks == []
+        display.started("train_fold 0")  # another attempt
+        display.output("train_fold 0", "progress 1/3 epochs\n")
+        assert len(display._progress.tasks) == 1

@@ -36,6 +36,11 @@ TARGETS = {
         "[[ -d data && -d models ]] || crossfold sample",
         "crossfold run --on docker",
     ],
+    "make cluster-up": ["crossfold cluster up"],
+    "make pipeline-run": [
+        "[[ -d data && -d models ]] || crossfold sample",
+        "crossfold run --on cluster",
+    ],
     "make services-up": ["crossfold services up"],
     "make services-down": ["crossfold services down"],
     "make test": ["python -m pytest"],
@@ -101,7 +106,12 @@ RUN_BY = {
         "dvc plots show",
     ),
 }
-CI = {"python -m pytest": "make test"}  # the line of .ci/run
+# What continuous integration alone runs: the file, and a line of it.
+CI = {
+    "python -m pytest": (".ci/run", "make test"),
+    "crossfold cluster up": (".github/workflows/cluster.yml", "- run: make cluster-up"),
+    "crossfold run --on cluster": (".github/workflows/cluster.yml", "- run: make pipeline-run"),
+}
 
 
 def blocks(language: str) -> list[str]:
@@ -216,7 +226,8 @@ def said(function: ast.FunctionDef) -> Iterator[str]:
 
 @pytest.mark.parametrize("command", CI)
 def test_a_command_is_run_by_ci(command: str) -> None:
-    assert CI[command] in (PROJECT / ".ci/run").read_text().splitlines()
+    file, line = CI[command]
+    assert line in [found.strip() for found in (PROJECT / file).read_text().splitlines()]
 
 
 def test_imagenet_weights_say_that_they_need_the_internet(project: Path, tmp_path: Path) -> None:

@@ -1,0 +1,294 @@
+"""A run on Kubernetes from start to end: checks, data, submission, watching, what it leaves.
+
+Kubeflow Pipelines is asked to run the pipeline, and its workflow is watched by kubectl: Kubeflow's
+own list of a run's steps does not say which of them came from the cache, or where.
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from crossfold import remotes, tracking, versions
+from crossfold.errors import UserError
+from crossfold.settings import Settings
+from pipelines import kubeflow, workflow
+from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images
+from pipelines.cluster_checks import check_kubectl
+from pipelines.display import Display
+from pipelines.failures import StepError, signals_interrupt
+from pipelines.follow import REFUSED, Follower
+from pipelines.kubectl import Cluster, Object
+from pipelines.kubernetes import MLFLOW_SECRET, REMOTE_SECRET
+from pipelines.lineage import lineage
+from pipelines.local import HOME, check_pointers
+from pipelines.outcome import Outcome
+from pipelines.pipeline import arguments, compile_pipeline
+from pipelines.workflow import State, Task
+
+INTERVAL = 2  # seconds between two looks at a run
+PATIENCE = 300  # seconds without an answer from the cluster
+LAST_LINES = 20  # of a failed step's log
+_INSIDE = re.compile(r"http://([\w-]+)\.([\w-]+)\.svc(?:\.cluster\.local)?:(\d+)/?")
+# Kubeflow says a step's inputs first, as JSON of many lines, then comes the step's own code, and
+# Argo and Kubeflow have the last words.
+_INPUTS_END = "}"
+_KUBEFLOWS = re.compile(
+    r"\[KFP Executor |[IWEF]\d{4} [\d:.]+ +\d+ |time=\S+ level=\S+ .*argo=true|Error: exit status"
+)
+_FATAL = re.compile(r"[EF]\d{4} [\d:.]+ +\d+ ")
+
+
+def run_on_cluster(
+    root: Path,
+    settings: Settings,
+    display: Display,
+    *,
+    context: str,
+    registry: str | None,
+    caching: bool,
+) -> Outcome:
+    """Bring data and images to the cluster, submit the pipeline, and watch it to its end.
+
+    Args:
+        root: The project's folder.
+        settings: params.yaml.
+        display: Shows the steps.
+        context: A context of kubectl.
+        registry: Where the cluster pulls the images from; None: they are, or kind loads them.
+        caching: Whether steps may be answered from Kubeflow's cache.
+
+    Raises:
+        UserError: something stands in the way; nothing has been submitted.
+        StepError: the run failed, or the cluster is silent.
+        Interrupted: a signal ended the watching; the run goes on.
+    """
+    check_kubectl()
+    cluster = Cluster(context)
+    cluster.check_answers()
+    check_pointers(root)
+    run_id = _start(cluster, root, settings, display, registry, caching=caching)
+    url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
+    display.say(f"run {run_id}: {url}")
+    ended = f"no longer watched; the run goes on: {url}"
+    try:
+        with display, signals_interrupt(ended):
+            steps = _watch(cluster, run_id, display)
+    except StepError:
+        # Kubeflow's plugin ends what it has opened, and nobody the run that a step opened.
+        with tracking.last_words(), _mlflow(cluster):
+            tracking.end_parent(run_id, "FAILED")
+        raise
+    outcome = _outcome(cluster, run_id, url, steps)
+    outcome.write_reports(root)
+    return outcome
+
+
+def _start(
+    cluster: Cluster,
+    root: Path,
+    settings: Settings,
+    display: Display,
+    registry: str | None,
+    *,
+    caching: bool,
+) -> str:
+    """Submit the pipeline, and return the run's id."""
+    with kubeflow.connected(cluster) as client:
+        bring_images(cluster, registry, display.say)
+        _push_data(cluster, root, display)
+        package = compiled(root, settings, registry, caching=caching)
+        return kubeflow.start(client, kubeflow.upload(client, package))
+
+
+def compiled(root: Path, settings: Settings, registry: str | None, *, caching: bool) -> Path:
+    """Compile the pipeline for a cluster, and return the file."""
+    package = root / HOME / "pipeline.yaml"
+    package.parent.mkdir(exist_ok=True)
+    inputs = arguments(settings, root, lineage(root, settings))
+    compile_pipeline(package, inputs, registry=registry, caching=caching)
+    return package
+
+
+def _push_data(cluster: Cluster, root: Path, display: Display) -> None:
+    """Push the data to the cluster's own object store; to another remote the user pushes."""
+    keys = _secret(cluster, REMOTE_SECRET)
+    config = json.loads(keys[remotes.REMOTE])
+    with contextlib.ExitStack() as stack:
+        endpoint = _reach(cluster, config.get("endpointurl", ""), stack)
+        if endpoint is None:
+            return
+        key = {
+            "access_key_id": keys["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": keys["AWS_SECRET_ACCESS_KEY"],
+        }
+        if num_files := versions.push(root, {**config, **key, "endpointurl": endpoint}):
+            display.say(f"{num_files} files of data and models pushed to the cluster")
+
+
+def _reach(cluster: Cluster, address: str, stack: contextlib.ExitStack) -> str | None:
+    """Return where an address inside of the cluster is reached from here; None if it is outside."""
+    inside = _INSIDE.fullmatch(address)
+    if inside is None:
+        return None
+    service, namespace, port = inside.groups()
+    return stack.enter_context(cluster.forwarded(namespace, service, int(port)))
+
+
+def _secret(cluster: Cluster, name: str) -> dict[str, str]:
+    found = cluster.secret(KUBEFLOW, name)
+    if found is None:
+        raise UserError(
+            f"there is no Secret {KUBEFLOW}/{name} in {cluster.context}: make cluster-up, or see "
+            "docs/cluster.md for a Kubeflow of your own"
+        )
+    return found
+
+
+def _watch(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
+    """Show the run's steps until it ends, and return them.
+
+    Raises:
+        StepError: it failed, it was deleted, or the cluster is silent.
+    """
+    shown: dict[str, set[str]] = defaultdict(set)
+    with Follower(cluster, KUBEFLOW, display) as follower:
+        for found, pods in _looks(cluster, run_id):
+            steps = workflow.tasks(found, pods)
+            for task in steps:
+                if task.state is State.RUNNING:
+                    follower.follow(task.title, task.pod)
+                if (news := _news(task)) not in shown[task.title]:
+                    shown[task.title].add(news)
+                    _show(task, display)
+            if workflow.has_ended(found):
+                break
+    failed = [task for task in steps if task.state is State.FAILED]
+    if workflow.phase(found) != "Succeeded":
+        raise StepError(_complaint(cluster, found, failed))
+    return steps
+
+
+def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]]]:
+    """Yield the run's workflow and its pods, again and again; a short silence is waited out."""
+    where = (f"--namespace={KUBEFLOW}", f"--selector=pipeline/runid={run_id}")
+    answered = time.monotonic()
+    while True:
+        try:
+            found = cluster.items("workflows.argoproj.io,pods", *where)
+        except UserError as error:
+            if time.monotonic() - answered > PATIENCE:
+                raise StepError(
+                    f"no answer for {PATIENCE} s, in which the run may have gone on: {error}"
+                ) from None
+        else:
+            answered = time.monotonic()
+            workflows = [item for item in found if item["kind"] == "Workflow"]
+            if not workflows:
+                raise StepError(f"the run {run_id} was deleted")
+            yield workflows[0], [item for item in found if item["kind"] == "Pod"]
+        time.sleep(INTERVAL)
+
+
+def _news(task: Task) -> str:
+    """Return what is to be shown once: a state, each attempt, each kind of trouble.
+
+    Of troubles the first word: ErrImagePull and ImagePullBackOff take turns for ever.
+    """
+    attempt = task.pod if task.state is State.RUNNING else ""
+    return f"{task.state} {attempt} {task.trouble.partition(':')[0]}"
+
+
+def _show(task: Task, display: Display) -> None:
+    match task.state:
+        case State.WAITING if task.trouble:
+            display.waits(task.title, task.trouble)
+        case State.RUNNING:
+            display.started(task.title)
+        case State.DONE:
+            display.finished(task.title, task.seconds)
+        case State.REUSED:
+            display.reused(task.title, "unchanged, from Kubeflow's cache")
+        case State.FAILED:
+            display.failed(task.title)
+
+
+def _complaint(cluster: Cluster, found: Object, failed: list[Task]) -> str:
+    if workflow.is_terminated(found):
+        return "the run was terminated"
+    if not failed:
+        return f"the run ended as {workflow.phase(found)}: {found['status'].get('message', '')}"
+    task = failed[0]
+    if not task.pod:
+        return f"{task.title}: {task.message}"
+    where = (task.pod, f"--namespace={KUBEFLOW}", "--container=main")
+    try:
+        log = cluster.kubectl("logs", *where, "--tail=1000").splitlines()
+    except UserError as error:
+        return f"{task.title}: {task.message}\n{error}"
+    whole = f"The step's whole log: kubectl --context {cluster.context} logs {' '.join(where)}"
+    lines = last_lines(log, is_driver=task.is_driver)
+    if refused := [n for n, line in enumerate(lines) if line.startswith(REFUSED)]:
+        said = "\n".join(lines[refused[-1] :]).removeprefix(REFUSED)
+        return f"{task.title}: {said}\n{whole}"
+    said = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
+    return f"{task.title}: {task.message}{said}\n{whole}"
+
+
+def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
+    """Return what a step's own code has said, or why a driver failed, without all the rest."""
+    if is_driver:
+        return [line for line in log if _FATAL.match(line)]
+    start = log.index(_INPUTS_END) + 1 if _INPUTS_END in log else 0
+    return [line for line in log[start:] if not _KUBEFLOWS.match(line)]
+
+
+@contextlib.contextmanager
+def _mlflow(cluster: Cluster) -> Iterator[str]:
+    """Let `tracking` reach the cluster's MLflow for the block; yield its pages' address."""
+    login = _secret(cluster, MLFLOW_SECRET)
+    server = login["MLFLOW_TRACKING_URI"]
+    with contextlib.ExitStack() as stack:
+        inside = _reach(cluster, server, stack)
+        os.environ.update({**login, "MLFLOW_TRACKING_URI": inside or server})
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+        yield login.get("MLFLOW_PAGES", server)
+
+
+def _outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outcome:
+    """Read what the run's steps have logged under the pipeline's run in MLflow."""
+    with _mlflow(cluster) as pages, tempfile.TemporaryDirectory() as folder:
+        try:
+            run = tracking.find_run(run_id)
+            logged = {file.path for file in run.client.list_artifacts(run.id)}
+            if missing := sorted(set(tracking.OUTCOME) - logged):
+                raise StepError(f"the run succeeded, but its run in MLflow lacks {missing}")
+            files = {
+                name: Path(run.client.download_artifacts(run.id, name, folder))
+                for name in tracking.OUTCOME
+            }
+        except MlflowException as error:
+            raise StepError(f"the run succeeded, but MLflow does not tell of it: {error}") from None
+        registration = json.loads(files["registration.json"].read_text())
+        version = f"{registration['name']}/versions/{registration['version']}"
+        return Outcome(
+            leaderboard=json.loads(files["leaderboard.json"].read_text()),
+            evaluation=json.loads(files["evaluation.json"].read_text()),
+            registration=registration,
+            report_html=files["report.html"].read_text(encoding="utf-8"),
+            num_steps=len(steps),
+            num_reused=sum(task.state is State.REUSED for task in steps),
+            places=(
+                f"Kubeflow: {url}",
+                f"MLflow:   {pages}/#/experiments/{run.experiment_id}/runs/{run.id}",
+                f"          {pages}/#/models/{version}",
+            ),
+        )

@@ -1,0 +1,93 @@
+"""Kubeflow Pipelines' API: a pipeline's versions and runs."""
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import kfp
+import kfp_server_api
+
+from crossfold.errors import UserError
+from pipelines.cluster import KUBEFLOW
+from pipelines.kubectl import Cluster
+
+NAME = "crossfold"  # of the pipeline, and of the experiment
+SERVICE_ACCOUNT = "crossfold-steps"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of the pipeline, and the experiment that its runs belong to, by their ids."""
+
+    pipeline_id: str
+    pipeline_version_id: str
+    experiment_id: str
+
+
+@contextlib.contextmanager
+def connected(cluster: Cluster) -> Iterator[kfp.Client]:
+    """Reach Kubeflow's API for the block.
+
+    Raises:
+        UserError: there is none, or it refuses what the block asks for.
+    """
+    with cluster.forwarded(KUBEFLOW, "ml-pipeline", 8888) as address, warnings.catch_warnings():
+        # On its age, which is not ours to mend.
+        warnings.filterwarnings("ignore", message="This client only works with Kubeflow Pipeline")
+        try:
+            # It prints addresses that are gone when the block has ended.
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield kfp.Client(host=address, namespace=KUBEFLOW)
+        except kfp_server_api.ApiException as error:
+            raise UserError(f"Kubeflow Pipelines: {_reason(error)}") from None
+
+
+def _reason(error: kfp_server_api.ApiException) -> str:
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):
+        return f"{error.status} {error.reason}"
+
+
+def upload(client: kfp.Client, package: Path) -> Version:
+    """Upload a compiled pipeline as a new version."""
+    pipeline_id = client.get_pipeline_id(NAME)
+    if pipeline_id is None:
+        pipeline_id = client.upload_pipeline(str(package), NAME).pipeline_id
+        (version,) = client.list_pipeline_versions(pipeline_id).pipeline_versions
+    else:
+        version = client.upload_pipeline_version(str(package), _now(), pipeline_id=pipeline_id)
+    experiment = client.create_experiment(NAME)
+    return Version(pipeline_id, version.pipeline_version_id, experiment.experiment_id)
+
+
+def start(client: kfp.Client, version: Version) -> str:
+    """Start a run with the version's own parameters, and return its id."""
+    name = f"{NAME} {_now()}"
+    run = client.run_pipeline(
+        version.experiment_id,
+        name,
+        pipeline_id=version.pipeline_id,
+        version_id=version.pipeline_version_id,
+        service_account=SERVICE_ACCOUNT,
+    )
+    return str(run.run_id)
+
+
+def run_of(version: Version) -> dict[str, object]:
+    """Return what Kubeflow's API calls a Run, but for its name and parameters."""
+    ids = asdict(version)
+    return {
+        "experiment_id": ids.pop("experiment_id"),
+        "pipeline_version_reference": ids,
+        "service_account": SERVICE_ACCOUNT,
+    }
+
+
+def _now() -> str:
+    return f"{datetime.now():%Y-%m-%d %H:%M:%S}"

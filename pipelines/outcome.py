@@ -1,0 +1,31 @@
+"""What a finished run has found, wherever its steps ran."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfold import report
+
+REPORTS = "reports"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The artifacts' content, how many steps were reused, and where to look closer."""
+
+    leaderboard: dict[str, Any]
+    evaluation: dict[str, Any]
+    registration: dict[str, Any]
+    report_html: str
+    num_steps: int
+    num_reused: int
+    places: tuple[str, ...]
+
+    def write_reports(self, root: Path) -> None:
+        """Write the reports folder of a project."""
+        report.write_reports(
+            root / REPORTS,
+            evaluation=self.evaluation,
+            leaderboard=self.leaderboard,
+            report_html=self.report_html,
+        )
