@@ -382,3 +382,22 @@ def test_a_name_that_is_not_in_the_registry_says_what_is(
 def test_an_empty_registry_says_how_to_fill_it(client: MlflowClient) -> None:
     with pytest.raises(UserError, match="`crossfold run` registers a model"):
         load_model("colours@champion")
+
+
+def test_the_page_with_the_outcome_links_to_mlflow_where_it_has_pages(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = tracking.parent_run("run-1", name="colours")
+    registered = {
+        "name": "colours",
+        "version": "2",
+        "aliases": [],
+        "gate": "refused",
+        "reason": "x",
+    }
+    assert "In MLflow" not in registry._links(registered, parent)
+    monkeypatch.setenv("CROSSFOLD_MLFLOW_PAGES", "http://localhost:5001/")
+    said = registry._links(registered, parent)
+    run = f"http://localhost:5001/#/experiments/{parent.experiment_id}/runs/{parent.id}"
+    assert f"[the run]({run})" in said
+    assert "[the version](http://localhost:5001/#/models/colours/versions/2)" in said
