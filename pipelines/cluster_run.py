@@ -46,6 +46,10 @@ _KUBEFLOWS = re.compile(
 _FATAL = re.compile(r"[EF]\d{4} [\d:.]+ +\d+ ")
 
 
+class _SilenceError(StepError):
+    """The cluster does not answer, while the run may go on."""
+
+
 def run_on_cluster(
     root: Path,
     settings: Settings,
@@ -68,25 +72,37 @@ def run_on_cluster(
     Raises:
         UserError: something stands in the way; nothing has been submitted.
         StepError: the run failed, or the cluster is silent.
-        Interrupted: a signal ended the watching; the run goes on.
+        Interrupted: a signal ended the command; a run that was submitted goes on.
     """
     check_kubectl()
     cluster = Cluster(context)
     cluster.check_answers()
     check_pointers(root)
-    run_id = _start(cluster, root, settings, display, registry, caching=caching)
+    unsure = f"not watched; a run that is submitted by now goes on: {KUBEFLOW_PAGE}/#/runs"
+    with signals_interrupt(unsure):
+        run_id = _start(cluster, root, settings, display, registry, caching=caching)
     url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
     display.say(f"run {run_id}: {url}")
     ended = f"no longer watched; the run goes on: {url}"
     try:
         with display, signals_interrupt(ended):
             steps = _watch(cluster, run_id, display)
+    except _SilenceError:
+        raise  # nobody knows whether it has ended
     except StepError:
         # Kubeflow's plugin ends what it has opened, and nobody the run that a step opened.
-        with tracking.last_words(), _mlflow(cluster):
+        with (
+            signals_interrupt(f"the run has failed: {url}"),
+            tracking.last_words(),
+            _mlflow(cluster),
+        ):
             tracking.end_parent(run_id, "FAILED")
         raise
-    outcome = _outcome(cluster, run_id, url, steps)
+    with signals_interrupt(f"the run succeeded: {url}"):
+        try:
+            outcome = _outcome(cluster, run_id, url, steps)
+        except UserError as error:
+            raise StepError(f"the run succeeded, but its outcome cannot be read: {error}") from None
     outcome.write_reports(root)
     return outcome
 
@@ -185,7 +201,7 @@ def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]
             found = cluster.items("workflows.argoproj.io,pods", *where)
         except UserError as error:
             if time.monotonic() - answered > PATIENCE:
-                raise StepError(
+                raise _SilenceError(
                     f"no answer for {PATIENCE} s, in which the run may have gone on: {error}"
                 ) from None
         else:

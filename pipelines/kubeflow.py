@@ -11,6 +11,7 @@ from pathlib import Path
 
 import kfp
 import kfp_server_api
+import urllib3.exceptions
 
 from crossfold.errors import UserError
 from pipelines.cluster import KUBEFLOW
@@ -45,6 +46,8 @@ def connected(cluster: Cluster) -> Iterator[kfp.Client]:
                 yield kfp.Client(host=address, namespace=KUBEFLOW)
         except kfp_server_api.ApiException as error:
             raise UserError(f"Kubeflow Pipelines: {_reason(error)}") from None
+        except urllib3.exceptions.HTTPError as error:
+            raise UserError(f"Kubeflow Pipelines does not answer: {error}") from None
 
 
 def _reason(error: kfp_server_api.ApiException) -> str:
