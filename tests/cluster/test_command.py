@@ -12,7 +12,7 @@ from crossfold.errors import UserError
 from pipelines.cluster import _refuse_another_kubeflow
 
 from ..docker.services import free_port
-from ..pipeline.projects import SOURCE
+from ..pipeline.projects import SCRIPTS, SOURCE
 from .cluster import TestCluster
 from .services import OURS
 
@@ -22,7 +22,7 @@ FILES = ("kubeflow/steps.yaml", "kubeflow/network.yaml", "kubeflow/quota.yaml", 
 def crossfold(*arguments: str, status: int, **environment: str) -> str:
     """Run `crossfold cluster`, check how it ends, and return what it says."""
     done = subprocess.run(
-        ["crossfold", "cluster", *arguments],
+        [SCRIPTS / "crossfold", "cluster", *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
