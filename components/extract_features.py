@@ -11,6 +11,7 @@ def extract_features(
     architecture: str,
     cuts: list,
     image_size: int,
+    precision: str,
     num_threads: int,
     features: Output[Dataset],
     metrics: Output[Metrics],
@@ -23,6 +24,7 @@ def extract_features(
         architecture: A classification network of torchvision.
         cuts: Where training begins: "head", a stage's name, or "pixels".
         image_size: Side of the square that images are scaled to, in pixels.
+        precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
         features: The values at each cut, labels and folds, in one file.
         metrics: Bytes that one image takes at each cut.
@@ -41,6 +43,7 @@ def extract_features(
             architecture=architecture,
             cuts=cuts,
             image_size=image_size,
+            precision=precision,
             num_threads=num_threads,
             features=Path(features.path),
         )

@@ -13,6 +13,7 @@ def train_final(
     num_epochs: int,
     batch_size: int,
     seed: int,
+    precision: str,
     num_threads: int,
     model: Output[Model],
     metrics: Output[Metrics],
@@ -27,6 +28,7 @@ def train_final(
         num_epochs: The most epochs a fit may take; the learning rate falls over them.
         batch_size: Images per optimizer step.
         seed: Of the classifier's initial weights and the order of the images.
+        precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
         model: The whole network's weights, with what is needed to use them.
         metrics: Scores on the training images in the last epoch.
@@ -46,6 +48,7 @@ def train_final(
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,
+            precision=precision,
             num_threads=num_threads,
             model=Path(model.path),
         )

@@ -15,6 +15,7 @@ def train_fold(
     batch_size: int,
     patience: int,
     seed: int,
+    precision: str,
     num_threads: int,
     predictions: Output[Artifact],
     metrics: Output[Metrics],
@@ -31,6 +32,7 @@ def train_fold(
         batch_size: Images per optimizer step.
         patience: Epochs without a lower validation loss before a fit stops.
         seed: Of the classifier's initial weights and the order of the images.
+        precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
         metrics: Each candidate's macro F1 on the fold.
@@ -53,6 +55,7 @@ def train_fold(
             batch_size=batch_size,
             patience=patience,
             seed=seed,
+            precision=precision,
             num_threads=num_threads,
             predictions=Path(predictions.path),
         )
@@ -70,6 +73,7 @@ def train_fold(
                 "batch_size": batch_size,
                 "patience": patience,
                 "seed": seed,
+                "precision": precision,
                 **compute.describe(),
             },
         )

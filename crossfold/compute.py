@@ -1,13 +1,37 @@
 """What a number depends on beside code and data: threads, processor kernels and torch's build."""
 
+import ctypes
+import os
+from contextlib import AbstractContextManager
+
 import torch
+
+# mallopt's parameters (malloc.h): give memory back to the system when so much is free at the end,
+# and how many blocks may be mapped on their own.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def prepare(num_threads: int, seed: int = 0) -> None:
     """Make torch repeatable: a fixed number of threads, deterministic kernels and a seed."""
+    _keep_memory()
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
+
+
+def _keep_memory() -> None:
+    """Keep what a layer frees for the next one, where the C library is glibc.
+
+    It returns large blocks to the system and takes them again, page by page, at every layer.
+    """
+    if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def at_precision(precision: str) -> AbstractContextManager[None]:
+    """Compute what follows in "float32" or, where that is safe, in "bfloat16" (torch.autocast)."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def describe() -> dict[str, str]:

@@ -31,6 +31,7 @@ def extract_features(
     architecture: str,
     cuts: Sequence[str],
     image_size: int,
+    precision: str,
     num_threads: int,
     features: Path,
 ) -> dict[str, int]:
@@ -38,7 +39,8 @@ def extract_features(
 
     Writes one tensorfile with, for each cut, the float32 values there, [N, …] (for "pixels" the
     uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N], all in the order of `examples`.
-    Batch normalization stays in evaluation mode: a frozen prefix is a fixed function.
+    Batch normalization stays in evaluation mode: a frozen prefix is a fixed function. `precision`
+    is what it is computed in, "float32" or "bfloat16"; it is stored as float32 either way.
 
     Returns:
         The bytes that one image takes at each cut.
@@ -53,15 +55,16 @@ def extract_features(
         architecture, backbone_weights, len(table.classes), seed=0
     )
     stages = [cut for cut in cuts if cut != PIXELS]
-    prefix = backbone.prefix(backbone.trace(network), stages) if stages else None
+    traced = backbone.trace(network)
+    prefix = backbone.for_inference(backbone.prefix(traced, stages)) if stages else None
 
     def values_at_cuts(pixels: Pixels) -> dict[str, tensorfile.Array]:
         found: dict[str, tensorfile.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
         if prefix is not None:
-            with torch.inference_mode():
+            with torch.inference_mode(), compute.at_precision(precision):
                 outputs = prefix(backbone.normalize(torch.from_numpy(pixels)))
             found.update(
-                (stage, value.numpy()) for stage, value in zip(stages, outputs, strict=True)
+                (stage, value.float().numpy()) for stage, value in zip(stages, outputs, strict=True)
             )
         return found
 

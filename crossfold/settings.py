@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -45,10 +45,11 @@ class DataSettings(_Section):
 
 
 class ModelSettings(_Section):
-    """The network and the file under models/ that holds its weights."""
+    """The network, the file under models/ that holds its weights, what it is computed in."""
 
     architecture: str
     weights: Name
+    precision: Literal["float32", "bfloat16"]
 
 
 class Candidate(_Section):

@@ -54,6 +54,7 @@ def train_fold(
     batch_size: int,
     patience: int,
     seed: int,
+    precision: str,
     num_threads: int,
     predictions: Path,
 ) -> list[dict[str, Any]]:
@@ -86,6 +87,7 @@ def train_fold(
             batch_size=batch_size,
             patience=patience,
             seed=seed,
+            precision=_precision(candidate, precision),
             progress=(index * num_epochs, len(candidates) * num_epochs),
         )
         outputs[f"probabilities_{index}"] = best.probabilities
@@ -112,6 +114,7 @@ def train_final(
     num_epochs: int,
     batch_size: int,
     seed: int,
+    precision: str,
     num_threads: int,
     model: Path,
 ) -> dict[str, Any]:
@@ -137,7 +140,9 @@ def train_final(
     optimizer = _optimizer(suffix, candidate)
     for epoch in range(1, chosen["num_epochs"] + 1):
         _set_rate(optimizer, candidate, epoch, num_epochs)
-        last = train_one_epoch(suffix, optimizer, rows, batch_size, seed + epoch)
+        last = train_one_epoch(
+            suffix, optimizer, rows, batch_size, seed + epoch, _precision(candidate, precision)
+        )
         report_progress(epoch, chosen["num_epochs"], "epochs")
     if isinstance(suffix, StandardizedHead):
         suffix.absorb()
@@ -148,13 +153,20 @@ def train_final(
         classes=about["classes"],
         image_size=about["image_size"],
         candidate=values,
+        precision=precision,
     )
     return {"num_epochs": chosen["num_epochs"], **last}
+
+
+def _precision(candidate: Candidate, precision: str) -> str:
+    """Return what the candidate is trained in: a classifier alone gains nothing by fewer digits."""
+    return "float32" if candidate.train_from == HEAD else precision
 
 
 def trainable(network: nn.Module, candidate: Candidate, rows: FeatureRows) -> nn.Module:
     """Return the part of the network that the candidate trains, sharing the network's weights."""
     suffix = backbone.suffix(backbone.trace(network), candidate.train_from)
+    suffix = suffix.to(memory_format=torch.channels_last)
     if candidate.train_from == HEAD:
         return StandardizedHead(suffix, network.get_submodule(backbone.head_name(network)), rows)
     return suffix
@@ -221,6 +233,7 @@ def fit(
     batch_size: int,
     patience: int,
     seed: int,
+    precision: str,
     progress: tuple[int, int],
 ) -> tuple[list[dict[str, float]], BestEpoch]:
     """Train until the validation loss stops falling.
@@ -238,8 +251,8 @@ def fit(
     done, total = progress
     for epoch in range(1, num_epochs + 1):
         _set_rate(optimizer, candidate, epoch, num_epochs)
-        trained = train_one_epoch(model, optimizer, training, batch_size, seed + epoch)
-        probabilities = evaluate(model, validation)
+        trained = train_one_epoch(model, optimizer, training, batch_size, seed + epoch, precision)
+        probabilities = evaluate(model, validation, precision)
         validated = metrics.scores(validation.labels[validation.rows], probabilities)
         if not math.isfinite(validated["loss"]):
             if best is None:
@@ -270,6 +283,7 @@ def train_one_epoch(
     rows: FeatureRows,
     batch_size: int,
     seed: int,
+    precision: str,
 ) -> dict[str, float]:
     """Take one optimizer step per batch, in an order drawn from `seed`.
 
@@ -282,7 +296,8 @@ def train_one_epoch(
     probabilities = []
     torch.manual_seed(seed)  # dropout draws from the global generator
     for features, labels in rows.batches(batch_size, order):
-        logits = model(features)
+        with compute.at_precision(precision):
+            logits = model(features).float()
         optimizer.zero_grad()
         nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -292,11 +307,14 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, rows: FeatureRows) -> np.ndarray[Any, np.dtype[np.float32]]:
+def evaluate(
+    model: nn.Module, rows: FeatureRows, precision: str
+) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Return probabilities float32 [M, K], in the order of the rows."""
     model.eval()
-    outputs = [model(features).softmax(dim=1).numpy() for features, _ in rows.batches(256)]
-    return np.concatenate(outputs)
+    with compute.at_precision(precision):
+        outputs = [model(features).float().softmax(dim=1) for features, _ in rows.batches(256)]
+    return torch.cat(outputs).numpy()
 
 
 def _optimizer(model: nn.Module, candidate: Candidate) -> torch.optim.Optimizer:

@@ -56,6 +56,7 @@ def pipeline(
     image_size: int,
     architecture: str,
     weights: str,
+    precision: str,
     candidates: list,
     cuts: list,
     num_epochs: int,
@@ -81,6 +82,7 @@ def pipeline(
         image_size: Side of the square that images are scaled to, in pixels.
         architecture: A classification network of torchvision.
         weights: The weights' file name under models/.
+        precision: What the network is computed in, "float32" or "bfloat16".
         candidates: The sets of hyper-parameters to compare.
         cuts: The distinct places where the candidates' training begins.
         num_epochs: The most epochs a fit may take.
@@ -112,6 +114,7 @@ def pipeline(
         architecture=architecture,
         cuts=cuts,
         image_size=image_size,
+        precision=precision,
         num_threads=threads_alone,
     )
     _configure(extracted, TRAIN, "Extract features", cpu=(1, 4), memory=("2Gi", "4Gi"))
@@ -127,6 +130,7 @@ def pipeline(
             batch_size=batch_size,
             patience=patience,
             seed=training_seed,
+            precision=precision,
             num_threads=threads_folds,
         )
         _configure(trained, TRAIN, "Train fold", cpu=(1, 2), memory=("2Gi", "4Gi"))
@@ -145,6 +149,7 @@ def pipeline(
         num_epochs=num_epochs,
         batch_size=batch_size,
         seed=training_seed,
+        precision=precision,
         num_threads=threads_alone,
     )
     _configure(final, TRAIN, "Train final model", cpu=(1, 2), memory=("2Gi", "4Gi"))
@@ -186,6 +191,7 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
         "image_size": settings.data.image_size,
         "architecture": settings.model.architecture,
         "weights": settings.model.weights,
+        "precision": settings.model.precision,
         "candidates": [candidate.model_dump() for candidate in settings.candidates],
         "cuts": settings.cuts,
         "num_epochs": settings.training.num_epochs,

@@ -84,6 +84,7 @@ def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: 
         architecture=ARCHITECTURE,
         cuts=["conv5", "head", "pixels"],
         image_size=SIZE,
+        precision="float32",
         num_threads=1,
         features=path,
     )

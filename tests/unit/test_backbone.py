@@ -53,7 +53,7 @@ def test_pixels_are_normalized_as_torchvision_does() -> None:
     )
     found = backbone.normalize(torch.from_numpy(images))
     torch.testing.assert_close(found, wanted)
-    assert found.is_contiguous()
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     before = state(network)
     suffix = trainable(network, candidate, rows)
     optimizer = torch.optim.AdamW(suffix.parameters(), lr=0.01, weight_decay=0.01)
-    train_one_epoch(suffix, optimizer, rows, batch_size=6, seed=1)
+    train_one_epoch(suffix, optimizer, rows, batch_size=6, seed=1, precision="float32")
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if name.startswith(moving)}
@@ -262,7 +262,9 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 # The network as a file
 
 
-def save(path: Path, network: nn.Module, architecture: str = SMALL) -> Path:
+def save(
+    path: Path, network: nn.Module, architecture: str = SMALL, precision: str = "float32"
+) -> Path:
     backbone.save_network(
         path,
         network,
@@ -270,6 +272,7 @@ def save(path: Path, network: nn.Module, architecture: str = SMALL) -> Path:
         classes=("a", "b", "ü"),
         image_size=33,
         candidate={"name": "head lr=1", "train_from": "head"},
+        precision=precision,
     )
     return path
 
@@ -283,7 +286,7 @@ def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -
         wanted = network(backbone.normalize(torch.from_numpy(images))).softmax(dim=1).numpy()
     found = loaded.predict(images)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert loaded.classes == ("a", "b", "ü")
     assert (loaded.architecture, loaded.image_size) == (architecture, 33)
     assert loaded.candidate == {"name": "head lr=1", "train_from": "head"}
@@ -307,6 +310,7 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
         "classes": ["a", "b", "ü"],
         "image_size": 33,
         "candidate": {"name": "head lr=1", "train_from": "head"},
+        "precision": "float32",
     }
 
 
@@ -330,3 +334,28 @@ def test_imagenet_weights_that_cannot_be_fetched_say_why(tmp_path: Path) -> None
     assert "cannot be fetched from https://" in done.stdout
     assert "needs the internet" in done.stdout and "model.weights" in done.stdout
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5", "densenet121", "vit_b_16"])
+def test_inference_is_the_same_function_without_what_can_be_folded(architecture: str) -> None:
+    network = build(architecture)
+    traced = backbone.trace(network)
+    fast = backbone.for_inference(backbone.prefix(traced, ["head"]))
+    images = backbone.normalize(
+        torch.from_numpy(pixels(2, 224 if architecture == "vit_b_16" else 64))
+    )
+    with torch.inference_mode():
+        (found,), (wanted,) = fast(images), backbone.prefix(traced, ["head"])(images)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    kinds = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (network, fast)]
+    assert kinds[1] < kinds[0] or kinds == [0, 0]
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == (kinds[0] > 0)
+
+
+def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(tmp_path: Path) -> None:
+    network = build(SMALL)
+    exact = backbone.Network(save(tmp_path / "exact", network))
+    fewer = backbone.Network(save(tmp_path / "fewer", network, precision="bfloat16"))
+    images = pixels(8, 33)
+    error = np.abs(exact.predict(images) - fewer.predict(images)).max()
+    assert 1e-6 < error < 0.02

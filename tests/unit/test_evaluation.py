@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import sklearn.metrics
 import torch
 from PIL import Image
@@ -32,6 +33,7 @@ def run(
         "architecture": ARCHITECTURE,
         "batch_size": 10,
         "seed": 0,
+        "precision": "float32",
         "num_threads": 1,
         "num_epochs": 1,
     }
@@ -74,7 +76,8 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
     rows = [row for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
     assert found["paths"] == [row["path"] for row in rows]
     assert found["labels"] == [row["label"] for row in rows]
-    module = backbone.Network(run[1]).module
+    module = backbone.build_network(ARCHITECTURE, 3, seed=0)
+    module.load_state_dict(safetensors.torch.load_file(run[1]))
     for row, probabilities in zip(rows, found["probabilities"], strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
         with torch.inference_mode():

@@ -22,6 +22,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> backbone.Network:
         classes=CLASSES,
         image_size=32,
         candidate={},
+        precision="float32",
     )
     return backbone.Network(path)
 

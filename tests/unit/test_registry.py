@@ -53,10 +53,9 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
     assert isinstance(network.fc, torch.nn.Linear)
     seen: list[torch.Tensor] = []
     network.fc.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-    whole = backbone.Network.__new__(backbone.Network)
-    whole.module = network
-    for _, pixels, _ in decoded_batches(Examples(examples), TRAIN, SIZE, num_threads=1):
-        whole.predict(pixels)
+    with torch.inference_mode():
+        for _, pixels, _ in decoded_batches(Examples(examples), TRAIN, SIZE, num_threads=1):
+            network(backbone.normalize(torch.from_numpy(pixels)))
     blue, red = torch.cat(seen)[0::2].mean(0), torch.cat(seen)[1::2].mean(0)
     direction = right * (red - blue) / (red - blue).square().sum()
     with torch.no_grad():
@@ -72,6 +71,7 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
         classes=classes,
         image_size=SIZE,
         candidate={"name": "head"},
+        precision="float32",
     )
     return path
 

@@ -105,6 +105,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("data.image_size=4", ["data.image_size", "4 is not allowed", "equal to 8"]),
         ("data.max_skipped_fraction=1", ["data.max_skipped_fraction", "less than 1"]),
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
+        ("model.precision=float16", ["model.precision", "'float16'", "'float32' or 'bfloat16'"]),
         ("model.architecture=", ["model.architecture", "None", "string"]),
         ("gate.min_macro_f1=1.1", ["gate.min_macro_f1", "1.1", "equal to 1"]),
         ("candidates.0.learning_rate=0", ["candidates.0.learning_rate", "greater than 0"]),

@@ -44,6 +44,7 @@ def train_fold(
         "batch_size": BATCH_SIZE,
         "patience": 5,
         "seed": 4,
+        "precision": "float32",
         "num_threads": 1,
         **changes,
     }
@@ -325,6 +326,7 @@ def fit(
         batch_size=10,
         patience=patience,
         seed=0,
+        precision="float32",
         progress=(0, num_epochs),
     )
     return model, history, best
@@ -354,7 +356,7 @@ def test_the_best_epochs_probabilities_are_returned() -> None:
     losses = [entry["val_loss"] for entry in history]
     assert best.loss == losses[best.epoch - 1] == min(losses)
     assert best.loss == pytest.approx(-np.log(best.probabilities[np.arange(40), mixed]).mean())
-    after = training.evaluate(model, rows_of(separable(), mixed))
+    after = training.evaluate(model, rows_of(separable(), mixed), "float32")
     assert not np.allclose(best.probabilities, after, atol=1e-3)
 
 
@@ -381,6 +383,7 @@ def test_a_fit_that_diverges_is_refused_or_keeps_its_best_epoch(divergent: int) 
             batch_size=10,
             patience=5,
             seed=0,
+            precision="float32",
             progress=(0, 9),
         )
 
@@ -399,9 +402,12 @@ def test_dropout_is_on_in_training_and_off_in_validation() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0)
     with torch.no_grad():
         certain = model.eval()(torch.ones(1, 8)).softmax(1)
-    np.testing.assert_allclose(training.evaluate(model, rows), certain.repeat(64, 1), atol=1e-6)
+    np.testing.assert_allclose(
+        training.evaluate(model, rows, "float32"), certain.repeat(64, 1), atol=1e-6
+    )
     first, same, other = (
-        training.train_one_epoch(model, optimizer, rows, 16, seed)["loss"] for seed in (1, 1, 2)
+        training.train_one_epoch(model, optimizer, rows, 16, seed, "float32")["loss"]
+        for seed in (1, 1, 2)
     )
     assert first == same != other
     assert first != pytest.approx(-certain.log()[0, 0].item(), rel=1e-6)
@@ -431,6 +437,7 @@ def train_final(
         num_epochs=10,
         batch_size=BATCH_SIZE,
         seed=4,
+        precision="float32",
         num_threads=1,
         model=tmp_path / "model",
     )
@@ -455,12 +462,12 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     # The rate falls as it did in cross-validation, over the most epochs that it could take.
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
     for epoch in (1, 2, 3):
-        last = training.train_one_epoch(suffix, optimizer, rows, BATCH_SIZE, seed=4 + epoch)
+        last = training.train_one_epoch(suffix, optimizer, rows, BATCH_SIZE, 4 + epoch, "float32")
         schedule.step()
     assert figures == {"num_epochs": 3, **last}
 
     found = network.predict(np.array(stored["pixels"]))
-    np.testing.assert_allclose(found, training.evaluate(suffix, rows), atol=2e-5)
+    np.testing.assert_allclose(found, training.evaluate(suffix, rows, "float32"), atol=2e-5)
     assert np.ptp(found) > 0.2, "every image gets the same answer"
 
 
@@ -475,7 +482,7 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
     predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
     assert predicted.tolist() == stored["label"].tolist()
     kept = safetensors.torch.load_file(weights)
-    final = network.module.state_dict()
+    final = safetensors.torch.load_file(tmp_path / "model")
     assert all(
         torch.equal(final[name], kept[name])
         for name in final
