@@ -97,7 +97,9 @@ def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 class Examples:
-    """The table at `path`, read as a stream.
+    """The table at `path`, or one shard of it, read as a stream.
+
+    A shard is a run of row groups; the shards, in order, are the table. One may be empty.
 
     Attributes:
         classes: the names of the classes; a label is an index into them.
@@ -106,10 +108,12 @@ class Examples:
         skipped: a line for each image that was left out.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
         self._path = path
-        metadata = pq.read_schema(path).metadata
-        about: dict[str, Any] = json.loads(metadata[b"crossfold"])
+        metadata = pq.read_metadata(path)
+        bounds = (metadata.num_row_groups * n // num_shards for n in (shard, shard + 1))
+        self._groups = range(*bounds)
+        about: dict[str, Any] = json.loads(metadata.metadata[b"crossfold"])
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.data_hash: str = about["data_hash"]
         self.num_folds: int = about["num_folds"]
@@ -125,35 +129,28 @@ class Examples:
         Returns:
             [N], int32 for numbers, otherwise objects.
         """
-        table = pq.read_table(self._path, columns=list({name, "split"}))
+        with pq.ParquetFile(self._path) as file:
+            table = file.read_row_groups(list(self._groups), columns=list({name, "split"}))
         return np.asarray(_only(table, split).column(name).to_numpy())
 
     def batches(
         self, split: str | None, batch_size: int
     ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
-        """Paths, files and labels (int64 [n]) of `batch_size` images at a time, the last fewer.
+        """Paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
 
-        Holds one row group and one batch in memory.
+        A batch never reaches into the next row group, so that the batches of a shard, on whose
+        sizes the last digits of what is computed depend, are those of the whole table. Holds one
+        row group in memory.
         """
-        waiting: list[tuple[str, bytes, int]] = []
+        names = ["path", "image", "label"]
         with pq.ParquetFile(self._path) as file:
-            for group in range(file.num_row_groups):
-                names = ["path", "image", "label"]
+            for group in self._groups:
                 table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
-                waiting += zip(*(table.column(name).to_pylist() for name in names), strict=True)
-                while len(waiting) >= batch_size:
-                    yield _batch(waiting[:batch_size])
-                    del waiting[:batch_size]
-        if waiting:
-            yield _batch(waiting)
+                for start in range(0, len(table), batch_size):
+                    rows = table.slice(start, batch_size)
+                    paths, images, labels = (rows.column(name).to_pylist() for name in names)
+                    yield paths, images, np.asarray(labels, np.int64)
 
 
 def _only(table: pa.Table, split: str | None) -> pa.Table:
     return table if split is None else table.filter(pc.equal(table.column("split"), split))
-
-
-def _batch(
-    rows: list[tuple[str, bytes, int]],
-) -> tuple[list[str], list[bytes], NDArray[np.int64]]:
-    paths, images, labels = zip(*rows, strict=True)
-    return list(paths), list(images), np.asarray(labels, np.int64)

@@ -34,8 +34,10 @@ def extract_features(
     precision: str,
     num_threads: int,
     features: Path,
+    shard: int = 0,
+    num_shards: int = 1,
 ) -> dict[str, int]:
-    """Run the frozen prefix once over every image outside the test split.
+    """Run the frozen prefix once over every image outside the test split, or over a shard of them.
 
     Writes one tensorfile with, for each cut, the float32 values there, [N, …] (for "pixels" the
     uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N], all in the order of `examples`.
@@ -50,7 +52,7 @@ def extract_features(
             would not fit on the disk; nothing is written then.
     """
     compute.prepare(num_threads)
-    table = Examples(examples)
+    table = Examples(examples, shard, num_shards)
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(table.classes), seed=0
     )
@@ -85,6 +87,7 @@ def extract_features(
             "classes": table.classes,
             "image_size": image_size,
             "num_folds": table.num_folds,
+            "shard": shard,
         },
     )
     arrays["label"][:] = table.column("label", TRAIN)
@@ -96,6 +99,31 @@ def extract_features(
         done += len(pixels)
         report_progress(done, num_images, "images")
     return bytes_per_image
+
+
+def join_features(*, shards: Sequence[Path], features: Path) -> None:
+    """Write the shards' features, given in any order, as one file: that of a table in one piece.
+
+    Raises:
+        UserError: the disk has not the space; nothing is written then.
+    """
+    parts = sorted((tensorfile.read(path) for path in shards), key=lambda part: part[1]["shard"])
+    num_images = sum(len(arrays["label"]) for arrays, _ in parts)
+    first, about = parts[0]
+    needed = {name: math.prod(one.shape[1:]) * one.itemsize for name, one in first.items()}
+    _refuse_if_too_large(needed, num_images, features.parent)
+    joined = tensorfile.create(
+        features,
+        {name: (one.dtype.type, (num_images, *one.shape[1:])) for name, one in first.items()},
+        about,
+    )
+    done = 0
+    for arrays, _ in parts:
+        count = len(arrays["label"])
+        for name, values in arrays.items():
+            joined[name][done : done + count] = values
+        done += count
+        report_progress(done, num_images, "images")
 
 
 def decoded_batches(

@@ -86,6 +86,12 @@ class Candidate(_Section):
         return f"{self.train_from} lr={self.learning_rate:g} wd={self.weight_decay:g}"
 
 
+class ExtractionSettings(_Section):
+    """How many steps share the images when features are extracted; numbers do not depend on it."""
+
+    shards: Annotated[int, Field(ge=1, le=100)]
+
+
 class TrainingSettings(_Section):
     """How every candidate is trained; `num_epochs` is the most that a fit may take."""
 
@@ -127,6 +133,7 @@ class Settings(_Section):
     data: DataSettings
     model: ModelSettings
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, strict=False)]
+    extraction: ExtractionSettings
     training: TrainingSettings
     threads: ThreadSettings
     gate: GateSettings

@@ -25,10 +25,11 @@ RECORD = "step.json"
 
 @dataclass
 class Record:
-    """What a step leaves beside its outputs; times in seconds since the epoch."""
+    """What a step leaves beside its outputs; `iteration` is the
+    fold or the shard that it works on; times in seconds since the epoch."""
 
     step: str
-    fold: int | None
+    iteration: int | None
     run_id: str
     started: float
     ended: float | None = None
@@ -48,13 +49,13 @@ class Record:
         return cls(**json.loads((folder / RECORD).read_text()))
 
 
-def title(name: str, fold: int | None) -> str:
-    """Return what a step is called where people read it: its name, and its fold's number."""
-    return name if fold is None else f"{name} {fold}"
+def title(name: str, iteration: int | None) -> str:
+    """Return what a step is called where people read it: its name, and its number in a loop."""
+    return name if iteration is None else f"{name} {iteration}"
 
 
 @contextmanager
-def step(name: str, output: str, fold: int | None = None) -> Iterator["Run"]:
+def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"]:
     """Run a step's work as one MLflow run and leave a Record beside `output`, one of its outputs.
 
     A UserError, or a full disk, ends the process with its message and the status REFUSED; any
@@ -64,11 +65,11 @@ def step(name: str, output: str, fold: int | None = None) -> Iterator["Run"]:
     from crossfold import tracking
 
     folder = Path(output).parent
-    record = Record(name, fold, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
+    record = Record(name, iteration, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
     record.write(folder)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with tracking.step_run(name, fold=fold) as run, _full_disk_refused(folder):
+        with tracking.step_run(name, iteration=iteration) as run, _full_disk_refused(folder):
             record.mlflow_run_id = run.id
             yield run
         record.status = "finished"

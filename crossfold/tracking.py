@@ -205,7 +205,7 @@ def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
 
 
 @contextmanager
-def step_run(name: str, *, fold: int | None = None) -> Iterator[Run]:
+def step_run(name: str, *, iteration: int | None = None) -> Iterator[Run]:
     """Open the run of the step `name` for the block.
 
     The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end.
@@ -216,12 +216,12 @@ def step_run(name: str, *, fold: int | None = None) -> Iterator[Run]:
     client = connect(PATIENCE_OF_STEPS)
     if plugin_run_id:
         run = Run(client, _get_run(client, plugin_run_id), param_prefix="crossfold.")
-        run.rename(title(name, fold))
-        run.set_tags(_step_tags(name, fold))
+        run.rename(title(name, iteration))
+        run.set_tags(_step_tags(name, iteration))
         with _error_recorded(run):
             yield run
         return
-    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, fold)
+    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, iteration)
     _reopen(client, found)
     run = Run(client, found)
     with _ended(run):
@@ -238,14 +238,16 @@ def _use_own_login() -> None:
             os.environ.setdefault(name, value)
 
 
-def log_cached_step(run_id: str, *, name: str, fold: int | None = None, source_run_id: str) -> str:
+def log_cached_step(
+    run_id: str, *, name: str, iteration: int | None = None, source_run_id: str
+) -> str:
     """Record that a step of the pipeline run `run_id` was answered from the cache.
 
     Returns the id of its nested run, which names the run that did the work and carries a copy of
     its metrics. A step that this very pipeline run did before it was resumed keeps its run.
     """
     client = connect()
-    step = _find_or_create_step(client, run_id, name, fold)
+    step = _find_or_create_step(client, run_id, name, iteration)
     run = Run(client, step)
     if run.id != source_run_id:
         _reopen(client, step)
@@ -545,14 +547,16 @@ def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[
     return list(client.search_runs([experiment_id], f"tags.{PARENT_TAG} = '{parent_id}'"))
 
 
-def _step_tags(name: str, fold: int | None) -> dict[str, str]:
-    return {"crossfold.step": name} | ({} if fold is None else {"crossfold.fold": str(fold)})
+def _step_tags(name: str, iteration: int | None) -> dict[str, str]:
+    return {"crossfold.step": name} | (
+        {} if iteration is None else {"crossfold.iteration": str(iteration)}
+    )
 
 
 def _find_or_create_step(
-    client: MlflowClient, run_id: str, name: str, fold: int | None
+    client: MlflowClient, run_id: str, name: str, iteration: int | None
 ) -> MlflowRun:
-    tags = _step_tags(name, fold)
+    tags = _step_tags(name, iteration)
     experiment_id = _experiment_id(client, _setting("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_parent(client, experiment_id, run_id)
     if parent is None:
@@ -562,7 +566,7 @@ def _find_or_create_step(
             return run
     return client.create_run(
         experiment_id,
-        run_name=title(name, fold),
+        run_name=title(name, iteration),
         tags={
             **tags,
             PARENT_TAG: parent.info.run_id,

@@ -166,7 +166,11 @@ def compile_(
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
     settings = load_settings(PARAMS, changes or ())
-    compile_pipeline(output, arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)))
+    compile_pipeline(
+        output,
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)),
+        num_shards=settings.extraction.shards,
+    )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)
 
 

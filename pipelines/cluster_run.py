@@ -129,7 +129,13 @@ def compiled(root: Path, settings: Settings, registry: str | None, *, caching: b
     package = root / HOME / "pipeline.yaml"
     package.parent.mkdir(exist_ok=True)
     inputs = arguments(settings, root, lineage(root, settings))
-    compile_pipeline(package, inputs, registry=registry, caching=caching)
+    compile_pipeline(
+        package,
+        inputs,
+        num_shards=settings.extraction.shards,
+        registry=registry,
+        caching=caching,
+    )
     return package
 
 

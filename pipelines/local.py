@@ -123,7 +123,7 @@ def _run(
         tags={"crossfold.runner": on},
     )
     package = run.folder / "pipeline.yaml"
-    compile_pipeline(package, inputs)
+    compile_pipeline(package, inputs, num_shards=settings.extraction.shards)
     session = Session(run, display)
     try:
         with (
@@ -202,7 +202,10 @@ def _cache_root(root: Path, on: str) -> Path:
 def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     for record in session.reused:
         tracking.log_cached_step(
-            session.run.id, name=record.step, fold=record.fold, source_run_id=record.mlflow_run_id
+            session.run.id,
+            name=record.step,
+            iteration=record.iteration,
+            source_run_id=record.mlflow_run_id,
         )
     tracking.end_parent(session.run.id, status)
 

@@ -100,7 +100,7 @@ class Session:
     def step_reused(self, folder: Path) -> None:
         """Take note of a step that the cache answered with the outputs in `folder`."""
         record = step.Record.read(folder)
-        title = step.title(record.step, record.fold)
+        title = step.title(record.step, record.iteration)
         self.run.step_done(title, folder)
         if record.run_id == self.run.id:
             self.display.reused(title, "done before the interruption")
@@ -119,8 +119,9 @@ def describe(command: list[str]) -> tuple[str, str, Path]:
     """Return a step's name, its title and its outputs' folder, from Kubeflow's command for it."""
     inputs = json.loads(command[command.index("--executor_input") + 1])
     name = command[command.index("--function_to_execute") + 1]
-    fold = inputs["inputs"].get("parameterValues", {}).get("fold")
-    return name, step.title(name, fold), Path(inputs["outputs"]["outputFile"]).parent
+    given = inputs["inputs"].get("parameterValues", {})
+    iteration = given.get("fold", given.get("shard"))
+    return name, step.title(name, iteration), Path(inputs["outputs"]["outputFile"]).parent
 
 
 def fault_of(status: int) -> str:

@@ -245,6 +245,18 @@ def test_a_run_without_the_cache_gives_the_same_numbers_and_weights(
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_run_in_shards_gives_the_same_numbers(
+    project: Project, first: Finished, uncached: Finished
+) -> None:
+    run = Finished.of(project, project.call("crossfold", "run", "--set", "extraction.shards=2"))
+    assert titles(run.output, "↺") == ["fetch_data"]
+    shards = ["extract_shard 0", "extract_shard 1", "join_features"]
+    assert sorted(titles(run.output, "✓")) == sorted([*shards, *STEPS[2:]])
+    assert run.metrics == first.metrics
+    names = {step.info.run_name for step in project.mlflow_runs() if step.info.run_name}
+    assert set(shards) <= names
+
+
 @pytest.fixture(scope="module")
 def interrupted(project: Project, uncached: Finished) -> Finished:
     """Another number of epochs, and Ctrl-C as soon as a fold is at work."""

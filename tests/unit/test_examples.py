@@ -65,7 +65,7 @@ def test_batches_are_the_table_in_order_across_row_groups(
     assert pq.ParquetFile(tmp_path / "examples").num_row_groups > 1
     wanted = [row for row in table if split in (None, row.split)]
     batches = list(read.batches(split, batch_size))
-    assert {len(paths) for paths, _, _ in batches[:-1]} <= {batch_size}
+    assert all(0 < len(paths) <= batch_size for paths, _, _ in batches)
     assert all(labels.dtype == np.int64 for _, _, labels in batches)
     found = [row for batch in batches for row in zip(*batch, strict=True)]
     assert found == [(row.path, row.image, row.label) for row in wanted]
@@ -98,3 +98,16 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         write_examples(tmp_path / "examples", breaking(), classes=("a",), data_hash="", num_folds=2)
     assert (tmp_path / "examples").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["examples"]
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 5])
+def test_shards_in_order_are_the_table_with_the_same_batches(
+    tmp_path: Path, num_shards: int
+) -> None:
+    table = written(tmp_path, rows(2500))  # three row groups
+    shards = [Examples(tmp_path / "examples", n, num_shards) for n in range(num_shards)]
+    found = [paths for shard in shards for paths, _, _ in shard.batches("train", 100)]
+    assert found == [paths for paths, _, _ in table.batches("train", 100)]
+    folds = np.concatenate([shard.column("fold", "train") for shard in shards])
+    np.testing.assert_array_equal(folds, table.column("fold", "train"))
+    assert sum(shard.count("train") for shard in shards) == table.count("train")

@@ -14,7 +14,7 @@ from PIL import Image
 from crossfold import backbone, compute, tensorfile
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.features import decoded_batches, extract_features
+from crossfold.features import decoded_batches, extract_features, join_features
 from crossfold.images import decode, to_square
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -74,6 +74,7 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
         "classes": ["red", "green", "blue"],
         "image_size": SIZE,
         "num_folds": 3,
+        "shard": 0,
     }
 
 
@@ -98,6 +99,28 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     wanted = tensorfile.read(features)[0]["head"]
     assert found.dtype == np.float32
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 9])
+def test_joined_shards_are_the_features_of_the_whole_table(
+    examples: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_shards: int,
+) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    monkeypatch.setattr("crossfold.examples._MAX_ROWS", 11)  # five row groups
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    write_examples(tmp_path / "examples", rows, **about)  # type: ignore[arg-type]
+    cuts = ["head", "conv5", "pixels"]
+    extract(tmp_path / "examples", weights, tmp_path / "whole", cuts=cuts)
+    shards = [tmp_path / f"shard {n}" for n in range(num_shards)]
+    for n, path in enumerate(shards):
+        given = {"cuts": cuts, "shard": n, "num_shards": num_shards}
+        extract(tmp_path / "examples", weights, path, **given)
+    join_features(shards=shards[::-1], features=tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_the_bytes_of_an_image_are_as_stored(examples: Path, weights: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ READERS = {
     "max_skipped_fraction": {"fetch-data"},
     "image_size": {"extract-features"},
     "cuts": {"extract-features"},
+    "precision": {"extract-features", "train-fold", "train-final"},
     "architecture": {"extract-features", "train-fold", "aggregate-cv", "train-final"},
     "candidates": {"train-fold"},
     "num_epochs": {"train-fold", "train-final"},
@@ -222,5 +223,27 @@ def test_no_value_of_the_environment_and_no_address_is_compiled_in(
 
 
 def test_the_description_of_each_parameter_is_kept_by_the_pipeline() -> None:
-    described = pipeline.component_spec.inputs
+    described = pipeline().component_spec.inputs
     assert described is not None and described.keys() == READERS.keys()
+
+
+def test_shards_take_the_place_of_one_extraction(inputs: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    compile_pipeline(path, inputs, num_shards=3)
+    spec = next(iter(yaml.safe_load_all(path.read_text())))
+    loops = {
+        name: component
+        for name, component in spec["components"].items()
+        if {"extract-shard", "train-fold"} & component.get("dag", {}).get("tasks", {}).keys()
+    }
+    outer = spec["root"]["dag"]["tasks"]
+    inner = {name.removeprefix("comp-") for name in loops}
+    assert outer.keys() == inner | {"join-features"} | STEPS - {"extract-features", "train-fold"}
+    (iterator,) = (outer[name]["parameterIterator"] for name in inner if "raw" in str(outer[name]))
+    assert json.loads(iterator["items"]["raw"]) == [0, 1, 2]
+    (given,) = (
+        loop["inputDefinitions"]["parameters"][iterator["itemInput"]]["parameterType"]
+        for loop in loops.values()
+        if "extract-shard" in loop["dag"]["tasks"]
+    )
+    assert given == "NUMBER_INTEGER"

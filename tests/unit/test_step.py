@@ -45,14 +45,14 @@ def step_runs(client: MlflowClient) -> list[MlflowRun]:
 
 def test_a_step_that_finishes_leaves_a_record_and_a_run(client: MlflowClient, folder: Path) -> None:
     begun = time.time()
-    with step("train_fold", str(folder / "model"), fold=3) as run:
+    with step("train_fold", str(folder / "model"), iteration=3) as run:
         during = Record.read(folder)
         assert (during.status, during.ended) == ("running", None)
         run.log_metrics({"macro_f1": 0.5})
     record = Record.read(folder)
     assert record.ended is not None
     assert begun <= record.started <= record.ended <= time.time()
-    assert (record.step, record.fold, record.run_id) == ("train_fold", 3, "run-1")
+    assert (record.step, record.iteration, record.run_id) == ("train_fold", 3, "run-1")
     assert (record.status, record.error) == ("finished", "")
     found = client.get_run(record.mlflow_run_id)
     assert found.info.status == "FINISHED" and found.data.metrics == {"macro_f1": 0.5}
@@ -138,7 +138,7 @@ import sys, time
 from crossfold.errors import UserError
 from crossfold.step import step
 
-with step("train_fold", sys.argv[1], fold=0):
+with step("train_fold", sys.argv[1], iteration=0):
     print("working", flush=True)
     if sys.argv[2] == "mistake":
         raise UserError("lower data.num_folds")

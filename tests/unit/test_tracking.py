@@ -77,7 +77,7 @@ def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
 
 def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
     parent = tracking.parent_run("run-1", name="digits")
-    with tracking.step_run("train_fold", fold=3) as step:
+    with tracking.step_run("train_fold", iteration=3) as step:
         assert client.get_run(step.id).info.status == "RUNNING"
         assert step.parent_id == parent.id
         step.parent().log_metrics({"cv_macro_f1": 0.9})
@@ -85,7 +85,7 @@ def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
     assert ended.info.status == "FINISHED"
     assert ended.data.tags["mlflow.parentRunId"] == parent.id
     assert ended.data.tags["crossfold.step"] == "train_fold"
-    assert ended.data.tags["crossfold.fold"] == "3"
+    assert ended.data.tags["crossfold.iteration"] == "3"
     assert client.get_run(parent.id).data.metrics == {"cv_macro_f1": 0.9}
 
 
@@ -118,7 +118,7 @@ def test_folds_and_pipeline_runs_have_runs_of_their_own(
     for run_id in ("run-1", "run-2"):
         monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
         for fold in (0, 1, 10):
-            with tracking.step_run("train_fold", fold=fold) as step:
+            with tracking.step_run("train_fold", iteration=fold) as step:
                 ids.add(step.id)
     assert len(ids) == 6
     assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 2
@@ -128,7 +128,7 @@ def test_ending_a_parent_ends_what_a_killed_step_left_open(client: MlflowClient)
     tracking.parent_run("run-1", name="digits")
     code = (
         "import os, signal; from crossfold import tracking\n"
-        "with tracking.step_run('train_fold', fold=0) as run, run.child('c', {'a': 'b'}):\n"
+        "with tracking.step_run('train_fold', iteration=0) as run, run.child('c', {'a': 'b'}):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
@@ -142,7 +142,7 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
 ) -> None:
     results = [_result(1, "slow", 0.001), _result(1, "it's fast", 0.01)]
     for _ in range(2):  # a retry replaces
-        with tracking.step_run("train_fold", fold=1) as step:
+        with tracking.step_run("train_fold", iteration=1) as step:
             tracking.log_fold(step, results, started=STARTED, params=SHARED)
     candidates = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     assert {run.data.params["candidate"] for run in candidates} == {"slow", "it's fast"}
@@ -168,7 +168,7 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
 
 def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
     history = [{"epoch": e, "loss": float(e), "f1": math.nan} for e in range(1, 801)]
-    with tracking.step_run("train_fold", fold=0) as step:
+    with tracking.step_run("train_fold", iteration=0) as step:
         step.log_curve(history)
         step.log_params({f"p{n}": n for n in range(150)} | {"long": "x" * 10_000})
         step.log_params({"p0": 0})
@@ -251,7 +251,7 @@ def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None
     code = (
         "import sys; from crossfold import tracking\n"
         "for n in range(10):\n"
-        "    with tracking.step_run(f'step_{n}', fold=int(sys.argv[1])) as run:\n"
+        "    with tracking.step_run(f'step_{n}', iteration=int(sys.argv[1])) as run:\n"
         "        run.log_curve([{'epoch': e, 'loss': e} for e in range(50)])\n"
         "        run.parent().log_metrics({f'{n}_{sys.argv[1]}': n})\n"
     )
@@ -372,18 +372,18 @@ def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
     monkeypatch.setenv("MLFLOW_RUN_ID", task)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
 
-    with tracking.step_run("train_fold", fold=2) as step:
+    with tracking.step_run("train_fold", iteration=2) as step:
         assert step.id == task
         step.log_params({"seed": 0})
         step.log_artifact("text", "note.txt")
         tracking.log_fold(step, [_result(2, "slow", 0.001)], started=STARTED, params=SHARED)
         step.parent().log_metrics({"cv_macro_f1": 0.9})
-    with pytest.raises(UserError), tracking.step_run("train_fold", fold=2):
+    with pytest.raises(UserError), tracking.step_run("train_fold", iteration=2):
         raise UserError("too few images")
 
     run = client.get_run(task)
     assert run.info.status == "RUNNING", "the plugin ends its own runs"
-    assert run.data.tags["crossfold.fold"] == "2"
+    assert run.data.tags["crossfold.iteration"] == "2"
     assert run.data.tags["crossfold.error"] == "too few images"
     assert run.data.params == {"crossfold.seed": "0"}, "the plugin logs `seed` itself"
     assert client.get_run(parent).data.metrics == {"cv_macro_f1": 0.9}

@@ -1,0 +1,59 @@
+"""The step that does what extract_features does for a share of the images."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def extract_shard(
+    examples: Input[Dataset],
+    backbone: Input[Model],
+    architecture: str,
+    cuts: list,
+    image_size: int,
+    precision: str,
+    num_threads: int,
+    shard: int,
+    num_shards: int,
+    features: Output[Dataset],
+    metrics: Output[Metrics],
+) -> None:
+    """Compute what every epoch of every fold would compute again, once, for a share of the images.
+
+    Args:
+        examples: The table of images; the test split is not read.
+        backbone: The weights' file.
+        architecture: A classification network of torchvision.
+        cuts: Where training begins: "head", a stage's name, or "pixels".
+        image_size: Side of the square that images are scaled to, in pixels.
+        precision: What the network is computed in, "float32" or "bfloat16".
+        num_threads: Processor threads.
+        shard: Which share it is, from 0 on.
+        num_shards: How many there are; one may have no images.
+        features: The values at each cut, labels and folds, in one file.
+        metrics: Bytes that one image takes at each cut.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step, write_metrics
+
+    with step("extract_shard", features.path, shard) as run:
+        from crossfold import compute
+        from crossfold.features import extract_features
+
+        bytes_per_image = extract_features(
+            examples=Path(examples.path),
+            backbone_weights=Path(backbone.path),
+            architecture=architecture,
+            cuts=cuts,
+            image_size=image_size,
+            precision=precision,
+            num_threads=num_threads,
+            shard=shard,
+            num_shards=num_shards,
+            features=Path(features.path),
+        )
+        metrics.metadata.update({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
+        write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)
+        run.set_tags(compute.describe())

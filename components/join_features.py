@@ -1,0 +1,22 @@
+"""The step that puts the shards' features together."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Output
+
+
+@dsl.component(base_image="crossfold-train", install_kfp_package=False)
+def join_features(shards: Input[list[Dataset]], features: Output[Dataset]) -> None:
+    """Write the features of all shards as one file, as if one step had computed them.
+
+    Args:
+        shards: What each extract_shard wrote.
+        features: The values at each cut, labels and folds, in one file.
+    """
+    from pathlib import Path
+
+    from crossfold.step import step
+
+    with step("join_features", features.path):
+        from crossfold.features import join_features
+
+        join_features(shards=[Path(shard.path) for shard in shards], features=Path(features.path))
