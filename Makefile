@@ -98,6 +98,14 @@ test-cluster: setup ## Run the tests that need a Kubernetes (the one of KUBECONF
 test-browser: setup ## Look at the report in headless Chromium (needs chromium)
 	$(BIN)/python -m pytest tests/browser
 
+.PHONY: benchmark
+benchmark: setup ## Time the pipeline beside the usual loop, into docs/performance.md
+	@$(BIN)/python -m benchmarks
+
+.PHONY: benchmark-scale
+benchmark-scale: setup ## The same steps for 1,000, 10,000 and 100,000 images
+	@$(BIN)/python -m benchmarks.scale
+
 .PHONY: lint
 lint: setup ## Check style and format (ruff) and types (mypy, strict)
 	$(BIN)/ruff check

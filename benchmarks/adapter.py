@@ -1,0 +1,254 @@
+"""The pipeline's own functions, as the benchmark calls them: the one place that knows them.
+
+When a function of `crossfold` takes or needs something else, it is mended here and nowhere else.
+What only some paths use is imported inside of the functions, so that none carries the memory of
+libraries that its step would not load.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.outcome import Outcome, Scored
+from benchmarks.workload import ARCHITECTURE, Workload
+from crossfold import backbone, compute, features, tensorfile, training
+from crossfold.examples import Examples
+from crossfold.settings import HEAD, PIXELS, Candidate
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
+# Where bfloat16 goes in: `extract_features` has no `precision` yet. Once it has, BFLOAT16 joins
+# this tuple and `_extraction_arguments` and `engine` pass it on.
+PRECISIONS: tuple[str, ...] = (FLOAT32,)
+
+# As in params.yaml: a head is too little work for more than one thread.
+THREADS_FOLDS = 1
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that the pipeline starts its steps with for the sake of speed: none."""
+    return {}
+
+
+def _extraction_arguments(precision: str) -> dict[str, Any]:
+    assert precision in PRECISIONS
+    return {}
+
+
+def extract(
+    table: Path,
+    weights: Path,
+    workload: Workload,
+    threads: int,
+    precision: str,
+    output: Path,
+    cuts: tuple[str, ...] = (HEAD,),
+) -> dict[str, int]:
+    """Run extract_features; return the bytes that one image takes at each cut."""
+    return features.extract_features(
+        examples=table,
+        backbone_weights=weights,
+        architecture=ARCHITECTURE,
+        cuts=list(cuts),
+        image_size=workload.image_size,
+        num_threads=threads,
+        features=output,
+        **_extraction_arguments(precision),
+    )
+
+
+def train_fold(
+    stored: Path, weights: Path, workload: Workload, fold: int, output: Path
+) -> dict[str, Any]:
+    """Train the workload's head on all folds but one; return its scores on that one."""
+    (result,) = training.train_fold(
+        features=stored,
+        backbone_weights=weights,
+        architecture=ARCHITECTURE,
+        fold=fold,
+        candidates=[workload.candidate],
+        num_epochs=workload.num_epochs,
+        batch_size=workload.batch_size,
+        patience=workload.patience,
+        seed=workload.seed,
+        num_threads=THREADS_FOLDS,
+        predictions=output,
+    )
+    return result
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """What a run gave, and the seconds that each part took."""
+
+    outcome: Outcome
+    seconds: dict[str, float]
+
+
+def run(
+    table: Path, weights: Path, workload: Workload, threads: int, precision: str, folder: Path
+) -> WholeRun:
+    """Extract, train every fold, choose, fit and test, one after the other.
+
+    The test is evaluate_test without its report page, which the naive loop has not either.
+    """
+    # Before the clock starts, as torch is: imports are part of start-up, which has its own row.
+    from crossfold import evaluation, selection
+
+    seconds: dict[str, float] = {}
+    stored, leaderboard, model = (folder / name for name in ("features", "leaderboard", "model"))
+    predictions = [folder / f"predictions-{fold}" for fold in range(workload.num_folds)]
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        start = perf_counter()
+        result = work()
+        seconds[name] = perf_counter() - start
+        return result
+
+    timed("extract", lambda: extract(table, weights, workload, threads, precision, stored))
+    results = timed(
+        "folds",
+        lambda: [
+            train_fold(stored, weights, workload, fold, output)
+            for fold, output in enumerate(predictions)
+        ],
+    )
+    board = timed(
+        "aggregate",
+        lambda: selection.aggregate_cv(
+            predictions=predictions, architecture=ARCHITECTURE, leaderboard=leaderboard
+        ),
+    )
+    timed("final", lambda: _train_final(stored, weights, leaderboard, workload, threads, model))
+    compute.prepare(threads)
+    _, labels, probabilities = timed(
+        "test", lambda: evaluation.score(backbone.Network(model), Examples(table), threads)
+    )
+    outcome = Outcome(
+        best_epochs=[result["best_epoch"] for result in results],
+        folds=[_fold_scored(path) for path in predictions],
+        final_epochs=board["num_epochs"],
+        test=Scored.of(labels, probabilities),
+    )
+    return WholeRun(outcome, seconds)
+
+
+def _train_final(
+    stored: Path, weights: Path, leaderboard: Path, workload: Workload, threads: int, model: Path
+) -> None:
+    training.train_final(
+        features=stored,
+        backbone_weights=weights,
+        architecture=ARCHITECTURE,
+        leaderboard=leaderboard,
+        num_epochs=workload.num_epochs,
+        batch_size=workload.batch_size,
+        seed=workload.seed,
+        num_threads=threads,
+        model=model,
+    )
+
+
+def _fold_scored(predictions: Path) -> Scored:
+    arrays, _ = tensorfile.read(predictions)
+    return Scored.of(np.array(arrays["label"]), np.array(arrays["probabilities_0"]))
+
+
+def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
+    """Run evaluate_test as the step does, on what `run` left in `folder`; return the evaluation."""
+    from crossfold import evaluation
+
+    return evaluation.evaluate_test(
+        examples=table,
+        model=folder / "model",
+        leaderboard=folder / "leaderboard",
+        num_threads=threads,
+        evaluation=folder / "evaluation",
+        report_page=folder / "report.html",
+    )
+
+
+def engine(
+    weights: Path, workload: Workload, threads: int, precision: str
+) -> Callable[[Pixels], object]:
+    """Return what extract_features runs on each batch: pixels [B, S, S, 3] in, features out.
+
+    Loading, tracing and, where the engine has one, conversion happen here, not in the function.
+    """
+    assert precision in PRECISIONS
+    compute.prepare(threads)
+    network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
+    prefix = backbone.prefix(backbone.trace(network), [HEAD])
+
+    def compute_features(pixels: Pixels) -> object:
+        with torch.inference_mode():
+            (values,) = prefix(backbone.normalize(torch.from_numpy(pixels)))
+        return values.numpy()
+
+    return compute_features
+
+
+def one_image(
+    weights: Path, workload: Workload, threads: int, folder: Path
+) -> Callable[[bytes], object]:
+    """Return what predicts one encoded image, end to end, with a network that was saved."""
+    from crossfold import prediction
+
+    compute.prepare(threads)
+    path = folder / "model"
+    backbone.save_network(
+        path,
+        backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0),
+        architecture=ARCHITECTURE,
+        classes=("a", "b"),
+        image_size=workload.image_size,
+        candidate=workload.candidate,
+    )
+    network = backbone.Network(path)
+
+    def predict(encoded: bytes) -> object:
+        return list(prediction.predict_images(network, [encoded], lambda data: data))
+
+    return predict
+
+
+def fine_tuning_step(
+    weights: Path, workload: Workload, threads: int, precision: str
+) -> Callable[[], None]:
+    """Return one step of training the whole network: forward, backward and AdamW on one batch.
+
+    In float32 it is the pipeline's train_one_epoch on an epoch of one batch. The pipeline does not
+    train in bfloat16: there it is the same network and optimizer under torch.autocast, which is
+    what could be had.
+    """
+    compute.prepare(threads)
+    candidate = Candidate(**{**workload.candidate, "freeze_backbone": False, "train_from": PIXELS})
+    network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
+    draw = np.random.default_rng(0)
+    size, side = workload.batch_size, workload.image_size
+    pixels = draw.integers(0, 256, (size, side, side, 3), np.uint8)
+    labels = draw.integers(0, 2, size)
+    rows = training.FeatureRows(pixels, labels, np.arange(size))
+    model = training.trainable(network, candidate, rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
+
+    def step() -> None:
+        training.train_one_epoch(model, optimizer, rows, size, seed=0)
+
+    def autocast_step() -> None:
+        model.train()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(torch.from_numpy(pixels))
+        loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step if precision == FLOAT32 else autocast_step

@@ -1,0 +1,208 @@
+"""What a run costs beside its steps' work: starting processes, imports, the runner itself."""
+
+import ast
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from benchmarks.machine import Watch
+from benchmarks.rounds import ROOT
+from crossfold.step import Record
+from pipelines.session import describe
+
+COMMAND = Path(sys.executable).with_name("crossfold")
+# What the command imports before it starts the first step.
+_COMMAND_MODULES = "import pipelines.cli, pipelines.display, pipelines.summary, pipelines.local"
+# What Kubeflow's launcher and the step's first lines have imported when the work begins.
+_LAUNCHER = "import kfp.dsl.executor_main, crossfold.step"
+_TRACKING = "from crossfold import tracking"
+_LIBRARIES = {
+    "torch": "import torch",
+    "torch and torchvision": "import torch, torchvision",
+    "mlflow, as the steps use it": _TRACKING,
+    "scikit-learn": "import sklearn.metrics",
+    "kfp": "import kfp.dsl.executor_main",
+    "crossfold.backbone": "import crossfold.backbone",
+}
+_OPENING = ("fetch_data", "extract_features", "train_fold", "aggregate_cv")
+STEPS = (*_OPENING, "train_final", "evaluate_test", "register_model")
+
+
+def import_seconds(imports: str, before: str = "") -> float:
+    """Time imports in a fresh interpreter, after others that do not count; the better of two."""
+    code = (
+        f"{before}\nimport time\nstart = time.perf_counter()\n{imports}\n"
+        "print(time.perf_counter() - start)"
+    )
+    command = [sys.executable, "-c", code]
+    taken = [
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    return min(float(text.split()[-1]) for text in taken)
+
+
+def imports_of(step: str) -> str:
+    """Return the import statements in a component's body, as its process runs them."""
+    tree = ast.parse((ROOT / "components" / f"{step}.py").read_text())
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    found = [node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join([_TRACKING, *map(ast.unparse, found)])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A run from outside: wall time, the steps' records, and when each one's process started."""
+
+    seconds: float
+    records: dict[str, Record]
+    created: dict[str, float]
+    reused: list[str]
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Run the sample first, again, with another learning rate and without cache; in seconds.
+
+    `startup` is the mean over the steps of: from the start of the process to the step's first
+    line, in the run, plus the imports of its body, in a process of their own.
+    """
+    project = _project(folder / "project")
+    watch = Watch()
+    libraries = {name: import_seconds(code) for name, code in _LIBRARIES.items()}
+    bodies = {step: import_seconds(imports_of(step), _LAUNCHER) for step in STEPS}
+    command_imports = import_seconds(_COMMAND_MODULES)
+    first = _run(project)  # pushes the data and makes MLflow's store, once for a project
+    again = _run(project)
+    changed = _run(project, "--set", "candidates.0.learning_rate=0.004")
+    whole = _run(project, "--no-cache")
+    to_body = {name: whole.records[name].started - whole.created[name] for name in whole.records}
+    startups = [to_body[name] + bodies[whole.records[name].step] for name in whole.records]
+    overhead = beyond_steps(whole) - command_imports
+    return {
+        "startup": statistics.mean(startups),
+        "startup_to_body": statistics.mean(to_body.values()),
+        "startup_body_imports": statistics.mean(
+            bodies[record.step] for record in whole.records.values()
+        ),
+        "body_imports": bodies,
+        "libraries": libraries,
+        "command_imports": command_imports,
+        "overhead": overhead,
+        "run_seconds": whole.seconds,
+        "num_steps": len(whole.records),
+        "first_seconds": first.seconds,
+        "again_seconds": again.seconds,
+        "again_reused": again.reused,
+        "changed_seconds": changed.seconds,
+        "changed_reused": changed.reused,
+        "decoded_again": 0 if "extract_features" in changed.reused else _num_images(project),
+        "others": watch.others(),
+    }
+
+
+def beyond_steps(run: Watched) -> float:
+    """Return the seconds of a run in which no step's process was there."""
+    ends = {name: record.ended or record.started for name, record in run.records.items()}
+    return run.seconds - union([(run.created[name], ends[name]) for name in run.records])
+
+
+def union(intervals: Sequence[tuple[float, float]]) -> float:
+    """Return the length of what intervals cover together; steps run side by side."""
+    covered, reached = 0.0, float("-inf")
+    for start, end in sorted(intervals):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
+
+
+def _project(root: Path) -> Path:
+    """Write a project with the sample and two heads to compare, as a user would have it."""
+    (root / ".dvc").mkdir(parents=True)
+    for name in (".dvc/config", ".dvcignore", ".gitignore", "data.dvc", "models.dvc"):
+        shutil.copy(ROOT / name, root / name)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["candidates"] = [
+        {"freeze_backbone": True, "learning_rate": rate, "weight_decay": 0.01}
+        for rate in (0.003, 0.01)
+    ]
+    (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    for command in (["git", "init", "--quiet"], [str(COMMAND), "sample"]):
+        subprocess.run(command, cwd=root, env=_environment(), capture_output=True, check=True)
+    return root
+
+
+def _environment() -> dict[str, str]:
+    """Return this environment without stores or remotes that this machine may have set."""
+    own = ("MLFLOW_", "DVC_", "CROSSFOLD_", "GIT_", "AWS_", "GDRIVE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    return {**kept, "PATH": f"{COMMAND.parent}{os.pathsep}{kept['PATH']}"}
+
+
+def _num_images(project: Path) -> int:
+    return sum(1 for path in (project / "data").rglob("*") if path.is_file())
+
+
+def _run(project: Path, *options: str) -> Watched:
+    """Run the pipeline and look, from outside, when each step's process started."""
+    log = project / "benchmark.log"
+    start = time.time()
+    with log.open("w") as output:
+        process = psutil.Popen(
+            [str(COMMAND), "run", *options],
+            cwd=project,
+            env=_environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        created: dict[str, float] = {}
+        while process.poll() is None:
+            created = {**_steps_below(process), **created}
+            time.sleep(0.05)
+    seconds = time.time() - start
+    if process.returncode:
+        raise SystemExit(f"crossfold run {' '.join(options)} failed:\n{log.read_text()}")
+    run = max((project / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    state = json.loads(run.read_text())
+    records = {name: Record.read(Path(folder)) for name, folder in state["steps"].items()}
+    reused = [name for name, record in records.items() if record.run_id != state["id"]]
+    worked = {name: record for name, record in records.items() if name not in reused}
+    return Watched(seconds, worked, created, sorted(reused))
+
+
+def _steps_below(command: psutil.Process) -> dict[str, float]:
+    """Return the steps at work below a process, by title, and when each one's process started.
+
+    A step's shell and its Python have the same arguments; the shell is the first.
+    """
+    found: dict[str, float] = {}
+    with contextlib.suppress(psutil.Error):
+        for process in command.children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError, IndexError):
+                line = process.cmdline()
+                if "--function_to_execute" in line:
+                    _, name, _ = describe(line)
+                    found[name] = min(found.get(name, float("inf")), _created(process.pid))
+    return found
+
+
+def _created(pid: int) -> float:
+    """Return when a process started, in seconds since the epoch, to a clock tick.
+
+    psutil's create_time counts from a boot time in whole seconds.
+    """
+    # The name in parentheses may hold spaces; field 22 is the 20th behind it.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
