@@ -6,14 +6,16 @@ which is trained. Both share the network's own modules, so a trained suffix is a
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
@@ -21,6 +23,29 @@ from crossfold import compute
 from crossfold.errors import UserError
 from crossfold.settings import HEAD, PIXELS
 from crossfold.tensorfile import read_metadata
+
+
+@contextmanager
+def _compiler_left_out() -> Iterator[None]:
+    """Let torchvision be imported without torch's compiler, which takes over a second to import.
+
+    For one function of it, which only detection networks call, torchvision.ops asks for all of it.
+    """
+    name = "torch._dynamo.utils"
+    if name in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(name)
+    stand_in.__dict__["is_compile_supported"] = lambda device: False
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+with _compiler_left_out():
+    import torchvision
 
 # What torchvision's published weights were trained with
 # (https://docs.pytorch.org/vision/stable/models.html).

@@ -15,7 +15,8 @@ def prepare(num_threads: int, seed: int = 0) -> None:
     """Make torch repeatable: a fixed number of threads, deterministic kernels and a seed."""
     _keep_memory()
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), which imports torch's compiler to set it too.
+    torch.set_deterministic_debug_mode("error")
     torch.manual_seed(seed)
 
 

@@ -1,0 +1,53 @@
+"""What a step must not import: its start-up is imports for the most part."""
+
+import subprocess
+import sys
+
+import pytest
+
+PREDICT = """
+import torch
+from crossfold import backbone, compute
+
+compute.prepare(1)
+network = backbone.build_network("resnet18", 10, seed=0)
+prefix = backbone.prefix(backbone.trace(network), ["layer4"])
+with torch.inference_mode():
+    prefix(torch.zeros(1, 3, 32, 32))
+"""
+
+
+def run(program: str) -> None:
+    """Run a program in a Python of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import crossfold.step, crossfold.tracking, crossfold.data",
+        "import crossfold.step, crossfold.tracking, crossfold.selection",
+        "import crossfold.step, crossfold.tracking, crossfold.registry",
+    ],
+    ids=["fetch_data", "aggregate_cv", "register_model"],
+)
+def test_a_step_without_a_network_does_not_import_torch(program: str) -> None:
+    run(f"import sys; {program}; assert 'torch' not in sys.modules")
+
+
+@pytest.mark.parametrize("program", ["import crossfold.backbone", PREDICT])
+def test_a_network_does_not_import_torchs_compiler(program: str) -> None:
+    run(f"{program}\nimport sys; assert 'torch._dynamo' not in sys.modules")
+
+
+def test_torchs_compiler_is_there_for_who_asks_for_it() -> None:
+    run("import crossfold.backbone, torch._dynamo.utils as u; u.is_compile_supported('cpu')")
+
+
+def test_torchvision_uses_the_compiler_that_is_there_already() -> None:
+    run(
+        "import torch._dynamo.utils as u, crossfold.backbone, torchvision.ops.roi_align\n"
+        "import sys; align = sys.modules['torchvision.ops.roi_align']\n"
+        "assert align.is_compile_supported is u.is_compile_supported"
+    )
