@@ -22,24 +22,12 @@ from crossfold.settings import HEAD, PIXELS, Candidate
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
-# Where bfloat16 goes in: `extract_features` has no `precision` yet. Once it has, BFLOAT16 joins
-# this tuple and `_extraction_arguments` and `engine` pass it on.
-PRECISIONS: tuple[str, ...] = (FLOAT32,)
+PRECISIONS = (FLOAT32, BFLOAT16)
 
 # As in params.yaml: a head is too little work for more than one thread.
 THREADS_FOLDS = 1
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def environment() -> dict[str, str]:
-    """Return the variables that the pipeline starts its steps with for the sake of speed: none."""
-    return {}
-
-
-def _extraction_arguments(precision: str) -> dict[str, Any]:
-    assert precision in PRECISIONS
-    return {}
 
 
 def extract(
@@ -58,14 +46,14 @@ def extract(
         architecture=ARCHITECTURE,
         cuts=list(cuts),
         image_size=workload.image_size,
+        precision=precision,
         num_threads=threads,
         features=output,
-        **_extraction_arguments(precision),
     )
 
 
 def train_fold(
-    stored: Path, weights: Path, workload: Workload, fold: int, output: Path
+    stored: Path, weights: Path, workload: Workload, fold: int, precision: str, output: Path
 ) -> dict[str, Any]:
     """Train the workload's head on all folds but one; return its scores on that one."""
     (result,) = training.train_fold(
@@ -78,6 +66,7 @@ def train_fold(
         batch_size=workload.batch_size,
         patience=workload.patience,
         seed=workload.seed,
+        precision=precision,
         num_threads=THREADS_FOLDS,
         predictions=output,
     )
@@ -116,7 +105,7 @@ def run(
     results = timed(
         "folds",
         lambda: [
-            train_fold(stored, weights, workload, fold, output)
+            train_fold(stored, weights, workload, fold, precision, output)
             for fold, output in enumerate(predictions)
         ],
     )
@@ -126,7 +115,10 @@ def run(
             predictions=predictions, architecture=ARCHITECTURE, leaderboard=leaderboard
         ),
     )
-    timed("final", lambda: _train_final(stored, weights, leaderboard, workload, threads, model))
+    timed(
+        "final",
+        lambda: _train_final(stored, weights, leaderboard, workload, precision, threads, model),
+    )
     compute.prepare(threads)
     _, labels, probabilities = timed(
         "test", lambda: evaluation.score(backbone.Network(model), Examples(table), threads)
@@ -141,7 +133,13 @@ def run(
 
 
 def _train_final(
-    stored: Path, weights: Path, leaderboard: Path, workload: Workload, threads: int, model: Path
+    stored: Path,
+    weights: Path,
+    leaderboard: Path,
+    workload: Workload,
+    precision: str,
+    threads: int,
+    model: Path,
 ) -> None:
     training.train_final(
         features=stored,
@@ -151,6 +149,7 @@ def _train_final(
         num_epochs=workload.num_epochs,
         batch_size=workload.batch_size,
         seed=workload.seed,
+        precision=precision,
         num_threads=threads,
         model=model,
     )
@@ -182,15 +181,14 @@ def engine(
 
     Loading, tracing and, where the engine has one, conversion happen here, not in the function.
     """
-    assert precision in PRECISIONS
     compute.prepare(threads)
     network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
-    prefix = backbone.prefix(backbone.trace(network), [HEAD])
+    prefix = backbone.for_inference(backbone.prefix(backbone.trace(network), [HEAD]))
 
     def compute_features(pixels: Pixels) -> object:
-        with torch.inference_mode():
+        with torch.inference_mode(), compute.at_precision(precision):
             (values,) = prefix(backbone.normalize(torch.from_numpy(pixels)))
-        return values.numpy()
+        return values.float().numpy()
 
     return compute_features
 
@@ -210,6 +208,7 @@ def one_image(
         classes=("a", "b"),
         image_size=workload.image_size,
         candidate=workload.candidate,
+        precision=FLOAT32,
     )
     network = backbone.Network(path)
 
@@ -222,12 +221,7 @@ def one_image(
 def fine_tuning_step(
     weights: Path, workload: Workload, threads: int, precision: str
 ) -> Callable[[], None]:
-    """Return one step of training the whole network: forward, backward and AdamW on one batch.
-
-    In float32 it is the pipeline's train_one_epoch on an epoch of one batch. The pipeline does not
-    train in bfloat16: there it is the same network and optimizer under torch.autocast, which is
-    what could be had.
-    """
+    """Return train_one_epoch on an epoch of one batch: forward, backward and AdamW."""
     compute.prepare(threads)
     candidate = Candidate(**{**workload.candidate, "freeze_backbone": False, "train_from": PIXELS})
     network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
@@ -240,15 +234,6 @@ def fine_tuning_step(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
 
     def step() -> None:
-        training.train_one_epoch(model, optimizer, rows, size, seed=0)
+        training.train_one_epoch(model, optimizer, rows, size, 0, precision)
 
-    def autocast_step() -> None:
-        model.train()
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(torch.from_numpy(pixels))
-        loss = torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(labels))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step if precision == FLOAT32 else autocast_step
+    return step

@@ -1,7 +1,6 @@
 """Rounds: every path once, each in its own process; a round that others disturbed is dropped."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import adapter
 from benchmarks.dataset import Workspace
 from benchmarks.machine import Watch
 
@@ -28,13 +26,11 @@ class Round:
 
 def run_path(name: str, workspace: Workspace) -> dict[str, Any]:
     """Run a path in a process of its own and return its figures."""
-    # The naive loop gets no help from the environment: nobody's own script has it.
-    own = {} if name.startswith(("naive", "plain", "check_naive")) else adapter.environment()
     arguments = [name, str(workspace.folder), str(workspace.threads)]
-    return run_module("benchmarks.paths", arguments, own)
+    return run_module("benchmarks.paths", arguments)
 
 
-def run_module(module: str, arguments: Sequence[str], variables: dict[str, str]) -> dict[str, Any]:
+def run_module(module: str, arguments: Sequence[str]) -> dict[str, Any]:
     """Run a module of ours in a fresh interpreter; its last line is JSON.
 
     Raises:
@@ -43,7 +39,6 @@ def run_module(module: str, arguments: Sequence[str], variables: dict[str, str])
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors.numpy import save_file
 
-from benchmarks import adapter, machine, report
+from benchmarks import machine, report
 from benchmarks.dataset import write_images
 from benchmarks.goals import GOALS
 from benchmarks.rounds import run_module
@@ -35,7 +35,7 @@ def run_size(folder: Path, num_images: int, threads: int) -> dict[str, Any]:
     steps = {}
     for step in STEPS:
         arguments = [step, str(folder), str(threads)]
-        steps[step] = run_module("benchmarks.scale_steps", arguments, adapter.environment())
+        steps[step] = run_module("benchmarks.scale_steps", arguments)
         figures = steps[step]
         print(
             f"{num_images:>7,} {step:<17} {figures['seconds']:7.1f} s, "

@@ -42,7 +42,9 @@ def train_fold(folder: Path, threads: int) -> None:
     """Train one head on four folds and predict the fifth."""
     from benchmarks import adapter
 
-    adapter.train_fold(folder / "features", folder / "weights", SMALL, 0, folder / "predictions")
+    adapter.train_fold(
+        folder / "features", folder / "weights", SMALL, 0, adapter.FLOAT32, folder / "predictions"
+    )
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
