@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -106,9 +107,12 @@ def run(
             caching=cache,
         )
     else:
-        from pipelines.local import run_here
+        from pipelines.warm import fork_server
 
-        outcome = run_here(Path.cwd(), settings, display, on=on.value, caching=cache)
+        with fork_server() if on is Runner.LOCAL else nullcontext():
+            from pipelines.local import run_here
+
+            outcome = run_here(Path.cwd(), settings, display, on=on.value, caching=cache)
     show(console, outcome)
 
 

@@ -1,8 +1,6 @@
 """Steps as processes of this environment: Kubeflow's SubprocessRunner."""
 
 import contextlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -13,6 +11,7 @@ from kfp.local.status import Status
 
 from pipelines.runs import Run, end_all
 from pipelines.session import Session, fault_of
+from pipelines.warm import start_step
 
 
 def subprocess_runner(session: Session, environment: dict[str, str]) -> local.SubprocessRunner:
@@ -33,10 +32,7 @@ class _StepHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: igno
 
     def run(self) -> Status:
         """Run the task's command."""
-        command = subprocess_task_handler.replace_python_executable(
-            self.full_command, sys.executable
-        )
-        run = self.session.run
+        command, run = self.full_command, self.session.run
         self.session.run_step(command, lambda: _Process(command, self.environment, run))
         return Status.SUCCESS
 
@@ -46,32 +42,26 @@ class _Process:
 
     def __init__(self, command: list[str], environment: dict[str, str], run: Run) -> None:
         self._run = run
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-        )
-        run.process_started(self._process.pid)
+        self._process, self._output = start_step(command, environment)
+        assert self._process.pid is not None
+        self._pid = self._process.pid
+        with contextlib.suppress(psutil.NoSuchProcess):  # the server takes note of its end first
+            run.process_started(self._pid)
 
     def output(self) -> Iterator[str]:
         """Yield what it says, line by line, until it ends."""
-        with self._process:  # closes the pipe, and waits
-            assert self._process.stdout is not None
-            yield from self._process.stdout
+        with self._output, open(self._output.fileno(), errors="replace", closefd=False) as lines:
+            yield from lines
 
     def wait(self) -> str:
         """Wait for its end and return what its status says of a failure."""
-        status = self._process.wait()
-        self._run.process_ended(self._process.pid)
-        return fault_of(status)
+        self._process.join()
+        assert self._process.exitcode is not None
+        self._run.process_ended(self._pid)
+        return fault_of(self._process.exitcode)
 
     def stop(self) -> None:
         """End it and all that it started."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self._process.pid)
+            process = psutil.Process(self._pid)
             end_all([*process.children(recursive=True), process])

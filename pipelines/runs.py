@@ -55,7 +55,7 @@ class Run:
     def process_ended(self, pid: int) -> None:
         """Forget a step's process."""
         with self._lock:
-            del self.processes[pid]
+            self.processes.pop(pid, None)  # it may have ended before it could be recorded
             self.save()
 
     def container_created(self, container_id: str) -> None:

@@ -126,7 +126,7 @@ def describe(command: list[str]) -> tuple[str, str, Path]:
 
 def fault_of(status: int) -> str:
     """Return in words what an exit status says, or nothing if it is 0."""
-    # Kubeflow starts Python by a shell, which says by a status above 128 that a signal ended it.
+    # A status above 128 says so too: by the shell in a container, or by a step that saw it coming.
     signum = -status if status < 0 else status - 128
     if signum > 0:
         return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"

@@ -146,6 +146,15 @@ class Project:
         """Return the content of each step.json."""
         return [json.loads(path.read_text()) for path in self.root.rglob("runs/**/step.json")]
 
+    def processes(self) -> list[psutil.Process]:
+        """Return what is at work in the project's folder, whoever its parent is now."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cwd() == str(self.root):
+                    found.append(process)
+        return alive(found)
+
     def unfinished_files(self) -> list[Path]:
         """Return what was being written and never completed."""
         files = [path for path in self.root.rglob("*.part") if ".dvc" not in path.parts]
@@ -176,16 +185,6 @@ def wait_until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
-
-
-def working_for(run_id: str) -> list[psutil.Process]:
-    """Return the processes of a pipeline run's steps, whoever their parent is now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("CROSSFOLD_RUN_ID") == run_id:
-                found.append(process)
-    return alive(found)
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

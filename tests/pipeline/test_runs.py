@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until, working_for
+from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
 
 CHANGE = ("--set", "training.num_epochs=1")
 DONE_BEFORE = "done before the interruption"
@@ -268,13 +268,11 @@ def stop_run(project: Project, signum: int, *options: str) -> Finished:
     with project.started("crossfold", "run", *options) as process:
         lines = project.wait_for_step(process, "train_fold")
         wait_until(lambda: len(project.runs()[-1]["processes"]) == 2)
-        run_id = project.runs()[-1]["id"]
-        assert working_for(run_id)
         process.send_signal(signum)
         rest, _ = process.communicate()
     output = "".join(lines) + rest
     assert process.returncode == 128 + signum, output
-    assert working_for(run_id) == []
+    assert project.processes() == []
     assert "Traceback" not in output
     assert rest.count("error: ") == 1
     assert "error: interrupted; `crossfold run` goes on where it stopped" in rest
@@ -321,10 +319,12 @@ def killed(project: Project, interrupted: Finished) -> Orphaned:
         log = Path(project.runs()[-1]["folder"]) / f"{last.replace(' ', '-')}.log"
         wait_until(log.exists)  # it is opened once the step's process is recorded
         run = project.runs()[-1]
-        orphans = working_for(run["id"])
+        orphans = [psutil.Process(int(pid)) for pid in run["processes"]]
         for orphan in orphans:
             orphan.suspend()  # or its work is done before the next run comes
         process.kill()
+    # Only the steps: what forked them ends with the run, however it ends.
+    wait_until(lambda: set(project.processes()) == set(orphans))
     return Orphaned(run, orphans, project.records())
 
 
@@ -438,11 +438,10 @@ def test_a_closed_terminal_ends_every_process_and_is_recorded(
         shown = b""
         while b"fetch_data" not in shown:
             shown += os.read(ours, 4096)
-        run_id = project.runs()[-1]["id"]
-        wait_until(lambda: working_for(run_id))
+        wait_until(lambda: project.runs()[-1]["processes"])
         os.close(ours)
         process.wait()
-    assert working_for(run_id) == []
+    wait_until(lambda: project.processes() == [])
     assert process.returncode == 128 + signal.SIGHUP
     assert_killed_in_mlflow(project, project.runs()[-1])
 
@@ -455,7 +454,7 @@ def test_a_closed_pipe_ends_the_run_and_is_recorded(project: Project, terminated
         process.wait()
     run = project.runs()[-1]
     assert process.returncode != 0
-    assert working_for(run["id"]) == []
+    wait_until(lambda: project.processes() == [])
     assert run["status"] in ("failed", "interrupted")
     assert project.parent(run["id"]).info.status in ("FAILED", "KILLED")
 
