@@ -54,13 +54,10 @@ _STD = (0.229, 0.224, 0.225)
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Turn uint8 pixels [N, S, S, 3] into the float32 [N, 3, S, S] that the networks take.
-
-    In memory they stay as the pixels are, channels last.
-    """
+    """Turn uint8 pixels [N, S, S, 3] into the float32 [N, 3, S, S] that the networks take."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
-    return (scaled - mean) / std
+    return ((scaled - mean) / std).contiguous()
 
 
 def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:

@@ -166,7 +166,6 @@ def _precision(candidate: Candidate, precision: str) -> str:
 def trainable(network: nn.Module, candidate: Candidate, rows: FeatureRows) -> nn.Module:
     """Return the part of the network that the candidate trains, sharing the network's weights."""
     suffix = backbone.suffix(backbone.trace(network), candidate.train_from)
-    suffix = suffix.to(memory_format=torch.channels_last)
     if candidate.train_from == HEAD:
         return StandardizedHead(suffix, network.get_submodule(backbone.head_name(network)), rows)
     return suffix
