@@ -220,15 +220,17 @@ def _startup(startup: Results) -> str:
     ]
     imports.append(["`crossfold run`", f"{startup['command_imports']:.2f} s"])
     return (
-        f"A step's start-up is {startup['startup_to_body']:.2f} s from its process's start to its "
-        f"first line and {startup['startup_body_imports']:.2f} s of imports, both means over the "
-        f"{startup['num_steps']} steps of a run of the sample with two heads, which took "
+        f"In a local run, which forks its steps, a step's start-up is "
+        f"{startup['startup_to_body']:.2f} s to its first line and "
+        f"{startup['startup_body_imports']:.2f} s of imports, both means over the "
+        f"{startup['num_steps']} steps of a run of the sample with two heads. That run took "
         f"{startup['run_seconds']:.0f} s without the cache, and {startup['first_seconds']:.0f} s "
         "as the project's first run, which pushes the data and makes MLflow's store. With nothing "
         f"changed, it took "
         f"{startup['again_seconds']:.0f} s ({len(startup['again_reused'])} steps from the cache); "
         f"with another learning rate {startup['changed_seconds']:.0f} s "
-        f"({', '.join(startup['changed_reused']) or 'nothing'} from the cache).\n\n"
+        f"({', '.join(startup['changed_reused']) or 'nothing'} from the cache). In a container, "
+        "a step pays for its imports itself:\n\n"
         + _table(("imports in a fresh process", "better of two"), imports)
     )
 

@@ -1,8 +1,8 @@
 """What a run costs beside its steps' work: starting processes, imports, the runner itself."""
 
 import ast
-import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -11,23 +11,27 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from benchmarks.machine import Watch
 from benchmarks.rounds import ROOT
 from crossfold.step import Record
-from pipelines.session import describe
+from pipelines import warm
 
 COMMAND = Path(sys.executable).with_name("crossfold")
-# What the command imports before it starts the first step.
-_COMMAND_MODULES = "import pipelines.cli, pipelines.display, pipelines.summary, pipelines.local"
+# What the command imports: before the first step, with MLflow's store, and for the reports.
+_COMMAND_MODULES = (
+    "import pipelines.cli, pipelines.display, pipelines.summary, pipelines.local, "
+    "mlflow.store.tracking.sqlalchemy_store, sklearn.metrics"
+)
 # What Kubeflow's launcher and the step's first lines have imported when the work begins.
 _LAUNCHER = "import kfp.dsl.executor_main, crossfold.step"
 _TRACKING = "from crossfold import tracking"
+_STARTS = "… "  # before a step's name, in what `crossfold run` prints
 _LIBRARIES = {
     "torch": "import torch",
     "torch and torchvision": "import torch, torchvision",
@@ -54,6 +58,26 @@ def import_seconds(imports: str, before: str = "") -> float:
     return min(float(text.split()[-1]) for text in taken)
 
 
+def forked_import_seconds(imports: Sequence[str]) -> list[float]:
+    """Time imports as a step of a local run does them: forked from a process that has most."""
+    context = multiprocessing.get_context("forkserver")
+    taken = []
+    with warm.fork_server():
+        for code in ("", *imports):  # the first waits for the server
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=_time_imports, args=(code, theirs))
+            process.start()
+            taken.append(float(ours.recv()))
+            process.join()
+    return taken[1:]
+
+
+def _time_imports(code: str, answer: Connection) -> None:
+    start = time.perf_counter()
+    exec(code)
+    answer.send(time.perf_counter() - start)
+
+
 def imports_of(step: str) -> str:
     """Return the import statements in a component's body, as its process runs them."""
     tree = ast.parse((ROOT / "components" / f"{step}.py").read_text())
@@ -64,7 +88,7 @@ def imports_of(step: str) -> str:
 
 @dataclass(frozen=True)
 class Watched:
-    """A run from outside: wall time, the steps' records, and when each one's process started."""
+    """A run from outside: wall time, the steps' records, and when each one was started."""
 
     seconds: float
     records: dict[str, Record]
@@ -75,13 +99,16 @@ class Watched:
 def measure(folder: Path) -> dict[str, Any]:
     """Run the sample first, again, with another learning rate and without cache; in seconds.
 
-    `startup` is the mean over the steps of: from the start of the process to the step's first
-    line, in the run, plus the imports of its body, in a process of their own.
+    `startup` is the mean over the steps of: from the runner's start of it to the step's first line,
+    in the run, plus the imports of its body, in forks of their own. `body_imports` are those of a
+    new process, as in a container.
     """
     project = _project(folder / "project")
     watch = Watch()
     libraries = {name: import_seconds(code) for name, code in _LIBRARIES.items()}
-    bodies = {step: import_seconds(imports_of(step), _LAUNCHER) for step in STEPS}
+    in_containers = {step: import_seconds(imports_of(step), _LAUNCHER) for step in STEPS}
+    taken = forked_import_seconds([imports_of(step) for step in STEPS])
+    bodies = dict(zip(STEPS, taken, strict=True))
     command_imports = import_seconds(_COMMAND_MODULES)
     first = _run(project)  # pushes the data and makes MLflow's store, once for a project
     again = _run(project)
@@ -96,7 +123,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "startup_body_imports": statistics.mean(
             bodies[record.step] for record in whole.records.values()
         ),
-        "body_imports": bodies,
+        "body_imports": in_containers,
         "libraries": libraries,
         "command_imports": command_imports,
         "overhead": overhead,
@@ -155,54 +182,28 @@ def _num_images(project: Path) -> int:
 
 
 def _run(project: Path, *options: str) -> Watched:
-    """Run the pipeline and look, from outside, when each step's process started."""
-    log = project / "benchmark.log"
+    """Run the pipeline and look, from outside, when it says that each step starts."""
+    said, created = [], {}
     start = time.time()
-    with log.open("w") as output:
-        process = psutil.Popen(
-            [str(COMMAND), "run", *options],
-            cwd=project,
-            env=_environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        created: dict[str, float] = {}
-        while process.poll() is None:
-            created = {**_steps_below(process), **created}
-            time.sleep(0.05)
+    with subprocess.Popen(
+        [str(COMMAND), "run", *options],
+        cwd=project,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith(_STARTS):
+                created[line.removeprefix(_STARTS).strip()] = time.time()
     seconds = time.time() - start
     if process.returncode:
-        raise SystemExit(f"crossfold run {' '.join(options)} failed:\n{log.read_text()}")
+        raise SystemExit(f"crossfold run {' '.join(options)} failed:\n{''.join(said)}")
     run = max((project / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     state = json.loads(run.read_text())
     records = {name: Record.read(Path(folder)) for name, folder in state["steps"].items()}
     reused = [name for name, record in records.items() if record.run_id != state["id"]]
     worked = {name: record for name, record in records.items() if name not in reused}
     return Watched(seconds, worked, created, sorted(reused))
-
-
-def _steps_below(command: psutil.Process) -> dict[str, float]:
-    """Return the steps at work below a process, by title, and when each one's process started.
-
-    A step's shell and its Python have the same arguments; the shell is the first.
-    """
-    found: dict[str, float] = {}
-    with contextlib.suppress(psutil.Error):
-        for process in command.children(recursive=True):
-            with contextlib.suppress(psutil.Error, OSError, IndexError):
-                line = process.cmdline()
-                if "--function_to_execute" in line:
-                    _, name, _ = describe(line)
-                    found[name] = min(found.get(name, float("inf")), _created(process.pid))
-    return found
-
-
-def _created(pid: int) -> float:
-    """Return when a process started, in seconds since the epoch, to a clock tick.
-
-    psutil's create_time counts from a boot time in whole seconds.
-    """
-    # The name in parentheses may hold spaces; field 22 is the 20th behind it.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + since_boot
