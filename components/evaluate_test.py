@@ -43,9 +43,9 @@ def evaluate_test(
             evaluation=Path(evaluation.path),
             report_page=Path(report.path),
         )
-        roc = evaluated["roc"]
+        roc = evaluated["curves"]["roc"]["micro"]
         classification.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])
-        classification.log_roc_curve(roc["fpr"], roc["tpr"], roc["thresholds"])
+        classification.log_roc_curve(roc["x"], roc["y"], roc["thresholds"])
         write_metrics(classification.path, classification.metadata)
         metrics.metadata.update(
             {f"test_{name}": value for name, value in evaluated["metrics"].items()}

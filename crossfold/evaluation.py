@@ -27,13 +27,12 @@ def evaluate_test(
 
     Returns:
         The evaluation: classes; per test image its path, label and probabilities; metrics;
-        the confusion matrix (rows are the true classes); the micro-averaged ROC curve; the hashes
-        of the model's file (sha256) and of the data (DVC's).
+        the confusion matrix (rows are the true classes); "curves": "roc" and "pr", of
+        `metrics.Curves`; the hashes of the model's file (sha256) and of the data (DVC's).
     """
     compute.prepare(num_threads)
     table = Examples(examples)
     paths, labels, probabilities = score(backbone.Network(model), table, num_threads)
-    roc = metrics.roc_curves(labels, probabilities).micro
     evaluated = {
         "classes": list(table.classes),
         "paths": paths,
@@ -43,7 +42,7 @@ def evaluate_test(
         "confusion_matrix": metrics.confusion_matrix(
             labels, probabilities.argmax(axis=1), len(table.classes)
         ).tolist(),
-        "roc": {"fpr": roc.x, "tpr": roc.y, "thresholds": roc.thresholds},
+        "curves": metrics.curves(labels, probabilities),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
     }

@@ -3,8 +3,8 @@
 Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -55,6 +55,23 @@ class Curves:
     per_class: dict[int, Curve]
     micro: Curve
     left_out: dict[int, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold, class indices as text, and `from_json` reads."""
+        return {
+            "per_class": {str(i): asdict(curve) for i, curve in self.per_class.items()},
+            "micro": asdict(self.micro),
+            "left_out": {str(i): reason for i, reason in self.left_out.items()},
+        }
+
+    @classmethod
+    def from_json(cls, curves: Mapping[str, Any]) -> "Curves":
+        """Read what `to_json` gave."""
+        return cls(
+            {int(i): Curve(**curve) for i, curve in curves["per_class"].items()},
+            Curve(**curves["micro"]),
+            {int(i): reason for i, reason in curves["left_out"].items()},
+        )
 
 
 def confusion_matrix(
@@ -131,6 +148,12 @@ def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
     reach = z * sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
     scale = 1 + z**2 / num_trials
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+
+
+def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, Any]:
+    """Return the ROC and the precision-recall curves as an evaluation holds them, for JSON."""
+    found = {"roc": roc_curves(labels, probabilities), "pr": pr_curves(labels, probabilities)}
+    return {kind: curves.to_json() for kind, curves in found.items()}
 
 
 def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:

@@ -33,7 +33,7 @@ HISTORY_COLUMNS = (
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test split: labels, shape [N], and probabilities, shape [N, K], by class name."""
+    """The test split: labels, shape [N], probabilities, shape [N, K], and what follows of them."""
 
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -41,6 +41,8 @@ class Predictions:
     probabilities: NDArray[np.float64]
     predicted: NDArray[np.int64]
     confusion: NDArray[np.int64]
+    roc: metrics.Curves
+    pr: metrics.Curves
 
     @property
     def num_right(self) -> int:
@@ -68,8 +70,6 @@ def render(
         data_summary: "counts": split -> class -> images, "data_hash", "skipped": paths.
     """
     test = _predictions(evaluation)
-    roc = metrics.roc_curves(test.labels, test.probabilities)
-    pr = metrics.pr_curves(test.labels, test.probabilities)
     page = _environment().get_template("report.html")
     return page.render(
         evaluation=evaluation,
@@ -78,12 +78,12 @@ def render(
         test=test,
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
         class_rows=_class_rows(test),
-        left_out=[(test.classes[i], reason) for i, reason in roc.left_out.items()],
+        left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
         mistakes=_confident_mistakes(test),
         num_mistakes=len(test.labels) - test.num_right,
         data_rows=_data_rows(test.classes, data_summary["counts"]),
         data_summary=data_summary,
-        drawings=_drawings(test, roc, pr, leaderboard),
+        drawings=_drawings(test, leaderboard),
         max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
         max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
         num_worst_classes=figures.NUM_WORST_CLASSES,
@@ -108,12 +108,9 @@ def write_reports(
         (staged / "metrics.json").write_text(text, encoding="utf-8")
         (staged / "report.html").write_text(report_html, encoding="utf-8")
         _write_csv(plots / "confusion.csv", ("actual", "predicted"), _confusion_rows(test))
-        roc = metrics.roc_curves(test.labels, test.probabilities)
-        _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), _curve_rows(roc, test.classes))
-        pr = metrics.pr_curves(test.labels, test.probabilities)
-        _write_csv(
-            plots / "pr.csv", ("class", "recall", "precision"), _curve_rows(pr, test.classes)
-        )
+        roc, pr = _curve_rows(test.roc, test.classes), _curve_rows(test.pr, test.classes)
+        _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), roc)
+        _write_csv(plots / "pr.csv", ("class", "recall", "precision"), pr)
         _write_csv(plots / "learning_curves.csv", HISTORY_COLUMNS, _history_rows(leaderboard))
         (folder / "plots").mkdir(parents=True, exist_ok=True)
         for path in sorted(staged.rglob("*.*")):
@@ -129,6 +126,8 @@ def _predictions(evaluation: dict[str, Any]) -> Predictions:
         probabilities=probabilities,
         predicted=probabilities.argmax(axis=1),
         confusion=np.array(evaluation["confusion_matrix"], np.int64),
+        roc=metrics.Curves.from_json(evaluation["curves"]["roc"]),
+        pr=metrics.Curves.from_json(evaluation["curves"]["pr"]),
     )
 
 
@@ -151,9 +150,7 @@ def _share_interval(interval: Sequence[float]) -> str:
     return f"{max(low, 0):.4f} to {min(high, 1):.4f}"
 
 
-def _drawings(
-    test: Predictions, roc: metrics.Curves, pr: metrics.Curves, leaderboard: dict[str, Any]
-) -> dict[str, Drawing]:
+def _drawings(test: Predictions, leaderboard: dict[str, Any]) -> dict[str, Drawing]:
     best = figures.ranked(leaderboard)[0]
     names = ", ".join(entry["candidate"]["name"] for entry in figures.ranked(leaderboard))
     return {
@@ -173,14 +170,14 @@ def _drawings(
             wide=len(test.classes) > MAX_CLASSES_FITTED,
         ),
         "pr_curves": _drawing(
-            figures.pr_curves(pr, test.classes),
+            figures.pr_curves(test.pr, test.classes),
             "Precision-recall curves, one class against the rest. Average precision: "
-            f"{_areas(pr, test.classes)}.",
+            f"{_areas(test.pr, test.classes)}.",
         ),
         "roc_curves": _drawing(
-            figures.roc_curves(roc, test.classes),
+            figures.roc_curves(test.roc, test.classes),
             "ROC curves, one class against the rest. Area under the curve: "
-            f"{_areas(roc, test.classes)}.",
+            f"{_areas(test.roc, test.classes)}.",
         ),
     }
 

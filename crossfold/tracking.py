@@ -337,12 +337,12 @@ def log_outcome(
     run.log_artifact(report_page.read_bytes(), "report.html")
     run.log_artifact(json.dumps(leaderboard), "leaderboard.json")
     run.log_artifact(json.dumps(evaluation), "evaluation.json")
-    labels, probabilities = np.array(evaluation["labels"]), np.array(evaluation["probabilities"])
+    curves = {kind: metrics.Curves.from_json(c) for kind, c in evaluation["curves"].items()}
     confusion, classes = np.array(evaluation["confusion_matrix"]), evaluation["classes"]
     drawn = {
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
-        "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
-        "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
+        "pr_curves": figures.pr_curves(curves["pr"], classes),
+        "roc_curves": figures.roc_curves(curves["roc"], classes),
         "learning_curves": figures.learning_curves(dict(leaderboard)),
     }
     for name, figure in drawn.items():

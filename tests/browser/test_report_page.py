@@ -170,6 +170,7 @@ def page() -> str:
         "probabilities": probabilities.tolist(),
         "metrics": metrics.scores(labels[test], probabilities),
         "confusion_matrix": confusion.tolist(),
+        "curves": metrics.curves(labels[test], probabilities),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
     }

@@ -117,8 +117,8 @@ def test_the_files_hold_what_is_returned_and_name_what_was_measured(
     assert found["weights_hash"] == hashlib.sha256(run[1].read_bytes()).hexdigest()
     assert found["data_hash"] == "d" * 32 + ".dir"
     assert found["classes"] == ["red", "green", "blue"]
-    roc = found["roc"]
-    assert len(roc["fpr"]) == len(roc["tpr"]) == len(roc["thresholds"])
+    roc = found["curves"]["roc"]["micro"]
+    assert len(roc["x"]) == len(roc["y"]) == len(roc["thresholds"])
     assert np.isfinite(roc["thresholds"]).all()
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().lower().startswith("<!doctype html>")

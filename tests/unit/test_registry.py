@@ -178,6 +178,7 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "confusion_matrix": metrics.confusion_matrix(
             labels, probabilities.argmax(axis=1), len(CLASSES)
         ).tolist(),
+        "curves": metrics.curves(labels, probabilities),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
     }

@@ -3,12 +3,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from crossfold import metrics, report
 from crossfold.report import render, write_reports
 
 HOSTILE = "<img src=x onerror=alert(1)>"
+LABELS = [0, 0, 0, 1, 1, 1]
+PROBABILITIES = [
+    [0.75, 0.25, 0.0],
+    [0.5, 0.25, 0.25],
+    [0.125, 0.625, 0.25],
+    [0.25, 0.75, 0.0],
+    [0.0, 1.0, 0.0],
+    [0.875, 0.125, 0.0],
+]
 
 
 @pytest.fixture
@@ -17,15 +27,8 @@ def evaluation() -> dict[str, Any]:
     return {
         "classes": ["cat", HOSTILE, "rare"],
         "paths": [f"data/{i}.png" for i in range(6)],
-        "labels": [0, 0, 0, 1, 1, 1],
-        "probabilities": [
-            [0.75, 0.25, 0.0],
-            [0.5, 0.25, 0.25],
-            [0.125, 0.625, 0.25],
-            [0.25, 0.75, 0.0],
-            [0.0, 1.0, 0.0],
-            [0.875, 0.125, 0.0],
-        ],
+        "labels": LABELS,
+        "probabilities": PROBABILITIES,
         "metrics": {
             "loss": 1 / 3,
             "accuracy": 4 / 6,
@@ -34,6 +37,7 @@ def evaluation() -> dict[str, Any]:
             "macro_recall": 0.6,
         },
         "confusion_matrix": [[2, 1, 0], [1, 2, 0], [0, 0, 0]],
+        "curves": metrics.curves(np.array(LABELS), np.array(PROBABILITIES)),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
     }
