@@ -23,10 +23,10 @@ from crossfold.step import Record
 from pipelines import warm
 
 COMMAND = Path(sys.executable).with_name("crossfold")
-# What the command imports: before the first step, with MLflow's store, and for the reports.
+# What the command imports: before the first step, and with MLflow's store.
 _COMMAND_MODULES = (
     "import pipelines.cli, pipelines.display, pipelines.summary, pipelines.local, "
-    "mlflow.store.tracking.sqlalchemy_store, sklearn.metrics"
+    "mlflow.store.tracking.sqlalchemy_store"
 )
 # What Kubeflow's launcher and the step's first lines have imported when the work begins.
 _LAUNCHER = "import kfp.dsl.executor_main, crossfold.step"
