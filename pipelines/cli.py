@@ -6,13 +6,13 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from pipelines.console import LOCAL_STORE, PARAMS, Changes, console, fail, require_local_store
 from pipelines.images import Torch
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
@@ -33,12 +33,6 @@ cluster = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(cluster, name="cluster")
-# The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
-console = Console(file=sys.stdout, highlight=False)
-errors = Console(stderr=True, highlight=False)
-
-PARAMS = Path("params.yaml")
-LOCAL_STORE = Path("runs/mlflow.db")
 
 
 class Runner(StrEnum):
@@ -48,13 +42,6 @@ class Runner(StrEnum):
     DOCKER = "docker"
     CLUSTER = "cluster"
 
-
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting of params.yaml for this run."
-    ),
-]
 
 Context = Annotated[
     str | None,
@@ -224,7 +211,7 @@ def predict(
 
     settings = load_settings(PARAMS)
     if not settings.tracking.store:
-        _require_local_store()
+        require_local_store()
     os.environ.update(tracking_environment(Path.cwd(), settings))
     network = load_model(model or f"{settings.tracking.model_name}@champion")
     failures = 0
@@ -233,7 +220,7 @@ def predict(
         # Not by rich, which turns tabs into spaces.
         print(row.path, row.error or f"{row.label}\t{row.probability:.4f}", sep="\t")
     if failures:
-        _fail(f"{failures} of {len(images)} images cannot be used", 1)
+        fail(f"{failures} of {len(images)} images cannot be used", 1)
 
 
 @app.command()
@@ -280,7 +267,7 @@ def mlflow_ui(
             raise UserError(
                 f"port {port} is in use: choose another with --port (make mlflow-ui PORT=…)"
             ) from None
-    _require_local_store()
+    require_local_store()
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])
@@ -356,11 +343,6 @@ def cluster_status(context: Context = None) -> None:
         raise typer.Exit(1)
 
 
-def _require_local_store() -> None:
-    if not LOCAL_STORE.exists():
-        raise UserError("there is no run yet: make run")
-
-
 def main() -> None:
     """Run the command.
 
@@ -372,13 +354,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except StepError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
     except Interrupted as error:
-        _fail(str(error), 128 + error.signum)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
-    sys.exit(status)
+        fail(str(error), 128 + error.signum)

@@ -1,0 +1,37 @@
+"""What the commands share: where they print, what many of them take, how they end."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from crossfold.errors import UserError
+
+# The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
+console = Console(file=sys.stdout, highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+PARAMS = Path("params.yaml")
+LOCAL_STORE = Path("runs/mlflow.db")
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting of params.yaml for this run."
+    ),
+]
+
+
+def require_local_store() -> None:
+    """Raise UserError if this machine has no store of MLflow yet."""
+    if not LOCAL_STORE.exists():
+        raise UserError("there is no run yet: make run")
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Say what is wrong and end the command."""
+    errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
+    sys.exit(status)
