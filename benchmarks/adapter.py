@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.outcome import Outcome, Scored
 from benchmarks.workload import ARCHITECTURE, Workload
-from crossfold import backbone, compute, features, tensorfile, training
+from crossfold import backbone, classifier, compute, features, graph, tensorfile, training
 from crossfold.examples import Examples
 from crossfold.settings import HEAD, PIXELS, Candidate
 
@@ -92,7 +92,8 @@ def run(
     from crossfold import evaluation, selection
 
     seconds: dict[str, float] = {}
-    stored, leaderboard, model = (folder / name for name in ("features", "leaderboard", "model"))
+    names = ("features", "leaderboard", "model", "exported")
+    stored, leaderboard, model, exported = (folder / name for name in names)
     predictions = [folder / f"predictions-{fold}" for fold in range(workload.num_folds)]
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -119,9 +120,12 @@ def run(
         "final",
         lambda: _train_final(stored, weights, leaderboard, workload, precision, threads, model),
     )
-    compute.prepare(threads)
+    timed("export", lambda: classifier.export(model, exported))
     _, labels, probabilities = timed(
-        "test", lambda: evaluation.score(backbone.Network(model), Examples(table), threads)
+        "test",
+        lambda: evaluation.score(
+            classifier.Classifier(exported, threads), Examples(table), threads
+        ),
     )
     outcome = Outcome(
         best_epochs=[result["best_epoch"] for result in results],
@@ -169,6 +173,7 @@ def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
         model=folder / "model",
         leaderboard=folder / "leaderboard",
         num_threads=threads,
+        exported=folder / "exported",
         evaluation=folder / "evaluation",
         report_page=folder / "report.html",
     )
@@ -183,14 +188,8 @@ def engine(
     """
     compute.prepare(threads)
     network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
-    prefix = backbone.for_inference(backbone.prefix(backbone.trace(network), [HEAD]))
-
-    def compute_features(pixels: Pixels) -> object:
-        with torch.inference_mode(), compute.at_precision(precision):
-            (values,) = prefix(backbone.normalize(torch.from_numpy(pixels)))
-        return values.float().numpy()
-
-    return compute_features
+    prefix = backbone.from_pixels(backbone.prefix(backbone.trace(network), [HEAD]))
+    return graph.compiled(graph.from_torch(prefix, workload.image_size), precision, threads)
 
 
 def one_image(
@@ -210,7 +209,8 @@ def one_image(
         candidate=workload.candidate,
         precision=FLOAT32,
     )
-    network = backbone.Network(path)
+    classifier.export(path, folder / "exported")
+    network = classifier.Classifier(folder / "exported", threads)
 
     def predict(encoded: bytes) -> object:
         return list(prediction.predict_images(network, [encoded], lambda data: data))

@@ -10,6 +10,7 @@ def evaluate_test(
     model: Input[Model],
     leaderboard: Input[Artifact],
     num_threads: int,
+    exported: Output[Model],
     evaluation: Output[Artifact],
     report: Output[HTML],
     classification: Output[ClassificationMetrics],
@@ -22,6 +23,7 @@ def evaluate_test(
         model: The whole network.
         leaderboard: What cross-validation said, for the report.
         num_threads: Processor threads.
+        exported: The network as a graph, which is what predicts.
         evaluation: Probabilities, scores and confusion matrix.
         report: The report as one page.
         classification: Confusion matrix and ROC curve for Kubeflow's page.
@@ -40,6 +42,7 @@ def evaluate_test(
             model=Path(model.path),
             leaderboard=Path(leaderboard.path),
             num_threads=num_threads,
+            exported=Path(exported.path),
             evaluation=Path(evaluation.path),
             report_page=Path(report.path),
         )

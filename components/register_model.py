@@ -8,6 +8,7 @@ from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Ou
 def register_model(
     examples: Input[Dataset],
     model: Input[Model],
+    exported: Input[Model],
     leaderboard: Input[Artifact],
     evaluation: Input[Artifact],
     report: Input[HTML],
@@ -24,6 +25,7 @@ def register_model(
     Args:
         examples: The table of images; a present champion is scored on its test split.
         model: The whole network.
+        exported: The same as a graph, which is what predicts.
         leaderboard: What cross-validation said.
         evaluation: What the test split said.
         report: The report, kept with the pipeline's run in MLflow.
@@ -45,6 +47,7 @@ def register_model(
         registered = registry.register_model(
             examples=Path(examples.path),
             model=Path(model.path),
+            exported=Path(exported.path),
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
             report_page=Path(report.path),

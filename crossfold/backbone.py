@@ -17,9 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.optimization import fuse
 
-from crossfold import compute
 from crossfold.errors import UserError
 from crossfold.settings import HEAD, PIXELS
 from crossfold.tensorfile import read_metadata
@@ -202,6 +200,11 @@ def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
+def from_pixels(prefix: nn.Module) -> nn.Module:
+    """Return the same beginning for uint8 pixels [N, S, S, 3]."""
+    return nn.Sequential(_Normalize(), prefix)
+
+
 def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
     """Return what follows a cut: its value in, logits [N, K] out.
 
@@ -211,7 +214,7 @@ def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
         UserError: the cut is not a stage of the network.
     """
     if cut == PIXELS:
-        return nn.Sequential(_Normalize(), traced)
+        return from_pixels(traced)
     first, value = _cut(traced, cut)
     graph = fx.Graph()
     copies = {value: graph.placeholder("features")}
@@ -251,19 +254,8 @@ def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
     return first, crossing[0]
 
 
-def for_inference(traced: fx.GraphModule) -> nn.Module:
-    """Return the same function, faster: a copy that can no longer be trained.
-
-    Each batch normalization that follows a convolution becomes part of its weights (Jacob et al.,
-    2018, https://arxiv.org/abs/1712.05877, section 3.2), and values lie in memory channels last.
-    Results differ from the network's own in the last digits.
-    """
-    fused: nn.Module = fuse(traced, no_trace=True)
-    return fused.to(memory_format=torch.channels_last)
-
-
 class Network:
-    """A trained network with what is needed to use it: pixels in, probabilities out."""
+    """A trained network as torch computes it: the reference for what is exported."""
 
     def __init__(self, path: Path) -> None:
         """Load what `save_network` wrote; nothing in the file is executed."""
@@ -276,21 +268,33 @@ class Network:
         self.precision: str = about.get("precision", "float32")
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
-        traced = trace(network)
-        self._prefix = for_inference(prefix(traced, [HEAD]))
-        self._head = suffix(traced, HEAD)
+        self._traced = trace(network)
 
     @torch.inference_mode()
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
-        with compute.at_precision(self.precision):
-            (features,) = self._prefix(normalize(torch.from_numpy(images)))
-        # The head stays in float32, as it was trained: in few digits its large terms do not cancel.
-        logits = self._head(features.float())
-        probabilities: np.ndarray[Any, np.dtype[np.float32]] = logits.softmax(dim=1).numpy()
-        return probabilities
+        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
+
+        They are computed in float32, whatever the network's precision.
+        """
+        _, probabilities = self.exportable()(torch.from_numpy(images))
+        computed: np.ndarray[Any, np.dtype[np.float32]] = probabilities.numpy()
+        return computed
+
+    def exportable(self) -> nn.Module:
+        """Return the whole as a module: pixels in, the head's input and probabilities out."""
+        return _FromPixels(prefix(self._traced, [HEAD]), suffix(self._traced, HEAD))
+
+
+class _FromPixels(nn.Module):
+    def __init__(self, prefix: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.prefix, self.head = prefix, head
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        (features,) = self.prefix(normalize(pixels))
+        return features, self.head(features).softmax(dim=1)
 
 
 def save_network(

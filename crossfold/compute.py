@@ -3,6 +3,7 @@
 import ctypes
 import os
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 
 import torch
 
@@ -41,5 +42,7 @@ def describe() -> dict[str, str]:
         "device": "cpu",
         "num_threads": str(torch.get_num_threads()),
         "processor_kernels": torch.backends.cpu.get_cpu_capability(),
+        "matrix_units": "AMX" if torch.cpu.get_capabilities().get("amx_bf16") else "none",
         "torch": torch.__version__,
+        "openvino": version("openvino"),
     }

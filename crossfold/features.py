@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from crossfold import backbone, compute, images, tensorfile
+from crossfold import backbone, compute, graph, images, tensorfile
 from crossfold.errors import UserError
 from crossfold.examples import TRAIN, Examples
 from crossfold.progress import report_progress
@@ -56,22 +56,11 @@ def extract_features(
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(table.classes), seed=0
     )
-    stages = [cut for cut in cuts if cut != PIXELS]
-    traced = backbone.trace(network)
-    prefix = backbone.for_inference(backbone.prefix(traced, stages)) if stages else None
-
-    def values_at_cuts(pixels: Pixels) -> dict[str, tensorfile.Array]:
-        found: dict[str, tensorfile.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
-        if prefix is not None:
-            with torch.inference_mode(), compute.at_precision(precision):
-                outputs = prefix(backbone.normalize(torch.from_numpy(pixels)))
-            found.update(
-                (stage, value.float().numpy()) for stage, value in zip(stages, outputs, strict=True)
-            )
-        return found
+    _try_one(network, architecture, image_size)
+    values_at_cuts = _prefix(network, cuts, image_size, precision, num_threads)
 
     num_images = table.count(TRAIN)
-    sample = _try_one(network, values_at_cuts, architecture, image_size)
+    sample = values_at_cuts(np.zeros((1, image_size, image_size, 3), np.uint8))
     bytes_per_image = {cut: math.prod(one.shape) * one.itemsize for cut, one in sample.items()}
     _refuse_if_too_large(bytes_per_image, num_images, features.parent)
 
@@ -139,21 +128,34 @@ def decoded_batches(
             yield paths, np.stack(list(decoders.map(pixels_of, encoded))), labels
 
 
-def _try_one(
-    network: nn.Module, values_at_cuts: Any, architecture: str, image_size: int
-) -> dict[str, tensorfile.Array]:
-    """Return the values of one black image, which tell the shapes; the whole network takes it."""
-    black = np.zeros((1, image_size, image_size, 3), np.uint8)
+def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
+    """Refuse an image size that the network cannot take, by one black image."""
+    black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(backbone.normalize(torch.from_numpy(black)))
-        values: dict[str, tensorfile.Array] = values_at_cuts(black)
+            network(backbone.normalize(black))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "
             f"pixels: {error}"
         ) from None
-    return values
+
+
+def _prefix(
+    network: nn.Module, cuts: Sequence[str], image_size: int, precision: str, num_threads: int
+) -> Callable[[Pixels], dict[str, tensorfile.Array]]:
+    """Return what computes the values at the cuts from uint8 pixels [B, S, S, 3]."""
+    stages = [cut for cut in cuts if cut != PIXELS]
+    if not stages:
+        return lambda pixels: {PIXELS: pixels}
+    beginning = backbone.from_pixels(backbone.prefix(backbone.trace(network), stages))
+    compute_values = graph.compiled(graph.from_torch(beginning, image_size), precision, num_threads)
+
+    def values_at_cuts(pixels: Pixels) -> dict[str, tensorfile.Array]:
+        found: dict[str, tensorfile.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
+        return found | dict(zip(stages, compute_values(pixels), strict=True))
+
+    return values_at_cuts
 
 
 def _refuse_if_too_large(bytes_per_image: dict[str, int], num_images: int, folder: Path) -> None:

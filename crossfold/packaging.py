@@ -14,27 +14,24 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
 from crossfold.examples import TEST, Examples
-from crossfold.prediction import NETWORK_FILE
+from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
 # What the registered code imports, beside MLflow itself.
 REQUIREMENTS = (
     "numpy",
+    "openvino",
     "pandas",
     "pillow",
-    "pydantic",
-    "pyyaml",
-    "safetensors",
-    "torch",
-    "torchvision",
 )
 
 
-def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None:
-    """Write MLflow's model folder: code, the network as safetensors, and JSON; no pickle.
+def save_model(folder: Path, model: Path, exported: Path, table: Examples, about: Model) -> None:
+    """Write MLflow's model folder: code, the network as safetensors and as a graph; no pickle.
 
     Args:
         folder: Where to write; it must not exist.
         model: The network's file, as train_final wrote it.
+        exported: Its graph, as evaluate_test wrote it.
         table: Its first test image becomes the input example.
         about: MLflow's record of the model, to be completed.
 
@@ -42,15 +39,16 @@ def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None
     """
     code = Path(__file__).with_name("pyfunc_model.py")
     with tempfile.TemporaryDirectory() as staging:
-        network = Path(staging) / NETWORK_FILE
-        shutil.copyfile(model, network)
+        files = {NETWORK_FILE: model, GRAPH_FILE: exported}
+        for name, path in files.items():
+            shutil.copyfile(path, Path(staging) / name)
         package = Path(staging) / "crossfold"
         shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
         _, (image, *_), _ = next(table.batches(TEST, 1))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / code.name),
-            artifacts={NETWORK_FILE: str(network)},
+            artifacts={name: str(Path(staging) / name) for name in files},
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),

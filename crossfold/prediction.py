@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from crossfold.backbone import Network
+    from crossfold.classifier import Classifier
 
-# Where a version holds its network; `registry` puts it there.
+# Where a version holds its network, and what was exported of it; `packaging` puts them there.
 NETWORK_FILE = "network.safetensors"
+GRAPH_FILE = "graph.safetensors"
+# The tag that says what exported it; the first versions were registered without.
+EXPORTED = "exported_by"
 BATCH_SIZE = 64
 
 Source = TypeVar("Source")
@@ -41,7 +44,7 @@ class Row(NamedTuple):
     error: str | None
 
 
-def predict_files(paths: Sequence[Path], network: "Network") -> Iterator[Row]:
+def predict_files(paths: Sequence[Path], network: "Classifier") -> Iterator[Row]:
     """Predict image files in order; one that cannot be read is a row with its error."""
     predictions = predict_images(network, paths, Path.read_bytes)
     for path, (label, probabilities, error) in zip(paths, predictions, strict=True):
@@ -49,7 +52,7 @@ def predict_files(paths: Sequence[Path], network: "Network") -> Iterator[Row]:
 
 
 def predict_images(
-    network: "Network", sources: Sequence[Source], read: Callable[[Source], bytes]
+    network: "Classifier", sources: Sequence[Source], read: Callable[[Source], bytes]
 ) -> Iterator[Prediction]:
     """Predict images in order, BATCH_SIZE at a time; `read` gives a source's encoded image."""
     remaining = iter(sources)
@@ -78,7 +81,7 @@ def _load(
         return str(error)
 
 
-def load_model(name: str) -> "Network":
+def load_model(name: str) -> "Classifier":
     """Load a network from the registry: `crossfold@champion`, `crossfold/3`, or with `models:/`.
 
     Raises:
@@ -110,31 +113,39 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     raise UserError(f"{name} is not in the registry: {_what_there_is(client, model)}")
 
 
-def load_version(version: "ModelVersion") -> "Network":
-    """Load the network of a version; nothing in its files is executed.
+def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
+    """Load the network of a version; nothing in its files is executed. 0 threads: all cores.
 
     Raises:
         UserError: the version's files are gone, or were not made by Crossfold.
     """
+    from crossfold.classifier import Classifier, export
+
+    with tempfile.TemporaryDirectory() as folder:
+        if EXPORTED in version.tags:
+            return Classifier(_download(version, GRAPH_FILE, folder), num_threads)
+        exported = Path(folder) / GRAPH_FILE
+        export(_download(version, NETWORK_FILE, folder), exported)
+        return Classifier(exported, num_threads)
+
+
+def _download(version: "ModelVersion", name: str, folder: str) -> Path:
     import os
 
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    from crossfold.backbone import Network
-
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    source = f"models:/{version.name}/{version.version}/artifacts/{NETWORK_FILE}"
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"{version.name} version {version.version} cannot be loaded from {version.source}: "
-                f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "
-                "aliases in MLflow and run again."
-            ) from error
-        return Network(Path(path))
+    source = f"models:/{version.name}/{version.version}/artifacts/{name}"
+    try:
+        path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{version.name} version {version.version} cannot be loaded from {version.source}: "
+            f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "
+            "aliases in MLflow and run again."
+        ) from error
+    return Path(path)
 
 
 def _what_there_is(client: "MlflowClient", model: str) -> str:

@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads it: from this code, the network's file and no pickle.
+"""The registered model as MLflow loads it: from this code, the network's graph and no pickle.
 
 https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
@@ -13,8 +13,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from crossfold.backbone import Network
-from crossfold.prediction import NETWORK_FILE, predict_images
+from crossfold.classifier import Classifier
+from crossfold.prediction import GRAPH_FILE, predict_images
 
 
 class ImageClassifier(PythonModel):
@@ -22,7 +22,7 @@ class ImageClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network."""
-        self.network = Network(Path(context.artifacts[NETWORK_FILE]))
+        self.network = Classifier(Path(context.artifacts[GRAPH_FILE]))
 
     def predict(
         self,

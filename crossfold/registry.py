@@ -15,10 +15,10 @@ from mlflow.tracking import MlflowClient
 
 from crossfold import metrics, tracking
 from crossfold.examples import Examples
-from crossfold.prediction import load_version
+from crossfold.prediction import EXPORTED, load_version
 
 if TYPE_CHECKING:
-    from crossfold.backbone import Network
+    from crossfold.classifier import Classifier
 
 # torch, and what packs a model, take seconds to import: functions that need them do it. A version
 # that is registered already and is champion needs neither.
@@ -41,6 +41,7 @@ def register_model(
     *,
     examples: Path,
     model: Path,
+    exported: Path,
     leaderboard: Path,
     evaluation: Path,
     report_page: Path,
@@ -81,7 +82,9 @@ def register_model(
     version = _find_version(run.client, model_name, tags)
     created = version is None
     if version is None:
-        version = _create_version(run, model_name, model, table, evaluated["metrics"], tags)
+        version = _create_version(
+            run, model_name, (model, exported), table, evaluated["metrics"], tags
+        )
     decision = _judge(
         run.client, version, evaluated["metrics"]["macro_f1"], min_macro_f1, table, num_threads
     )
@@ -129,6 +132,7 @@ def _tags(
         **lineage,
         "weights_hash": evaluated["weights_hash"],
         "data_hash": evaluated["data_hash"],
+        EXPORTED: evaluated["export"]["by"],
         "architecture": board["architecture"],
         "candidate": best["candidate"]["name"],
         "cv_macro_f1": str(best["mean"]["macro_f1"]),
@@ -150,7 +154,7 @@ def _find_version(
 def _create_version(
     run: tracking.Run,
     model_name: str,
-    model: Path,
+    networks: tuple[Path, Path],
     table: Examples,
     scores: Mapping[str, float],
     tags: Mapping[str, str],
@@ -167,7 +171,7 @@ def _create_version(
     logged = client.create_logged_model(run.experiment_id, model_name, source_run_id=run.id)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model"
-        save_model(saved, model, table, Model(model_id=logged.model_id, run_id=run.id))
+        save_model(saved, *networks, table, Model(model_id=logged.model_id, run_id=run.id))
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -214,7 +218,7 @@ def _judge(
         return Decision(True, f"{above}, and there was no champion yet")
     if stays:
         return Decision(True, f"{above}, and it is the champion already")
-    theirs = _score(load_version(champion), table, num_threads)
+    theirs = _score(load_version(champion, num_threads), table, num_threads)
     against = f"version {champion.version}, the champion, with {theirs:.4f} on the same test images"
     if champion.tags.get("data_hash") != table.data_hash:
         against += " (it was trained on other data, which may hold some of them)"
@@ -228,16 +232,14 @@ def _champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
     return None if number is None else client.get_model_version(model_name, number)
 
 
-def _score(network: "Network", table: Examples, num_threads: int) -> float:
+def _score(network: "Classifier", table: Examples, num_threads: int) -> float:
     """Return the macro F1 of another network on the test split, over the table's classes.
 
     Its classes are matched by name: what it says of a class that the table does not have is left
     out, and a class that it does not know has probability 0.
     """
-    from crossfold import compute
     from crossfold.evaluation import score
 
-    compute.prepare(num_threads)
     _, labels, theirs = score(network, table, num_threads)
     probabilities = np.zeros((len(labels), len(table.classes)), np.float32)
     for index, name in enumerate(table.classes):

@@ -176,6 +176,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         registered = register_model(
             examples=fetched.outputs["examples"],
             model=final.outputs["model"],
+            exported=evaluated.outputs["exported"],
             leaderboard=aggregated.outputs["leaderboard"],
             evaluation=evaluated.outputs["evaluation"],
             report=evaluated.outputs["report"],

@@ -27,6 +27,7 @@ _IMPORTED = [
     "crossfold.data",
     "dvc.repo",
     "crossfold.features",
+    "crossfold.classifier",
     "crossfold.training",
     "torch._dynamo",  # torch imports it with the first optimizer
     "crossfold.evaluation",

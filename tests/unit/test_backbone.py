@@ -16,23 +16,7 @@ from crossfold import backbone
 from crossfold.errors import UserError
 from crossfold.settings import Candidate
 from crossfold.training import FeatureRows, train_one_epoch, trainable
-
-SMALL = "squeezenet1_1"
-
-
-def pixels(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
-
-
-def build(architecture: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
-    """A network whose batch normalization has seen something."""
-    network = backbone.build_network(architecture, num_classes, seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    return network
+from tests.unit.networks import SMALL, build, pixels, save
 
 
 def state(network: nn.Module) -> dict[str, Tensor]:
@@ -262,21 +246,6 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 # The network as a file
 
 
-def save(
-    path: Path, network: nn.Module, architecture: str = SMALL, precision: str = "float32"
-) -> Path:
-    backbone.save_network(
-        path,
-        network,
-        architecture=architecture,
-        classes=("a", "b", "ü"),
-        image_size=33,
-        candidate={"name": "head lr=1", "train_from": "head"},
-        precision=precision,
-    )
-    return path
-
-
 @pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5"])
 def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -> None:
     network = build(architecture)
@@ -334,28 +303,3 @@ def test_imagenet_weights_that_cannot_be_fetched_say_why(tmp_path: Path) -> None
     assert "cannot be fetched from https://" in done.stdout
     assert "needs the internet" in done.stdout and "model.weights" in done.stdout
     assert not (tmp_path / "models").exists()
-
-
-@pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5", "densenet121", "vit_b_16"])
-def test_inference_is_the_same_function_without_what_can_be_folded(architecture: str) -> None:
-    network = build(architecture)
-    traced = backbone.trace(network)
-    fast = backbone.for_inference(backbone.prefix(traced, ["head"]))
-    images = backbone.normalize(
-        torch.from_numpy(pixels(2, 224 if architecture == "vit_b_16" else 64))
-    )
-    with torch.inference_mode():
-        (found,), (wanted,) = fast(images), backbone.prefix(traced, ["head"])(images)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
-    kinds = [sum(isinstance(m, nn.BatchNorm2d) for m in n.modules()) for n in (network, fast)]
-    assert kinds[1] < kinds[0] or kinds == [0, 0]
-    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == (kinds[0] > 0)
-
-
-def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(tmp_path: Path) -> None:
-    network = build(SMALL)
-    exact = backbone.Network(save(tmp_path / "exact", network))
-    fewer = backbone.Network(save(tmp_path / "fewer", network, precision="bfloat16"))
-    images = pixels(8, 33)
-    error = np.abs(exact.predict(images) - fewer.predict(images)).max()
-    assert 1e-6 < error < 0.02

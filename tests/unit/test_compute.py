@@ -1,4 +1,6 @@
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,5 +31,8 @@ def test_the_description_names_what_the_numbers_depend_on(num_threads: int) -> N
     assert described["num_threads"] == str(num_threads)
     assert described["device"] == "cpu"
     assert described["torch"] == torch.__version__
+    assert described["openvino"] == version("openvino")
     # As torch itself reports it, in the text of its build.
     assert f"CPU capability usage: {described['processor_kernels']}" in torch.__config__.show()
+    flags = Path("/proc/cpuinfo").read_text().split()
+    assert (described["matrix_units"] == "AMX") == ("amx_bf16" in flags)

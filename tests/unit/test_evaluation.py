@@ -12,9 +12,9 @@ import sklearn.metrics
 import torch
 from PIL import Image
 
-from crossfold import backbone
+from crossfold import backbone, evaluation
 from crossfold.evaluation import evaluate_test
-from crossfold.examples import TEST, TRAIN, Example, write_examples
+from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.selection import aggregate_cv
 from crossfold.training import train_final, train_fold
 
@@ -64,6 +64,7 @@ def evaluate(
         model=model,
         leaderboard=leaderboard,
         num_threads=num_threads,
+        exported=folder / "exported",
         evaluation=folder / "evaluation",
         report_page=folder / "report.html",
     )
@@ -83,6 +84,18 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
         with torch.inference_mode():
             logits = module(backbone.normalize(torch.from_numpy(pixels.copy())[None]))
         np.testing.assert_allclose(probabilities, logits.softmax(1)[0], atol=1e-5)
+
+
+def test_the_export_is_compared_with_torch(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    export = evaluate(examples, run, tmp_path)["export"]
+    assert export["by"].startswith("openvino 20")
+    assert export["max_difference"] < 1e-5 and export["num_different"] == 0
+    network, table = backbone.Network(run[1]), Examples(examples)
+    wrong = np.full((12, 3), 1 / 3, np.float32)
+    with pytest.raises(RuntimeError, match="does not compute what torch does"):
+        evaluation.compare_with_torch(network, wrong, table, num_threads=1)
 
 
 def test_the_scores_are_scikit_learns(

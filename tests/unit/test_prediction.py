@@ -6,13 +6,14 @@ import pytest
 from PIL import Image
 
 from crossfold import backbone
+from crossfold.classifier import Classifier, export
 from crossfold.prediction import BATCH_SIZE, predict_files
 
 CLASSES = ("cat", "dog", "owl")
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> backbone.Network:
+def network(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     path = tmp_path_factory.mktemp("network") / "model"
     module = backbone.build_network("shufflenet_v2_x0_5", len(CLASSES), seed=0)
     backbone.save_network(
@@ -24,7 +25,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> backbone.Network:
         candidate={},
         precision="float32",
     )
-    return backbone.Network(path)
+    export(path, path.with_name("exported"))
+    return Classifier(path.with_name("exported"))
 
 
 def _write_image(path: Path, seed: int) -> Path:
@@ -34,7 +36,7 @@ def _write_image(path: Path, seed: int) -> Path:
 
 
 def test_each_file_gets_the_label_of_the_highest_probability(
-    tmp_path: Path, network: backbone.Network
+    tmp_path: Path, network: Classifier
 ) -> None:
     paths = [_write_image(tmp_path / f"{n}.png", n) for n in range(3)]
     rows = list(predict_files(paths, network))
@@ -47,7 +49,7 @@ def test_each_file_gets_the_label_of_the_highest_probability(
 
 
 def test_a_file_that_cannot_be_used_is_a_row_with_its_error_in_its_place(
-    tmp_path: Path, network: backbone.Network
+    tmp_path: Path, network: Classifier
 ) -> None:
     good = _write_image(tmp_path / "good.png", 1)
     broken = tmp_path / "broken.png"
@@ -67,15 +69,11 @@ def test_a_file_that_cannot_be_used_is_a_row_with_its_error_in_its_place(
     assert rows[1][1:] == rows[5][1:]
 
 
-def test_a_batch_of_broken_files_alone_is_rows_too(
-    tmp_path: Path, network: backbone.Network
-) -> None:
+def test_a_batch_of_broken_files_alone_is_rows_too(tmp_path: Path, network: Classifier) -> None:
     assert [row.label for row in predict_files([tmp_path / "missing.png"], network)] == [None]
 
 
-def test_more_files_than_a_batch_keep_their_order(
-    tmp_path: Path, network: backbone.Network
-) -> None:
+def test_more_files_than_a_batch_keep_their_order(tmp_path: Path, network: Classifier) -> None:
     one, other = (_write_image(tmp_path / f"{n}.png", n) for n in range(2))
     paths = [one] * BATCH_SIZE + [other]
     rows = list(predict_files(paths, network))

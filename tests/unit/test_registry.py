@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from crossfold import backbone, metrics, registry, tracking
+from crossfold.classifier import Classifier, export
 from crossfold.errors import UserError
 from crossfold.evaluation import score
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
@@ -150,6 +152,7 @@ def _register(
         return registry.register_model(
             examples=examples,
             model=model,
+            exported=_exported(model),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
             report_page=folder / "report",
@@ -166,9 +169,16 @@ def _register(
         )
 
 
+def _exported(model: Path) -> Path:
+    path = model.with_name(f"{model.name}.exported")
+    if not path.exists():
+        export(model, path)
+    return path
+
+
 def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
     table = Examples(examples)
-    paths, labels, probabilities = score(backbone.Network(model), table, num_threads=1)
+    paths, labels, probabilities = score(Classifier(_exported(model)), table, num_threads=1)
     return {
         "classes": list(CLASSES),
         "paths": paths,
@@ -181,6 +191,7 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "curves": metrics.curves(labels, probabilities),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
+        "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
     }
 
 
@@ -275,7 +286,7 @@ def test_a_champion_with_other_classes_is_matched_by_their_names(
 ) -> None:
     classes = ("red", "green", "blue")
     other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
-    score = registry._score(backbone.Network(other), Examples(examples), num_threads=1)
+    score = registry._score(Classifier(_exported(other)), Examples(examples), num_threads=1)
     assert score == 1.0
 
 
@@ -356,7 +367,8 @@ def test_the_version_has_signature_input_example_and_pinned_requirements(
     image = base64.b64decode(example["data"][0][0])
     assert Image.open(io.BytesIO(image)).size == (48, 40)
     requirements = (folder / "requirements.txt").read_text().split()
-    assert f"torch=={torch.__version__.partition('+')[0]}" in requirements
+    assert f"openvino=={version('openvino')}" in requirements
+    assert not any(line.startswith("torch") for line in requirements)  # several GB to serve with
     assert all("==" in line for line in requirements)
 
 

@@ -1,0 +1,41 @@
+"""Small networks with random weights, and images for them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from crossfold import backbone
+
+SMALL = "squeezenet1_1"
+
+
+def pixels(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def build(architecture: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
+    """A network whose batch normalization has seen something."""
+    network = backbone.build_network(architecture, num_classes, seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return network
+
+
+def save(
+    path: Path, network: nn.Module, architecture: str = SMALL, precision: str = "float32"
+) -> Path:
+    backbone.save_network(
+        path,
+        network,
+        architecture=architecture,
+        classes=("a", "b", "ü"),
+        image_size=33,
+        candidate={"name": "head lr=1", "train_from": "head"},
+        precision=precision,
+    )
+    return path

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossfold import backbone
+from crossfold.classifier import Classifier, export
+from tests.unit.networks import SMALL, build, pixels, save
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("network") / "model", build(SMALL))
+
+
+def exported(weights: Path) -> Path:
+    path = weights.with_name(f"{weights.name}.exported")
+    export(weights, path)
+    return path
+
+
+@pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5", "resnet18"])
+def test_the_export_predicts_what_torch_predicts(tmp_path: Path, architecture: str) -> None:
+    weights = save(tmp_path / "model", build(architecture), architecture)
+    network, classifier = backbone.Network(weights), Classifier(exported(weights), 1)
+    images = pixels(5, 33)
+    found = classifier.predict(images)
+    assert found.dtype == np.float32 and found.shape == (5, 3)
+    np.testing.assert_allclose(found, network.predict(images), atol=1e-5)
+    assert (classifier.classes, classifier.image_size) == (network.classes, 33)
+
+
+def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(
+    tmp_path: Path, saved: Path
+) -> None:
+    fewer = save(tmp_path / "fewer", build(SMALL), precision="bfloat16")
+    exact = Classifier(exported(saved)).predict(pixels(8, 33))
+    error = np.abs(exact - Classifier(exported(fewer)).predict(pixels(8, 33))).max()
+    assert 1e-6 < error < 0.02
+
+
+def test_an_exported_network_needs_no_torch(saved: Path) -> None:
+    program = (
+        "import sys, numpy; from pathlib import Path; from crossfold.classifier import Classifier\n"
+        "Classifier(Path(sys.argv[1])).predict(numpy.zeros((1, 33, 33, 3), numpy.uint8))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, exported(saved)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
