@@ -14,6 +14,17 @@ UNUSED = (
     "**/*.pyi",
     "databricks/sdk",  # MLflow looks whether there is a package `databricks.agents`, no more
     "numpy/_core/_simd*",
+    "openvino_telemetry",
+    "openvino/libs/*_[gn]pu_plugin*",
+    "openvino/libs/cache.json",  # for graphics cards
+    "openvino/libs/*_auto_*",  # which of several devices
+    "openvino/libs/*_hetero_*",
+    "openvino/libs/*_gguf_*",  # formats of others than torch
+    "openvino/libs/*_jax_*",
+    "openvino/libs/*_onnx_*",
+    "openvino/libs/*_paddle_*",
+    "openvino/libs/*_tensorflow_*",
+    "openvino/libs/libopenvino_c.so*",
     "numpy/distutils",
     "**/*.pxd",
     "*.dist-info/sboms",
