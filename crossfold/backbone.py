@@ -272,8 +272,9 @@ class Network:
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.image_size: int = about["image_size"]
         self.candidate: dict[str, Any] = about["candidate"]
-        # Versions that were registered before there was a choice do not name it.
+        # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
+        self.temperature: float = about.get("temperature", 1.0)
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
         traced = trace(network)
@@ -284,11 +285,14 @@ class Network:
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
+
+        They are softmax(logits / temperature), see `calibration.fit_temperature`.
+        """
         with compute.at_precision(self.precision):
             (features,) = self._prefix(normalize(torch.from_numpy(images)))
         # The head stays in float32, as it was trained: in few digits its large terms do not cancel.
-        logits = self._head(features.float())
+        logits = self._head(features.float()) / self.temperature
         probabilities: np.ndarray[Any, np.dtype[np.float32]] = logits.softmax(dim=1).numpy()
         return probabilities
 
@@ -302,6 +306,7 @@ def save_network(
     image_size: int,
     candidate: dict[str, Any],
     precision: str,
+    temperature: float = 1.0,
 ) -> None:
     """Write all weights and what is needed to use them as one safetensors file."""
     about = {
@@ -310,6 +315,7 @@ def save_network(
         "image_size": image_size,
         "candidate": candidate,
         "precision": precision,
+        "temperature": temperature,
     }
     safetensors.torch.save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
