@@ -170,7 +170,7 @@ def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
         leaderboard=folder / "leaderboard",
         num_threads=threads,
         evaluation=folder / "evaluation",
-        report_page=folder / "report.html",
+        report_draft=folder / "report.html",
     )
 
 

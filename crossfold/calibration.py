@@ -32,7 +32,7 @@ class Bin:
     num_images: int
     confidence: float
     accuracy: float
-    chance: tuple[float, float]
+    chance: list[float]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def reliability(
             num_images=int(sizes[i]),
             confidence=float(mean_confidence[i]),
             accuracy=float(accuracy[i]),
-            chance=(float(low[i]), float(high[i])),
+            chance=[float(low[i]), float(high[i])],
         )
         for i in np.flatnonzero(sizes).tolist()
     ]

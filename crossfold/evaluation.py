@@ -2,16 +2,28 @@
 
 import hashlib
 import json
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossfold import backbone, compute, metrics, report
-from crossfold.examples import TEST, TRAIN, Examples
+from crossfold import (
+    backbone,
+    calibration,
+    compute,
+    latency,
+    metrics,
+    report,
+    report_content,
+    report_pictures,
+)
+from crossfold.examples import TEST, Examples
 from crossfold.features import decoded_batches
 from crossfold.progress import report_progress
+
+NUM_LATENCY_IMAGES = 50
 
 
 def evaluate_test(
@@ -21,40 +33,64 @@ def evaluate_test(
     leaderboard: Path,
     num_threads: int,
     evaluation: Path,
-    report_page: Path,
+    report_draft: Path,
 ) -> dict[str, Any]:
     """Run the whole network over the test split and write the evaluation and its report.
 
+    The report is a draft: `report.complete` adds what is known once the model is registered.
+
     Returns:
-        The evaluation: classes; per test image its path, label and probabilities; metrics;
-        the confusion matrix (rows are the true classes); "curves": "roc" and "pr", of
-        `metrics.Curves`; the hashes of the model's file (sha256) and of the data (DVC's).
+        The evaluation: classes; per test image its path, label and probabilities; metrics and
+        their 95 % "intervals"; "class_f1_intervals", by class; the confusion matrix (rows are the
+        true classes); "curves": "roc" and "pr", of `metrics.Curves`; "calibration", of
+        `calibration.assess`; "latency", of `latency.Latency`, which no two runs share; the hashes
+        of the model's file (sha256), of the data (DVC's) and of the test split.
     """
     compute.prepare(num_threads)
-    table = Examples(examples)
-    paths, labels, probabilities = score(backbone.Network(model), table, num_threads)
+    table, network = Examples(examples), backbone.Network(model)
+    paths, labels, probabilities = score(network, table, num_threads)
+    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
     evaluated = {
         "classes": list(table.classes),
         "paths": paths,
         "labels": labels.tolist(),
         "probabilities": probabilities.tolist(),
-        "metrics": metrics.scores(labels, probabilities),
-        "confusion_matrix": metrics.confusion_matrix(
-            labels, probabilities.argmax(axis=1), len(table.classes)
-        ).tolist(),
-        "curves": metrics.curves(labels, probabilities),
+        **_scored(labels, probabilities),
+        "calibration": calibration.assess(labels, probabilities, network.temperature),
+        "latency": asdict(latency.measure(network, timed, num_threads)),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
+        "split_hash": split_hash(table),
     }
     evaluation.write_text(json.dumps(evaluated))
     board = json.loads(leaderboard.read_text())
-    report_page.write_text(report.render(evaluated, board, _summarise(table)), encoding="utf-8")
+    shown = report_pictures.summarise(table, report_content.confident_mistakes(evaluated))
+    report_draft.write_text(report.render(evaluated, board, shown), encoding="utf-8")
     return evaluated
+
+
+def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    predictions, num_classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    intervals = metrics.bootstrap_intervals(labels, probabilities)
+    return {
+        "metrics": metrics.scores(labels, probabilities),
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
+        "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
+        "curves": metrics.curves(labels, probabilities),
+    }
+
+
+def split_hash(table: Examples) -> str:
+    """Return the SHA-256 of the test split: its images by content, each with its class."""
+    classes = (table.classes[label] for label in table.column("label", TEST))
+    pairs = zip(table.column("content_hash", TEST), classes, strict=True)
+    return hashlib.sha256("".join(f"{h} {c}\n" for h, c in sorted(pairs)).encode()).hexdigest()
 
 
 def score(
     network: backbone.Network, table: Examples, num_threads: int
-) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
     """Predict the test split from its encoded images.
 
     Returns:
@@ -70,12 +106,3 @@ def score(
         probabilities.append(network.predict(pixels))
         report_progress(len(paths), total, "images")
     return paths, np.concatenate(labels), np.concatenate(probabilities)
-
-
-def _summarise(table: Examples) -> dict[str, Any]:
-    """Return what the report says of the data."""
-    counts = {
-        split: Counter(table.classes[label] for label in table.column("label", split))
-        for split in (TRAIN, TEST)
-    }
-    return {"counts": counts, "data_hash": table.data_hash, "skipped": list(table.skipped)}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 MAX_CURVE_POINTS = 200
 NUM_RESAMPLES = 2000
 _MOST_DRAWN = 2**22  # images drawn at a time, so that memory stays bounded
@@ -182,6 +183,16 @@ def bootstrap_intervals(
     return {name: _percentiles(values) for name, values in resampled.items()}
 
 
+def class_f1_intervals(
+    labels: NDArray[Any], predictions: NDArray[Any], num_classes: int, *, seed: int = 0
+) -> NDArray[np.float64]:
+    """95 % intervals of each class's F1, [K, 2], from the resamples of `bootstrap_intervals`."""
+    rng = np.random.default_rng(seed)
+    (counts,) = _resampled_counts(np.asarray(labels), [np.asarray(predictions)], num_classes, rng)
+    intervals: NDArray[np.float64] = np.quantile(counts.f1, _TAILS, axis=1).T
+    return intervals
+
+
 def paired_bootstrap(
     labels: NDArray[Any],
     predictions: NDArray[Any],
@@ -301,7 +312,7 @@ def _resampled_means(
 
 
 def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(values, _TAILS)
     return float(low), float(high)
 
 

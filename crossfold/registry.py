@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold import metrics, tracking
+from crossfold import metrics, report, tracking
 from crossfold.examples import Examples
 from crossfold.prediction import load_version
 
@@ -43,6 +43,7 @@ def register_model(
     model: Path,
     leaderboard: Path,
     evaluation: Path,
+    report_draft: Path,
     report_page: Path,
     model_name: str,
     min_macro_f1: float,
@@ -73,7 +74,6 @@ def register_model(
         run.parent(),
         leaderboard=board,
         evaluation=evaluated,
-        report_page=report_page,
         settings=json.loads(lineage["settings"]),
     )
     table = Examples(examples)
@@ -94,7 +94,14 @@ def register_model(
         "reason": decision.reason,
         "created": created,
         "champion_macro_f1": decision.champion_macro_f1,
+        "verdict": "first" if decision.passed else "below floor",
+        "comparison": None,
+        "num_judged_before": 0,
     }
+    draft = report_draft.read_text(encoding="utf-8")
+    page = report.complete(draft, registration=registered, lineage=tags)
+    report_page.write_text(page, encoding="utf-8")
+    run.parent().log_artifact(page, "report.html")
     registration.write_text(json.dumps(registered))
     parent = run.parent()
     parent.log_artifact(registration.read_bytes(), "registration.json")

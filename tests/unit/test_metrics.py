@@ -102,6 +102,20 @@ def test_bootstrap_intervals_match_drawing_image_by_image(
     assert found != metrics.bootstrap_intervals(labels, probabilities, seed=1)
 
 
+def test_f1_intervals_of_classes_match_drawing_image_by_image() -> None:
+    labels, probabilities = random_case(200, 4)
+    predictions = probabilities.argmax(axis=1)
+    rng = np.random.default_rng(3)
+    f1 = []
+    for _ in range(2000):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in images_by_class(labels)])
+        confusion = metrics.confusion_matrix(labels[rows], predictions[rows], 5)
+        f1.append(metrics.class_scores(confusion).f1)
+    found = metrics.class_f1_intervals(labels, predictions, 5)
+    np.testing.assert_allclose(found, np.quantile(f1, [0.025, 0.975], axis=0).T, atol=0.02)
+    assert found[4].tolist() == [0, 0]  # neither present nor predicted
+
+
 def test_bootstrap_of_a_mean_matches_scipy() -> None:
     labels, probabilities = random_case(80, 2)
     labels = np.zeros_like(labels)  # one class, so that scipy draws from the same images
