@@ -115,7 +115,7 @@ def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float
     predicted counts as 0, as in scikit-learn with labels=range(K) and zero_division=0.
     """
     labels = np.asarray(labels)
-    predictions = np.asarray(probabilities, np.float64).argmax(axis=1)
+    predictions = np.argmax(probabilities, axis=1)
     by_class = class_scores(confusion_matrix(labels, predictions, probabilities.shape[1]))
     return {
         "loss": float(_losses(labels, probabilities).mean()),
@@ -170,7 +170,7 @@ def bootstrap_intervals(
     1 or a class of one image has no spread, which does not make it certain.
     """
     labels = np.asarray(labels)
-    predictions = np.asarray(probabilities, np.float64).argmax(axis=1)
+    predictions = np.argmax(probabilities, axis=1)
     rng = np.random.default_rng(seed)
     (counts,) = _resampled_counts(labels, [predictions], probabilities.shape[1], rng)
     resampled = {
@@ -251,7 +251,7 @@ def pr_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
 
 def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.float64]:
     """Negative log likelihood of each image [N], clipped as `scores` says."""
-    of_label = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    of_label = np.asarray(probabilities)[np.arange(len(labels)), labels].astype(np.float64)
     losses: NDArray[np.float64] = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
     return losses
 

@@ -12,6 +12,8 @@ import jinja2
 
 from crossfold import report_gate, report_lineage
 
+FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
+
 
 def render(
     evaluation: dict[str, Any], leaderboard: dict[str, Any], data_summary: dict[str, Any]
@@ -39,6 +41,7 @@ def render(
         left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
         mistakes=report_content.mistakes(test, shown, data_summary["mistakes"]),
         num_mistakes=len(test.labels) - test.num_right,
+        few_mistakes=FEW_MISTAKES,
         data_rows=report_content.data_rows(test.classes, data_summary["counts"]),
         data_summary=data_summary,
         drawings=report_content.drawings(test, leaderboard, evaluation["calibration"]),
