@@ -175,7 +175,7 @@ def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
         num_threads=threads,
         exported=folder / "exported",
         evaluation=folder / "evaluation",
-        report_page=folder / "report.html",
+        report_draft=folder / "report.html",
     )
 
 

@@ -8,7 +8,8 @@ trained (https://github.com/pytorch/pytorch/issues/86590).
 Head, order of the images, learning rate and choice of the epoch are those of the pipeline, from
 torch's own parts, so that the predictions must be the same. The moments by which the head's
 features are scaled are given: to find them costs the loop one pass more in each fold, which is
-neither counted nor timed here.
+neither counted nor timed here. The temperature of the probabilities is fitted by the pipeline's own
+function, on the same out-of-fold predictions.
 """
 
 import math
@@ -29,7 +30,7 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.outcome import Outcome, Scored
 from benchmarks.workload import Workload
-from crossfold import metrics
+from crossfold import calibration, metrics
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NO_FOLD = -1
@@ -186,12 +187,14 @@ def run(backbone: nn.Module, data: Data, features: Tensor, workload: Workload) -
         return Classifier(backbone, head, moments(features[rows])), optimizer, rate
 
     best_epochs, scored = [], []
+    out_of_fold = []
     for fold in range(workload.num_folds):
         training = np.flatnonzero((data.folds != fold) & (data.folds != NO_FOLD))
         validation = np.flatnonzero(data.folds == fold)
-        epoch, result = _fit(new_model(training), data, training, validation, workload)
+        epoch, predicted = _fit(new_model(training), data, training, validation, workload)
         best_epochs.append(epoch)
-        scored.append(result)
+        scored.append(Scored.of(data.labels[validation], predicted))
+        out_of_fold.append((data.labels[validation], predicted))
 
     final_epochs = max(1, round(sum(best_epochs) / len(best_epochs)))
     everything = np.flatnonzero(data.folds != NO_FOLD)
@@ -201,10 +204,11 @@ def run(backbone: nn.Module, data: Data, features: Tensor, workload: Workload) -
         train_one_epoch(model, optimizer, data, everything, workload.batch_size, seed)
         rate.step()
     held_out = np.flatnonzero(data.folds == NO_FOLD)
+    labels, predictions = (np.concatenate(of_folds) for of_folds in zip(*out_of_fold, strict=True))
+    temperature = calibration.fit_temperature(labels, predictions)
     probabilities = predict(model, data, held_out, workload.batch_size)
-    return Outcome(
-        best_epochs, scored, final_epochs, Scored.of(data.labels[held_out], probabilities)
-    )
+    calibrated = calibration.tempered(probabilities, temperature)
+    return Outcome(best_epochs, scored, final_epochs, Scored.of(data.labels[held_out], calibrated))
 
 
 def _fit(
@@ -213,11 +217,11 @@ def _fit(
     training: Numbers,
     validation: Numbers,
     workload: Workload,
-) -> tuple[int, Scored]:
-    """Return the epoch with the lowest validation loss, and the validation split then."""
+) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the epoch with the lowest validation loss, and the probabilities [M, K] then."""
     model, optimizer, rate = start
     lowest, best_epoch = math.inf, 0
-    best: Scored | None = None
+    best: np.ndarray[Any, np.dtype[np.float32]] | None = None
     for epoch in range(1, workload.num_epochs + 1):
         seed = workload.seed + epoch
         train_one_epoch(model, optimizer, data, training, workload.batch_size, seed)
@@ -225,8 +229,7 @@ def _fit(
         probabilities = predict(model, data, validation, workload.batch_size)
         loss = metrics.scores(data.labels[validation], probabilities)["loss"]
         if loss < lowest:
-            lowest, best_epoch = loss, epoch
-            best = Scored.of(data.labels[validation], probabilities)
+            lowest, best_epoch, best = loss, epoch, probabilities
         if epoch - best_epoch >= workload.patience:
             break
     assert best is not None

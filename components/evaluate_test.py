@@ -1,7 +1,7 @@
 """The step that measures the model on the test split, from the pixels."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -12,7 +12,7 @@ def evaluate_test(
     num_threads: int,
     exported: Output[Model],
     evaluation: Output[Artifact],
-    report: Output[HTML],
+    report_draft: Output[Artifact],
     classification: Output[ClassificationMetrics],
     metrics: Output[Metrics],
 ) -> None:
@@ -24,8 +24,8 @@ def evaluate_test(
         leaderboard: What cross-validation said, for the report.
         num_threads: Processor threads.
         exported: The network as a graph, which is what predicts.
-        evaluation: Probabilities, scores and confusion matrix.
-        report: The report as one page.
+        evaluation: Probabilities, scores, intervals, curves, calibration and latency.
+        report_draft: The report's page, without what is known once the model is registered.
         classification: Confusion matrix and ROC curve for Kubeflow's page.
         metrics: The scores.
     """
@@ -44,7 +44,7 @@ def evaluate_test(
             num_threads=num_threads,
             exported=Path(exported.path),
             evaluation=Path(evaluation.path),
-            report_page=Path(report.path),
+            report_draft=Path(report_draft.path),
         )
         roc = evaluated["curves"]["roc"]["micro"]
         classification.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])

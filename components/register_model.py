@@ -11,12 +11,13 @@ def register_model(
     exported: Input[Model],
     leaderboard: Input[Artifact],
     evaluation: Input[Artifact],
-    report: Input[HTML],
+    report_draft: Input[Artifact],
     model_name: str,
     min_macro_f1: float,
     lineage: dict,
     num_threads: int,
     registration: Output[Artifact],
+    report: Output[HTML],
     links: Output[Markdown],
     metrics: Output[Metrics],
 ) -> None:
@@ -28,12 +29,13 @@ def register_model(
         exported: The same as a graph, which is what predicts.
         leaderboard: What cross-validation said.
         evaluation: What the test split said.
-        report: The report, kept with the pipeline's run in MLflow.
+        report_draft: The report without gate and lineage.
         model_name: The registered model's name.
         min_macro_f1: The floor below which no model becomes champion.
         lineage: Where the model comes from: settings, commit, images.
         num_threads: Processor threads.
         registration: Version, aliases, the gate's decision and its reason.
+        report: The whole report, kept with the pipeline's run in MLflow too.
         links: The same for Kubeflow's page, with links to MLflow's.
         metrics: The version's number and macro F1.
     """
@@ -50,6 +52,7 @@ def register_model(
             exported=Path(exported.path),
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
+            report_draft=Path(report_draft.path),
             report_page=Path(report.path),
             model_name=model_name,
             min_macro_f1=min_macro_f1,

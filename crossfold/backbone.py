@@ -264,8 +264,9 @@ class Network:
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.image_size: int = about["image_size"]
         self.candidate: dict[str, Any] = about["candidate"]
-        # Versions that were registered before there was a choice do not name it.
+        # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
+        self.temperature: float = about.get("temperature", 1.0)
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
         self._traced = trace(network)
@@ -276,7 +277,8 @@ class Network:
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
 
-        They are computed in float32, whatever the network's precision.
+        They are computed in float32, whatever the network's precision, and are
+        softmax(logits / temperature), see `calibration.fit_temperature`.
         """
         _, probabilities = self.exportable()(torch.from_numpy(images))
         computed: np.ndarray[Any, np.dtype[np.float32]] = probabilities.numpy()
@@ -284,17 +286,19 @@ class Network:
 
     def exportable(self) -> nn.Module:
         """Return the whole as a module: pixels in, the head's input and probabilities out."""
-        return _FromPixels(prefix(self._traced, [HEAD]), suffix(self._traced, HEAD))
+        return _FromPixels(
+            prefix(self._traced, [HEAD]), suffix(self._traced, HEAD), self.temperature
+        )
 
 
 class _FromPixels(nn.Module):
-    def __init__(self, prefix: nn.Module, head: nn.Module) -> None:
+    def __init__(self, prefix: nn.Module, head: nn.Module, temperature: float) -> None:
         super().__init__()
-        self.prefix, self.head = prefix, head
+        self.prefix, self.head, self.temperature = prefix, head, temperature
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         (features,) = self.prefix(normalize(pixels))
-        return features, self.head(features).softmax(dim=1)
+        return features, (self.head(features) / self.temperature).softmax(dim=1)
 
 
 def save_network(
@@ -306,6 +310,7 @@ def save_network(
     image_size: int,
     candidate: dict[str, Any],
     precision: str,
+    temperature: float = 1.0,
 ) -> None:
     """Write all weights and what is needed to use them as one safetensors file."""
     about = {
@@ -314,6 +319,7 @@ def save_network(
         "image_size": image_size,
         "candidate": candidate,
         "precision": precision,
+        "temperature": temperature,
     }
     safetensors.torch.save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()},

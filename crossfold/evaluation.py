@@ -2,18 +2,30 @@
 
 import hashlib
 import json
-from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from crossfold import backbone, compute, graph, metrics, report
+from crossfold import (
+    backbone,
+    calibration,
+    compute,
+    graph,
+    latency,
+    metrics,
+    report,
+    report_content,
+    report_pictures,
+)
 from crossfold.classifier import Classifier, export
-from crossfold.examples import TEST, TRAIN, Examples
+from crossfold.examples import TEST, Examples
 from crossfold.features import decoded_batches
 from crossfold.progress import report_progress
 
+NUM_LATENCY_IMAGES = 50
 MAX_DIFFERENCE = 1e-3  # of a probability, between the export and torch, both in float32
 
 
@@ -25,48 +37,68 @@ def evaluate_test(
     num_threads: int,
     exported: Path,
     evaluation: Path,
-    report_page: Path,
+    report_draft: Path,
 ) -> dict[str, Any]:
     """Run the whole network over the test split and write the evaluation and its report.
 
-    The network is exported first (see `classifier`), and what predicts is the export.
+    The network is exported first (see `classifier`), and what predicts is the export. The report is
+    a draft: `report.complete` adds what is known once the model is registered.
 
     Returns:
-        The evaluation: classes; per test image its path, label and probabilities; metrics;
-        the confusion matrix (rows are the true classes); "curves": "roc" and "pr", of
-        `metrics.Curves`; the hashes of the model's file (sha256) and of the data (DVC's);
-        "export": how far the export is from torch (see `compare_with_torch`).
+        The evaluation: classes; per test image its path, label and probabilities; metrics and
+        their 95 % "intervals"; "class_f1_intervals", by class; the confusion matrix (rows are the
+        true classes); "curves": "roc" and "pr", of `metrics.Curves`; "calibration", of
+        `calibration.assess`; "latency", of `latency.Latency`, which no two runs share; the hashes
+        of the model's file (sha256), of the data (DVC's) and of the test split; "export": how far
+        the export is from torch (see `compare_with_torch`).
 
     Raises:
         RuntimeError: the export does not compute what torch does.
     """
     compute.prepare(num_threads)
-    table = Examples(examples)
     export(model, exported)
-    paths, labels, probabilities = score(Classifier(exported, num_threads), table, num_threads)
+    table, network, reference = (
+        Examples(examples),
+        Classifier(exported, num_threads),
+        backbone.Network(model),
+    )
+    paths, labels, probabilities = score(network, table, num_threads)
+    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
     evaluated = {
         "classes": list(table.classes),
         "paths": paths,
         "labels": labels.tolist(),
         "probabilities": probabilities.tolist(),
-        "metrics": metrics.scores(labels, probabilities),
-        "confusion_matrix": metrics.confusion_matrix(
-            labels, probabilities.argmax(axis=1), len(table.classes)
-        ).tolist(),
-        "curves": metrics.curves(labels, probabilities),
+        **_scored(labels, probabilities),
+        "calibration": calibration.assess(labels, probabilities, reference.temperature),
+        "latency": asdict(latency.measure(network, timed, num_threads)),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
-        "export": compare_with_torch(backbone.Network(model), probabilities, table, num_threads),
+        "split_hash": split_hash(table),
+        "export": compare_with_torch(reference, probabilities, table, num_threads),
     }
     evaluation.write_text(json.dumps(evaluated))
     board = json.loads(leaderboard.read_text())
-    report_page.write_text(report.render(evaluated, board, _summarise(table)), encoding="utf-8")
+    shown = report_pictures.summarise(table, report_content.confident_mistakes(evaluated))
+    report_draft.write_text(report.render(evaluated, board, shown), encoding="utf-8")
     return evaluated
+
+
+def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    predictions, num_classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    intervals = metrics.bootstrap_intervals(labels, probabilities)
+    return {
+        "metrics": metrics.scores(labels, probabilities),
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
+        "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
+        "curves": metrics.curves(labels, probabilities),
+    }
 
 
 def compare_with_torch(
     network: backbone.Network,
-    probabilities: np.ndarray[Any, np.dtype[np.float32]],
+    probabilities: NDArray[np.float32],
     table: Examples,
     num_threads: int,
 ) -> dict[str, Any]:
@@ -90,9 +122,16 @@ def compare_with_torch(
     return {"by": graph.ENGINE, "max_difference": largest, "num_different": different}
 
 
+def split_hash(table: Examples) -> str:
+    """Return the SHA-256 of the test split: its images by content, each with its class."""
+    classes = (table.classes[label] for label in table.column("label", TEST))
+    pairs = zip(table.column("content_hash", TEST), classes, strict=True)
+    return hashlib.sha256("".join(f"{h} {c}\n" for h, c in sorted(pairs)).encode()).hexdigest()
+
+
 def score(
     network: Classifier | backbone.Network, table: Examples, num_threads: int
-) -> tuple[list[str], np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.float32]]]:
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
     """Predict the test split from its encoded images.
 
     Returns:
@@ -108,12 +147,3 @@ def score(
         probabilities.append(network.predict(pixels))
         report_progress(len(paths), total, "images")
     return paths, np.concatenate(labels), np.concatenate(probabilities)
-
-
-def _summarise(table: Examples) -> dict[str, Any]:
-    """Return what the report says of the data."""
-    counts = {
-        split: Counter(table.classes[label] for label in table.column("label", split))
-        for split in (TRAIN, TEST)
-    }
-    return {"counts": counts, "data_hash": table.data_hash, "skipped": list(table.skipped)}

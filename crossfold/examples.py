@@ -19,7 +19,7 @@ from crossfold.splits import TEST as TEST
 from crossfold.splits import TRAIN as TRAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -132,6 +132,24 @@ class Examples:
         with pq.ParquetFile(self._path) as file:
             table = file.read_row_groups(list(self._groups), columns=list({name, "split"}))
         return np.asarray(_only(table, split).column(name).to_numpy())
+
+    def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
+        """The files of some images of `split`, by their places in `column`, in the order given.
+
+        Reads only the row groups that hold one of them, and holds one at a time.
+        """
+        wanted, start = set(indices), 0
+        found: dict[int, bytes] = {}
+        with pq.ParquetFile(self._path) as file:
+            for group in self._groups:
+                splits = file.read_row_group(group, columns=["split"])
+                inside = range(start, start + len(_only(splits, split)))
+                start = inside.stop
+                if here := sorted(wanted.intersection(inside)):
+                    table = _only(file.read_row_group(group, columns=["image", "split"]), split)
+                    rows = table.column("image").take([index - inside.start for index in here])
+                    found.update(zip(here, rows.to_pylist(), strict=True))
+        return [found[index] for index in indices]
 
     def batches(
         self, split: str | None, batch_size: int

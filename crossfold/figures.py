@@ -13,10 +13,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -84,6 +86,33 @@ def pr_curves(curves: Curves, classes: Sequence[str]) -> Figure:
     """Precision-recall curves by class with their average precision, drawn as steps."""
     figure, axes = _unit_square("pr_curves", "recall", "precision")
     _draw_curves(figure, axes, curves, classes, area="AP", drawstyle="steps-post")
+    return figure
+
+
+def reliability(calibration: dict[str, Any]) -> Figure:
+    """Share of right predictions by their probability, with and without the temperature.
+
+    A grey bar is where 95 % of such shares lie if the probabilities are true. Below, how many
+    images each bin has.
+    """
+    figure = _figure("reliability", WIDTH, WIDTH * 1.15)
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    curve.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=(0, (1, 3)))
+    for bin in calibration["bins"]:
+        low, high = bin["chance"]
+        curve.bar(bin["low"], high - low, _width(bin), low, align="edge", color=INK, alpha=0.12)
+        counts.bar(bin["low"], bin["num_images"], _width(bin), align="edge", color=BLUE, alpha=0.7)
+    (after,) = _reliability_line(curve, calibration["bins"], BLUE, "o-")
+    (before,) = _reliability_line(curve, calibration["without"]["bins"], VERMILION, "x--")
+    bar = Rectangle((0, 0), 1, 1, color=INK, alpha=0.12)
+    curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is right")
+    # Logarithmic, so that a bin of one image is seen beside one of thousands.
+    counts.set(xlabel="probability of the predicted class", ylabel="images", yscale="log")
+    counts.set_ylim(bottom=0.7)
+    for axes in (curve, counts):
+        _plain(axes)
+    names = ["with the temperature", "without", "true probabilities, 95 %"]
+    _legend(figure, [after, before, bar], names, num_columns=3)
     return figure
 
 
@@ -233,9 +262,20 @@ def _draw_history(axes: Axes, folds: Sequence[dict[str, Any]], key: str, color: 
     axes.plot(epochs[all_train - 1 :], means[all_train - 1 :], "--", color=color, linewidth=1.2)
 
 
+def _width(bin: dict[str, Any]) -> float:
+    return float(bin["high"] - bin["low"])
+
+
+def _reliability_line(
+    axes: Axes, bins: Sequence[dict[str, Any]], color: str, style: str
+) -> list[Line2D]:
+    confidence, accuracy = ([bin[key] for bin in bins] for key in ("confidence", "accuracy"))
+    return axes.plot(confidence, accuracy, style, color=color, linewidth=1.4, markersize=5)
+
+
 def _legend(
     figure: Figure,
-    lines: Sequence[Line2D],
+    lines: Sequence[Artist],
     labels: Sequence[str],
     num_columns: int,
     title: str = "",

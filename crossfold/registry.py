@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold import metrics, tracking
+from crossfold import metrics, report, tracking
 from crossfold.examples import Examples
 from crossfold.prediction import EXPORTED, load_version
 
@@ -44,6 +44,7 @@ def register_model(
     exported: Path,
     leaderboard: Path,
     evaluation: Path,
+    report_draft: Path,
     report_page: Path,
     model_name: str,
     min_macro_f1: float,
@@ -74,7 +75,6 @@ def register_model(
         run.parent(),
         leaderboard=board,
         evaluation=evaluated,
-        report_page=report_page,
         settings=json.loads(lineage["settings"]),
     )
     table = Examples(examples)
@@ -97,7 +97,14 @@ def register_model(
         "reason": decision.reason,
         "created": created,
         "champion_macro_f1": decision.champion_macro_f1,
+        "verdict": "first" if decision.passed else "below floor",
+        "comparison": None,
+        "num_judged_before": 0,
     }
+    draft = report_draft.read_text(encoding="utf-8")
+    page = report.complete(draft, registration=registered, lineage=tags)
+    report_page.write_text(page, encoding="utf-8")
+    run.parent().log_artifact(page, "report.html")
     registration.write_text(json.dumps(registered))
     parent = run.parent()
     parent.log_artifact(registration.read_bytes(), "registration.json")

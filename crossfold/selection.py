@@ -6,7 +6,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from crossfold import metrics, tensorfile
+import numpy as np
+
+from crossfold import calibration, metrics, tensorfile
 
 _SCORES = ("macro_f1", "accuracy", "loss")
 
@@ -18,32 +20,41 @@ def aggregate_cv(
 
     Writes the leaderboard as JSON: per candidate the mean, standard deviation and interval of its
     scores, with its folds; the index of the best; the epochs of the final fit, which are the mean
-    over the folds of the best candidate's best epoch.
+    over the folds of the best candidate's best epoch; the temperature of its probabilities, fitted
+    on all folds at once.
 
     Returns:
         The leaderboard.
     """
     folds = sorted(
-        (tensorfile.read_metadata(path) for path in predictions),
-        key=lambda about: about["results"][0]["fold"],
+        (tensorfile.read(path) for path in predictions),
+        key=lambda fold: fold[1]["results"][0]["fold"],
     )
-    candidates = [
-        _summarise(results) for results in zip(*(f["results"] for f in folds), strict=True)
-    ]
+    results = [about["results"] for _, about in folds]
+    candidates = [_summarise(of_folds) for of_folds in zip(*results, strict=True)]
     best = min(
         range(len(candidates)),
         key=lambda i: (-candidates[i]["mean"]["macro_f1"], candidates[i]["mean"]["loss"]),
     )
     board = {
         "architecture": architecture,
-        "classes": folds[0]["classes"],
+        "classes": folds[0][1]["classes"],
         "num_folds": len(folds),
         "candidates": candidates,
         "best": best,
         "num_epochs": max(1, round(mean(f["best_epoch"] for f in candidates[best]["folds"]))),
+        "temperature": _temperature([arrays for arrays, _ in folds], best),
     }
     leaderboard.write_text(json.dumps(board))
     return board
+
+
+def _temperature(folds: Sequence[dict[str, tensorfile.Array]], candidate: int) -> float:
+    """Fit a candidate's temperature on images that the network of their fold did not see."""
+    return calibration.fit_temperature(
+        np.concatenate([arrays["label"] for arrays in folds]),
+        np.concatenate([arrays[f"probabilities_{candidate}"] for arrays in folds]),
+    )
 
 
 def _summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -305,7 +305,6 @@ def log_outcome(
     *,
     leaderboard: Mapping[str, Any],
     evaluation: Mapping[str, Any],
-    report_page: Path,
     settings: Mapping[str, Any],
 ) -> None:
     """Log a pipeline run under its own run: settings, the chosen candidate, scores, figures.
@@ -334,7 +333,6 @@ def log_outcome(
         | {f"cv_{name}_std": value for name, value in best["std"].items()}
         | {f"test_{name}": value for name, value in evaluation["metrics"].items()}
     )
-    run.log_artifact(report_page.read_bytes(), "report.html")
     run.log_artifact(json.dumps(leaderboard), "leaderboard.json")
     run.log_artifact(json.dumps(evaluation), "evaluation.json")
     curves = {kind: metrics.Curves.from_json(c) for kind, c in evaluation["curves"].items()}

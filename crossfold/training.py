@@ -154,6 +154,7 @@ def train_final(
         image_size=about["image_size"],
         candidate=values,
         precision=precision,
+        temperature=chosen["temperature"],
     )
     return {"num_epochs": chosen["num_epochs"], **last}
 

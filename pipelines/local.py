@@ -218,7 +218,7 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
         leaderboard=json.loads(text("aggregate_cv", "leaderboard")),
         evaluation=json.loads(text("evaluate_test", "evaluation")),
         registration=json.loads(text("register_model", "registration")),
-        report_html=text("evaluate_test", "report"),
+        report_html=text("register_model", "report"),
         num_steps=len(run.steps),
         num_reused=num_reused,
         places=("MLflow:   make mlflow-ui",),

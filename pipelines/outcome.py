@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crossfold import report
+from crossfold import report_files
 
 REPORTS = "reports"
 
@@ -23,7 +23,7 @@ class Outcome:
 
     def write_reports(self, root: Path) -> None:
         """Write the reports folder of a project."""
-        report.write_reports(
+        report_files.write_reports(
             root / REPORTS,
             evaluation=self.evaluation,
             leaderboard=self.leaderboard,

@@ -32,6 +32,7 @@ _IMPORTED = [
     "torch._dynamo",  # torch imports it with the first optimizer
     "crossfold.evaluation",
     "sklearn.metrics",
+    "scipy.optimize",
     "scipy.special",
     "crossfold.registry",
     "crossfold.packaging",

@@ -1,5 +1,6 @@
 """The report in a real browser. Needs Debian's package `chromium`."""
 
+import io
 import json
 import re
 import shutil
@@ -16,24 +17,66 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-from crossfold import metrics
-from crossfold.report import render
+from crossfold import calibration, metrics
+from crossfold.report import complete, render
+from crossfold.report_content import NUM_MISTAKES_SHOWN, confident_mistakes
+from crossfold.thumbnails import data_uri
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLASSES = [*map(str, range(9)), HOSTILE]
 SECTIONS = [
     "headline",
+    "gate",
+    "data",
     "leaderboard",
     "learning-curves",
     "confusion-matrix",
     "pr-curves",
     "roc-curves",
+    "calibration",
     "per-class",
     "mistakes",
-    "data",
+    "latency",
+    "lineage",
     "reading",
 ]
 NUM_FOLDS = 3
+REGISTRATION = {
+    "name": "crossfold",
+    "version": "7",
+    "aliases": ["challenger", "champion"],
+    "gate": "passed",
+    "verdict": "not worse",
+    "reason": f"macro F1 0.9410 is not worse than that of version 3 (margin 0.01), {HOSTILE}",
+    "created": True,
+    "champion_macro_f1": 0.9395,
+    "comparison": {
+        "champion_version": "3",
+        "num_images": 352,
+        "num_left_out": 8,
+        "macro_f1": 0.941,
+        "champion_macro_f1": 0.9395,
+        "difference": 0.0015,
+        "interval": [-0.0082, 0.0111],
+        "margin": 0.01,
+        "mcnemar": {"only_challenger_right": 6, "only_champion_right": 5, "p_value": 1.0},
+    },
+    "num_judged_before": 6,
+}
+LINEAGE = {
+    "git_commit": "0123456789" * 4,
+    "git_dirty": "true",
+    "data_hash": "cd" * 16,
+    "weights_hash": "ab" * 32,
+    "split_hash": "ef" * 32,
+    "image_train": "crossfold-train:0123456789abcdef",
+    "pipeline_run": "2026-01-31-12-00-00-123456",
+    "processor_kernels": "AVX2",
+    "num_threads": "2",
+    "torch": "2.10.0+cpu",
+    "settings": json.dumps({"data": {"seed": 0}, "candidates": [{"name": HOSTILE}]}),
+    "libraries": json.dumps({"numpy": "2.3.5", "pillow": "12.0.0"}),
+}
 BROWSER_ITSELF = "not an origin"  # so Chromium's log names what no page asked for
 PHONE, DESKTOP = (390, 2000), (1000, 2000)
 
@@ -163,16 +206,27 @@ def page() -> str:
     test = np.arange(len(labels)) % 5 == 0
     probabilities = train(0, pixels[~test], labels[~test]).predict_proba(pixels[test])
     confusion = metrics.confusion_matrix(labels[test], probabilities.argmax(axis=1), 10)
+    paths = [f"data/{CLASSES[label]}/{i}.bmp" for i, label in enumerate(labels)]
+    tested = [path for path, is_test in zip(paths, test, strict=True) if is_test]
+    files = [encoded(image) for image in pixels]
+    temperature = 1.5
     evaluation = {
         "classes": CLASSES,
-        "paths": [f"data/{CLASSES[label]}/{i}.bmp" for i, label in enumerate(labels[test])],
+        "paths": tested,
         "labels": labels[test].tolist(),
         "probabilities": probabilities.tolist(),
         "metrics": metrics.scores(labels[test], probabilities),
+        "intervals": metrics.bootstrap_intervals(labels[test], probabilities),
+        "class_f1_intervals": metrics.class_f1_intervals(
+            labels[test], probabilities.argmax(axis=1), 10
+        ).tolist(),
         "confusion_matrix": confusion.tolist(),
         "curves": metrics.curves(labels[test], probabilities),
+        "calibration": calibration.assess(labels[test], probabilities, temperature),
+        "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
+        "split_hash": "ef" * 32,
     }
     leaderboard = {
         "architecture": "resnet18",
@@ -189,10 +243,32 @@ def page() -> str:
         split: dict(zip(CLASSES, np.bincount(labels[rows]).tolist(), strict=True))
         for split, rows in (("train", ~test), ("test", test))
     }
-    skipped = [f"data/{HOSTILE}/broken.bmp"]
-    return render(
-        evaluation, leaderboard, {"counts": counts, "data_hash": "cd" * 16, "skipped": skipped}
+    shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
+    draft = render(
+        evaluation,
+        leaderboard,
+        {
+            "counts": counts,
+            "data_hash": "cd" * 16,
+            "skipped": [f"data/{HOSTILE}/broken.bmp"],
+            "samples": {
+                name: {paths[i]: data_uri(files[i], 64) for i in rows}
+                for name, rows in zip(CLASSES, shown, strict=True)
+            },
+            "mistakes": {
+                tested[i]: data_uri(files[np.flatnonzero(test)[i]], 128)
+                for i in confident_mistakes(evaluation)
+            },
+        },
     )
+    return complete(draft, registration=REGISTRATION, lineage=LINEAGE)
+
+
+def encoded(digit: np.ndarray) -> bytes:
+    """An image file of the digit's 64 pixels, which go from 0 to 1."""
+    file = io.BytesIO()
+    Image.fromarray((255 * digit.reshape(8, 8)).astype(np.uint8)).save(file, "BMP")
+    return file.getvalue()
 
 
 def test_the_checks_see_an_error_and_a_request(tmp_path: Path) -> None:
@@ -214,13 +290,49 @@ def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> No
 def test_every_figure_says_in_words_what_it_shows(page: str, tmp_path: Path) -> None:
     elements = visit(page, tmp_path).dom.elements
     figures = [attributes for _, attributes in elements if attributes.get("role") == "img"]
-    assert len(figures) == sum(tag == "svg" for tag, _ in elements) == 5
-    assert len({figure["aria-label"] for figure in figures}) == 5
+    assert len(figures) == sum(tag == "svg" for tag, _ in elements) == 6
+    assert len({figure["aria-label"] for figure in figures}) == 6
+
+
+def test_every_picture_says_in_words_what_it_shows(page: str, tmp_path: Path) -> None:
+    elements = visit(page, tmp_path).dom.elements
+    pictures = [attributes for tag, attributes in elements if tag == "img"]
+    words = [str(picture["alt"]) for picture in pictures]
+    mistakes = [text for text in words if " taken for " in text]
+    assert 10 < len(mistakes) == page.count("<figure>") <= NUM_MISTAKES_SHOWN
+    assert len(words) == 5 * len(CLASSES) + len(mistakes) == len(set(words))
+    assert all(str(picture["src"]).startswith("data:image/") for picture in pictures)
+
+
+def test_every_picture_is_drawn(page: str, tmp_path: Path) -> None:
+    counting = (
+        "<script>onload = () => { const all = [...frames[0].document.images];"
+        "document.title = all.filter(i => i.naturalWidth > 0 && i.width > 0).length }</script>"
+    )
+    frame = f'<iframe width="1000" height="9000" srcdoc="{escape(page)}"></iframe>'
+    (tmp_path / "frame.html").write_text(f"<title></title>{counting}{frame}", encoding="utf-8")
+    dom, _ = chromium(tmp_path / "frame.html", tmp_path, DESKTOP, "--dump-dom")
+    assert f"<title>{page.count('<img ')}</title>" in dom
+
+
+def test_gate_and_lineage_are_filled(page: str, tmp_path: Path) -> None:
+    text = " ".join(visit(page, tmp_path).dom.text.split())
+    for expected in (
+        "Passed crossfold version 7, not worse than the champion. Aliases: challenger, champion.",
+        f"(margin 0.01), {HOSTILE}.",
+        "-0.0082 to +0.0111",
+        "Judged on this very test split before: 6 other registered versions.",
+        LINEAGE["git_commit"],
+        "the commit alone is not what ran",
+        '"numpy": "2.3.5"',
+    ):
+        assert expected in text, expected
 
 
 def test_a_hostile_class_name_stays_text(page: str, tmp_path: Path) -> None:
     dom = visit(page, tmp_path).dom
-    assert not [tag for tag, _ in dom.elements if tag in ("img", "script")]
+    assert not [tag for tag, _ in dom.elements if tag == "script"]
+    assert not [a for _, a in dom.elements if "onerror" in a or a.get("src") == "x"]
     assert dom.text.count(HOSTILE) >= 3
     assert f"data/{HOSTILE}/broken.bmp" in dom.text
 

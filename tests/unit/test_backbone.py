@@ -280,7 +280,23 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
         "image_size": 33,
         "candidate": {"name": "head lr=1", "train_from": "head"},
         "precision": "float32",
+        "temperature": 1.0,
     }
+
+
+def test_probabilities_have_the_files_temperature_and_old_files_have_none(tmp_path: Path) -> None:
+    network = build(SMALL)
+    about: dict[str, Any] = {"architecture": SMALL, "classes": ["a", "b", "ü"]}
+    about |= {"image_size": 33, "candidate": {}}
+    images = pixels(4, 33)
+    with torch.inference_mode():
+        logits = network(backbone.normalize(torch.from_numpy(images)))
+    for temperature, known in ((1.0, about), (2.5, {**about, "temperature": 2.5})):
+        path = tmp_path / "model"
+        metadata = {"crossfold": json.dumps(known)}
+        safetensors.torch.save_file(network.state_dict(), path, metadata=metadata)
+        wanted = (logits / temperature).softmax(dim=1).numpy()
+        np.testing.assert_allclose(backbone.Network(path).predict(images), wanted, atol=1e-6)
 
 
 def test_imagenet_weights_that_cannot_be_fetched_say_why(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import sklearn.metrics
 import torch
 from PIL import Image
 
-from crossfold import backbone, evaluation
-from crossfold.evaluation import evaluate_test
+from crossfold import backbone, evaluation, latency, report_pictures
+from crossfold.evaluation import evaluate_test, score, split_hash
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.selection import aggregate_cv
 from crossfold.training import train_final, train_fold
@@ -66,7 +66,7 @@ def evaluate(
         num_threads=num_threads,
         exported=folder / "exported",
         evaluation=folder / "evaluation",
-        report_page=folder / "report.html",
+        report_draft=folder / "report.html",
     )
 
 
@@ -83,15 +83,17 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
         with torch.inference_mode():
             logits = module(backbone.normalize(torch.from_numpy(pixels.copy())[None]))
-        np.testing.assert_allclose(probabilities, logits.softmax(1)[0], atol=1e-5)
+        wanted = (logits / found["calibration"]["temperature"]).softmax(1)[0]
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
+    assert found["calibration"]["temperature"] == json.loads(run[0].read_text())["temperature"] != 1
 
 
 def test_the_export_is_compared_with_torch(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    export = evaluate(examples, run, tmp_path)["export"]
-    assert export["by"].startswith("openvino 20")
-    assert export["max_difference"] < 1e-5 and export["num_different"] == 0
+    found = evaluate(examples, run, tmp_path)["export"]
+    assert found["by"].startswith("openvino 20")
+    assert found["max_difference"] < 1e-5 and found["num_different"] == 0
     network, table = backbone.Network(run[1]), Examples(examples)
     wrong = np.full((12, 3), 1 / 3, np.float32)
     with pytest.raises(RuntimeError, match="does not compute what torch does"):
@@ -136,6 +138,61 @@ def test_the_files_hold_what_is_returned_and_name_what_was_measured(
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().lower().startswith("<!doctype html>")
     assert found["data_hash"] in page and "green" in page
+    num_wrong = 12 - np.trace(found["confusion_matrix"])
+    assert page.count("<img src=") == 3 * report_pictures.MAX_SAMPLES_OF_CLASS + num_wrong
+
+
+def test_every_score_has_its_interval(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)
+    assert found["intervals"].keys() == found["metrics"].keys()
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found["metrics"][name] <= high, name
+        assert low < high, name
+    assert len(found["class_f1_intervals"]) == 3
+
+
+def test_the_hash_of_the_split_is_of_its_images_and_classes_alone(
+    examples: Path, tmp_path: Path
+) -> None:
+    classes = ("red", "green", "blue")
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    test = [row for row in rows if row.split == TEST]
+    wanted = "".join(sorted(f"{row.content_hash} {classes[row.label]}\n" for row in test))
+
+    def hash_of(changed: list[Example], names: tuple[str, ...] = classes) -> str:
+        write_examples(tmp_path / "t", changed, classes=names, data_hash="0.dir", num_folds=3)
+        return split_hash(Examples(tmp_path / "t"))
+
+    same = hashlib.sha256(wanted.encode()).hexdigest()
+    assert hash_of(rows) == split_hash(Examples(examples)) == same
+    assert hash_of([row._replace(path=f"x/{row.path}") for row in test][::-1]) == same
+    assert hash_of(test[1:]) != same
+    assert hash_of([*test[1:], test[0]._replace(label=(test[0].label + 1) % 3)]) != same
+    assert hash_of(rows, ("red", "green", "violet")) != same
+
+
+def test_latency_is_of_single_images_from_their_bytes(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    table = Examples(examples)
+    encoded = table.images(TEST, range(12))
+    export(run[1], tmp_path / "exported")
+    network = Classifier(tmp_path / "exported", num_threads=1)
+    sizes: list[tuple[int, ...]] = []
+    predict = network.predict
+
+    def counted(images: Any) -> Any:
+        sizes.append(images.shape)
+        return predict(images)
+
+    network.predict = counted  # type: ignore[method-assign]
+    found = latency.measure(network, encoded, num_threads=1)
+    assert set(sizes) == {(1, 32, 32, 3)}
+    assert len(sizes) == found.num_images + latency.NUM_WARM_UP
+    assert 1 <= found.num_images <= latency.NUM_TIMED
+    assert 0 < found.median_ms <= found.p99_ms
 
 
 def test_the_train_split_is_not_decoded(
@@ -147,7 +204,10 @@ def test_the_train_split_is_not_decoded(
     write_examples(
         tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
     )
-    assert evaluate(tmp_path / "examples", run, tmp_path) == evaluate(examples, run, tmp_path)
+    found = score(backbone.Network(run[1]), Examples(tmp_path / "examples"), 1)
+    wanted = score(backbone.Network(run[1]), Examples(examples), 1)
+    assert found[0] == wanted[0]
+    np.testing.assert_array_equal(found[2], wanted[2])
 
 
 def test_threads_that_decode_keep_the_order(

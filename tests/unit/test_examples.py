@@ -71,6 +71,16 @@ def test_batches_are_the_table_in_order_across_row_groups(
     assert found == [(row.path, row.image, row.label) for row in wanted]
 
 
+@pytest.mark.parametrize("split", [None, TRAIN, TEST])
+def test_some_images_are_read_in_the_order_asked_for(tmp_path: Path, split: str | None) -> None:
+    table = rows(2500)  # three row groups
+    read = written(tmp_path, table)
+    wanted = [row.image for row in table if split in (None, row.split)]
+    last = len(wanted) - 1
+    for indices in ([], [0], [last, 3, 0, last // 2], range(0, last, 97)):
+        assert read.images(split, indices) == [wanted[index] for index in indices]
+
+
 def test_row_groups_are_bounded_in_bytes(tmp_path: Path) -> None:
     written(tmp_path, rows(20, num_bytes=5 * 2**20))
     metadata = pq.ParquetFile(tmp_path / "examples").metadata

@@ -5,8 +5,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from crossfold import figures, metrics
+from crossfold import calibration, figures, metrics
 
 
 def board(names: list[str], epochs_of_folds: list[int]) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def all_figures(classes: list[str]) -> dict[str, Figure]:
         "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
         "learning_curves": figures.learning_curves(ranking),
         "leaderboard": figures.leaderboard(ranking),
+        "reliability": figures.reliability(calibration.assess(labels, probabilities, 1.5)),
     }
 
 
@@ -127,6 +129,22 @@ def test_learning_curves_of_many_candidates_show_the_best() -> None:
     drawn = figures.learning_curves(board(names, [2, 2])).axes[::2]
     titles = [axes.get_title(loc="left") for axes in drawn]
     assert titles == names[: figures.MAX_CANDIDATES_DRAWN]
+
+
+def test_reliability_shows_each_bin_with_what_chance_allows() -> None:
+    labels, probabilities = predictions(4)
+    assessed = calibration.assess(labels, probabilities, 1.5)
+    curve, counts = figures.reliability(assessed).axes
+    after, before = curve.lines[1:]
+    for line, bins in ((after, assessed["bins"]), (before, assessed["without"]["bins"])):
+        assert np.array(line.get_xydata()).tolist() == [
+            [bin["confidence"], bin["accuracy"]] for bin in bins
+        ]
+    bars = [bar for bar in curve.patches if isinstance(bar, Rectangle)]
+    spans = [[bar.get_y(), bar.get_y() + bar.get_height()] for bar in bars]
+    assert spans == [pytest.approx(bin["chance"]) for bin in assessed["bins"]]
+    heights = [bar.get_height() for bar in counts.patches if isinstance(bar, Rectangle)]
+    assert heights == [bin["num_images"] for bin in assessed["bins"]]
 
 
 def test_leaderboard_bars_stop_at_one() -> None:

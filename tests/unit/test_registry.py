@@ -155,7 +155,8 @@ def _register(
             exported=_exported(model),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
-            report_page=folder / "report",
+            report_draft=folder / "report",
+            report_page=folder / "report.html",
             model_name="colours",
             min_macro_f1=floor,
             lineage={

@@ -1,13 +1,16 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from crossfold import metrics, report
-from crossfold.report import render, write_reports
+from crossfold import calibration, metrics, report_files, report_gate
+from crossfold.report import complete, render
+from crossfold.report_files import write_reports
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = [0, 0, 0, 1, 1, 1]
@@ -36,7 +39,20 @@ def evaluation() -> dict[str, Any]:
             "macro_precision": 0.5,
             "macro_recall": 0.6,
         },
+        "intervals": {
+            "loss": [0.1, 0.9],
+            "accuracy": [0.5, 0.875],
+            "macro_f1": [0.25, 0.5],
+            "macro_precision": [0.3, 0.7],
+            "macro_recall": [0.35, 0.85],
+        },
+        "class_f1_intervals": [[0.55, 0.95], [0.45, 1.0], [0.0, 0.0]],
         "confusion_matrix": [[2, 1, 0], [1, 2, 0], [0, 0, 0]],
+        "calibration": calibration.assess(
+            np.array(LABELS), np.array(PROBABILITIES, np.float32), temperature=1.25
+        ),
+        "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
+        "split_hash": "ef" * 32,
         "curves": metrics.curves(np.array(LABELS), np.array(PROBABILITIES)),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
@@ -59,6 +75,38 @@ DATA = {
     "counts": {"train": {"cat": 30, HOSTILE: 20, "rare": 4}, "test": {"cat": 3, HOSTILE: 3}},
     "data_hash": "cd" * 16,
     "skipped": ["data/cat/<b>broken</b>.png"],
+    "samples": {"cat": {"data/'\"><i>.png": "data:image/png;base64,c2FtcGxl"}},
+    "mistakes": {f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (2, 5)},
+}
+
+REGISTRATION: dict[str, Any] = {
+    "name": "crossfold",
+    "version": "3",
+    "aliases": ["challenger"],
+    "gate": "refused",
+    "verdict": "undecided",
+    "reason": "macro F1 0.4000 is not shown to be at most 0.01 worse than version 1",
+    "created": True,
+    "champion_macro_f1": 0.41,
+    "comparison": {
+        "champion_version": "1",
+        "num_images": 5,
+        "num_left_out": 1,
+        "macro_f1": 0.42,
+        "champion_macro_f1": 0.41,
+        "difference": 0.01,
+        "interval": [-0.125, 0.15],
+        "margin": 0.01,
+        "mcnemar": {"only_challenger_right": 7, "only_champion_right": 4, "p_value": 0.5488},
+    },
+    "num_judged_before": 2,
+}
+FIRST = {
+    **REGISTRATION,
+    "gate": "passed",
+    "verdict": "first",
+    "comparison": None,
+    "num_judged_before": 0,
 }
 
 
@@ -111,12 +159,135 @@ def test_page_says_what_was_measured(
     assert "data/0.png" not in page
 
 
+def test_page_has_intervals_calibration_latency_and_pictures(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, DATA)
+    calibrated = evaluation["calibration"]
+    for expected in (
+        "0.2500 to 0.5000",
+        "50.00\N{NO-BREAK SPACE}% to 87.50\N{NO-BREAK SPACE}%",
+        "0.5500 to 0.9500",
+        "The temperature is 1.250: the network alone is surer than it should be",
+        f"<strong>{calibrated['error']:.4f}</strong> with the temperature",
+        f"{calibrated['without']['error']:.4f} without",
+        "median <strong>12.3&nbsp;ms</strong>, 99th percentile <strong>56.8&nbsp;ms</strong>",
+        "on 40 single predictions",
+        'src="data:image/png;base64,c2FtcGxl"',
+        "ef" * 32,
+    ):
+        assert expected in page, expected
+    assert page.index("bWlzdGFrZ5==") < page.index("bWlzdGFrZ2==")  # the surest mistake is first
+    assert 'alt="data/2.png: of class cat, taken for &lt;img' in page
+
+
+def test_a_completed_page_has_the_gate_with_its_evidence(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    draft = render(evaluation, leaderboard, DATA)
+    page = complete(draft, registration=REGISTRATION, lineage={})
+    for expected in (
+        '<strong class="verdict refused">Refused</strong> crossfold version 3',
+        "Macro F1 0.4000 is not shown to be at most 0.01 worse than version 1.",
+        "<td>5 test images</td>",
+        "<td>+0.0100</td>",
+        "<td>-0.1250 to +0.1500</td>",
+        "<td>7 images</td>",
+        "<td>4 images</td>",
+        "<td>0.5488</td>",
+        "before: 2 other registered versions.",
+    ):
+        assert expected in page, expected
+    # Of three equally good versions, by the interval from 0.25 to 0.5 around 0.4.
+    chosen = report_gate.best_of(3, 0.4, [0.25, 0.5])
+    assert f"would be {chosen.optimism:.4f} too high" in page
+    assert f"{chosen.interval[0]:.4f} to {chosen.interval[1]:.4f} (Bonferroni)" in page
+    assert len(page) > len(draft)
+
+
+def test_a_first_version_has_nothing_to_be_compared_with(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = complete(render(evaluation, leaderboard, DATA), registration=FIRST, lineage={})
+    assert '<strong class="verdict passed">Passed</strong>' in page
+    assert "No other registered version was judged on this test split before." in page
+    assert "McNemar" not in page and "Bonferroni" not in page
+
+
+@pytest.mark.parametrize(
+    "verdict", ["first", "same", "better", "not worse", "worse", "undecided", "below floor"]
+)
+def test_every_verdict_has_its_words(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], verdict: str
+) -> None:
+    registration = {**FIRST, "verdict": verdict, "reason": HOSTILE}
+    page = complete(render(evaluation, leaderboard, DATA), registration=registration, lineage={})
+    assert "crossfold version 3, " in page
+    assert HOSTILE not in page
+
+
+def test_a_completed_page_has_the_lineage(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    lineage = {
+        "git_commit": "c0ffee",
+        "git_dirty": "true",
+        "data_hash": "cd" * 16,
+        "num_threads": "2",
+        "processor_kernels": HOSTILE,
+        "settings": '{"training": {"seed": 7}}',
+        "libraries": '{"numpy": "2.3.4"}',
+        "test_macro_f1": "0.4",
+    }
+    page = complete(render(evaluation, leaderboard, DATA), registration=FIRST, lineage=lineage)
+    for expected in (
+        "<code>c0ffee</code>",
+        "the commit alone is not what ran",
+        "&#34;seed&#34;: 7",
+        "&#34;numpy&#34;: &#34;2.3.4&#34;",
+        "&lt;img src=x",
+    ):
+        assert expected in page, expected
+    assert HOSTILE not in page and "test_macro_f1" not in page
+    clean = complete(
+        render(evaluation, leaderboard, DATA), registration=FIRST, lineage={"git_dirty": "false"}
+    )
+    assert "none: not in git" in clean and "the commit alone" not in clean
+
+
+def test_completing_needs_no_drawing() -> None:
+    program = (
+        "import sys; from crossfold.report import complete\n"
+        "complete('<!-- lineage -->', registration={'version': '1'}, lineage={})\n"
+        "assert not {'matplotlib', 'scipy', 'torch', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_best_of_several_is_too_good_by_what_simulation_finds() -> None:
+    rng = np.random.default_rng(0)
+    for num_judged in (2, 5, 20):
+        error = 0.01
+        best = (0.9 + error * rng.standard_normal((20000, num_judged))).max(axis=1)
+        found = report_gate.best_of(num_judged, 0.9, [0.9 - 1.96 * error, 0.9 + 1.96 * error])
+        assert found.optimism == pytest.approx(best.mean() - 0.9, rel=0.06)
+        low, high = found.interval
+        worst = np.abs(error * rng.standard_normal((20000, num_judged))).max(axis=1)
+        assert np.mean(worst <= high - 0.9) == pytest.approx(0.95, abs=0.006)
+        assert high - 0.9 == pytest.approx(0.9 - low)
+    alone = report_gate.best_of(1, 0.9, [0.85, 0.93])
+    assert alone.optimism == 0
+    assert alone.interval == pytest.approx((0.85, 0.93))
+    assert report_gate.best_of(9, 0.99, [0.9, 1.0]).interval[1] == 1.0
+
+
 def test_names_from_folders_stay_text(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     page = render(evaluation, leaderboard, DATA)
-    assert "<img" not in page
-    assert "<b>" not in page
+    pictures = [page[at : at + 10] for at in range(len(page)) if page.startswith("<img", at)]
+    assert pictures == ['<img src="'] * 3
+    assert "<b>" not in page and "<i>" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
 
@@ -174,9 +345,9 @@ def test_plot_files_hold_the_predictions_curves_and_histories(
     ):
         rows = _rows(plots / name)
         assert list(rows[0]) == columns
-        assert {row["class"] for row in rows} == {"cat", HOSTILE, report.MICRO_AVERAGE}
+        assert {row["class"] for row in rows} == {"cat", HOSTILE, report_files.MICRO_AVERAGE}
     history = _rows(plots / "learning_curves.csv")
-    assert list(history[0]) == list(report.HISTORY_COLUMNS)
+    assert list(history[0]) == list(report_files.HISTORY_COLUMNS)
     assert [(row["candidate"], row["fold"], row["epoch"]) for row in history] == [
         (name, str(fold), str(epoch))
         for name in ("slow", "quick")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfold import tensorfile
+from crossfold import calibration, tensorfile
 from crossfold.selection import aggregate_cv
 
 # Per candidate and fold: macro F1, loss, best epoch.
@@ -31,7 +31,10 @@ def predictions(folder: Path, table: Table) -> list[Path]:
         ]
         about: dict[str, Any] = {"classes": ["x", "y"], "results": results}
         paths.append(folder / f"predictions {fold}")
-        tensorfile.write(paths[-1], {"row": np.array([fold])}, about)
+        arrays = {"row": np.array([fold]), "label": np.array([fold % 2])}
+        for index in range(len(table)):
+            arrays[f"probabilities_{index}"] = np.array([[0.6, 0.4]], np.float32)
+        tensorfile.write(paths[-1], arrays, about)
     return paths
 
 
@@ -94,6 +97,31 @@ def test_the_final_fit_takes_the_best_candidates_mean_of_best_epochs(
 ) -> None:
     other = [(0.5, 0.5, 20)] * 3
     assert aggregate(tmp_path, [other, [(0.6, 0.5, n) for n in epochs]])["num_epochs"] == wanted
+
+
+def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilities(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    paths = predictions(tmp_path, [[(0.9, 0.1, 1)] * 3, [(0.8, 0.1, 1)] * 3])
+    of_folds = []
+    for path in paths:
+        labels: np.ndarray = rng.integers(2, size=40)
+        sure = np.clip(0.9 * labels + 0.2 * rng.normal(size=40), 0.001, 0.999)
+        best: np.ndarray = np.stack([1 - sure, sure], axis=1).astype(np.float32)
+        other: np.ndarray = rng.dirichlet([1, 1], size=40).astype(np.float32)
+        about = tensorfile.read_metadata(path)
+        arrays = {"label": labels, "probabilities_0": best, "probabilities_1": other}
+        tensorfile.write(path, arrays, about)
+        of_folds.append((labels, best))
+    board = aggregate_cv(
+        predictions=paths[::-1], architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+    )
+    wanted = calibration.fit_temperature(
+        *(np.concatenate(of_fold) for of_fold in zip(*of_folds, strict=True))
+    )
+    assert board["temperature"] == wanted != 1
+    assert json.loads((tmp_path / "leaderboard").read_text())["temperature"] == board["temperature"]
 
 
 def test_the_file_is_what_is_returned_whatever_the_order_of_the_folds(tmp_path: Path) -> None:

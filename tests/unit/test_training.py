@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from crossfold import backbone, metrics, tensorfile, training
+from crossfold import backbone, calibration, metrics, tensorfile, training
 from crossfold.errors import UserError
 from crossfold.settings import Candidate
 from crossfold.training import FeatureRows, StandardizedHead
@@ -427,6 +427,7 @@ def train_final(
         ],
         "best": 1,
         "num_epochs": num_epochs,
+        "temperature": 1.5,
     }
     (tmp_path / "leaderboard").write_text(json.dumps(board))
     figures = training.train_final(
@@ -467,7 +468,8 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     assert figures == {"num_epochs": 3, **last}
 
     found = network.predict(np.array(stored["pixels"]))
-    np.testing.assert_allclose(found, training.evaluate(suffix, rows, "float32"), atol=2e-5)
+    wanted = calibration.tempered(training.evaluate(suffix, rows, "float32"), 1.5)
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
     assert np.ptp(found) > 0.2, "every image gets the same answer"
 
 
@@ -478,6 +480,7 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
     assert network.classes == ("red", "green", "blue")
     assert (network.architecture, network.image_size) == (ARCHITECTURE, 32)
     assert network.candidate == {"name": "head lr=0.003 wd=0.1", **HEAD}
+    assert network.temperature == 1.5
     stored, _ = tensorfile.read(features)
     predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
     assert predicted.tolist() == stored["label"].tolist()

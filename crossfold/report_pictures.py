@@ -1,0 +1,57 @@
+"""The images that a report shows: some of each class, and the mistakes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from crossfold.examples import TEST, TRAIN, Examples
+from crossfold.thumbnails import data_uri
+
+MAX_SAMPLES_OF_CLASS = 5
+MAX_SAMPLES = 60
+SAMPLE_SIDE = 64  # pixels; twice what the page gives them, for screens with small pixels
+MISTAKE_SIDE = 128
+
+
+def summarise(table: Examples, mistakes: Sequence[int]) -> dict[str, Any]:
+    """Return what the report says and shows of the data, see `report.render`.
+
+    `mistakes` are places in the test split.
+    """
+    counts = {
+        split: Counter(table.classes[label] for label in table.column("label", split))
+        for split in (TRAIN, TEST)
+    }
+    return {
+        "counts": counts,
+        "data_hash": table.data_hash,
+        "skipped": list(table.skipped),
+        "samples": _samples(table),
+        "mistakes": _pictures(table, TEST, mistakes, MISTAKE_SIDE),
+    }
+
+
+def _samples(table: Examples) -> dict[str, dict[str, str]]:
+    """Return pictures, by class and path, from all over the train split."""
+    labels, paths = (table.column(name, TRAIN) for name in ("label", "path"))
+    chosen: list[int] = []
+    for label in range(min(len(table.classes), MAX_SAMPLES)):
+        of_class = np.flatnonzero(labels == label)
+        number = min(len(of_class), MAX_SAMPLES_OF_CLASS, max(1, MAX_SAMPLES // len(table.classes)))
+        chosen += of_class[np.arange(number) * len(of_class) // max(number, 1)].tolist()
+    found: dict[str, dict[str, str]] = {}
+    for index, picture in zip(chosen, _uris(table, TRAIN, chosen, SAMPLE_SIDE), strict=True):
+        found.setdefault(table.classes[labels[index]], {})[paths[index]] = picture
+    return found
+
+
+def _pictures(table: Examples, split: str, places: Sequence[int], side: int) -> dict[str, str]:
+    paths = table.column("path", split)
+    uris = _uris(table, split, places, side)
+    return {str(paths[place]): uri for place, uri in zip(places, uris, strict=True)}
+
+
+def _uris(table: Examples, split: str, places: Sequence[int], side: int) -> list[str]:
+    return [data_uri(image, side) for image in table.images(split, places)]
