@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 MAX_CURVE_POINTS = 200
+NUM_RESAMPLES = 2000
+_MOST_DRAWN = 2**22  # images drawn at a time, so that memory stays bounded
 
 
 class ClassScores(NamedTuple):
@@ -30,6 +32,14 @@ class Spread(NamedTuple):
     mean: float
     std: float
     interval: tuple[float, float]
+
+
+class McNemar(NamedTuple):
+    """How often exactly one of two classifiers is right, and how likely that is by chance."""
+
+    only_first_right: int
+    only_second_right: int
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -104,12 +114,10 @@ def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float
     predicted counts as 0, as in scikit-learn with labels=range(K) and zero_division=0.
     """
     labels = np.asarray(labels)
-    probabilities = np.asarray(probabilities, np.float64)
-    predictions = probabilities.argmax(axis=1)
-    of_label = probabilities[np.arange(len(labels)), labels]
+    predictions = np.asarray(probabilities, np.float64).argmax(axis=1)
     by_class = class_scores(confusion_matrix(labels, predictions, probabilities.shape[1]))
     return {
-        "loss": float(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)).mean()),
+        "loss": float(_losses(labels, probabilities).mean()),
         "accuracy": float((predictions == labels).mean()),
         "macro_f1": float(by_class.f1.mean()),
         "macro_precision": float(by_class.precision.mean()),
@@ -150,6 +158,70 @@ def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
 
 
+def bootstrap_intervals(
+    labels: NDArray[Any], probabilities: NDArray[Any], *, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of what `scores` returns, for the draw of the test images.
+
+    The percentile bootstrap of NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
+    introduction to the bootstrap" (1993), chapter 13. Images are drawn within each class, as the
+    holdout was: its class sizes are no accident, and a small class is in each resample. A score of
+    1 or a class of one image has no spread, which does not make it certain.
+    """
+    labels = np.asarray(labels)
+    predictions = np.asarray(probabilities, np.float64).argmax(axis=1)
+    rng = np.random.default_rng(seed)
+    (counts,) = _resampled_counts(labels, [predictions], probabilities.shape[1], rng)
+    resampled = {
+        "loss": _resampled_means(labels, _losses(labels, probabilities), rng),
+        "accuracy": counts.hits.sum(axis=0) / len(labels),
+        "macro_f1": counts.f1.mean(axis=0),
+        "macro_precision": _ratio(counts.hits, counts.predicted).mean(axis=0),
+        "macro_recall": _ratio(counts.hits, counts.support).mean(axis=0),
+    }
+    return {name: _percentiles(values) for name, values in resampled.items()}
+
+
+def paired_bootstrap(
+    labels: NDArray[Any],
+    predictions: NDArray[Any],
+    other_predictions: NDArray[Any],
+    num_classes: int,
+    *,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the macro F1 of `predictions` minus that of `other_predictions`.
+
+    Both are of the same images, int [N]; each resample takes the same images for both, drawn
+    within each class, so what is hard for both cancels. Method and limits: `bootstrap_intervals`.
+    """
+    one, other = _resampled_counts(
+        np.asarray(labels),
+        [np.asarray(predictions), np.asarray(other_predictions)],
+        num_classes,
+        np.random.default_rng(seed),
+    )
+    return _percentiles(one.f1.mean(axis=0) - other.f1.mean(axis=0))
+
+
+def mcnemar(
+    labels: NDArray[Any], predictions: NDArray[Any], other_predictions: NDArray[Any]
+) -> McNemar:
+    """Test whether two classifiers are right equally often on the same images, int [N] each.
+
+    The exact, two-sided binomial form: of the images that only one of them has right, half are
+    expected to be the first's. Q. McNemar, "Note on the sampling error of the difference between
+    correlated proportions or percentages", Psychometrika 12 (1947), pages 153-157.
+    """
+    from scipy.special import bdtr
+
+    right = np.asarray(predictions) == labels
+    other_right = np.asarray(other_predictions) == labels
+    first, second = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    p_value = min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
+    return McNemar(first, second, p_value)
+
+
 def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, Any]:
     """Return the ROC and the precision-recall curves as an evaluation holds them, for JSON."""
     found = {"roc": roc_curves(labels, probabilities), "pr": pr_curves(labels, probabilities)}
@@ -164,6 +236,73 @@ def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
 def pr_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
     """Precision-recall curves, one-vs-rest; their end (0, 1) has the threshold 1.0."""
     return _curves(labels, probabilities, _pr_curve)
+
+
+def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """Negative log likelihood of each image [N], clipped as `scores` says."""
+    of_label = np.asarray(probabilities, np.float64)[np.arange(len(labels)), labels]
+    losses: NDArray[np.float64] = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+    return losses
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Right and predicted images by class and resample, [K, NUM_RESAMPLES]; support, [K, 1]."""
+
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    support: NDArray[np.int64]
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """F1 by class and resample; 0 where a class is neither present nor predicted."""
+        return _ratio(2 * self.hits, self.predicted + self.support)
+
+
+def _resampled_counts(
+    labels: NDArray[Any],
+    predictions: Sequence[NDArray[Any]],
+    num_classes: int,
+    rng: np.random.Generator,
+) -> list[_Counts]:
+    """Count what several classifiers get right on resamples of the same images.
+
+    Images of a class for which all classifiers say the same are alike: how many of each kind are
+    drawn is multinomial, so no image is drawn one by one.
+    """
+    support = np.bincount(labels, minlength=num_classes)[:, None]
+    shape = (num_classes, NUM_RESAMPLES)
+    counts = [_Counts(np.zeros(shape, int), np.zeros(shape, int), support) for _ in predictions]
+    said = np.stack(predictions, axis=1)
+    for label in np.flatnonzero(support):
+        kinds, sizes = np.unique(said[labels == label], axis=0, return_counts=True)
+        drawn = rng.multinomial(sizes.sum(), sizes / sizes.sum(), size=NUM_RESAMPLES).T
+        for kind, times in zip(kinds, drawn, strict=True):
+            for of_classifier, prediction in zip(counts, kind, strict=True):
+                of_classifier.predicted[prediction] += times
+                if prediction == label:
+                    of_classifier.hits[label] += times
+    return counts
+
+
+def _resampled_means(
+    labels: NDArray[Any], values: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means of `values` [N] over resamples of the images, [NUM_RESAMPLES]."""
+    sums = np.zeros(NUM_RESAMPLES)
+    for label in np.unique(labels):
+        of_class = values[labels == label]
+        size = max(1, _MOST_DRAWN // len(of_class))
+        for start in range(0, NUM_RESAMPLES, size):
+            part = sums[start : start + size]
+            part += of_class[rng.integers(len(of_class), size=(len(part), len(of_class)))].sum(1)
+    means: NDArray[np.float64] = sums / len(values)
+    return means
+
+
+def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

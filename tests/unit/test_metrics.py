@@ -68,6 +68,131 @@ def test_wilson_interval_matches_scipy(hits: int, trials: int) -> None:
     assert metrics.wilson_interval(hits, trials) == pytest.approx((expected.low, expected.high))
 
 
+def resampled_by_index(
+    labels: np.ndarray, probabilities: np.ndarray, num_resamples: int
+) -> dict[str, list[float]]:
+    """The scores of resamples, drawn image by image within each class, as a textbook has it."""
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(num_resamples):
+        rows = np.concatenate(
+            [rng.choice(of_class, len(of_class)) for of_class in images_by_class(labels)]
+        )
+        found.append(metrics.scores(labels[rows], probabilities[rows]))
+    return {name: [scores[name] for scores in found] for name in found[0]}
+
+
+def images_by_class(labels: np.ndarray) -> list[np.ndarray]:
+    return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+@pytest.mark.parametrize(("num_images", "num_classes"), [(300, 2), (200, 6), (60, 20)])
+def test_bootstrap_intervals_match_drawing_image_by_image(
+    num_images: int, num_classes: int
+) -> None:
+    labels, probabilities = random_case(num_images, num_classes)
+    found = metrics.bootstrap_intervals(labels, probabilities)
+    expected = resampled_by_index(labels, probabilities, 2000)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        low, high = np.quantile(values, [0.025, 0.975])
+        tolerance = 0.15 * (high - low)  # the ends of 2,000 resamples are not sharper
+        assert found[name] == pytest.approx((low, high), abs=tolerance), name
+    assert found == metrics.bootstrap_intervals(labels, probabilities, seed=0)
+    assert found != metrics.bootstrap_intervals(labels, probabilities, seed=1)
+
+
+def test_bootstrap_of_a_mean_matches_scipy() -> None:
+    labels, probabilities = random_case(80, 2)
+    labels = np.zeros_like(labels)  # one class, so that scipy draws from the same images
+    losses = -np.log(probabilities[:, 0].astype(np.float64))
+    expected = stats.bootstrap(
+        (losses,), np.mean, n_resamples=20000, method="percentile", random_state=3
+    ).confidence_interval
+    found = metrics.bootstrap_intervals(labels, probabilities)["loss"]
+    assert found == pytest.approx(tuple(expected), abs=0.1 * (expected.high - expected.low))
+
+
+def test_bootstrap_takes_no_more_memory_for_more_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, probabilities = random_case(300, 3)
+    whole = metrics.bootstrap_intervals(labels, probabilities)
+    monkeypatch.setattr(metrics, "_MOST_DRAWN", 1000)
+    # In parts of a few resamples the same numbers are drawn, in the same order.
+    assert metrics.bootstrap_intervals(labels, probabilities) == whole
+
+
+def noisy(labels: np.ndarray, share_right: float, rng: np.random.Generator) -> np.ndarray:
+    """Predictions over three classes, right with a chance; a mistake is the next class."""
+    return np.where(rng.random(len(labels)) < share_right, labels, (labels + 1) % 3)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(11)
+    labels = np.arange(150) % 3
+    within = {"accuracy": 0, "macro_f1": 0}
+    paired_within, num_simulations = 0, 300
+    for _ in range(num_simulations):
+        one, other = noisy(labels, 0.8, rng), noisy(labels, 0.8, rng)
+        intervals = metrics.bootstrap_intervals(labels, np.eye(3)[one])
+        for name in within:  # mistakes are spread evenly, so macro F1 is the accuracy
+            low, high = intervals[name]
+            within[name] += low <= 0.8 <= high
+        low, high = metrics.paired_bootstrap(labels, one, other, 3)
+        paired_within += low <= 0 <= high
+    for times in (*within.values(), paired_within):
+        assert 0.92 <= times / num_simulations <= 0.98
+
+
+def test_paired_bootstrap_matches_drawing_image_by_image() -> None:
+    rng = np.random.default_rng(5)
+    labels = np.arange(120) % 3
+    one, other = noisy(labels, 0.9, rng), noisy(labels, 0.7, rng)
+    differences = []
+    for _ in range(2000):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in images_by_class(labels)])
+        f1, other_f1 = (
+            metrics.scores(labels[rows], np.eye(3)[said[rows]])["macro_f1"] for said in (one, other)
+        )
+        differences.append(f1 - other_f1)
+    low, high = np.quantile(differences, [0.025, 0.975])
+    found = metrics.paired_bootstrap(labels, one, other, 3)
+    assert found == pytest.approx((low, high), abs=0.1 * (high - low))
+    swapped = metrics.paired_bootstrap(labels, other, one, 3)
+    assert swapped == pytest.approx((-high, -low), abs=0.1 * (high - low))
+
+
+def test_pairing_makes_the_interval_of_near_equals_narrow() -> None:
+    rng = np.random.default_rng(5)
+    labels = np.arange(300) % 3
+    one = noisy(labels, 0.8, rng)
+    other = one.copy()
+    other[0] = (labels[0] + 2) % 3
+    low, high = metrics.paired_bootstrap(labels, one, other, 3)
+    alone = metrics.bootstrap_intervals(labels, np.eye(3)[one])["macro_f1"]
+    assert high - low < 0.25 * (alone[1] - alone[0])
+    assert metrics.paired_bootstrap(labels, one, one, 3) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("only_first", "only_second", "p_value"),
+    [(0, 0, 1.0), (1, 0, 1.0), (5, 5, 1.0), (10, 0, 2 / 1024), (3, 9, 0.14599609375)],
+)
+def test_mcnemar_is_the_exact_binomial_test(
+    only_first: int, only_second: int, p_value: float
+) -> None:
+    labels = np.zeros(only_first + only_second + 7, np.int64)
+    one, other = labels.copy(), labels.copy()
+    other[:only_first] = 1
+    one[only_first : only_first + only_second] = 1
+    one[-2:] = other[-2:] = 1  # what both have wrong says nothing
+    found = metrics.mcnemar(labels, one, other)
+    assert (found.only_first_right, found.only_second_right) == (only_first, only_second)
+    assert found.p_value == pytest.approx(p_value)
+    if only_first + only_second:
+        expected = stats.binomtest(only_first, only_first + only_second).pvalue
+        assert found.p_value == pytest.approx(expected)
+
+
 def test_curves_match_sklearn() -> None:
     labels, probabilities = random_case(60, 4)
     roc, pr = metrics.roc_curves(labels, probabilities), metrics.pr_curves(labels, probabilities)
