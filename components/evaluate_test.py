@@ -1,7 +1,7 @@
 """The step that measures the model on the test split, from the pixels."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -11,7 +11,7 @@ def evaluate_test(
     leaderboard: Input[Artifact],
     num_threads: int,
     evaluation: Output[Artifact],
-    report: Output[HTML],
+    report_draft: Output[Artifact],
     classification: Output[ClassificationMetrics],
     metrics: Output[Metrics],
 ) -> None:
@@ -23,7 +23,7 @@ def evaluate_test(
         leaderboard: What cross-validation said, for the report.
         num_threads: Processor threads.
         evaluation: Probabilities, scores and confusion matrix.
-        report: The report as one page.
+        report_draft: The report, which register_model completes.
         classification: Confusion matrix and ROC curve for Kubeflow's page.
         metrics: The scores.
     """
@@ -41,7 +41,7 @@ def evaluate_test(
             leaderboard=Path(leaderboard.path),
             num_threads=num_threads,
             evaluation=Path(evaluation.path),
-            report_page=Path(report.path),
+            report_page=Path(report_draft.path),
         )
         roc = evaluated["curves"]["roc"]["micro"]
         classification.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])

@@ -10,12 +10,15 @@ def register_model(
     model: Input[Model],
     leaderboard: Input[Artifact],
     evaluation: Input[Artifact],
-    report: Input[HTML],
+    report_draft: Input[Artifact],
     model_name: str,
     min_macro_f1: float,
+    margin: float,
     lineage: dict,
+    models_pointer: str,
     num_threads: int,
     registration: Output[Artifact],
+    report: Output[HTML],
     links: Output[Markdown],
     metrics: Output[Metrics],
 ) -> None:
@@ -26,36 +29,44 @@ def register_model(
         model: The whole network.
         leaderboard: What cross-validation said.
         evaluation: What the test split said.
-        report: The report, kept with the pipeline's run in MLflow.
+        report_draft: The report without gate and lineage.
         model_name: The registered model's name.
         min_macro_f1: The floor below which no model becomes champion.
-        lineage: Where the model comes from: settings, commit, images.
+        margin: The loss of macro F1 against the champion that counts as none.
+        lineage: Where the model comes from: settings, commit, images, runner.
+        models_pointer: The text of models.dvc.
         num_threads: Processor threads.
-        registration: Version, aliases, the gate's decision and its reason.
+        registration: Version, aliases, the gate's decision, its reason and evidence.
+        report: The whole report, kept with the pipeline's run in MLflow too.
         links: The same for Kubeflow's page, with links to MLflow's.
-        metrics: The version's number and macro F1.
+        metrics: The version's number, whether it is champion, and the gate's figures.
     """
     from pathlib import Path
 
     from crossfold.step import step, write_metrics
 
     with step("register_model", registration.path) as run:
-        from crossfold import registry
+        from crossfold import gate, registry
 
         registered = registry.register_model(
             examples=Path(examples.path),
             model=Path(model.path),
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
-            report_page=Path(report.path),
+            report_draft=Path(report_draft.path),
             model_name=model_name,
-            min_macro_f1=min_macro_f1,
+            rule=gate.Rule(min_macro_f1, margin),
             lineage=lineage,
+            models_pointer=models_pointer,
+            computed=model.metadata,
             num_threads=num_threads,
             registration=Path(registration.path),
+            report_page=Path(report.path),
             links=Path(links.path),
             run=run,
         )
         metrics.log_metric("version", int(registered["version"]))
         metrics.log_metric("champion", int("champion" in registered["aliases"]))
+        metrics.metadata.update(registry.figures(registered))
         write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)

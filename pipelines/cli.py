@@ -151,7 +151,7 @@ def compile_(
 ) -> None:
     """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
     from crossfold.settings import load_settings
-    from pipelines.lineage import lineage
+    from pipelines.lineage import CLUSTER, lineage
     from pipelines.pipeline import arguments, compile_pipeline
 
     if output.suffix not in (".yaml", ".yml"):
@@ -159,7 +159,7 @@ def compile_(
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(
         output,
-        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)),
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, CLUSTER)),
         num_shards=settings.extraction.shards,
     )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)

@@ -64,7 +64,7 @@ def run_here(
         check_pointers(root)
         versions.ensure_pushed(root, settings.data.remote)
         docker = _docker(root, settings) if on == DOCKER else None
-        inputs = arguments(settings, root, lineage(root, settings))
+        inputs = arguments(settings, root, lineage(root, settings, on))
         os.environ.update(tracking_environment(root, settings))
         tracking.connect()
         run = _choose_run(home, _fingerprint(inputs, on), caching=caching)
@@ -218,7 +218,7 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
         leaderboard=json.loads(text("aggregate_cv", "leaderboard")),
         evaluation=json.loads(text("evaluate_test", "evaluation")),
         registration=json.loads(text("register_model", "registration")),
-        report_html=text("evaluate_test", "report"),
+        report_html=text("register_model", "report"),
         num_steps=len(run.steps),
         num_reused=num_reused,
         places=("MLflow:   make mlflow-ui",),

@@ -16,7 +16,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from crossfold import backbone, metrics, registry, tracking
+from crossfold import backbone, gate, metrics, registry, tracking
 from crossfold.errors import UserError
 from crossfold.evaluation import score
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
@@ -26,6 +26,9 @@ from crossfold.prediction import find_version, load_model, load_version
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
 SIZE = 32
+DATA_HASH = "d" * 32 + ".dir"
+MODELS_POINTER = json.dumps({"outs": [{"md5": "e" * 32 + ".dir", "hash": "md5", "path": "models"}]})
+COMPUTED = {"num_threads": "1", "processor_kernels": "AVX2", "torch": "2.0"}
 
 
 def _image(color: str, seed: int) -> bytes:
@@ -38,12 +41,17 @@ def _image(color: str, seed: int) -> bytes:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    rows = [
-        Example(f"{CLASSES[n % 2]}/{n:02}.png", _image(CLASSES[n % 2], n), n % 2, str(n), split, 0)
-        for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)
-    ]
-    path = tmp_path / "examples"
-    write_examples(path, rows, classes=CLASSES, data_hash="d" * 32 + ".dir", num_folds=2)
+    rows = [_example(n, split) for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)]
+    return _write_table(tmp_path / "examples", rows)
+
+
+def _example(n: int, split: str) -> Example:
+    color, content_hash = CLASSES[n % 2], hashlib.sha256(str(n).encode()).hexdigest()
+    return Example(f"{color}/{n:02}.png", _image(color, n), n % 2, content_hash, split, 0)
+
+
+def _write_table(path: Path, rows: list[Example], data_hash: str = DATA_HASH) -> Path:
+    write_examples(path, rows, classes=CLASSES, data_hash=data_hash, num_folds=2)
     return path
 
 
@@ -138,11 +146,12 @@ def _register(
     *,
     run_id: str = "run-1",
     floor: float = 0.5,
+    margin: float = 0.02,
 ) -> dict[str, Any]:
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
     (folder / "leaderboard").write_text(json.dumps(LEADERBOARD))
-    (folder / "report").write_text("<h1>report</h1>")
+    (folder / "draft").write_text("<h1>report</h1>")
     if not (folder / f"{model.name}.evaluation").exists():
         evaluated = _evaluate(examples, model)
         (folder / f"{model.name}.evaluation").write_text(json.dumps(evaluated))
@@ -152,15 +161,18 @@ def _register(
             model=model,
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
-            report_page=folder / "report",
+            report_draft=folder / "draft",
             model_name="colours",
-            min_macro_f1=floor,
+            rule=gate.Rule(floor, margin),
             lineage={
                 "git_commit": "abc",
-                "settings": '{"data": {"remote": "disk", "num_folds": 3}}',
+                "settings": '{"data": {"remote": "disk", "seed": 3}}',
             },
+            models_pointer=MODELS_POINTER,
+            computed=COMPUTED,
             num_threads=1,
             registration=folder / "registration",
+            report_page=folder / "report",
             links=folder / "links",
             run=run,
         )
@@ -275,8 +287,8 @@ def test_a_champion_with_other_classes_is_matched_by_their_names(
 ) -> None:
     classes = ("red", "green", "blue")
     other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
-    score = registry._score(backbone.Network(other), Examples(examples), num_threads=1)
-    assert score == 1.0
+    labels, predicted = gate._predict(backbone.Network(other), Examples(examples), num_threads=1)
+    assert predicted.tolist() == labels.tolist()
 
 
 def test_a_champion_whose_files_are_gone_is_a_clear_error(
