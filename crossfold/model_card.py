@@ -94,7 +94,7 @@ def _use(registered: Mapping[str, Any]) -> str:
 
 def _scores(tags: Mapping[str, str], board: Mapping[str, Any], evaluated: Mapping[str, Any]) -> str:
     best = board["candidates"][board["best"]]
-    intervals = metrics.bootstrap_intervals(
+    intervals = evaluated.get("intervals") or metrics.bootstrap_intervals(
         np.array(evaluated["labels"]), np.array(evaluated["probabilities"])
     )
     rows = [

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from pipelines import registry_cli
 from pipelines.console import LOCAL_STORE, PARAMS, Changes, console, fail, require_local_store
 from pipelines.images import Torch
 
@@ -221,6 +222,13 @@ def predict(
         print(row.path, row.error or f"{row.label}\t{row.probability:.4f}", sep="\t")
     if failures:
         fail(f"{failures} of {len(images)} images cannot be used", 1)
+
+
+app.command()(registry_cli.models)
+app.command()(registry_cli.lineage)
+app.command()(registry_cli.promote)
+app.command()(registry_cli.rollback)
+app.command()(registry_cli.reproduce)
 
 
 @app.command()
