@@ -4,14 +4,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry import ModelVersion
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.reproduce import Reproduction
+if TYPE_CHECKING:
+    from pipelines.reproduce import Reproduction
 
 _JSON_TAGS = ("settings", "libraries", "gate_comparison", "promotions", "rolled_back")
 # A version's tags by what they tell; the rest comes under a heading of its own.
@@ -201,7 +202,7 @@ def _number(version: ModelVersion, tag: str) -> float | None:
     return float(version.tags[tag]) if tag in version.tags else None
 
 
-def reproduction_tables(found: Reproduction) -> Iterator[RenderableType]:
+def reproduction_tables(found: "Reproduction") -> Iterator[RenderableType]:
     """Yield what a reproduction gave: each result, the verdict, what else differs."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "recorded", "reproduced"):
