@@ -309,9 +309,6 @@ def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> 
     then, now = (json.loads(tags.get("libraries", "{}")) for tags in (recorded, reproduced))
     if then and now:
         rows += [Row(name, then.get(name), now.get(name)) for name in sorted({*then, *now})]
-    rows.append(
-        Row(
-            "code and base of the image", recorded.get("image_train"), reproduced.get("image_train")
-        )
-    )
+    image = "image_train"
+    rows.append(Row("code and base of the image", recorded.get(image), reproduced.get(image)))
     return [row for row in rows if not row.same]
