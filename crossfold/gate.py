@@ -324,7 +324,7 @@ def evidence(compared: Comparison) -> str:
     low, high = compared.interval
     counts = compared.mcnemar
     return (
-        f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; images "
-        f"that only one of them has right: {counts['only_challenger_right']}, the champion "
+        f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; right "
+        f"alone on {counts['only_challenger_right']} images, the champion on "
         f"{counts['only_champion_right']} (McNemar's p {counts['p_value']:.2g})"
     )

@@ -105,7 +105,22 @@ def _rows(tag: str, value: str) -> Iterator[tuple[str, str]]:
     found = json.loads(value)
     if tag == "gate_comparison" and found is None:
         return
+    if tag == "promotions":
+        for entry in found:
+            yield entry["action"], f"{entry['at']} by {entry['by']}: {_story(entry)}"
+        return
     yield from _flat("" if tag == "settings" else tag, found)
+
+
+def _story(entry: Mapping[str, Any]) -> str:
+    """Return in words how a version was made champion by hand."""
+    parts = [
+        entry["reason"],
+        "against the evidence" if entry["forced"] else "",
+        f"in place of version {entry['replaced']}" if entry["replaced"] else "",
+        f"{entry['verdict']}: {entry['evidence']}",
+    ]
+    return "; ".join(part for part in parts if part)
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -125,8 +140,9 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
 def models_table(versions: Sequence[ModelVersion]) -> Table:
     """Return a registered model's versions, a row each."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    for heading in ("", "aliases", "created", "candidate"):
-        table.add_column(heading)
+    for heading in ("", "aliases", "created"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("candidate")
     for heading in ("CV F1", "test F1", "accuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("gate", overflow="fold")
@@ -171,8 +187,8 @@ def side_by_side(versions: Sequence[ModelVersion]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", style="dim")
     for version in versions:
-        aliases = ", ".join(sorted(version.aliases))
-        table.add_column(f"version {version.version}" + (f" ({aliases})" if aliases else ""))
+        table.add_column(f"version {version.version}")
+    table.add_row("aliases", *(", ".join(sorted(version.aliases)) for version in versions))
     for title, tag in (
         ("candidate", "candidate"),
         ("cross-validation, macro F1", "cv_macro_f1"),

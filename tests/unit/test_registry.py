@@ -328,7 +328,7 @@ def test_a_version_says_where_it_comes_from(
     libraries = json.loads(version.tags["libraries"])
     assert libraries.keys() >= {"python", "mlflow", "torch", "torchvision", "numpy", "scikit-learn"}
     assert version.tags["started"].endswith("+00:00")
-    card = version.description
+    card = str(version.description)
     assert card.startswith("# colours version 1\n")
     assert "crossfold predict IMAGE --model colours/1" in card
     assert "| macro F1 | 1.0000 | 1.0000 to 1.0000 | 0.9000 ± 0.0100 |" in card
