@@ -74,10 +74,10 @@ def _title(
         f"Tells which of {len(classes)} classes an image is of: {shown}. "
         f"Architecture {tags['architecture']}, candidate {tags['candidate']}, trained for "
         f"{tags['num_epochs']} epochs on {tags['num_train_images']} images.\n\n"
-        "**Intended use.** Images from the source of the training images, one object of one of "
-        "these classes each; every image is cut to its centre square and scaled. It names one of "
-        "its classes for any image, also for one of none of them. What it is worth on images from "
-        "another source has not been measured."
+        "**Intended use.** Images from the same source as the training images, each of one of "
+        "these classes; an image is cut to its centre square and scaled. Of an image that is of "
+        "none of them it names one all the same. What it is worth on images from another source "
+        "has not been measured."
     )
 
 
