@@ -252,10 +252,12 @@ def _run(project: Path, home: Path, remote: Mapping[str, str], display: Display,
             status = process.wait()
         errors.seek(0)
         complaint = errors.read().strip().removeprefix("error: ")
+    if "Traceback (most recent call last)" in complaint:  # old code, new libraries
+        complaint = complaint.splitlines()[-1]
     if status == 2:
         raise UserError(f"the code of that commit refuses to run: {complaint}")
     if status != 0:
-        raise StepError(f"the run failed: {complaint}\nWith --keep its files stay")
+        raise StepError(f"the run failed: {complaint}\nWith --keep its files and logs stay")
 
 
 @contextlib.contextmanager

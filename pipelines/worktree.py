@@ -23,8 +23,12 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
     # No hook of the user's: it would take the worktree for a place where work is done.
     _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
     try:
-        if not (folder / below / "params.yaml").exists():
-            raise UserError(f"the commit {commit} has no Crossfold project in {below}")
+        for name in ("params.yaml", "pipelines/cli.py"):
+            if not (folder / below / name).exists():
+                raise UserError(
+                    f"the commit {commit} has no {name}, so it is no whole Crossfold project: "
+                    "run in a clone of the repository that the version was trained in"
+                )
         yield folder / below
     finally:
         if not keep:
