@@ -9,6 +9,10 @@ from pathlib import Path
 from crossfold.errors import UserError
 
 
+class _GitError(UserError):
+    """git is there and refuses."""
+
+
 @contextmanager
 def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterator[Path]:
     """Check a commit out into `folder`, which must not exist, and yield the project there.
@@ -45,14 +49,14 @@ def _place(root: Path, commit: str) -> str:
     """Return where below the repository's root the project lies; the commit is there."""
     try:
         below = _git(root, "rev-parse", "--show-prefix")
-    except UserError as error:
+    except _GitError as error:
         raise UserError(
             f"{root} is in no git repository, and a version is reproduced from its commit: clone "
             "the repository that it was trained in, with its .dvc/config, and run there"
         ) from error
     try:
         _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    except UserError as error:
+    except _GitError as error:
         if _git(root, "rev-parse", "--is-shallow-repository") == "true":
             raise UserError(
                 f"the commit {commit} is not in this clone, which is a shallow one: "
@@ -73,5 +77,5 @@ def _git(root: Path, *arguments: str | Path) -> str:
     except FileNotFoundError as error:
         raise UserError("git is not installed, and a version is reproduced from git") from error
     if done.returncode != 0:
-        raise UserError(f"`git {arguments[0]}` failed: {done.stderr.strip()}")
+        raise _GitError(f"`git {' '.join(map(str, arguments))}` failed: {done.stderr.strip()}")
     return done.stdout.strip()
