@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 from rich.markup import escape
+from rich.text import Text
 
 from crossfold.errors import UserError
 from pipelines.console import PARAMS, console, fail, require_local_store
@@ -150,7 +151,7 @@ def reproduce(
     outcome = reproduce(Path.cwd(), found, Display(console, verbose=False), on=on.value, keep=keep)
     console.print()
     for part in reproduction_tables(outcome):
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, Text))
     if outcome.kept:
         console.print(
             f"\nKept: {escape(str(outcome.kept))}; `git worktree remove --force "
@@ -200,7 +201,8 @@ def _show_evidence(
 
     _print_table(side_by_side([version, champion] if champion else [version]))
     style = "green" if decision.passed else "red"
-    console.print(f"\n[{style}]{decision.verdict.capitalize()}:[/] {escape(decision.reason)}\n")
+    finding = f"\n[{style}]{decision.verdict.capitalize()}:[/] {escape(decision.reason)}\n"
+    console.print(finding, soft_wrap=True)
 
 
 def _show_champion(version: "ModelVersion", replaced: "ModelVersion | None") -> None:
