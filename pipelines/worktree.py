@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -24,9 +24,9 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
         UserError: there is no git, no repository or no such commit.
     """
     below = _place(root, commit)
-    # No hook of the user's: it would take the worktree for a place where work is done.
-    _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
     try:
+        # No hook of the user's: it would take the worktree for a place where work is done.
+        _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
         for name in ("params.yaml", "pipelines/cli.py"):
             if not (folder / below / name).exists():
                 raise UserError(
@@ -40,9 +40,10 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
 
 
 def remove(root: Path, folder: Path) -> None:
-    """Delete a worktree's files and let git forget it."""
+    """Delete a worktree's files and let git forget it; no other worktree is touched."""
+    with suppress(_GitError):  # it was not complete
+        _git(root, "worktree", "remove", "--force", folder)
     shutil.rmtree(folder, ignore_errors=True)
-    _git(root, "worktree", "prune")
 
 
 def _place(root: Path, commit: str) -> str:
