@@ -4,6 +4,7 @@ A challenger and the champion are compared on the same test images. The rule, an
 thought of, is in docs/decisions/022-gate.md.
 """
 
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -230,8 +231,6 @@ def _macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int)
 
 def _trained_on(version: "ModelVersion") -> frozenset[str]:
     """Return the content hashes of a version's training images; none where it does not tell."""
-    import os
-
     from mlflow.artifacts import download_artifacts
 
     file = version.tags.get("training_images")

@@ -1,23 +1,18 @@
 """Registering a model in MLflow, once, and deciding whether it becomes the champion."""
 
 import json
-import platform
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold import gate, model_card, tracking, trained_on
-from crossfold.examples import TEST, TRAIN, Examples
+from crossfold import gate, model_card, origin, tracking, trained_on
+from crossfold.examples import Examples
 from crossfold.versions import pointer_hash
 
 # torch, what packs a model and what draws take seconds to import: functions that need them do it. A
@@ -29,21 +24,6 @@ FORMER_CHAMPION = "former-champion"
 
 # A version that a person has taken back: who, when and why, as JSON.
 ROLLED_BACK = "rolled_back"
-
-# What may move a number, or shows what the others were. DVC is not in every image.
-_LIBRARIES = (
-    "dvc",
-    "kfp",
-    "numpy",
-    "pandas",
-    "pillow",
-    "pyarrow",
-    "safetensors",
-    "scikit-learn",
-    "scipy",
-    "torch",
-    "torchvision",
-)
 
 
 def register_model(
@@ -98,8 +78,9 @@ def register_model(
     tags = {
         **lineage,
         **computed,
-        **_tags(board, evaluated, table, parent),
-        **_seeds(json.loads(lineage["settings"])),
+        **origin.of_model(board, evaluated, table),
+        **origin.of_settings(json.loads(lineage["settings"])),
+        **origin.of_run(parent),
         "models_hash": pointer_hash(models_pointer, "models.dvc"),
     }
     version = _find_version(client, model_name, tags)
@@ -162,54 +143,6 @@ def _links(registered: Mapping[str, Any], parent: tracking.Run) -> str:
         version_page = f"{pages}/#/models/{name}/versions/{version}"
         lines.append(f"In MLflow: [the run]({run_page}), [the version]({version_page})")
     return "\n\n".join(lines) + "\n"
-
-
-def _tags(
-    board: Mapping[str, Any], evaluated: Mapping[str, Any], table: Examples, parent: tracking.Run
-) -> dict[str, str]:
-    best = board["candidates"][board["best"]]
-    started = datetime.fromtimestamp(parent.started / 1000, UTC)
-    return {
-        "weights_hash": evaluated["weights_hash"],
-        "data_hash": evaluated["data_hash"],
-        "split_hash": evaluated.get("split_hash") or trained_on.split_hash(table),
-        "num_train_images": str(table.count(TRAIN)),
-        "num_test_images": str(table.count(TEST)),
-        "architecture": board["architecture"],
-        "candidate": best["candidate"]["name"],
-        "num_epochs": str(board["num_epochs"]),
-        **{f"cv_{name}": str(value) for name, value in best["mean"].items()},
-        **{f"cv_{name}_std": str(value) for name, value in best["std"].items()},
-        **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
-        "libraries": json.dumps(_libraries()),
-        "mlflow_parent_run": parent.id,
-        "pipeline_run": tracking.pipeline_run_id(),
-        "started": started.isoformat(timespec="seconds"),
-    }
-
-
-def _seeds(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the seeds and threads of the settings, for who looks for them among the tags."""
-    wanted = {
-        "seed_split": ("data", "seed"),
-        "seed_training": ("training", "seed"),
-        "num_threads_folds": ("threads", "folds"),
-    }
-    return {
-        tag: str(settings[section][key])
-        for tag, (section, key) in wanted.items()
-        if key in settings.get(section, {})
-    }
-
-
-def _libraries() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "mlflow": mlflow.__version__}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = installed_version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _find_version(
