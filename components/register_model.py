@@ -14,7 +14,9 @@ def register_model(
     report_draft: Input[Artifact],
     model_name: str,
     min_macro_f1: float,
+    margin: float,
     lineage: dict,
+    models_pointer: str,
     num_threads: int,
     registration: Output[Artifact],
     report: Output[HTML],
@@ -32,19 +34,21 @@ def register_model(
         report_draft: The report without gate and lineage.
         model_name: The registered model's name.
         min_macro_f1: The floor below which no model becomes champion.
-        lineage: Where the model comes from: settings, commit, images.
+        margin: The loss of macro F1 against the champion that counts as none.
+        lineage: Where the model comes from: settings, commit, images, runner.
+        models_pointer: The text of models.dvc.
         num_threads: Processor threads.
-        registration: Version, aliases, the gate's decision and its reason.
+        registration: Version, aliases, the gate's decision, its reason and evidence.
         report: The whole report, kept with the pipeline's run in MLflow too.
         links: The same for Kubeflow's page, with links to MLflow's.
-        metrics: The version's number and macro F1.
+        metrics: The version's number, whether it is champion, and the gate's figures.
     """
     from pathlib import Path
 
     from crossfold.step import step, write_metrics
 
     with step("register_model", registration.path) as run:
-        from crossfold import registry
+        from crossfold import gate, registry
 
         registered = registry.register_model(
             examples=Path(examples.path),
@@ -53,15 +57,19 @@ def register_model(
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
             report_draft=Path(report_draft.path),
-            report_page=Path(report.path),
             model_name=model_name,
-            min_macro_f1=min_macro_f1,
+            rule=gate.Rule(min_macro_f1, margin),
             lineage=lineage,
+            models_pointer=models_pointer,
+            computed=model.metadata,
             num_threads=num_threads,
             registration=Path(registration.path),
+            report_page=Path(report.path),
             links=Path(links.path),
             run=run,
         )
         metrics.log_metric("version", int(registered["version"]))
         metrics.log_metric("champion", int("champion" in registered["aliases"]))
+        metrics.metadata.update(registry.figures(registered))
         write_metrics(metrics.path, metrics.metadata)
+        run.log_metrics(metrics.metadata)

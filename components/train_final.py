@@ -52,6 +52,7 @@ def train_final(
             num_threads=num_threads,
             model=Path(model.path),
         )
+        model.metadata.update(compute.describe())  # register_model tells it of the version
         metrics.metadata.update({f"train_{name}": value for name, value in figures.items()})
         write_metrics(metrics.path, metrics.metadata)
         run.log_metrics(metrics.metadata)

@@ -13,6 +13,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType, Map
 
+from crossfold import trained_on
 from crossfold.examples import TEST, Examples
 from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
@@ -32,7 +33,8 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         folder: Where to write; it must not exist.
         model: The network's file, as train_final wrote it.
         exported: Its graph, as evaluate_test wrote it.
-        table: Its first test image becomes the input example.
+        table: Its first test image becomes the input example; the content hashes of its training
+            images go with the model, so that it is never judged on one of them.
         about: MLflow's record of the model, to be completed.
 
     Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
@@ -42,13 +44,14 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         files = {NETWORK_FILE: model, GRAPH_FILE: exported}
         for name, path in files.items():
             shutil.copyfile(path, Path(staging) / name)
+        trained_on.write(Path(staging) / trained_on.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
         _, (image, *_), _ = next(table.batches(TEST, 1))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / code.name),
-            artifacts={name: str(Path(staging) / name) for name in files},
+            artifacts={name: str(Path(staging) / name) for name in (*files, trained_on.FILE)},
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),

@@ -3,38 +3,27 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from mlflow.entities import LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold import metrics, report, tracking
+from crossfold import gate, model_card, origin, tracking, trained_on
 from crossfold.examples import Examples
-from crossfold.prediction import EXPORTED, load_version
+from crossfold.versions import pointer_hash
 
-if TYPE_CHECKING:
-    from crossfold.classifier import Classifier
-
-# torch, and what packs a model, take seconds to import: functions that need them do it. A version
-# that is registered already and is champion needs neither.
+# torch, what packs a model and what draws take seconds to import: functions that need them do it. A
+# version that is registered already and is champion needs neither of the first two.
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 FORMER_CHAMPION = "former-champion"
 
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate says of a version, and what the champion of that moment was worth."""
-
-    passed: bool
-    reason: str
-    champion_macro_f1: float | None = None
+# A version that a person has taken back: who, when and why, as JSON.
+ROLLED_BACK = "rolled_back"
 
 
 def register_model(
@@ -45,12 +34,14 @@ def register_model(
     leaderboard: Path,
     evaluation: Path,
     report_draft: Path,
-    report_page: Path,
     model_name: str,
-    min_macro_f1: float,
+    rule: gate.Rule,
     lineage: Mapping[str, str],
+    models_pointer: str,
+    computed: Mapping[str, str],
     num_threads: int,
     registration: Path,
+    report_page: Path,
     links: Path,
     run: tracking.Run,
 ) -> dict[str, Any]:
@@ -59,58 +50,86 @@ def register_model(
     A version with the same weights and data is used again, so a retry or an unchanged run makes no
     second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
 
-    `links` becomes a page with the outcome and the way to MLflow's pages.
+    `models_pointer` is the text of models.dvc, `computed` what train_final ran on. `report_page`
+    becomes the report with gate and lineage, `links` a page with the outcome and the way to
+    MLflow's pages.
 
     Returns:
         What is also written to `registration`: name, version, aliases, gate ("passed" or
-        "refused"), reason, created (whether the version is new) and champion_macro_f1 (what the
-        champion of before scored on this test split; None where none was scored).
+        "refused"), verdict (of gate.Verdict), reason, created (whether the version is new),
+        champion_macro_f1 (what the champion of before scored on the images of the comparison; None
+        where none was scored), comparison (gate.Comparison as JSON, or None) and num_judged_before
+        (other registered versions that were judged on this very test split).
 
     Raises:
         UserError: the present champion cannot be loaded.
     """
+    from crossfold import report
+
     board = json.loads(leaderboard.read_text())
     evaluated = json.loads(evaluation.read_text())
+    parent, client = run.parent(), run.client
     tracking.log_outcome(
-        run.parent(),
+        parent,
         leaderboard=board,
         evaluation=evaluated,
         settings=json.loads(lineage["settings"]),
     )
     table = Examples(examples)
-    tags = _tags(board, evaluated, lineage, run)
-    version = _find_version(run.client, model_name, tags)
+    tags = {
+        **lineage,
+        **computed,
+        **origin.of_model(board, evaluated, table),
+        **origin.of_settings(json.loads(lineage["settings"])),
+        **origin.of_run(parent),
+        "models_hash": pointer_hash(models_pointer, "models.dvc"),
+    }
+    version = _find_version(client, model_name, tags)
     created = version is None
     if version is None:
-        version = _create_version(
-            run, model_name, (model, exported), table, evaluated["metrics"], tags
-        )
-    decision = _judge(
-        run.client, version, evaluated["metrics"]["macro_f1"], min_macro_f1, table, num_threads
-    )
-    _apply(run.client, version, decision)
+        networks = (model, exported)
+        version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
+    decision = _judge(client, version, evaluated, table, rule, num_threads)
+    num_judged_before = _count_judged(client, model_name, tags)
+    _apply(client, version, decision, num_judged_before)
+    found = client.get_model_version(model_name, version.version)
+    compared = decision.comparison
     registered = {
         "name": model_name,
         "version": str(version.version),
-        "aliases": sorted(run.client.get_model_version(model_name, version.version).aliases),
-        "gate": _word(decision),
+        "aliases": sorted(found.aliases),
+        "gate": decision.word,
+        "verdict": decision.verdict.value,
         "reason": decision.reason,
         "created": created,
-        "champion_macro_f1": decision.champion_macro_f1,
-        "verdict": "first" if decision.passed else "below floor",
-        "comparison": None,
-        "num_judged_before": 0,
+        "champion_macro_f1": compared.champion_macro_f1 if compared else None,
+        "comparison": compared.to_json() if compared else None,
+        "num_judged_before": num_judged_before,
     }
-    draft = report_draft.read_text(encoding="utf-8")
-    page = report.complete(draft, registration=registered, lineage=tags)
-    report_page.write_text(page, encoding="utf-8")
-    run.parent().log_artifact(page, "report.html")
+    card = model_card.render(found.tags, board, evaluated, registered)
+    client.update_model_version(model_name, version.version, card)
     registration.write_text(json.dumps(registered))
-    parent = run.parent()
-    parent.log_artifact(registration.read_bytes(), "registration.json")
+    page = report.complete(
+        report_draft.read_text(encoding="utf-8"), registration=registered, lineage=found.tags
+    )
+    report_page.write_text(page, encoding="utf-8")
     links.write_text(_links(registered, parent))
+    _log_outcome(parent, registered, page)
     parent.finish()  # a run that nobody watches would stay open where no plugin ends it
     return registered
+
+
+def _log_outcome(parent: tracking.Run, registered: Mapping[str, Any], page: str) -> None:
+    parent.set_tags(
+        {
+            "crossfold.version": f"{registered['name']}/{registered['version']}",
+            "crossfold.gate": registered["gate"],
+            "crossfold.gate_verdict": registered["verdict"],
+            "crossfold.gate_reason": registered["reason"],
+        }
+    )
+    parent.log_artifact(page, "report.html")
+    parent.log_artifact(json.dumps(registered), "registration.json")
 
 
 def _links(registered: Mapping[str, Any], parent: tracking.Run) -> str:
@@ -126,26 +145,6 @@ def _links(registered: Mapping[str, Any], parent: tracking.Run) -> str:
         version_page = f"{pages}/#/models/{name}/versions/{version}"
         lines.append(f"In MLflow: [the run]({run_page}), [the version]({version_page})")
     return "\n\n".join(lines) + "\n"
-
-
-def _tags(
-    board: Mapping[str, Any],
-    evaluated: Mapping[str, Any],
-    lineage: Mapping[str, str],
-    run: tracking.Run,
-) -> dict[str, str]:
-    best = board["candidates"][board["best"]]
-    return {
-        **lineage,
-        "weights_hash": evaluated["weights_hash"],
-        "data_hash": evaluated["data_hash"],
-        EXPORTED: evaluated["export"]["by"],
-        "architecture": board["architecture"],
-        "candidate": best["candidate"]["name"],
-        "cv_macro_f1": str(best["mean"]["macro_f1"]),
-        **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
-        "mlflow_parent_run": str(run.parent_id),
-    }
 
 
 def _find_version(
@@ -192,7 +191,7 @@ def _create_version(
         model_name,
         logged.model_uri,
         run.id,
-        tags=dict(tags),
+        tags={**tags, "training_images": trained_on.FILE},
         description=f"{tags['architecture']}, {tags['candidate']}: test macro F1 "
         f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
         model_id=logged.model_id,
@@ -210,64 +209,94 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 def _judge(
     client: MlflowClient,
     version: ModelVersion,
-    macro_f1: float,
-    floor: float,
+    evaluated: Mapping[str, Any],
     table: Examples,
+    rule: gate.Rule,
     num_threads: int,
-) -> Decision:
-    champion = _champion(client, version.name)
-    stays = champion is not None and champion.version == version.version
-    if macro_f1 < floor:
-        remark = "; it stays champion until another takes its place" if stays else ""
-        return Decision(False, f"macro F1 {macro_f1:.4f} is below the floor of {floor:g}{remark}")
-    above = f"macro F1 {macro_f1:.4f} is at or above the floor of {floor:g}"
-    if champion is None:
-        return Decision(True, f"{above}, and there was no champion yet")
-    if stays:
-        return Decision(True, f"{above}, and it is the champion already")
-    theirs = _score(load_version(champion, num_threads), table, num_threads)
-    against = f"version {champion.version}, the champion, with {theirs:.4f} on the same test images"
-    if champion.tags.get("data_hash") != table.data_hash:
-        against += " (it was trained on other data, which may hold some of them)"
-    if macro_f1 < theirs:
-        return Decision(False, f"macro F1 {macro_f1:.4f} is worse than {against}", theirs)
-    return Decision(True, f"{above}, and not worse than {against}", theirs)
+) -> gate.Decision:
+    champion = find_champion(client, version.name)
+    is_champion = champion is not None and str(champion.version) == str(version.version)
+    if champion is None or is_champion:
+        if is_champion and version.tags.get("gate_run") == tracking.pipeline_run_id():
+            return recorded_decision(version)  # of an earlier try of this step, which crowned it
+        macro_f1 = evaluated["metrics"]["macro_f1"]
+        return gate.without_champion(macro_f1, rule, is_champion=is_champion)
+    decision = gate.judge(champion, evaluated, table, rule, num_threads)
+    taken_back = version.tags.get(ROLLED_BACK)
+    return gate.hold(decision, version.version, json.loads(taken_back)) if taken_back else decision
 
 
-def _champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
+def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
+    """Return the version with the alias `champion`, if there is one."""
     number = client.get_registered_model(model_name).aliases.get(CHAMPION)
     return None if number is None else client.get_model_version(model_name, number)
 
 
-def _score(network: "Classifier", table: Examples, num_threads: int) -> float:
-    """Return the macro F1 of another network on the test split, over the table's classes.
-
-    Its classes are matched by name: what it says of a class that the table does not have is left
-    out, and a class that it does not know has probability 0.
-    """
-    from crossfold.evaluation import score
-
-    _, labels, theirs = score(network, table, num_threads)
-    probabilities = np.zeros((len(labels), len(table.classes)), np.float32)
-    for index, name in enumerate(table.classes):
-        if name in network.classes:
-            probabilities[:, index] = theirs[:, network.classes.index(name)]
-    return metrics.scores(labels, probabilities)["macro_f1"]
+def recorded_decision(version: ModelVersion) -> gate.Decision:
+    """Return what the gate last said of a version, from its tags."""
+    compared = json.loads(version.tags["gate_comparison"])
+    return gate.Decision(
+        gate.Verdict(version.tags["gate_verdict"]),
+        version.tags["gate_reason"],
+        None if compared is None else gate.Comparison.from_json(compared),
+    )
 
 
-def _apply(client: MlflowClient, version: ModelVersion, decision: Decision) -> None:
+def _count_judged(client: MlflowClient, model_name: str, tags: Mapping[str, str]) -> int:
+    found = client.search_model_versions(
+        f"name = '{model_name}' and tags.split_hash = '{tags['split_hash']}'"
+    )
+    return len({version.tags["weights_hash"] for version in found} - {tags["weights_hash"]})
+
+
+def _apply(
+    client: MlflowClient, version: ModelVersion, decision: gate.Decision, num_judged_before: int
+) -> None:
     """Record the decision, then act on it; cut off in between, a retry decides the same again."""
     name, number = version.name, str(version.version)
-    client.set_model_version_tag(name, number, "gate", _word(decision))
-    client.set_model_version_tag(name, number, "gate_reason", decision.reason)
+    compared = decision.comparison
+    # What has made a version champion is not forgotten over its being champion.
+    known = "gate_verdict" in version.tags and version.tags.get("gate") == "passed"
+    if not (known and decision.verdict is gate.Verdict.SAME):
+        tags = {
+            "gate": decision.word,
+            "gate_verdict": decision.verdict.value,
+            "gate_reason": decision.reason,
+            "gate_comparison": json.dumps(compared.to_json() if compared else None),
+            "num_judged_before": str(num_judged_before),
+            "gate_run": tracking.pipeline_run_id(),  # the last: with it, all are there
+        }
+        for key, value in tags.items():
+            client.set_model_version_tag(name, number, key, value)
     client.set_registered_model_alias(name, CHALLENGER, number)
-    champion = _champion(client, name)
-    if not decision.passed or (champion and str(champion.version) == number):
+    if decision.passed:
+        crown(client, name, number)
+
+
+def crown(client: MlflowClient, name: str, number: str) -> None:
+    """Make a version champion, and the champion before it the former one."""
+    champion = find_champion(client, name)
+    if champion and str(champion.version) == number:
         return
     if champion:
         client.set_registered_model_alias(name, FORMER_CHAMPION, str(champion.version))
     client.set_registered_model_alias(name, CHAMPION, number)
 
 
-def _word(decision: Decision) -> str:
-    return "passed" if decision.passed else "refused"
+def figures(registered: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a gate's decision, for Metrics."""
+    found = {
+        "gate_passed": int(registered["gate"] == "passed"),
+        "num_judged_before": registered["num_judged_before"],
+    }
+    if compared := registered["comparison"]:
+        low, high = compared["interval"]
+        found |= {
+            "compared_images": compared["num_images"],
+            "champion_macro_f1": compared["champion_macro_f1"],
+            "macro_f1_difference": compared["difference"],
+            "macro_f1_difference_low": low,
+            "macro_f1_difference_high": high,
+            "mcnemar_p": compared["mcnemar"]["p_value"],
+        }
+    return found

@@ -114,13 +114,23 @@ def _read_key(path: str) -> str:
         raise UserError(f"{_KEY_FILE}: {path} cannot be read: {reason}") from None
 
 
-def find_remote(name: str) -> Remote:
+def remote_names(root: Path) -> list[str]:
+    """Return the names of the remotes in a project's .dvc/config and the user's files."""
+    from dvc.config import Config
+
+    with refused_by_dvc():
+        return sorted(Config(str(root / ".dvc"))["remote"])
+
+
+def find_remote(name: str, folder: Path | None = None) -> Remote:
     """Return the remote that a step pulls from, as REMOTE describes it or else .dvc/config.
+
+    That file is in `folder`, or else in the working directory's .dvc.
 
     Raises:
         UserError: there is no such remote, or its key is no key.
     """
-    config = remote_config(name)
+    config = remote_config(name, folder)
     if config["url"].startswith("s3:"):
         config = _S3_PATIENCE | config
         os.environ.setdefault("AWS_MAX_ATTEMPTS", _S3_ATTEMPTS)

@@ -109,9 +109,10 @@ class ThreadSettings(_Section):
 
 
 class GateSettings(_Section):
-    """What a model must reach before it may become champion."""
+    """What a model must reach, and by how much it must not be worse, to become champion."""
 
     min_macro_f1: Annotated[Number, Field(ge=0, le=1)]
+    margin: Annotated[Number, Field(ge=0, lt=1)] = 0.02
 
 
 class TrackingSettings(_Section):

@@ -221,7 +221,7 @@ def step_run(name: str, *, iteration: int | None = None) -> Iterator[Run]:
         with _error_recorded(run):
             yield run
         return
-    found = _find_or_create_step(client, _setting("CROSSFOLD_RUN_ID"), name, iteration)
+    found = _find_or_create_step(client, pipeline_run_id(), name, iteration)
     _reopen(client, found)
     run = Run(client, found)
     with _ended(run):
@@ -323,7 +323,7 @@ def log_outcome(
         for key, value in values.items()
     }
     architecture = leaderboard["architecture"]
-    run.set_tags(_parent_tags(_setting("CROSSFOLD_RUN_ID")))
+    run.set_tags(_parent_tags(pipeline_run_id()))
     run.log_params({**flat, **chosen, "architecture": architecture, "device": "cpu"})
     run.log_dataset("data", evaluation["data_hash"], settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
@@ -352,6 +352,11 @@ def log_outcome(
 def run_name(architecture: str, freeze_backbone: bool, started: datetime) -> str:
     """Return a name such as `resnet18_freeze_True_225025` (hour, minute, second)."""
     return f"{architecture}_freeze_{freeze_backbone}_{started:%H%M%S}"
+
+
+def pipeline_run_id() -> str:
+    """Return the id of the pipeline run that this step is of; raises UserError without one."""
+    return _setting("CROSSFOLD_RUN_ID")
 
 
 def pages() -> str:

@@ -29,7 +29,7 @@ from crossfold.remotes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 FOLDERS = ("data", "models")
 _MAX_LISTED = 50
@@ -116,6 +116,32 @@ def push(root: Path, config: Mapping[str, Any]) -> int:
     for name in missing:
         raise UserError(_how_to_find(root, name, remote.name))
     return int(pushed)
+
+
+def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
+    """The folder of a project's DVC cache, if it has all that the pointers describe."""
+    with _dvc_log(), _project(root) as repo:
+        objects = repo.cache.local
+        for pointer in pointers:
+            if not _holds(objects, pointer):
+                return None
+            md5 = pointer_hash(pointer.read_text(), pointer.name)
+            files = json.loads(objects.fs.cat_file(objects.oid_to_path(md5)))
+            if not all(objects.exists(file["md5"]) for file in files):
+                return None
+        return Path(repo.cache.local_cache_dir)
+
+
+def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
+    """Whether a remote of a project can be reached and has what the pointers describe."""
+    try:
+        found = find_remote(name, root / ".dvc")
+        settings = {"remote": {name: dict(found.config)}}
+        with _dvc_log(), patience_with(found), _project(root, settings) as repo:
+            objects = repo.cloud.get_remote_odb(name)
+            return all(_holds(objects, pointer) for pointer in pointers)
+    except Exception:  # each kind of remote has a family of exceptions of its own
+        return False
 
 
 def _holds(objects: Any, pointer: Path) -> bool:

@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from pipelines import registry_cli
 from pipelines.console import LOCAL_STORE, PARAMS, Changes, console, fail, require_local_store
 from pipelines.images import Torch
 
@@ -151,7 +152,7 @@ def compile_(
 ) -> None:
     """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
     from crossfold.settings import load_settings
-    from pipelines.lineage import lineage
+    from pipelines.lineage import CLUSTER, lineage
     from pipelines.pipeline import arguments, compile_pipeline
 
     if output.suffix not in (".yaml", ".yml"):
@@ -159,7 +160,7 @@ def compile_(
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(
         output,
-        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings)),
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, CLUSTER)),
         num_shards=settings.extraction.shards,
     )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)
@@ -221,6 +222,13 @@ def predict(
         print(row.path, row.error or f"{row.label}\t{row.probability:.4f}", sep="\t")
     if failures:
         fail(f"{failures} of {len(images)} images cannot be used", 1)
+
+
+app.command()(registry_cli.models)
+app.command()(registry_cli.lineage)
+app.command()(registry_cli.promote)
+app.command()(registry_cli.rollback)
+app.command()(registry_cli.reproduce)
 
 
 @app.command()

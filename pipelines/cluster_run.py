@@ -27,7 +27,7 @@ from pipelines.failures import StepError, signals_interrupt
 from pipelines.follow import REFUSED, Follower
 from pipelines.kubectl import Cluster, Object
 from pipelines.kubernetes import MLFLOW_SECRET, REMOTE_SECRET
-from pipelines.lineage import lineage
+from pipelines.lineage import CLUSTER, lineage
 from pipelines.local import HOME, check_pointers
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
@@ -128,7 +128,7 @@ def compiled(root: Path, settings: Settings, registry: str | None, *, caching: b
     """Compile the pipeline for a cluster, and return the file."""
     package = root / HOME / "pipeline.yaml"
     package.parent.mkdir(exist_ok=True)
-    inputs = arguments(settings, root, lineage(root, settings))
+    inputs = arguments(settings, root, lineage(root, settings, CLUSTER))
     compile_pipeline(
         package,
         inputs,

@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit, the images, the settings."""
+"""Where a run comes from: the commit, the images, the settings, the runner."""
 
 import subprocess
 from pathlib import Path
@@ -6,13 +6,19 @@ from pathlib import Path
 from crossfold.settings import Settings
 from pipelines.images import DATA, TRAIN, image_name
 
+CLUSTER = "cluster"
 
-def lineage(root: Path, settings: Settings) -> dict[str, str]:
-    """Return what a registered version says of its origin; outside git, without a commit."""
+
+def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
+    """Return what a registered version says of its origin; outside git, without a commit.
+
+    Only register_model gets it, which is never answered from the cache: it is in no step's key.
+    """
     commit = _git(root, "rev-parse", "HEAD")
     origin = {
         "image_data": image_name(DATA),
         "image_train": image_name(TRAIN),
+        "runner": runner,
         "settings": settings.model_dump_json(exclude={"tracking"}),
     }
     if commit:

@@ -64,7 +64,7 @@ def run_here(
         check_pointers(root)
         versions.ensure_pushed(root, settings.data.remote)
         docker = _docker(root, settings) if on == DOCKER else None
-        inputs = arguments(settings, root, lineage(root, settings))
+        inputs = arguments(settings, root, lineage(root, settings, on))
         os.environ.update(tracking_environment(root, settings))
         tracking.connect()
         run = _choose_run(home, _fingerprint(inputs, on), caching=caching)

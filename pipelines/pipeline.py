@@ -76,6 +76,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         threads_folds: int,
         model_name: str,
         min_macro_f1: float,
+        margin: float,
         lineage: dict,
     ) -> None:
         """Fetch, extract, train the folds, choose, train the choice, evaluate, register.
@@ -102,6 +103,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
             threads_folds: Processor threads of each train_fold.
             model_name: The registered model's name.
             min_macro_f1: The floor below which no model becomes champion.
+            margin: The loss of macro F1 against the champion that counts as none.
             lineage: Where the run comes from: settings, commit, images.
         """
         fetched = fetch_data(
@@ -182,7 +184,9 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
             report_draft=evaluated.outputs["report_draft"],
             model_name=model_name,
             min_macro_f1=min_macro_f1,
+            margin=margin,
             lineage=lineage,
+            models_pointer=models_pointer,
             num_threads=threads_alone,
         )
         _configure(registered, TRAIN, "Register model", cpu=(1, 4), memory=("2Gi", "4Gi"))
@@ -234,6 +238,7 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
         "threads_folds": settings.threads.folds,
         "model_name": settings.tracking.model_name,
         "min_macro_f1": settings.gate.min_macro_f1,
+        "margin": settings.gate.margin,
         "lineage": lineage,
     }
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from crossfold import backbone, evaluation, latency, report_pictures
+from crossfold.classifier import Classifier, export
 from crossfold.evaluation import evaluate_test, score, split_hash
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.selection import aggregate_cv

@@ -41,13 +41,14 @@ def repository(tmp_path: Path) -> Path:
 def test_the_commit_the_images_and_the_settings_are_named(
     repository: Path, settings: Settings
 ) -> None:
-    found = lineage(repository, settings)
+    found = lineage(repository, settings, "local")
     assert found["git_commit"] == git(repository, "rev-parse", "HEAD")
     assert found["git_dirty"] == "false"
     assert (found["image_data"], found["image_train"]) == (image_name(DATA), image_name(TRAIN))
     said = json.loads(found["settings"])
     assert said == settings.model_dump(mode="json", exclude={"tracking"})
     assert said["training"]["num_epochs"] == settings.training.num_epochs
+    assert found["runner"] == "local"
     assert "secret" not in json.dumps(found)
 
 
@@ -66,11 +67,11 @@ def test_a_changed_file_is_dirty_unless_it_is_a_result(
     repository: Path, settings: Settings, path: str, dirty: str
 ) -> None:
     (repository / path).write_text("second")
-    assert lineage(repository, settings)["git_dirty"] == dirty
+    assert lineage(repository, settings, "local")["git_dirty"] == dirty
 
 
 def test_outside_git_there_is_no_commit(tmp_path: Path, settings: Settings) -> None:
-    found = lineage(tmp_path, settings)
+    found = lineage(tmp_path, settings, "local")
     assert not {"git_commit", "git_dirty"} & found.keys()
     assert found["image_data"] == image_name(DATA)
 
@@ -79,4 +80,4 @@ def test_without_git_there_is_no_commit(
     repository: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(repository))
-    assert not {"git_commit", "git_dirty"} & lineage(repository, settings).keys()
+    assert not {"git_commit", "git_dirty"} & lineage(repository, settings, "local").keys()

@@ -17,7 +17,7 @@ DATA_POINTER = "outs:\n- md5: 0a1b.dir\n  size: 12\n  nfiles: 3\n  hash: md5\n  
 # part of the key under which its outputs are kept.
 READERS = {
     "data_pointer": {"fetch-data"},
-    "models_pointer": {"fetch-data"},
+    "models_pointer": {"fetch-data", "register-model"},
     "remote": {"fetch-data"},
     "weights": {"fetch-data"},
     "test_fraction": {"fetch-data"},
@@ -37,6 +37,7 @@ READERS = {
     "threads_folds": {"train-fold"},
     "model_name": {"register-model"},
     "min_macro_f1": {"register-model"},
+    "margin": {"register-model"},
     "lineage": {"register-model"},
 }
 STEPS = {
@@ -122,6 +123,7 @@ def test_the_arguments_are_the_settings(inputs: dict[str, Any], settings: Settin
         "threads_alone": "threads.alone",
         "threads_folds": "threads.folds",
         "min_macro_f1": "gate.min_macro_f1",
+        "margin": "gate.margin",
         "model_name": "tracking.model_name",
     }
     for name, key in same.items():

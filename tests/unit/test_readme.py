@@ -81,6 +81,18 @@ RUN_BY = {
         "tests/pipeline/test_runs.py::test_predict_gives_a_row_for_each_image_and_fails_for_a_broken_one",
         "crossfold predict",
     ),
+    "crossfold models": (
+        "tests/pipeline/test_versions.py::test_the_versions_are_listed",
+        "crossfold models",
+    ),
+    "crossfold lineage @champion": (
+        "tests/pipeline/test_versions.py::test_a_version_tells_its_lineage",
+        "crossfold lineage",
+    ),
+    "crossfold reproduce @champion": (
+        "tests/pipeline/test_versions.py::reproduced",
+        "crossfold reproduce @champion",
+    ),
     "crossfold clean": ("tests/pipeline/test_runs.py::cleaned", "crossfold clean"),
     "crossfold imagenet-weights": (
         "tests/unit/test_readme.py::test_imagenet_weights_say_that_they_need_the_internet",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from crossfold import backbone, metrics, registry, tracking
+from crossfold import backbone, gate, metrics, promotion, registry, tracking
 from crossfold.classifier import Classifier, export
 from crossfold.errors import UserError
-from crossfold.evaluation import score
+from crossfold.evaluation import score, split_hash
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.features import decoded_batches
 from crossfold.prediction import find_version, load_model, load_version
@@ -28,6 +29,9 @@ from crossfold.prediction import find_version, load_model, load_version
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
 SIZE = 32
+DATA_HASH = "d" * 32 + ".dir"
+MODELS_POINTER = json.dumps({"outs": [{"md5": "e" * 32 + ".dir", "hash": "md5", "path": "models"}]})
+COMPUTED = {"num_threads": "1", "processor_kernels": "AVX2", "torch": "2.0"}
 
 
 def _image(color: str, seed: int) -> bytes:
@@ -40,12 +44,17 @@ def _image(color: str, seed: int) -> bytes:
 
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
-    rows = [
-        Example(f"{CLASSES[n % 2]}/{n:02}.png", _image(CLASSES[n % 2], n), n % 2, str(n), split, 0)
-        for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)
-    ]
-    path = tmp_path / "examples"
-    write_examples(path, rows, classes=CLASSES, data_hash="d" * 32 + ".dir", num_folds=2)
+    rows = [_example(n, split) for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)]
+    return _write_table(tmp_path / "examples", rows)
+
+
+def _example(n: int, split: str) -> Example:
+    color, content_hash = CLASSES[n % 2], hashlib.sha256(str(n).encode()).hexdigest()
+    return Example(f"{color}/{n:02}.png", _image(color, n), n % 2, content_hash, split, 0)
+
+
+def _write_table(path: Path, rows: list[Example], data_hash: str = DATA_HASH) -> Path:
+    write_examples(path, rows, classes=CLASSES, data_hash=data_hash, num_folds=2)
     return path
 
 
@@ -140,11 +149,12 @@ def _register(
     *,
     run_id: str = "run-1",
     floor: float = 0.5,
+    margin: float = 0.02,
 ) -> dict[str, Any]:
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
     (folder / "leaderboard").write_text(json.dumps(LEADERBOARD))
-    (folder / "report").write_text("<h1>report</h1>")
+    (folder / "draft").write_text("<h1>report</h1>")
     if not (folder / f"{model.name}.evaluation").exists():
         evaluated = _evaluate(examples, model)
         (folder / f"{model.name}.evaluation").write_text(json.dumps(evaluated))
@@ -155,16 +165,18 @@ def _register(
             exported=_exported(model),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
-            report_draft=folder / "report",
-            report_page=folder / "report.html",
+            report_draft=folder / "draft",
             model_name="colours",
-            min_macro_f1=floor,
+            rule=gate.Rule(floor, margin),
             lineage={
                 "git_commit": "abc",
-                "settings": '{"data": {"remote": "disk", "num_folds": 3}}',
+                "settings": '{"data": {"remote": "disk", "seed": 3}}',
             },
+            models_pointer=MODELS_POINTER,
+            computed=COMPUTED,
             num_threads=1,
             registration=folder / "registration",
+            report_page=folder / "report",
             links=folder / "links",
             run=run,
         )
@@ -192,6 +204,7 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "curves": metrics.curves(labels, probabilities),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
+        "split_hash": split_hash(table),
         "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
     }
 
@@ -272,6 +285,181 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
     assert not worse["created"]
 
 
+def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    first = _register(monkeypatch, examples, wrong, floor=0)
+    assert (first["verdict"], first["comparison"], first["num_judged_before"]) == ("first", None, 0)
+    better = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    assert (better["verdict"], better["num_judged_before"]) == ("better", 1)
+    found = better["comparison"]
+    assert found["champion_version"] == "1"
+    assert (found["num_images"], found["num_left_out"]) == (12, 0)
+    assert (found["difference"], found["interval"]) == (1.0, [1.0, 1.0])
+    assert found["mcnemar"]["only_challenger_right"] == 12
+    assert found["mcnemar"]["p_value"] == pytest.approx(2 / 2**12)
+    version = client.get_model_version("colours", "2")
+    assert version.tags["gate_verdict"] == "better"
+    assert json.loads(version.tags["gate_comparison"]) == found
+    assert version.tags["num_judged_before"] == "1"
+    parent = client.get_run(version.tags["mlflow_parent_run"])
+    assert parent.data.tags["crossfold.gate"] == "passed"
+    assert parent.data.tags["crossfold.gate_reason"] == better["reason"]
+    assert parent.data.tags["crossfold.version"] == "colours/2"
+    logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert logged >= set(tracking.OUTCOME)
+    figures = registry.figures(better)
+    assert figures.items() >= {"gate_passed": 1, "macro_f1_difference": 1.0}.items()
+    again = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
+    assert (again["verdict"], again["comparison"]) == ("same", None)
+    kept = client.get_model_version("colours", "2").tags
+    assert kept["gate_verdict"] == "better"  # what made it champion is not forgotten
+
+
+def test_a_version_says_where_it_comes_from(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=1))
+    version = client.get_model_version("colours", "1")
+    tested = [_example(n, TEST) for n in range(12)]
+    lines = sorted(f"{row.content_hash} {CLASSES[row.label]}\n" for row in tested)
+    expected = {
+        **COMPUTED,
+        "models_hash": "e" * 32 + ".dir",
+        "split_hash": hashlib.sha256("".join(lines).encode()).hexdigest(),
+        "seed_split": "3",
+        "num_train_images": "4",
+        "num_test_images": "12",
+        "pipeline_run": "run-1",
+        "training_images": "training_images.safetensors",
+        "cv_loss_std": "0.02",
+    }
+    assert expected.items() <= version.tags.items()
+    libraries = json.loads(version.tags["libraries"])
+    assert libraries.keys() >= {"python", "mlflow", "torch", "torchvision", "numpy", "scikit-learn"}
+    assert version.tags["started"].endswith("+00:00")
+    card = str(version.description)
+    assert card.startswith("# colours version 1\n")
+    assert "crossfold predict IMAGE --model colours/1" in card
+    assert "| macro F1 | 1.0000 | 1.0000 to 1.0000 | 0.9000 ± 0.0100 |" in card
+    assert "Passed, first: " in card
+    assert "| git commit | abc |" in card
+
+
+def test_test_images_that_the_champion_was_trained_on_are_left_out(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = _save_network(tmp_path / "good", examples, right=1)
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, good)  # trained on the images 12 to 15
+
+    def judged(name: str, numbers: Sequence[int]) -> dict[str, Any]:
+        rows = [_example(n, TEST) for n in numbers] + [_example(n, TRAIN) for n in range(100, 104)]
+        table = _write_table(tmp_path / name, rows, data_hash="f" * 32 + ".dir")
+        (tmp_path / "wrong.evaluation").unlink(missing_ok=True)
+        return _register(monkeypatch, table, wrong, floor=0)
+
+    found = judged("some", [*range(16, 46), 12, 13])
+    assert found["verdict"] == "worse"
+    assert (found["comparison"]["num_images"], found["comparison"]["num_left_out"]) == (30, 2)
+    assert "without 2 that the champion was trained on" in found["reason"]
+    few = judged("few", [*range(16, 24), 12, 13])
+    assert (few["verdict"], few["gate"]) == ("undecided", "refused")
+    assert "trained on 2 of the 10 test images, and 8 others are too few" in few["reason"]
+    assert few["comparison"] is None
+    gone = judged("gone", [*range(16, 100, 2), 13])
+    assert "trained on 1 of the 43 test images, and of red no other is left" in gone["reason"]
+
+
+def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=-1), floor=0)
+    client.delete_model_version_tag("colours", "1", "training_images")
+    client.set_model_version_tag("colours", "1", "data_hash", "f" * 32 + ".dir")
+    good = _save_network(tmp_path / "good", examples, right=1)
+    registered = _register(monkeypatch, examples, good)
+    assert registered["gate"] == "passed"
+    assert "it may have seen some of these" in registered["reason"]
+
+
+class _KilledError(BaseException):
+    pass
+
+
+def test_a_step_killed_anywhere_is_finished_by_a_retry(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try is killed right after a write that the one before did not reach; the last is not."""
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, wrong, floor=0)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    for method, argument in (
+        ("log_model_artifacts", ""),
+        ("create_model_version", ""),
+        ("set_model_version_tag", "gate_verdict"),
+        ("set_model_version_tag", "gate_run"),
+        ("set_registered_model_alias", "challenger"),
+        ("set_registered_model_alias", "former-champion"),
+        ("set_registered_model_alias", "champion"),
+        ("update_model_version", ""),
+    ):
+        with monkeypatch.context() as patched, pytest.raises(_KilledError):
+            _kill_after(patched, method, argument)
+            _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    registered = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    assert registered["version"] == "2"
+    assert (registered["verdict"], registered["comparison"]["difference"]) == ("better", 1.0)
+    aliases = client.get_registered_model("colours").aliases
+    assert {k: int(v) for k, v in aliases.items()} == {
+        "challenger": 2,
+        "champion": 2,
+        "former-champion": 1,
+    }
+    tags = client.get_model_version("colours", "2").tags
+    assert (tags["gate"], tags["gate_verdict"]) == ("passed", "better")
+
+
+def _kill_after(monkeypatch: pytest.MonkeyPatch, method: str, argument: str) -> None:
+    """Let the process end, as far as the code can see, once a call with an argument is done."""
+    real = getattr(MlflowClient, method)
+
+    def write(client: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        done = real(client, *arguments, **options)
+        if not argument or argument in arguments:
+            raise _KilledError
+        return done
+
+    monkeypatch.setattr(MlflowClient, method, write)
+
+
+def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    for model in (wrong, good):
+        _register(monkeypatch, examples, model, run_id=model.name, floor=0)
+    rule = gate.Rule(0, 0.02)
+    former, champion = (client.get_model_version("colours", number) for number in ("1", "2"))
+    decision = promotion.weigh(client, former, champion, rule)
+    assert decision.verdict == "worse"  # a rollback needs no better figures
+    promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
+    again = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    assert (again["gate"], again["verdict"]) == ("refused", "better")
+    assert "odd on Mondays" in again["reason"]
+    assert again["aliases"] == ["challenger", "former-champion"]
+    version = client.get_model_version("colours", "2")
+    champion = client.get_model_version("colours", "1")
+    decision = promotion.weigh(client, version, champion, rule)
+    assert decision.passed
+    promotion.promote(client, version, champion, decision, reason="mended", forced=False)
+    third = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
+    assert (third["gate"], third["aliases"]) == ("passed", ["challenger", "champion"])
+
+
 def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,8 +475,9 @@ def test_a_champion_with_other_classes_is_matched_by_their_names(
 ) -> None:
     classes = ("red", "green", "blue")
     other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
-    score = registry._score(Classifier(_exported(other)), Examples(examples), num_threads=1)
-    assert score == 1.0
+    network = Classifier(_exported(other))
+    labels, predicted = gate._predict(network, Examples(examples), num_threads=1)
+    assert predicted.tolist() == labels.tolist()
 
 
 def test_a_champion_whose_files_are_gone_is_a_clear_error(

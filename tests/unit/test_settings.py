@@ -108,6 +108,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("model.precision=float16", ["model.precision", "'float16'", "'float32' or 'bfloat16'"]),
         ("model.architecture=", ["model.architecture", "None", "string"]),
         ("gate.min_macro_f1=1.1", ["gate.min_macro_f1", "1.1", "equal to 1"]),
+        ("gate.margin=-0.1", ["gate.margin", "-0.1", "equal to 0"]),
         ("candidates.0.learning_rate=0", ["candidates.0.learning_rate", "greater than 0"]),
         ("candidates.0.learning_rate=.inf", ["candidates.0.learning_rate", "inf", "finite"]),
         ("candidates.0.weight_decay=-1", ["candidates.0.weight_decay", "-1", "equal to 0"]),

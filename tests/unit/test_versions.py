@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold import versions
+from crossfold import remotes, versions
 from crossfold.errors import UserError
 
 SOURCE = Path(__file__).parents[2]
@@ -73,3 +73,28 @@ def test_a_remote_that_cannot_be_written_is_named(project: Path, tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"'cluster'.* cannot be pushed to: "):
         versions.push(project, {"url": str(tmp_path / "file" / "remote")})
+
+
+def test_a_cache_with_all_the_data_serves_as_a_remote(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pointers = [project / f"{name}.dvc" for name in versions.FOLDERS]
+    cache = versions.cache_with(project, pointers)
+    assert cache == project / ".dvc/cache"
+    monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", json.dumps({"url": str(cache)}))
+    texts = {pointer.stem: pointer.read_text() for pointer in pointers}
+    (tmp_path / "elsewhere").mkdir()
+    versions.pull(texts, "any", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "models" / "w").read_text() == "3"
+    (file,) = (p for p in cache.rglob("*") if p.is_file() and p.read_text() == "2")
+    file.unlink()
+    assert versions.cache_with(project, pointers) is None
+
+
+def test_a_remote_is_asked_whether_it_has_the_data(project: Path) -> None:
+    pointers = [project / f"{name}.dvc" for name in versions.FOLDERS]
+    assert not versions.remote_has(project, "sample", pointers)
+    versions.ensure_pushed(project, "sample")
+    assert versions.remote_has(project, "sample", pointers)
+    assert not versions.remote_has(project, "nosuch", pointers)
+    assert remotes.remote_names(project) == ["gdrive", "minio", "sample"]

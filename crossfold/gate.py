@@ -1,0 +1,327 @@
+"""The gate: whether a version may become champion, by what evidence, and in which words.
+
+A challenger and the champion are compared on the same test images. The rule, and what else was
+thought of, is in docs/decisions/022-gate.md.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfold import metrics, trained_on
+from crossfold.examples import TEST, Examples
+from crossfold.prediction import load_version
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from crossfold.classifier import Classifier
+
+# The fewest test images that a comparison rests on once some had to be left out.
+MIN_IMAGES = 30
+
+
+class Verdict(StrEnum):
+    """What the gate finds; of those in PASSING, a version may become champion."""
+
+    FIRST = "first"
+    SAME = "same"
+    BETTER = "better"
+    NOT_WORSE = "not worse"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    BELOW_FLOOR = "below floor"
+
+
+PASSING = {Verdict.FIRST, Verdict.SAME, Verdict.BETTER, Verdict.NOT_WORSE}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two versions on the same test images.
+
+    `num_left_out` are test images that the champion was trained on. `interval` is the 95 % one of
+    the difference of the macro F1; `mcnemar` is of the accuracy: how many images only one of the
+    two has right, and the p-value.
+    """
+
+    champion_version: str
+    num_images: int
+    num_left_out: int
+    macro_f1: float
+    champion_macro_f1: float
+    difference: float
+    interval: tuple[float, float]
+    margin: float
+    mcnemar: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON can hold and `from_json` reads."""
+        return {**asdict(self), "interval": list(self.interval)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Comparison":
+        """Read what `to_json` gave."""
+        low, high = values["interval"]
+        return cls(**{**values, "interval": (low, high)})
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval says."""
+        low, high = self.interval
+        if low > 0:
+            return Verdict.BETTER
+        if high < 0:
+            return Verdict.WORSE
+        return Verdict.NOT_WORSE if low >= -self.margin else Verdict.UNDECIDED
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says of a version, why, and by which comparison, if there was one."""
+
+    verdict: Verdict
+    reason: str
+    comparison: Comparison | None = None
+    held: bool = False  # a person has taken this version back: only a person may promote it
+
+    @property
+    def passed(self) -> bool:
+        """Whether the version may become champion."""
+        return self.verdict in PASSING and not self.held
+
+    @property
+    def word(self) -> str:
+        """The same in a word."""
+        return "passed" if self.passed else "refused"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What params.yaml says of the gate: the floor of macro F1, and what counts as no worse."""
+
+    min_macro_f1: float
+    margin: float
+
+
+def compare(
+    labels: NDArray[Any],
+    predictions: NDArray[Any],
+    champions: NDArray[Any],
+    num_classes: int,
+    *,
+    margin: float,
+    champion_version: str,
+    num_left_out: int = 0,
+) -> Comparison:
+    """Compare what two versions say of the same images: labels and predictions, int [N] each."""
+    macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
+    only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
+    return Comparison(
+        champion_version=champion_version,
+        num_images=len(labels),
+        num_left_out=num_left_out,
+        macro_f1=macro_f1,
+        champion_macro_f1=theirs,
+        difference=macro_f1 - theirs,
+        interval=metrics.paired_bootstrap(labels, predictions, champions, num_classes),
+        margin=margin,
+        mcnemar={
+            "only_challenger_right": only_mine,
+            "only_champion_right": only_theirs,
+            "p_value": p_value,
+        },
+    )
+
+
+def without_champion(macro_f1: float, rule: Rule, *, is_champion: bool) -> Decision:
+    """Judge a version that is the champion already, or for which there is none."""
+    if macro_f1 < rule.min_macro_f1:
+        remark = "; it stays champion until another takes its place" if is_champion else ""
+        return _below_floor(macro_f1, rule, remark)
+    above = f"macro F1 {macro_f1:.4f} is at or above the floor of {rule.min_macro_f1:g}"
+    if is_champion:
+        return Decision(Verdict.SAME, f"{above}, and it is the champion already")
+    return Decision(Verdict.FIRST, f"{above}, and there was no champion yet")
+
+
+def against_champion(
+    macro_f1: float, rule: Rule, compared: Comparison, remark: str = ""
+) -> Decision:
+    """Judge a version by its macro F1 on the whole test split and by a comparison.
+
+    `remark` is said after the reason.
+    """
+    if macro_f1 < rule.min_macro_f1:
+        return Decision(Verdict.BELOW_FLOOR, _below_floor(macro_f1, rule, "").reason, compared)
+    return Decision(compared.verdict, f"{_reason(compared)}{remark}", compared)
+
+
+def judge(
+    champion: "ModelVersion",
+    evaluated: Mapping[str, Any],
+    table: Examples,
+    rule: Rule,
+    num_threads: int,
+) -> Decision:
+    """Judge a version by its evaluation: the champion is run over the same test images.
+
+    Left out are those that the champion was trained on, as the version itself tells.
+
+    Raises:
+        UserError: the champion cannot be loaded.
+    """
+    macro_f1 = evaluated["metrics"]["macro_f1"]
+    if macro_f1 < rule.min_macro_f1:
+        return _below_floor(macro_f1, rule, "")
+    network = load_version(champion, num_threads)
+    trained = _trained_on(champion)
+    kept = np.array([text not in trained for text in table.column("content_hash", TEST)])
+    if few := _too_few(table, kept):
+        return Decision(
+            Verdict.UNDECIDED,
+            f"there is no fair comparison with version {champion.version}, the champion: {few}. "
+            "It takes test images that are in the training split of neither",
+        )
+    labels, champions = _predict(network, table, num_threads)
+    predictions = np.array(evaluated["probabilities"]).argmax(axis=1)
+    compared = compare(
+        labels[kept],
+        predictions[kept],
+        champions[kept],
+        len(table.classes),
+        margin=rule.margin,
+        champion_version=str(champion.version),
+        num_left_out=int((~kept).sum()),
+    )
+    return against_champion(macro_f1, rule, compared, _doubt(champion, table))
+
+
+def hold(decision: Decision, number: str, taken_back: Mapping[str, str]) -> Decision:
+    """Refuse a version that a person has taken back, whatever its figures say."""
+    if not decision.passed:
+        return decision
+    return replace(
+        decision,
+        held=True,
+        reason=f"version {number} was taken back by {taken_back['by']} on {taken_back['at'][:10]} "
+        f"({taken_back['reason']}), and only `crossfold promote {number}` makes it champion again; "
+        f"by its figures: {decision.reason}",
+    )
+
+
+def _below_floor(macro_f1: float, rule: Rule, remark: str) -> Decision:
+    return Decision(
+        Verdict.BELOW_FLOOR,
+        f"macro F1 {macro_f1:.4f} is below the floor of {rule.min_macro_f1:g}{remark}",
+    )
+
+
+def _macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int) -> float:
+    confusion = metrics.confusion_matrix(labels, predictions, num_classes)
+    return float(metrics.class_scores(confusion).f1.mean())
+
+
+def _trained_on(version: "ModelVersion") -> frozenset[str]:
+    """Return the content hashes of a version's training images; none where it does not tell."""
+    from mlflow.artifacts import download_artifacts
+
+    file = version.tags.get("training_images")
+    if file is None:
+        return frozenset()
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    source = f"models:/{version.name}/{version.version}/artifacts/{file}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
+        return trained_on.read(Path(path))
+
+
+def _too_few(table: Examples, kept: NDArray[np.bool_]) -> str:
+    """Say why what is left of the test split is no ground for a comparison, or nothing."""
+    num_left_out = int((~kept).sum())
+    if not num_left_out:
+        return ""
+    said = f"it was trained on {num_left_out} of the {len(kept)} test images"
+    labels = table.column("label", TEST)
+    if gone := sorted({table.classes[i] for i in set(labels) - set(labels[kept])}):
+        return f"{said}, and of {', '.join(gone[:5])} no other is left"
+    num_kept = len(kept) - num_left_out
+    return f"{said}, and {num_kept} others are too few" if num_kept < MIN_IMAGES else ""
+
+
+def _doubt(champion: "ModelVersion", table: Examples) -> str:
+    if "training_images" in champion.tags or champion.tags.get("data_hash") == table.data_hash:
+        return ""
+    return (
+        " (the champion was trained on other data and does not tell on which images, so it may "
+        "have seen some of these)"
+    )
+
+
+def _predict(
+    network: "Classifier", table: Examples, num_threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return labels and another network's predictions of the test split, as the table's classes.
+
+    Its classes are matched by name: what it says of a class that the table does not have is left
+    out, and a class that it does not know has probability 0.
+    """
+    from crossfold.evaluation import score
+
+    _, labels, theirs = score(network, table, num_threads)
+    return labels, matched(theirs, network.classes, table.classes).argmax(axis=1)
+
+
+def matched(
+    probabilities: NDArray[Any], classes: "tuple[str, ...]", wanted: "tuple[str, ...]"
+) -> NDArray[np.float32]:
+    """Return probabilities [N, K] with columns for other classes, matched by name."""
+    found = np.zeros((len(probabilities), len(wanted)), np.float32)
+    for index, name in enumerate(wanted):
+        if name in classes:
+            found[:, index] = probabilities[:, classes.index(name)]
+    return found
+
+
+def _reason(compared: Comparison) -> str:
+    """Say what a comparison found, and what it rests on."""
+    margin = f"{compared.margin:g}"
+    champion = (
+        f"version {compared.champion_version}, the champion, with {compared.champion_macro_f1:.4f} "
+        f"on the same {compared.num_images} test images"
+    )
+    finding = {
+        Verdict.BETTER: f"is better than {champion}",
+        Verdict.NOT_WORSE: f"is not worse than {champion} (margin {margin})",
+        Verdict.WORSE: f"is worse than {champion}",
+        Verdict.UNDECIDED: f"is not shown to be at most {margin} worse than {champion}",
+    }[compared.verdict]
+    left_out = (
+        f", without {compared.num_left_out} that the champion was trained on"
+        if compared.num_left_out
+        else ""
+    )
+    advice = (
+        "; more test images would narrow the interval, a larger gate.margin would let it pass"
+        if compared.verdict is Verdict.UNDECIDED
+        else ""
+    )
+    return f"macro F1 {compared.macro_f1:.4f} {finding}{left_out}: {evidence(compared)}{advice}"
+
+
+def evidence(compared: Comparison) -> str:
+    """Return the figures of a comparison in words."""
+    low, high = compared.interval
+    counts = compared.mcnemar
+    return (
+        f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; right "
+        f"alone on {counts['only_challenger_right']} images, the champion on "
+        f"{counts['only_champion_right']} (McNemar's p {counts['p_value']:.2g})"
+    )

@@ -1,0 +1,199 @@
+"""Changing the champion by hand: what speaks for it, and a record of who did it, when and why."""
+
+import getpass
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from crossfold import gate
+from crossfold.errors import UserError
+from crossfold.registry import CHAMPION, FORMER_CHAMPION, ROLLED_BACK, crown
+
+PROMOTIONS = "promotions"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How a person made a version champion; a version's tag `promotions` is a list of these."""
+
+    action: str  # "promote" or "rollback"
+    by: str
+    at: str  # ISO 8601, UTC
+    reason: str
+    replaced: str | None  # the champion before
+    verdict: str
+    evidence: str
+    forced: bool = False
+
+
+def weigh(
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, rule: gate.Rule
+) -> gate.Decision:
+    """Judge a version against the champion by what is recorded of both; no image is looked at.
+
+    Compared are their predictions where both were evaluated on the same test split, or else what
+    the gate found when it compared these two.
+
+    Raises:
+        UserError: the version was not registered by Crossfold.
+    """
+    if "test_macro_f1" not in version.tags:
+        raise UserError(
+            f"{version.name} version {version.version} has no test score: it was not registered by "
+            "Crossfold"
+        )
+    macro_f1 = float(version.tags["test_macro_f1"])
+    if champion is None or champion.version == version.version:
+        return gate.without_champion(macro_f1, rule, is_champion=champion is not None)
+    compared = _compare(client, version, champion, rule) or _found_by_gate(version, champion, rule)
+    if compared is None:
+        return gate.Decision(
+            gate.Verdict.UNDECIDED,
+            f"there is nothing to compare version {version.version} with version "
+            f"{champion.version}, the champion, by: they were tested on other images, or their "
+            "evaluations are gone from MLflow; a run on the present data judges them",
+        )
+    return gate.against_champion(macro_f1, rule, compared)
+
+
+def promote(
+    client: MlflowClient,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    *,
+    reason: str,
+    forced: bool,
+) -> None:
+    """Make a version champion and record how; the champion before becomes the former one."""
+    _record(client, "promote", version, champion, decision, reason, forced=forced)
+    crown(client, version.name, str(version.version))
+
+
+def former_champion(client: MlflowClient, name: str) -> ModelVersion:
+    """Return the version with the alias `former-champion`.
+
+    Raises:
+        UserError: there is none, or it is the champion itself.
+    """
+    aliases = client.get_registered_model(name).aliases
+    number = aliases.get(FORMER_CHAMPION)
+    if number is None:
+        raise UserError(
+            f"{name} has no former champion to roll back to: see `crossfold models`, and make a "
+            "version champion by `crossfold promote VERSION`"
+        )
+    if number != aliases.get(CHAMPION):
+        return client.get_model_version(name, number)
+    raise UserError(
+        f"{name} version {number} is the champion and the former one, so there is none to roll "
+        "back to: make a version champion by `crossfold promote VERSION`"
+    )
+
+
+def rollback(
+    client: MlflowClient,
+    former: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    *,
+    reason: str,
+) -> None:
+    """Make the former champion champion again, and the champion the former one.
+
+    The gate will not make the version that is taken back champion again by itself.
+    """
+    record = _record(client, "rollback", former, champion, decision, reason, forced=False)
+    if champion:
+        number = str(champion.version)
+        said = json.dumps({"by": record.by, "at": record.at, "reason": record.reason})
+        client.set_model_version_tag(former.name, number, ROLLED_BACK, said)
+    crown(client, former.name, str(former.version))
+
+
+def promotions(version: ModelVersion) -> list[Promotion]:
+    """Return how a version became champion by hand, oldest first."""
+    return [Promotion(**entry) for entry in json.loads(version.tags.get(PROMOTIONS, "[]"))]
+
+
+def _record(
+    client: MlflowClient,
+    action: str,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    reason: str,
+    *,
+    forced: bool,
+) -> Promotion:
+    entry = Promotion(
+        action=action,
+        by=getpass.getuser(),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        reason=reason,
+        replaced=str(champion.version) if champion else None,
+        verdict=decision.verdict.value,
+        evidence=decision.reason,
+        forced=forced,
+    )
+    name, number = version.name, str(version.version)
+    history = json.dumps([asdict(earlier) for earlier in [*promotions(version), entry]])
+    client.set_model_version_tag(name, number, PROMOTIONS, history)
+    if ROLLED_BACK in version.tags:
+        client.delete_model_version_tag(name, number, ROLLED_BACK)
+    return entry
+
+
+def _compare(
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion, rule: gate.Rule
+) -> gate.Comparison | None:
+    """Compare two versions by the evaluations in their runs, if these are of the same images."""
+    split = version.tags.get("split_hash")
+    if split is None or champion.tags.get("split_hash") != split:
+        return None
+    mine, theirs = (_evaluation(client, found) for found in (version, champion))
+    if mine is None or theirs is None or mine["classes"] != theirs["classes"]:
+        return None
+    if (mine["paths"], mine["labels"]) != (theirs["paths"], theirs["labels"]):
+        return None
+    return gate.compare(
+        np.array(mine["labels"]),
+        np.array(mine["probabilities"]).argmax(axis=1),
+        np.array(theirs["probabilities"]).argmax(axis=1),
+        len(mine["classes"]),
+        margin=rule.margin,
+        champion_version=str(champion.version),
+    )
+
+
+def _evaluation(client: MlflowClient, version: ModelVersion) -> Mapping[str, Any] | None:
+    """Return a version's evaluation, if its run in MLflow still has it."""
+    run_id = version.tags.get("mlflow_parent_run")
+    if run_id is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = client.download_artifacts(run_id, "evaluation.json", folder)
+        except (MlflowException, OSError):
+            return None
+        found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found if found["weights_hash"] == version.tags.get("weights_hash") else None
+
+
+def _found_by_gate(
+    version: ModelVersion, champion: ModelVersion, rule: gate.Rule
+) -> gate.Comparison | None:
+    """Return what the gate found of these two when the version was registered, by today's rule."""
+    found = json.loads(version.tags.get("gate_comparison", "null"))
+    if found is None or found["champion_version"] != str(champion.version):
+        return None
+    return replace(gate.Comparison.from_json(found), margin=rule.margin)
