@@ -79,8 +79,7 @@ serve: setup ## Serve the champion over HTTP, on this machine only (MODEL=… PO
 
 .PHONY: predict
 predict: setup ## Ask the model of make serve what images are (IMAGE=… PORT=5002)
-	@[[ -n "$(IMAGE)" ]] || { echo "name an image: make predict IMAGE=data/3/0003.bmp" >&2; exit 2; }
-	@$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(IMAGE)
+	@$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
 
 .PHONY: imagenet-weights
 imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)

@@ -69,8 +69,7 @@ def predict(
 
     if server and model:
         raise UserError("--model is for a model that is loaded here, not for one behind --server")
-    if not server:
-        settings = _registry_settings()
+    settings = None if server else _settings()
     kind = _format(kind, output)
     paths = find_images(images)
     if server:
@@ -80,7 +79,8 @@ def predict(
     else:
         from crossfold.prediction import load_model, predict_images, read_image
 
-        network = load_model(model or _champion(settings))
+        assert settings is not None
+        network = load_model(_registered(model, settings))
         predictions = predict_images(network, paths, read_image, batch_size)
 
     num_failed = 0
@@ -104,35 +104,35 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5002,
 ) -> None:
     """Serve a registered model over HTTP with MLflow's scoring server, on this machine only."""
-    settings = _registry_settings()
+    settings = _settings()
     require_free_port(port, "make serve")
 
     from crossfold import tracking
     from crossfold.prediction import find_version
 
-    version = find_version(tracking.connect(), model or _champion(settings))
+    name = _registered(model, settings)
+    version = find_version(tracking.connect(), name)
     # A process of its own kind, not a child: it ends with this one, however that is ended. What
     # this one has imported would take the place of the code that belongs to the version.
     program = ["-m", "pipelines.scoring_server", version.name, str(version.version), str(port)]
     os.execv(sys.executable, [sys.executable, *program])
 
 
-def _registry_settings() -> "Settings":
-    """Return the settings, once MLflow's clients are told where the registry is."""
+def _settings() -> "Settings":
     from crossfold.settings import load_settings
 
     settings = load_settings(PARAMS)
     if not settings.tracking.store:
         require_local_store()
-
-    from pipelines.local_store import tracking_environment
-
-    os.environ.update(tracking_environment(Path.cwd(), settings))
     return settings
 
 
-def _champion(settings: "Settings") -> str:
-    return f"{settings.tracking.model_name}@champion"
+def _registered(model: str | None, settings: "Settings") -> str:
+    """Return the name of the model that is meant, once MLflow's clients know the registry."""
+    from pipelines.local_store import tracking_environment
+
+    os.environ.update(tracking_environment(Path.cwd(), settings))
+    return model or f"{settings.tracking.model_name}@champion"
 
 
 def _format(kind: Format | None, output: Path | None) -> Format:

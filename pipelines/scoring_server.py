@@ -41,8 +41,11 @@ def main(name: str, version: str, port: int) -> None:
     signal.signal(signal.SIGHUP, _end)
     print(f"{name} version {version} is loaded …", flush=True)
     with tempfile.TemporaryDirectory(prefix="crossfold-serve-") as folder:
-        path = download_artifacts(f"models:/{name}/{version}", dst_path=folder)
-        app = scoring_server.init(mlflow.pyfunc.load_model(path))
+        try:
+            path = download_artifacts(f"models:/{name}/{version}", dst_path=folder)
+            app = scoring_server.init(mlflow.pyfunc.load_model(path))
+        except Exception as error:  # what stands in a version's files is not ours to foresee
+            sys.exit(f"error: {name} version {version} cannot be served: {error}")
         config = uvicorn.Config(
             app, _HOST, port, log_level="warning", timeout_graceful_shutdown=_PATIENCE
         )
