@@ -39,6 +39,7 @@ def predict(
     images: Annotated[
         list[str],
         typer.Argument(
+            metavar="IMAGE...",
             help="Image files, folders with images, and quoted globs ('data/**/*.jpg').",
             show_default=False,
         ),

@@ -42,7 +42,11 @@ def main(name: str, version: str, port: int) -> None:
     print(f"{name} version {version} is loaded …", flush=True)
     with tempfile.TemporaryDirectory(prefix="crossfold-serve-") as folder:
         try:
-            path = download_artifacts(f"models:/{name}/{version}", dst_path=folder)
+            store = os.environ["MLFLOW_TRACKING_URI"]
+            source = f"models:/{name}/{version}"
+            path = download_artifacts(
+                source, dst_path=folder, tracking_uri=store, registry_uri=store
+            )
             app = scoring_server.init(mlflow.pyfunc.load_model(path))
         except Exception as error:  # what stands in a version's files is not ours to foresee
             sys.exit(f"error: {name} version {version} cannot be served: {error}")
