@@ -66,7 +66,7 @@ def _encoded(image: Any) -> bytes:
     try:
         return base64.b64decode(image, validate=True)
     except ValueError:
-        raise BadImage(f"not an image as base64, and {_no_file()}") from None
+        raise BadImage(f"neither {_file()} nor an image as base64") from None
 
 
 def _allowed_file(name: str) -> str | None:
@@ -85,12 +85,13 @@ def _allowed_file(name: str) -> str | None:
     return resolved if not root or Path(resolved).is_relative_to(os.path.realpath(root)) else None
 
 
-def _no_file() -> str:
+def _file() -> str:
+    """Return what a path may name here, in words."""
     if root := os.environ.get(IMAGE_ROOT):
-        return f"no file below {IMAGE_ROOT}, {root}"
+        return f"a file below {IMAGE_ROOT}, {root},"
     if os.environ.get(_SERVING):
-        return f"files are not opened here: {IMAGE_ROOT} names no folder"
-    return "no file that is here"
+        return f"a file that may be opened ({IMAGE_ROOT} names no folder)"
+    return "a file that is here"
 
 
 mlflow.models.set_model(ImageClassifier())

@@ -24,7 +24,8 @@ from pipelines.failures import StepError, signals_interrupt
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
 from pipelines.local_store import HOME as HOME
-from pipelines.local_store import served, tracking_environment
+from pipelines.local_store import served
+from pipelines.local_store import tracking_environment as tracking_environment
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.processes import subprocess_runner

@@ -364,4 +364,4 @@ def test_mlflow_models_predict_scores_a_file_of_paths(
         project.call("mlflow", "models", "predict", *model, *files)
     rows = json.loads((project.root / "batch.json").read_text())["predictions"]
     assert [row["label"] for row in rows[:2]] == [_best(expected[f"{n}.png"]) for n in range(2)]
-    assert "no file below CROSSFOLD_IMAGE_ROOT" in rows[2]["error"]
+    assert "neither a file below CROSSFOLD_IMAGE_ROOT" in rows[2]["error"]

@@ -57,7 +57,7 @@ def test_who_loads_the_model_may_name_any_path(model: ImageClassifier, tmp_path:
     paths = ["inside/ok.png", str(tmp_path / "outside.png"), "inside/../outside.png"]
     assert errors(model, [*paths, "no.png"]) == [
         *[None] * 3,
-        "not an image as base64, and no file that is here",
+        "neither a file that is here nor an image as base64",
     ]
 
 
@@ -68,7 +68,7 @@ def test_a_server_opens_no_file(model: ImageClassifier, monkeypatch: pytest.Monk
         model, ["inside/ok.png", "inside/no.png", base64.b64encode(sent).decode()]
     )
     assert encoded is None
-    assert "files are not opened here" in str(there)
+    assert "a file that may be opened (CROSSFOLD_IMAGE_ROOT names no folder)" in str(there)
     assert there == missing, "it must not say which files there are"
 
 
@@ -90,7 +90,7 @@ def test_below_the_folder_that_is_named_files_are_opened(
         "no.png",
     ]
     assert set(errors(model, [*refused])) == {
-        "not an image as base64, and no file below CROSSFOLD_IMAGE_ROOT, inside"
+        "neither a file below CROSSFOLD_IMAGE_ROOT, inside, nor an image as base64"
     }
 
 
