@@ -6,7 +6,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # cpu: torch's CPU-only wheels, several GB less, from PyTorch's own index and without hashes.
 TORCH ?= $(if $(wildcard .venv/installed-cpu),cpu,default)
-PORT ?= 5000
 BIN := .venv/bin
 
 # Compiled once here, or every process of every run compiles its libraries again.
@@ -72,7 +71,15 @@ pipeline-schedule: setup ## The same at certain times (CRON='0 3 * * *' BRANCH=m
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## Serve MLflow's pages on this machine (PORT=5000)
-	@$(BIN)/crossfold mlflow-ui --port $(PORT)
+	@$(BIN)/crossfold mlflow-ui --port $(or $(PORT),5000)
+
+.PHONY: serve
+serve: setup ## Serve the champion over HTTP, on this machine only (MODEL=… PORT=5002)
+	@$(BIN)/crossfold serve --port $(or $(PORT),5002)$(if $(MODEL), --model $(MODEL))
+
+.PHONY: predict
+predict: setup ## Ask the model of make serve what images are (IMAGE=… PORT=5002)
+	@$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
 
 .PHONY: imagenet-weights
 imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)

@@ -137,7 +137,7 @@ def fetch_data(
 
 
 def _find_weights(models: Path, name: str) -> Path:
-    files = sorted(path.relative_to(models).as_posix() for path in _files(models))
+    files = sorted(path.relative_to(models).as_posix() for path in files_below(models))
     if name not in files:
         raise UserError(
             f"params.yaml model.weights: models.dvc has no file {name!r}; it has "
@@ -214,13 +214,18 @@ def _class_of(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_below(folder: Path) -> Iterator[Path]:
     """All files below a folder but those that a desktop leaves behind; links are followed."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and name != "Thumbs.db":
+            if not is_left_behind(name):
                 yield Path(parent, name)
+
+
+def is_left_behind(name: str) -> bool:
+    """Tell by its name a file that a desktop leaves behind."""
+    return name.startswith(".") or name == "Thumbs.db"
 
 
 def _files_by_class(folder: Path) -> dict[str, list[str]]:
@@ -232,7 +237,7 @@ def _files_by_class(folder: Path) -> dict[str, list[str]]:
         if child.is_dir() and not child.name.startswith(".")
     }
     loose = []
-    for path in sorted(_files(folder)):
+    for path in sorted(files_below(folder)):
         relative = path.relative_to(folder).as_posix()
         if "/" in relative:
             files[_class_of(relative)].append(relative)

@@ -23,6 +23,7 @@ REQUIREMENTS = (
     "openvino",
     "pandas",
     "pillow",
+    "safetensors",
 )
 
 

@@ -1,7 +1,10 @@
 """Predicting images with a registered model."""
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import nlargest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -23,8 +26,12 @@ GRAPH_FILE = "graph.safetensors"
 # The tag that says what exported it; the first versions were registered without.
 EXPORTED = "exported_by"
 BATCH_SIZE = 64
+# What the most pixels that Pillow takes are as an uncompressed file of RGB; a larger one is not
+# even read.
+MAX_BYTES = 256 * 1024**2
 
 Source = TypeVar("Source")
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 class Prediction(NamedTuple):
@@ -34,44 +41,72 @@ class Prediction(NamedTuple):
     probabilities: dict[str, float]
     error: str | None
 
-
-class Row(NamedTuple):
-    """The prediction of one file; `probability` is the label's."""
-
-    path: Path
-    label: str | None
-    probability: float | None
-    error: str | None
+    def most_likely(self, num_classes: int) -> list[tuple[str, float]]:
+        """Return the most likely classes and their probabilities; the first is the label's."""
+        return nlargest(num_classes, self.probabilities.items(), key=lambda item: item[1])
 
 
-def predict_files(paths: Sequence[Path], network: "Classifier") -> Iterator[Row]:
-    """Predict image files in order; one that cannot be read is a row with its error."""
-    predictions = predict_images(network, paths, Path.read_bytes)
-    for path, (label, probabilities, error) in zip(paths, predictions, strict=True):
-        yield Row(path, label, None if label is None else probabilities[label], error)
+def read_image(path: str | os.PathLike[str]) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        BadImage: it has more than MAX_BYTES.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123
+        refuse_large(os.fstat(file.fileno()).st_size)
+        return file.read()
+
+
+def refuse_large(num_bytes: int) -> None:
+    """Raise BadImage if an encoded image has more than MAX_BYTES."""
+    if num_bytes > MAX_BYTES:
+        raise images.BadImage(f"too large: {num_bytes} bytes, at most {MAX_BYTES} allowed")
 
 
 def predict_images(
-    network: "Classifier", sources: Sequence[Source], read: Callable[[Source], bytes]
-) -> Iterator[Prediction]:
-    """Predict images in order, BATCH_SIZE at a time; `read` gives a source's encoded image."""
+    network: "Classifier",
+    sources: Sequence[Source],
+    read: Callable[[Source], bytes],
+    batch_size: int = BATCH_SIZE,
+) -> Generator[Prediction, None, None]:
+    """Predict images in order; one that cannot be used is a prediction with its error.
+
+    `read` gives a source's encoded image. While the network is at one batch, threads decode the
+    next; no more than these two are in memory.
+    """
     remaining = iter(sources)
-    while batch := list(islice(remaining, BATCH_SIZE)):
-        loaded = [_load(source, read, network.image_size) for source in batch]
-        pixels = [image for image in loaded if not isinstance(image, str)]
-        predicted = iter(network.predict(np.stack(pixels)) if pixels else ())
-        for image in loaded:
-            if isinstance(image, str):
-                yield Prediction(None, {}, image)
-            else:
-                probabilities = next(predicted)
-                by_class = dict(zip(network.classes, probabilities.tolist(), strict=True))
-                yield Prediction(network.classes[probabilities.argmax()], by_class, None)
+    decoders = ThreadPoolExecutor(os.cpu_count())
+
+    def decode_ahead() -> "list[Future[Pixels | str]]":
+        return [
+            decoders.submit(_load, source, read, network.image_size)
+            for source in islice(remaining, batch_size)
+        ]
+
+    try:
+        batch = decode_ahead()
+        while batch:
+            loaded = [image.result() for image in batch]
+            batch = decode_ahead()
+            yield from _predict_batch(network, loaded)
+    finally:
+        decoders.shutdown(cancel_futures=True)
 
 
-def _load(
-    source: Source, read: Callable[[Source], bytes], size: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | str:
+def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> Iterator[Prediction]:
+    pixels = [image for image in loaded if not isinstance(image, str)]
+    predicted = iter(network.predict(np.stack(pixels)) if pixels else ())
+    for image in loaded:
+        if isinstance(image, str):
+            yield Prediction(None, {}, image)
+        else:
+            probabilities = next(predicted)
+            by_class = dict(zip(network.classes, probabilities.tolist(), strict=True))
+            yield Prediction(network.classes[probabilities.argmax()], by_class, None)
+
+
+def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
     """Return pixels uint8 [size, size, 3], or why there are none."""
     try:
         return images.to_square(images.decode(read(source)), size)
@@ -119,19 +154,37 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
     Raises:
         UserError: the version's files are gone, or were not made by Crossfold.
     """
-    from crossfold.classifier import Classifier, export
-
     with tempfile.TemporaryDirectory() as folder:
         if EXPORTED in version.tags:
-            return Classifier(_download(version, GRAPH_FILE, folder), num_threads)
+            return open_network(_download(version, GRAPH_FILE, folder), num_threads)
+        from crossfold.classifier import export
+
         exported = Path(folder) / GRAPH_FILE
         export(_download(version, NETWORK_FILE, folder), exported)
-        return Classifier(exported, num_threads)
+        return open_network(exported, num_threads)
+
+
+def open_network(path: Path, num_threads: int = 0) -> "Classifier":
+    """Open the file that a version predicts with; nothing in it is executed. 0 threads: all cores.
+
+    Raises:
+        UserError: it is not safetensors, or not a network's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from crossfold.classifier import Classifier
+
+    try:
+        with safe_open(path, "np") as file:
+            about = file.metadata() or {}
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is not safetensors, and is not loaded: {error}") from None
+    if "crossfold" not in about:
+        raise UserError(f"{path.name} is not a network of Crossfold, and is not loaded")
+    return Classifier(path, num_threads)
 
 
 def _download(version: "ModelVersion", name: str, folder: str) -> Path:
-    import os
-
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

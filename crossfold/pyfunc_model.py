@@ -4,7 +4,6 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
 
 import base64
-import binascii
 import os
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,20 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from crossfold.classifier import Classifier
-from crossfold.prediction import GRAPH_FILE, predict_images
+from crossfold.images import BadImage
+from crossfold.prediction import (
+    GRAPH_FILE,
+    open_network,
+    predict_images,
+    read_image,
+    refuse_large,
+)
+
+# Names the one folder below which files may be opened.
+IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
+# MLflow sets it where its scoring server is at work (mlflow.environment_variables); the version of
+# MLflow is among the model's requirements, so the name is that of the tests.
+_SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
 
 class ImageClassifier(PythonModel):
@@ -22,7 +33,7 @@ class ImageClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network."""
-        self.network = Classifier(Path(context.artifacts[GRAPH_FILE]))
+        self.network = open_network(Path(context.artifacts[GRAPH_FILE]))
 
     def predict(
         self,
@@ -31,6 +42,9 @@ class ImageClassifier(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Predict the column `image`: an image file's bytes, these as base64, or its path.
+
+        Paths are those of whoever loads the model. A server opens none for its clients, unless
+        CROSSFOLD_IMAGE_ROOT names a folder: then files below it alone, here as there.
 
         Returns a row each: `label`, `probabilities` (by class) and `error`; an image that cannot
         be used has only the error.
@@ -42,16 +56,42 @@ class ImageClassifier(PythonModel):
 
 def _encoded(image: Any) -> bytes:
     if isinstance(image, bytes):
+        refuse_large(len(image))
         return image
     if not isinstance(image, str):
-        raise ValueError(f"an image is bytes, base64 or a path, not {type(image).__name__}")
-    # Unlike Path.is_file, this says no to a name that is too long for one.
-    if os.path.isfile(image):  # noqa: PTH113
-        return Path(image).read_bytes()
+        raise BadImage(f"an image is bytes, base64 or a path, not {type(image).__name__}")
+    if path := _allowed_file(image):
+        return read_image(path)
+    refuse_large(len(image) * 3 // 4)
     try:
         return base64.b64decode(image, validate=True)
-    except binascii.Error:
-        raise ValueError("neither a file that is here nor an image as base64") from None
+    except ValueError:
+        raise BadImage(f"neither {_file()} nor an image as base64") from None
+
+
+def _allowed_file(name: str) -> str | None:
+    """Return the path of a file that is there and may be opened, links resolved.
+
+    Of one that may not, nothing is said: not even whether it is there.
+    """
+    root = os.environ.get(IMAGE_ROOT)
+    if not root and os.environ.get(_SERVING):
+        return None
+    path = os.path.join(root or "", name)  # noqa: PTH118
+    # First, and not by Path's, which fails for a name that is too long: most are base64.
+    if not os.path.isfile(path):  # noqa: PTH113
+        return None
+    resolved = os.path.realpath(path)
+    return resolved if not root or Path(resolved).is_relative_to(os.path.realpath(root)) else None
+
+
+def _file() -> str:
+    """Return what a path may name here, in words."""
+    if root := os.environ.get(IMAGE_ROOT):
+        return f"a file below {IMAGE_ROOT}, {root},"
+    if os.environ.get(_SERVING):
+        return f"a file that may be opened ({IMAGE_ROOT} names no folder)"
+    return "a file that is here"
 
 
 mlflow.models.set_model(ImageClassifier())

@@ -1,7 +1,6 @@
 """The `crossfold` command."""
 
 import os
-import socket
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
@@ -12,8 +11,16 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
-from pipelines import registry_cli
-from pipelines.console import LOCAL_STORE, PARAMS, Changes, console, fail, require_local_store
+from pipelines import predict_cli, registry_cli
+from pipelines.console import (
+    LOCAL_STORE,
+    PARAMS,
+    Changes,
+    console,
+    fail,
+    require_free_port,
+    require_local_store,
+)
 from pipelines.images import Torch
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
@@ -34,6 +41,13 @@ cluster = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(cluster, name="cluster")
+app.command()(predict_cli.predict)
+app.command()(predict_cli.serve)
+app.command()(registry_cli.models)
+app.command()(registry_cli.lineage)
+app.command()(registry_cli.promote)
+app.command()(registry_cli.rollback)
+app.command()(registry_cli.reproduce)
 
 
 class Runner(StrEnum):
@@ -195,43 +209,6 @@ def check_data(
 
 
 @app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="NAME@ALIAS or NAME/VERSION in MLflow's registry.",
-            show_default="tracking.model_name@champion",
-        ),
-    ] = None,
-) -> None:
-    """Predict images with a registered model; exits with 1 if any of them cannot be used."""
-    from crossfold.prediction import load_model, predict_files
-    from crossfold.settings import load_settings
-    from pipelines.local import tracking_environment
-
-    settings = load_settings(PARAMS)
-    if not settings.tracking.store:
-        require_local_store()
-    os.environ.update(tracking_environment(Path.cwd(), settings))
-    network = load_model(model or f"{settings.tracking.model_name}@champion")
-    failures = 0
-    for row in predict_files(images, network):
-        failures += row.error is not None
-        # Not by rich, which turns tabs into spaces.
-        print(row.path, row.error or f"{row.label}\t{row.probability:.4f}", sep="\t")
-    if failures:
-        fail(f"{failures} of {len(images)} images cannot be used", 1)
-
-
-app.command()(registry_cli.models)
-app.command()(registry_cli.lineage)
-app.command()(registry_cli.promote)
-app.command()(registry_cli.rollback)
-app.command()(registry_cli.reproduce)
-
-
-@app.command()
 def clean(
     keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
 ) -> None:
@@ -267,14 +244,7 @@ def mlflow_ui(
             f"runs are tracked at {store} (params.yaml tracking.uri, or the environment variable "
             "MLFLOW_TRACKING_URI): look there"
         )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise UserError(
-                f"port {port} is in use: choose another with --port (make mlflow-ui PORT=…)"
-            ) from None
+    require_free_port(port, "make mlflow-ui")
     require_local_store()
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]

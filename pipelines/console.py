@@ -1,5 +1,6 @@
 """What the commands share: where they print, what many of them take, how they end."""
 
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -29,6 +30,18 @@ def require_local_store() -> None:
     """Raise UserError if this machine has no store of MLflow yet."""
     if not LOCAL_STORE.exists():
         raise UserError("there is no run yet: make run")
+
+
+def require_free_port(port: int, command: str) -> None:
+    """Raise UserError if a port of this machine is taken; `command` is where to choose another."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise UserError(
+                f"port {port} is in use: choose another with --port ({command} PORT=…)"
+            ) from None
 
 
 def fail(message: str, status: int) -> NoReturn:

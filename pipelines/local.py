@@ -23,7 +23,9 @@ from pipelines.display import Display
 from pipelines.failures import StepError, signals_interrupt
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
+from pipelines.local_store import HOME as HOME
 from pipelines.local_store import served
+from pipelines.local_store import tracking_environment as tracking_environment
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.processes import subprocess_runner
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
 # Docker's client is imported only by those who run in containers.
 
-HOME = "runs"
 LOCAL = "local"
 DOCKER = "docker"
 _GOES_ON = "interrupted; `crossfold run` goes on where it stopped"
@@ -283,17 +284,6 @@ def _choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
         last[0].end(RUNNING)
         return last[0]
     return new_run(home, fingerprint)
-
-
-def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
-    """Return what tells MLflow's clients where to log."""
-    local_store = f"{tracking.SQLITE}{root / HOME / 'mlflow.db'}"
-    return {
-        "MLFLOW_TRACKING_URI": settings.tracking.store or local_store,
-        "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    }
 
 
 def _step_variables(run: Run) -> dict[str, str]:

@@ -12,11 +12,24 @@ from pathlib import Path
 
 import psutil
 
+from crossfold.settings import Settings
 from crossfold.tracking import SERVED_ARTIFACTS, SQLITE, artifact_folder
 from pipelines.failures import StepError
 from pipelines.runs import Run, end_all
 
+HOME = "runs"
 PATIENCE = 120  # seconds until the server must answer; it takes some five
+
+
+def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
+    """Return what tells MLflow's clients where to log."""
+    local_store = f"{SQLITE}{root / HOME / 'mlflow.db'}"
+    return {
+        "MLFLOW_TRACKING_URI": settings.tracking.store or local_store,
+        "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 path=f"{n:02}.png",
                 image=_image(n % 3, n),
                 label=n % 3,
-                content_hash=str(n),
+                content_hash=f"{n:064x}",
                 split=TEST if held_out else TRAIN,
                 fold=-1 if held_out else n // 9 % 3,
             )

@@ -46,6 +46,10 @@ TARGETS = {
     "make test": ["python -m pytest"],
     "make imagenet-weights": ["crossfold imagenet-weights"],
     "make mlflow-ui": ["crossfold mlflow-ui --port 5000"],
+    "make serve": ["crossfold serve --port 5002"],
+    "make predict IMAGE=data/3/0003.bmp": [
+        "crossfold predict --server http://127.0.0.1:5002 data/3/0003.bmp",
+    ],
 }
 # Where else a command is run: a file, a function in it, and the words of the command there.
 RUN_BY = {
@@ -92,6 +96,18 @@ RUN_BY = {
     "crossfold reproduce @champion": (
         "tests/pipeline/test_versions.py::reproduced",
         "crossfold reproduce @champion",
+    ),
+    "crossfold predict data --top-k 3 --output predictions.csv": (
+        "tests/pipeline/test_use.py::test_a_folder_with_a_broken_image_is_written_whole",
+        "crossfold predict images --top-k 3 --output out.csv",
+    ),
+    "crossfold predict --server http://127.0.0.1:5002 data/3/0003.bmp": (
+        "tests/pipeline/test_use.py::test_a_served_model_is_asked_by_the_command",
+        "crossfold predict --server",
+    ),
+    "crossfold serve --port 5002": (
+        "tests/pipeline/test_use.py::served",
+        "crossfold serve --port",
     ),
     "crossfold clean": ("tests/pipeline/test_runs.py::cleaned", "crossfold clean"),
     "crossfold imagenet-weights": (

@@ -1,0 +1,200 @@
+"""The commands that use a registered model: predict images with it, serve it."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from crossfold.errors import UserError
+from pipelines.console import (
+    PARAMS,
+    console,
+    errors,
+    fail,
+    require_free_port,
+    require_local_store,
+)
+from pipelines.prediction_formats import Format, Row, Table, Write, format_of, writer
+
+if TYPE_CHECKING:
+    from crossfold.settings import Settings
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="NAME@ALIAS or NAME/VERSION in MLflow's registry.",
+        show_default="tracking.model_name@champion",
+    ),
+]
+
+
+def predict(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Image files, folders with images, and quoted globs ('data/**/*.jpg').",
+            show_default=False,
+        ),
+    ],
+    model: Model = None,
+    kind: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to write the rows.",
+            show_default="by the ending of --output; a table on a terminal, else lines",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write a file, whole or not at all."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images predicted at a time.")] = 64,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask the model that is served there."),
+    ] = None,
+) -> None:
+    """Predict images with a registered model; exits with 1 if any of them cannot be used."""
+    from crossfold.image_files import find_images
+    from pipelines.failures import signals_interrupt
+
+    if server and model:
+        raise UserError("--model is for a model that is loaded here, not for one behind --server")
+    settings = None if server else _settings()
+    kind = _format(kind, output)
+    paths = find_images(images)
+    if server:
+        from crossfold.asking import ask
+
+        predictions, batch_size = ask(server, paths), 1
+    else:
+        from crossfold.prediction import load_model, predict_images, read_image
+
+        assert settings is not None
+        network = load_model(_registered(model, settings))
+        predictions = predict_images(network, paths, read_image, batch_size)
+
+    num_failed = 0
+    with (
+        signals_interrupt("interrupted" + (f"; {output} is not written" if output else "")),
+        closing(predictions),
+        _bar(kind, output, len(paths)) as advance,
+        _destination(kind, output, paths, top_k) as write,
+    ):
+        rows = map(Row, paths, predictions)
+        while batch := list(islice(rows, batch_size)):
+            write(batch)
+            advance(len(batch))
+            num_failed += sum(row.prediction.error is not None for row in batch)
+    if num_failed:
+        fail(f"{num_failed} of {len(paths)} images cannot be used", 1)
+
+
+def serve(
+    model: Model = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5002,
+) -> None:
+    """Serve a registered model over HTTP with MLflow's scoring server, on this machine only."""
+    settings = _settings()
+    require_free_port(port, "make serve")
+
+    from crossfold import tracking
+    from crossfold.prediction import find_version
+
+    name = _registered(model, settings)
+    version = find_version(tracking.connect(), name)
+    # A process of its own kind, not a child: it ends with this one, however that is ended. What
+    # this one has imported would take the place of the code that belongs to the version.
+    program = ["-m", "pipelines.scoring_server", version.name, str(version.version), str(port)]
+    os.execv(sys.executable, [sys.executable, *program])
+
+
+def _settings() -> "Settings":
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS)
+    if not settings.tracking.store:
+        require_local_store()
+    return settings
+
+
+def _registered(model: str | None, settings: "Settings") -> str:
+    """Return the name of the model that is meant, once MLflow's clients know the registry."""
+    from pipelines.local_store import tracking_environment
+
+    os.environ.update(tracking_environment(Path.cwd(), settings))
+    return model or f"{settings.tracking.model_name}@champion"
+
+
+def _format(kind: Format | None, output: Path | None) -> Format:
+    """Return the format that is meant, and refuse an output that could not be written."""
+    if output is None:
+        if kind is Format.PARQUET:
+            raise UserError("--format parquet needs a file: --output predictions.parquet")
+        return kind or (Format.TABLE if console.is_terminal else Format.LINES)
+    if output.is_dir() or not output.parent.is_dir():
+        raise UserError(f"--output {output}: not a file in a folder that is there")
+    return kind or format_of(output)
+
+
+@contextmanager
+def _destination(
+    kind: Format, output: Path | None, paths: list[str], top_k: int
+) -> Iterator[Write]:
+    """Give what writes rows where they are wanted."""
+    if output:
+        with _whole_file(output) as file, writer(kind, file, paths, top_k) as write:
+            yield write
+    elif kind is Format.TABLE and console.is_terminal:
+        table = Table(paths, top_k)
+        yield lambda rows: console.print(Text("\n").join(table.lines(rows)), soft_wrap=True)
+    else:
+        # Not by rich, which turns tabs into spaces.
+        with writer(kind, sys.stdout.buffer, paths, top_k) as write:
+
+            def write_now(rows: Sequence[Row]) -> None:
+                write(rows)
+                sys.stdout.buffer.flush()
+
+            yield write_now
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that gets its name once it is complete, and is deleted if it never is."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(kind: Format, output: Path | None, num_images: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, below the table if that is there too; give what moves it."""
+    rows_on_terminal = output is None and console.is_terminal
+    shown = console if rows_on_terminal else errors
+    with Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeRemainingColumn(),
+        console=shown,
+        transient=True,
+        redirect_stdout=False,
+        disable=not shown.is_terminal or (rows_on_terminal and kind is not Format.TABLE),
+    ) as progress:
+        task = progress.add_task("", total=num_images)
+        yield lambda num_done: progress.advance(task, num_done)

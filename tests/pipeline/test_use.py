@@ -1,0 +1,372 @@
+"""A registered model in use: predicted with, served, asked, by the real commands and servers."""
+
+import base64
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+import pickle
+import pty
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import termios
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from mlflow.models import Model
+from PIL import Image
+
+from crossfold import backbone
+from crossfold.classifier import export
+from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.packaging import save_model
+from crossfold.prediction import EXPORTED
+
+from .projects import SOURCE, Project, alive, wait_until
+
+CLASSES = ("cat", "dog", "owl")
+SIZE = 32
+
+
+def _write_image(path: Path, seed: int) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def _network() -> torch.nn.Module:
+    """A random network that has seen some images and so tells one from the other."""
+    network = backbone.build_network("shufflenet_v2_x0_5", len(CLASSES), seed=0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # a plain mean over what it sees
+    seen = np.random.default_rng(9).integers(0, 255, (64, SIZE, SIZE, 3), np.uint8)
+    with torch.inference_mode():
+        network.train()(backbone.normalize(torch.from_numpy(seen)))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project with a champion, and with five images and one broken file."""
+    root = tmp_path_factory.mktemp("use") / "project"
+    (root / "images/more").mkdir(parents=True)
+    (root / "runs").mkdir()
+    shutil.copy(SOURCE / "params.yaml", root)
+    for n in range(5):
+        _write_image(root / "images" / ("more" if n > 2 else "") / f"{n}.png", n)
+    (root / "images/broken.png").write_bytes(b"no image")
+    (root / "good").mkdir()
+    for n in range(3):
+        shutil.copy(root / f"images/{n}.png", root / "good")
+
+    image = (root / "images/0.png").read_bytes()
+    rows = [
+        Example(f"{n}.png", image, n % 3, f"{n:064x}", TEST if n else TRAIN, -1 if n else 0)
+        for n in range(3)
+    ]
+    write_examples(root / "examples", rows, classes=CLASSES, data_hash="d", num_folds=2)
+    backbone.save_network(
+        root / "network",
+        _network(),
+        architecture="shufflenet_v2_x0_5",
+        classes=CLASSES,
+        image_size=SIZE,
+        candidate={},
+        precision="float32",
+    )
+    export(root / "network", root / "exported")
+    save_model(
+        root / "model", root / "network", root / "exported", Examples(root / "examples"), Model()
+    )
+    project = Project(root)
+    client = project.client()
+    client.create_registered_model("crossfold")
+    client.create_model_version("crossfold", (root / "model").as_uri(), tags={EXPORTED: "openvino"})
+    client.set_registered_model_alias("crossfold", "champion", "1")
+    return project
+
+
+@pytest.fixture(scope="module")
+def expected(project: Project) -> dict[str, dict[str, float]]:
+    """What the network says of each image, by the file's name."""
+    paths = sorted(project.root.glob("images/**/[0-9].png"))
+    pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
+    found = backbone.Network(project.root / "network").predict(pixels).tolist()
+    return {
+        path.name: dict(zip(CLASSES, probabilities, strict=True))
+        for path, probabilities in zip(paths, found, strict=True)
+    }
+
+
+def _best(probabilities: dict[str, float]) -> str:
+    return max(probabilities, key=probabilities.__getitem__)
+
+
+def test_a_folder_with_a_broken_image_is_written_whole(
+    project: Project, expected: dict[str, dict[str, float]]
+) -> None:
+    command = ("crossfold", "predict", "images", "--top-k", "3", "--output", "out.csv")
+    said = project.call(*command, "--batch-size", "2", status=1)
+    assert said == "error: 1 of 6 images cannot be used\n"
+    rows = list(csv.DictReader(io.StringIO((project.root / "out.csv").read_text())))
+    assert [row["path"] for row in rows] == [
+        *(f"images/{n}.png" for n in range(3)),
+        "images/broken.png",
+        "images/more/3.png",
+        "images/more/4.png",
+    ]
+    for row in rows:
+        if row["path"] == "images/broken.png":
+            assert row["error"] == "corrupt, or not an image in a known format"
+            continue
+        wanted = expected[Path(row["path"]).name]
+        assert row["label"] == _best(wanted)
+        ranks = ("", "_2", "_3")
+        found = {row[f"label{n}"]: float(row[f"probability{n}"]) for n in ranks}
+        assert found == pytest.approx(wanted, abs=1e-5)
+        assert row["error"] == ""
+    assert project.unfinished_files() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["images", "no.png", "x*"], "no.png: no such file or folder\n  x*: matches nothing"),
+        (["images", "--format", "parquet"], "--format parquet needs a file"),
+        (["images", "--output", "no/out.csv"], "--output no/out.csv: not a file in a folder"),
+        (["images", "--output", "out.doc"], "no format has this ending"),
+        (["images", "--server", "http://127.0.0.1:1"], "no model answers at http://127.0.0.1:1"),
+        (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
+        (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_written(
+    project: Project, arguments: list[str], message: str
+) -> None:
+    before = sorted(project.root.iterdir())
+    said = project.call("crossfold", "predict", *arguments, status=2)
+    assert message in said
+    assert said.startswith("error: "), "no row before it"
+    assert sorted(project.root.iterdir()) == before
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def _post(port: str, images: list[Any]) -> list[dict[str, Any]]:
+    """Ask a scoring server, as any client of MLflow's would."""
+    body = json.dumps({"dataframe_records": [{"image": image} for image in images]}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+    )
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request, timeout=60) as answer:
+        rows: list[dict[str, Any]] = json.load(answer)["predictions"]
+    return rows
+
+
+def _check_answers(project: Project, port: str, expected: dict[str, dict[str, float]]) -> None:
+    """Ask for an image as base64, and for one by its path, which must not be opened."""
+    path = project.root / "images/0.png"
+    sent = base64.b64encode(path.read_bytes()).decode()
+    right, by_path, wrong = _post(port, [sent, str(path), "AAAA"])
+    assert right["label"] == _best(expected["0.png"])
+    assert right["probabilities"] == pytest.approx(expected["0.png"], abs=1e-5)
+    assert right["error"] is None
+    assert by_path["label"] is None
+    assert "CROSSFOLD_IMAGE_ROOT names no folder" in by_path["error"]
+    assert wrong["error"] == "corrupt, or not an image in a known format"
+
+
+def _wait_for_line(process: "subprocess.Popen[str]", words: str) -> str:
+    """Read what a server says until it says that it is ready."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if words in line:
+            return "".join(said)
+    raise AssertionError(f"the server has ended:\n{''.join(said)}")
+
+
+@pytest.fixture(scope="module")
+def served(project: Project) -> Iterator[str]:
+    """The port at which `crossfold serve` answers; then it is ended as by Ctrl-C."""
+    port = _free_port()
+    temporary = project.root / "tmp"
+    temporary.mkdir()
+    with (
+        project.exported({"TMPDIR": str(temporary)}),
+        project.started("crossfold", "serve", "--port", port) as process,
+    ):
+        assert "crossfold version 1 " in _wait_for_line(process, f"ready: http://127.0.0.1:{port}/")
+        assert [own.pid for own in project.processes()] == [process.pid], "it is one process"
+        yield port
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    assert project.processes() == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_served_model_answers_a_real_request(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    _check_answers(project, served, expected)
+
+
+def test_a_served_model_is_asked_by_the_command(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    server = f"http://127.0.0.1:{served}"
+    said = project.call("crossfold", "predict", "--server", server, "good", "images", status=1)
+    rows = [line.split("\t") for line in said.splitlines()]
+    assert [row[:2] for row in rows[:3]] == [
+        [f"good/{n}.png", _best(expected[f"{n}.png"])] for n in range(3)
+    ]
+    assert float(rows[0][2]) == pytest.approx(max(expected["0.png"].values()), abs=1e-4)
+    assert ["images/broken.png", "corrupt, or not an image in a known format"] in rows
+    assert rows[-1] == ["error: 1 of 9 images cannot be used"]
+
+
+def test_a_glob_into_a_pipe_that_is_closed_early(project: Project, served: str) -> None:
+    server = f"--server http://127.0.0.1:{served}"
+    command = f"crossfold predict 'images/**/[0-9].png' {server} --format json | head -n 1"
+    (row,) = project.call("bash", "-c", command).splitlines()
+    assert json.loads(row)["path"] == "images/0.png"
+
+
+def test_a_terminal_shows_a_table_and_a_bar(project: Project, served: str) -> None:
+    """The bar stands below the rows and is gone at the end."""
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with project.started(
+        *("crossfold", "predict", "images", "--server", f"http://127.0.0.1:{served}"),
+        stdout=other_end,
+        stderr=other_end,
+        stdin=subprocess.DEVNULL,
+    ) as process:
+        os.close(other_end)
+        shown = _read_all(terminal)
+        assert process.wait() == 1
+    assert "6/6" in shown
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).strip())
+    assert any(re.fullmatch(r"image +class +probability *", line) for line in lines)
+    assert any(re.fullmatch(r"images/more/4.png  (cat|dog|owl)    0\.\d{4} *", n) for n in lines)
+    assert "corrupt, or not an image in a known format" in shown
+    assert lines[-1] == "error: 1 of 6 images cannot be used"
+
+
+def _read_all(terminal: int) -> str:
+    content = b""
+    with contextlib.suppress(OSError):  # its other end is closed
+        while part := os.read(terminal, 65536):
+            content += part
+    os.close(terminal)
+    return content.decode()
+
+
+def test_an_interrupted_prediction_leaves_no_file(project: Project, served: str) -> None:
+    many = project.root / "many"
+    many.mkdir()
+    for n in range(20_000):
+        (many / f"{n:05}.png").symlink_to(project.root / "images/0.png")
+    output = project.root / "many.parquet"
+    options = ("--server", f"http://127.0.0.1:{served}", "--output", output.name)
+    with project.started("crossfold", "predict", "many", *options) as process:
+        wait_until(lambda: output.with_name("many.parquet.part").exists())
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate()
+    shutil.rmtree(many)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "interrupted; many.parquet is not written" in said
+    assert not output.exists()
+    assert project.unfinished_files() == []
+
+
+def test_a_server_of_something_else_is_said(project: Project, served: str) -> None:
+    server = f"http://127.0.0.1:{served}/elsewhere"
+    said = project.call("crossfold", "predict", "--server", server, "good", status=2)
+    assert "answers 404 Not Found: it does not serve a model of Crossfold" in said
+
+
+def test_a_port_that_is_taken_is_said(project: Project, served: str) -> None:
+    said = project.call("crossfold", "serve", "--port", served, status=2)
+    assert f"port {served} is in use" in said
+
+
+def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path: Path) -> None:
+    proof = tmp_path / "executed"
+    swapped = Path(shutil.copytree(project.root / "model", tmp_path / "model"))
+    payload = pickle.dumps(_Payload(proof))
+    (swapped / "python_model.pkl").write_bytes(payload)
+    (swapped / "artifacts/network.safetensors").write_bytes(payload)
+    client = project.client()
+    version = client.create_model_version("crossfold", swapped.as_uri()).version
+    model = ("--model", f"crossfold/{version}")
+    said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=1)
+    assert "network.safetensors is not safetensors, and is not loaded" in said
+    assert "Traceback" not in said
+    client.delete_model_version("crossfold", version)
+    assert not proof.exists()
+
+
+class _Payload:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.fixture
+def as_mlflow_knows_it(project: Project) -> Iterator[str]:
+    """The champion's address, with MLflow's own commands told where the registry is."""
+    store = f"sqlite:///{project.root / 'runs/mlflow.db'}"
+    with project.exported({"MLFLOW_TRACKING_URI": store}):
+        yield "models:/crossfold@champion"
+
+
+def test_mlflow_models_serve_answers_a_real_request(
+    project: Project, as_mlflow_knows_it: str, expected: dict[str, dict[str, float]]
+) -> None:
+    port = _free_port()
+    options = ("--env-manager", "local", "--host", "127.0.0.1", "--port", port)
+    with project.started("mlflow", "models", "serve", "-m", as_mlflow_knows_it, *options) as server:
+        _wait_for_line(server, "Uvicorn running")
+        _check_answers(project, port, expected)
+        (uvicorn,) = psutil.Process(server.pid).children()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        wait_until(lambda: not alive([uvicorn]))
+
+
+def test_mlflow_models_predict_scores_a_file_of_paths(
+    project: Project, as_mlflow_knows_it: str, expected: dict[str, dict[str, float]]
+) -> None:
+    """A batch without a server; paths are allowed below the folder that is named."""
+    pd.DataFrame({"image": ["0.png", "1.png", "../network"]}).to_csv(project.root / "batch.csv")
+    files = ("--input-path", "batch.csv", "--output-path", "batch.json", "--content-type", "csv")
+    store = f"sqlite:///{project.root / 'runs/mlflow.db'}"
+    variables = {"MLFLOW_TRACKING_URI": store, "CROSSFOLD_IMAGE_ROOT": "images"}
+    with project.exported(variables):
+        model = ("-m", as_mlflow_knows_it, "--env-manager", "local")
+        project.call("mlflow", "models", "predict", *model, *files)
+    rows = json.loads((project.root / "batch.json").read_text())["predictions"]
+    assert [row["label"] for row in rows[:2]] == [_best(expected[f"{n}.png"]) for n in range(2)]
+    assert "neither a file below CROSSFOLD_IMAGE_ROOT" in rows[2]["error"]
