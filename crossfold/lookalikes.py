@@ -46,28 +46,30 @@ class Pairs(NamedTuple):
     correlation: NDArray[np.float32]
 
 
-def sketch(image: Image.Image) -> NDArray[np.uint8]:
-    """Scale an image to what is compared of it.
-
-    Returns:
-        Grey pixels, uint8 [32, 32].
-    """
+def shrink(image: Image.Image) -> Image.Image:
+    """Scale an image to 32 x 32 pixels, whatever its shape."""
     enlarged = min(image.size) < _SIDE
     method = Image.Resampling.BILINEAR if enlarged else Image.Resampling.BOX
-    return np.asarray(image.resize((_SIDE, _SIDE), method, reducing_gap=2.0).convert("L"))
+    return image.resize((_SIDE, _SIDE), method, reducing_gap=2.0)
+
+
+def is_flat(sketch: NDArray[np.uint8]) -> bool:
+    """Whether a sketch (see `Index.add`) has too little contrast for a comparison."""
+    return float(sketch.std()) < MIN_CONTRAST
 
 
 class Index:
-    """The images to compare: 264 bytes of each are kept."""
+    """The images to compare: 265 bytes of each are kept."""
 
     def __init__(self) -> None:
         self._sketches: list[NDArray[np.uint8]] = []
         self._hashes: list[NDArray[np.uint64]] = []
         self._pixels: list[NDArray[np.uint8]] = []
+        self._flat: list[NDArray[np.bool_]] = []
 
-    def add(self, sketched: NDArray[np.uint8]) -> None:
-        """Add an image by its `sketch`."""
-        self._sketches.append(sketched)
+    def add(self, sketch: NDArray[np.uint8]) -> None:
+        """Add an image by its sketch: what `shrink` makes of it in grey, uint8 [32, 32]."""
+        self._sketches.append(sketch)
         if len(self._sketches) == _BATCH:
             self._pack()
 
@@ -75,12 +77,13 @@ class Index:
         if self._sketches:
             sketches = np.stack(self._sketches)
             self._hashes.append(_hashes(sketches))
+            self._flat.append(np.array([is_flat(sketch) for sketch in sketches]))
             halved = sketches.reshape(-1, 16, 2, 16, 2).mean((2, 4), np.float32)
             self._pixels.append(halved.round().astype(np.uint8).reshape(-1, _PIXELS))
             self._sketches.clear()
 
     def find(self, among: NDArray[np.int64]) -> Pairs:
-        """Find the near duplicates among some of the images, those without contrast left out.
+        """Find the near duplicates among some of the images; those that are flat have none.
 
         Of an image with more than MAX_COMPARED of nearly the same hash, not all are found: the
         time is bounded in a folder where all look alike, too.
@@ -92,9 +95,9 @@ class Index:
         if not self._pixels:
             return _sorted_pairs([], np.zeros(0, np.int64))
         among = np.sort(among)
-        hashes, pixels = np.concatenate(self._hashes)[among], np.concatenate(self._pixels)[among]
-        clear = np.flatnonzero(pixels.std(axis=1, dtype=np.float32) >= MIN_CONTRAST)
-        return _sorted_pairs(_similar(hashes[clear], pixels[clear]), among[clear])
+        among = among[~np.concatenate(self._flat)[among]]
+        hashes, pixels = np.concatenate(self._hashes), np.concatenate(self._pixels)
+        return _sorted_pairs(_similar(hashes[among], pixels[among]), among)
 
 
 def _hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -102,7 +105,8 @@ def _hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
     frequencies = _COSINES @ sketches.astype(np.float32) @ _COSINES.T
     lowest = frequencies.reshape(len(sketches), 64)[:, 1:]
     bits = lowest > np.median(lowest, axis=1, keepdims=True)
-    return bits @ (np.uint64(1) << np.arange(63, dtype=np.uint64))
+    hashes: NDArray[np.uint64] = bits @ (np.uint64(1) << np.arange(63, dtype=np.uint64))
+    return hashes
 
 
 _Found = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float32]"]
@@ -116,17 +120,14 @@ def _similar(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> list[_Fou
         pieces = (hashes >> shift) & ones
         # In this order, those that share the piece are neighbours, and equal hashes the closest.
         order = np.lexsort((hashes, pieces))
-        pieces = pieces[order]
-        starts = np.arange(len(order))
-        for distance in range(1, min(len(order), _MAX_NEIGHBOURS + 1)):
-            starts = starts[: np.searchsorted(starts, len(order) - distance)]
-            alike = pieces[starts] == pieces[starts + distance]
-            starts = starts[alike & (num_compared[order[starts]] < MAX_COMPARED)]
-            if not len(starts):
-                break
+        ordered, pieces = hashes[order], pieces[order]
+        largest = int(np.bincount(pieces.astype(np.int64)).max(initial=0))
+        for distance in range(1, min(largest, _MAX_NEIGHBOURS)):
+            differing = np.bitwise_count(ordered[:-distance] ^ ordered[distance:])
+            starts = np.flatnonzero(differing <= MAX_BITS)
+            starts = starts[pieces[starts] == pieces[starts + distance]]
+            starts = starts[num_compared[order[starts]] < MAX_COMPARED]
             first, second = order[starts], order[starts + distance]
-            near = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_BITS
-            first, second = first[near], second[near]
             num_compared[first] += 1  # each is here once
             found += _alike(first, second, pixels)
     return found

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from crossfold import remotes, versions
-from crossfold.data import FetchedData, check_folder, fetch_data
+from crossfold.data import FetchedData, fetch_data
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Examples
+from crossfold.folder import check_folder
 from crossfold.versions import changed_since_add, ensure_pushed, pointer_hash
 
 PROJECT = Path(__file__).parents[2]
@@ -81,6 +82,7 @@ def fetch(root: Path, **changes: Any) -> FetchedData:
         "max_skipped_fraction": 0.0,
         "examples": root.parent / "examples",
         "backbone": root.parent / "backbone",
+        "data_page": root.parent / "data_page",
     }
     return fetch_data(**arguments | changes)
 
