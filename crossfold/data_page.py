@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 6  # of each class
 MAX_SAMPLES = 300  # of all classes
 NUM_OF_KIND = 6  # pictures of each kind of remark
+MIN_UNEVEN = 5  # images, before it is told that they are not of all classes
 NUM_PAIRS = 40
 MAX_LISTED = 1000  # lines of each list
 _SIDE = 112  # pixels; what the page shows, or half of it on a screen of high density
@@ -63,7 +64,10 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
     from crossfold.folder import balance
 
     samples, pairs = _samples(report), report.pairs(NUM_PAIRS)
-    of_kind = {kind: _spread(sorted(found), NUM_OF_KIND) for kind, found in report.remarks.items()}
+    of_kind = {
+        kind: _spread(sorted(found), NUM_OF_KIND) if len(found) < len(report.paths) else []
+        for kind, found in report.remarks.items()
+    }
     shown = _pictures(
         folder,
         [path for paths in (*samples.values(), *of_kind.values()) for path in paths]
@@ -158,12 +162,12 @@ def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
 
 
 def _uneven(found: Iterable[str], report: FolderReport) -> str:
-    """How many of each class are meant, if they are some of the images and not of all classes."""
+    """How many of each class are meant, if there are some and not of all classes."""
     counts: dict[str, int] = {}
     for path in found:
         name = path.partition("/")[0]
         counts[name] = counts.get(name, 0) + 1
-    if len(counts) == len(report.classes):
+    if len(counts) == len(report.classes) or sum(counts.values()) < MIN_UNEVEN:
         return ""
     first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
     more = f", and {len(counts) - len(first)} more" if len(counts) > len(first) else ""

@@ -129,7 +129,7 @@ class Pair:
     paths: tuple[str, str]
     correlation: float
     other_class: bool
-    places: tuple[str, str] | tuple[()]  # "test" or "fold 3"; none before there are splits
+    places: tuple[str, ...]  # of both, "test" or "fold 3"; none before there are splits
 
     @property
     def divided(self) -> bool:

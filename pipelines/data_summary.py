@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.folder import FolderReport, balance
+from crossfold.folder import FolderReport, Pair, balance
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
+from crossfold.versions import listed
 
 _MAX_CLASSES = 20
 _NUM_EXAMPLES = 3
@@ -38,8 +38,9 @@ def progress_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
 
 def show(console: Console, report: FolderReport, page: Path) -> None:
     """Print the summary of a folder and where its page is."""
-    parts = [_classes(report), _totals(report), *_remarks(report), *_near_duplicates(report)]
-    console.print(Group(*parts), soft_wrap=True)
+    console.print(_classes(report))
+    for line in (*_totals(report), *_remarks(report), *_near_duplicates(report)):
+        console.print(line, soft_wrap=True)  # a path is not broken
     console.print(Text(f"\nThe page to look at: {page}"), soft_wrap=True)
 
 
@@ -63,35 +64,30 @@ def _classes(report: FolderReport) -> RenderableType:
     return Group(table, Text(f"… and {left_out} larger classes", style="dim"))
 
 
-def _totals(report: FolderReport) -> RenderableType:
+def _totals(report: FolderReport) -> Iterator[Text]:
     total = f"\n{len(report.paths)} images of {len(report.classes)} classes"
     if report.splits:
         total += f", {report.splits.count(TEST)} of them held out for the test"
-    lines = [total, balance(report.counts)]
+    yield Text(total)
+    yield Text(balance(report.counts))
     if report.num_copies:
-        lines.append(f"{report.num_copies} are copies of others, kept together in every split")
+        yield Text(f"Copies of others, kept together in every split: {report.num_copies}")
     if report.splits and report.unusable:
-        lines.append(f"{len(report.unusable)} cannot be used and are skipped:")
-        lines += [f"  {line}" for line in report.skipped[:_MAX_CLASSES]]
-        if len(report.unusable) > _MAX_CLASSES:
-            lines.append(f"  … and {len(report.unusable) - _MAX_CLASSES} more")
-    return Text("\n".join(lines))
+        yield Text(f"{len(report.unusable)} cannot be used and are skipped:")
+        yield Text(listed(list(report.skipped)))
 
 
-def _remarks(report: FolderReport) -> Iterator[RenderableType]:
+def _remarks(report: FolderReport) -> Iterator[Text]:
     if not report.remarks:
         return
-    yield Text("\nGood to know: these are used all the same", style="bold")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_column(style="dim")
+    yield Text("\nGood to know, these are used all the same:", style="bold")
+    width = max(len(KINDS[kind].title) for kind in report.remarks)
     for kind, found in report.remarks.items():
         everywhere = len(found) == len(report.paths)
         count = "all" if everywhere else f"{len(found)}"
-        examples = "" if everywhere else _examples(found)
-        table.add_row(count, KINDS[kind].title, Text(examples))
-    yield Padding(table, (0, 0, 0, 2))
+        examples = "" if everywhere else f"   {_examples(found)}"
+        title = KINDS[kind].title.ljust(width) if examples else KINDS[kind].title
+        yield Text.assemble(f"{count:>7}  {title}", (examples, "dim"))
 
 
 def _examples(found: dict[str, str]) -> str:
@@ -99,25 +95,21 @@ def _examples(found: dict[str, str]) -> str:
     return ", ".join(first) + (", …" if len(found) > len(first) else "")
 
 
-def _near_duplicates(report: FolderReport) -> Iterator[RenderableType]:
+def _near_duplicates(report: FolderReport) -> Iterator[Text]:
     counts = report.count_pairs()
     if not counts.pairs:
         return
-    yield Text("\nNear duplicates: images that look nearly the same", style="bold")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="right")
-    table.add_column()
-    table.add_row(f"{counts.pairs}", f"pairs, of {counts.images} images")
+    yield Text("\nNear duplicates, pairs of images that look nearly the same:", style="bold")
+    yield Text(f"{counts.pairs:>7}  in all")
     if report.splits:
-        leaked = f" ({counts.leaked} test images)" if counts.leaks else ""
-        table.add_row(f"{counts.leaks}", f"one in the test, one in training{leaked}")
-        table.add_row(f"{counts.folds}", "in two folds")
-    table.add_row(f"{counts.other_class}", "in two classes")
-    yield Padding(table, (0, 0, 0, 2))
-    pairs = Table(box=None, pad_edge=False, show_header=False, style="dim")
+        yield Text(f"{counts.leaks:>7}  between test and training: the test score is too good")
+        yield Text(f"{counts.folds:>7}  between two folds")
+    yield Text(f"{counts.other_class:>7}  between two classes: one label may be wrong")
     for pair in report.pairs(_NUM_PAIRS):
-        places = f"{pair.places[0]}, {pair.places[1]}" if pair.divided else ""
-        pairs.add_row(*(Text(path) for path in pair.paths), places)
-    yield Padding(pairs, (0, 0, 0, 4))
+        yield Text(f"         {pair.paths[0]}, {pair.paths[1]}{_divided(pair)}", style="dim")
     if counts.pairs > _NUM_PAIRS:
-        yield Text("    …", style="dim")
+        yield Text("         …", style="dim")
+
+
+def _divided(pair: Pair) -> str:
+    return f" ({' and '.join(pair.places)})" if pair.divided else ""
