@@ -388,8 +388,9 @@ def _content(
     pixels = hashlib.sha256(f"{image.width}x{image.height}:".encode())
     pixels.update(image.tobytes())
     small = lookalikes.shrink(image)
-    said = remarks(path, decoded, small, image_size)
-    return _Content(pixels.hexdigest(), image.size, said), np.asarray(small.convert("L"))
+    sketch = np.asarray(small.convert("L"))
+    said = remarks(path, decoded, small, sketch, image_size)
+    return _Content(pixels.hexdigest(), image.size, said), sketch
 
 
 def _conflicts(hashes: dict[str, str]) -> dict[str, str]:

@@ -53,9 +53,12 @@ def shrink(image: Image.Image) -> Image.Image:
     return image.resize((_SIDE, _SIDE), method, reducing_gap=2.0)
 
 
-def is_flat(sketch: NDArray[np.uint8]) -> bool:
-    """Whether a sketch (see `Index.add`) has too little contrast for a comparison."""
-    return float(sketch.std()) < MIN_CONTRAST
+def is_flat(sketches: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether sketches (see `Index.add`), [..., 32, 32], have too little contrast to compare."""
+    values = sketches.astype(np.float32)
+    mean = values.mean((-2, -1))
+    flat: NDArray[np.bool_] = (values * values).mean((-2, -1)) - mean * mean < MIN_CONTRAST**2
+    return flat
 
 
 class Index:
@@ -77,7 +80,7 @@ class Index:
         if self._sketches:
             sketches = np.stack(self._sketches)
             self._hashes.append(_hashes(sketches))
-            self._flat.append(np.array([is_flat(sketch) for sketch in sketches]))
+            self._flat.append(is_flat(sketches))
             halved = sketches.reshape(-1, 16, 2, 16, 2).mean((2, 4), np.float32)
             self._pixels.append(halved.round().astype(np.uint8).reshape(-1, _PIXELS))
             self._sketches.clear()
@@ -127,6 +130,8 @@ def _similar(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> list[_Fou
             starts = np.flatnonzero(differing <= MAX_BITS)
             starts = starts[pieces[starts] == pieces[starts + distance]]
             starts = starts[num_compared[order[starts]] < MAX_COMPARED]
+            if not len(starts):
+                continue
             first, second = order[starts], order[starts + distance]
             num_compared[first] += 1  # each is here once
             found += _alike(first, second, pixels)

@@ -13,6 +13,8 @@ from crossfold.lookalikes import is_flat
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from crossfold.images import Decoded
 
 # Pillow takes 4 bytes a pixel: 128 MiB for one of these, and some are decoded at a time.
@@ -64,7 +66,11 @@ _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 
 def remarks(
-    path: str, decoded: Decoded, small: Image.Image, image_size: int | None
+    path: str,
+    decoded: Decoded,
+    small: Image.Image,
+    sketch: NDArray[np.uint8],
+    image_size: int | None,
 ) -> dict[str, str]:
     """Say what there is to know of an image.
 
@@ -72,16 +78,21 @@ def remarks(
         path: where the image is, for its suffix.
         decoded: the image.
         small: the image as `lookalikes.shrink` makes it.
+        sketch: the same in grey, uint8 [32, 32].
         image_size: the side of the square that images are scaled to, if known.
 
     Returns:
         The kinds of remarks, each with a few words on this image.
     """
-    return dict(_remarks(path, decoded, small, image_size))
+    return dict(_remarks(path, decoded, small, sketch, image_size))
 
 
 def _remarks(
-    path: str, decoded: Decoded, small: Image.Image, image_size: int | None
+    path: str,
+    decoded: Decoded,
+    small: Image.Image,
+    sketch: NDArray[np.uint8],
+    image_size: int | None,
 ) -> Iterator[tuple[str, str]]:
     width, height = decoded.image.size
     size = f"{width} x {height} pixels"
@@ -109,5 +120,5 @@ def _remarks(
         yield "small", size
     if max(width, height) > MAX_SHAPE * min(width, height):
         yield "long", size
-    if is_flat(np.asarray(small.convert("L"))):
+    if is_flat(sketch):
         yield "flat", size
