@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 import numpy as np
 
-from crossfold import images
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
+from crossfold.thumbnails import data_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +26,6 @@ MIN_UNEVEN = 5  # images, before it is told that they are not of all classes
 NUM_PAIRS = 40
 MAX_LISTED = 1000  # lines of each list
 _SIDE = 112  # pixels; what the page shows, or half of it on a screen of high density
-_PIXEL_ART = 32  # smaller images are enlarged without blurring
 _BOUNDS = (16, 32, 64, 128, 224, 384)
 
 
@@ -37,7 +34,6 @@ class Picture(NamedTuple):
 
     path: str
     uri: str
-    pixelated: bool
 
 
 def write_page(path: Path, report: FolderReport, folder: Path, problem: str = "") -> None:
@@ -128,20 +124,12 @@ def _samples(report: FolderReport) -> dict[str, list[str]]:
 
 
 def _pictures(folder: Path, paths: Iterable[str]) -> dict[str, Picture]:
+    def picture(path: str) -> Picture:
+        return Picture(path, data_uri((folder / path).read_bytes(), _SIDE))
+
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda path: _picture(folder, path), unique)
-        return dict(zip(unique, pictures, strict=True))
-
-
-def _picture(folder: Path, path: str) -> Picture:
-    image = images.thumbnail((folder / path).read_bytes(), _SIDE)
-    pixelated = max(image.size) <= _PIXEL_ART
-    kind = "png" if pixelated else "jpeg"
-    file = io.BytesIO()
-    image.save(file, kind, quality=80)
-    text = base64.b64encode(file.getvalue()).decode("ascii")
-    return Picture(path, f"data:image/{kind};base64,{text}", pixelated)
+        return dict(zip(unique, pool.map(picture, unique), strict=True))
 
 
 def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
