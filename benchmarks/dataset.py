@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 
 from benchmarks.machine import num_cores
 from benchmarks.workload import CHECK, MAIN, Workload
-from crossfold.data import check_folder
 from crossfold.examples import Example, Examples, write_examples
+from crossfold.folder import check_folder
 from crossfold.sample import random_resnet18
 
 CLASSES = ("china-left", "china-right", "flower-left", "flower-right")

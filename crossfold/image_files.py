@@ -5,15 +5,15 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.data import files_below, is_left_behind
 from crossfold.errors import UserError
+from crossfold.folder import files_below, is_left_behind
 from crossfold.versions import listed
 
 
 def find_images(names: Sequence[str]) -> list[str]:
     """Return the paths of the image files that are named, in the order of the names, each once.
 
-    A folder stands for all files below it, sorted (see `data.files_below`), a glob for what it
+    A folder stands for all files below it, sorted (see `folder.files_below`), a glob for what it
     matches, sorted; `**` in it stands for any number of folders.
 
     Raises:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,10 +16,27 @@ if TYPE_CHECKING:
 Image.init()
 # An EPS file is a program, which Pillow hands to Ghostscript.
 _FORMATS = sorted(Image.OPEN.keys() - {"EPS"})
+# The formats of a photo in what Apple's cameras write; Pillow has no decoder for them.
+_HEIC = {b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"}
+# What Pillow warns of is refused here: it warns from the very limit on.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class BadImage(ValueError):  # noqa: N818
     """The bytes are no image that can be used; says why in a few words."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image, and what its file was before it became upright RGB of 8 bits a channel."""
+
+    image: Image.Image
+    format: str  # Pillow's name of the format
+    mode: str  # Pillow's name of how the pixels were stored
+    several: bool  # an animation, or more than one picture: `image` is the first
+    turned: bool  # as its EXIF orientation says
+    transparent: bool  # somewhere: there white shows
+    deep: bool  # 16 bits a channel
 
 
 def decode(data: bytes) -> Image.Image:
@@ -28,37 +47,87 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         BadImage: empty, not an image, corrupt, truncated, or too many pixels.
     """
+    return examine(data).image
+
+
+def examine(data: bytes) -> Decoded:
+    """Decode as `decode` does, and say what there was to do.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    return _examine(data, None)
+
+
+def thumbnail(data: bytes, side: int) -> Image.Image:
+    """Decode as `decode` does, to at most `side` x `side` pixels; a large JPEG is quick.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    image = _examine(data, (2 * side, 2 * side)).image
+    image.thumbnail((side, side))
+    return image
+
+
+def _examine(data: bytes, at_least: tuple[int, int] | None) -> Decoded:
     if not data:
         raise BadImage("the file is empty")
     try:
-        return _to_rgb(_open(data))
+        return _decoded(data, at_least)
     except BadImage:
         raise
     except UnidentifiedImageError:
-        raise BadImage("corrupt, or not an image in a known format") from None
+        raise BadImage(_unidentified(data)) from None
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from None
     except Exception as error:  # a decoder raises whatever its parser stumbles over
         raise BadImage(f"corrupt or truncated: {error}") from None
 
 
-def _open(data: bytes) -> Image.Image:
+def _unidentified(data: bytes) -> str:
+    if data[4:12] in _HEIC:
+        return "HEIC, which cannot be read: save it as JPEG"
+    return "corrupt, or not an image in a known format"
+
+
+def _decoded(data: bytes, at_least: tuple[int, int] | None) -> Decoded:
     image = Image.open(io.BytesIO(data), formats=_FORMATS)
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:
         raise BadImage(f"too large: {image.width} x {image.height} pixels, at most {limit} allowed")
+    # Once it is loaded, an image has forgotten how its pixels are stored.
+    image_format, mode = image.format or "", image.mode
+    deep = mode.startswith("I") or any(";16" in str(tile.args) for tile in image.tile)
+    if at_least:
+        image.draft(None, at_least)
     image.load()
-    return ImageOps.exif_transpose(image)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright, transparent = _to_rgb(image)
+    # The last, since to know it of a GIF moves to its second frame.
+    several = _has_several(image)
+    return Decoded(upright, image_format, mode, several, turned, transparent, deep)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _has_several(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the second is damaged; it is not used
+        return True
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image as RGB, and whether white shows somewhere."""
     if image.mode.startswith(("I", "F")):
         image = _to_8_bits(image)
+    transparent = False
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        transparent = image.getchannel("A").getextrema() != (255, 255)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return (image if image.mode == "RGB" else image.convert("RGB")), transparent
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:

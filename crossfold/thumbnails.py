@@ -22,13 +22,11 @@ def data_uri(encoded: bytes, side: int) -> str:
     Raises:
         BadImage: the bytes are no image that can be used.
     """
-    image = images.decode(encoded)
+    image = images.thumbnail(encoded, side)
     factor = side // max(image.size)
     if factor > 1:
         size = (image.width * factor, image.height * factor)
         image = image.resize(size, Image.Resampling.NEAREST)
-    else:
-        image.thumbnail((side, side))
     small = min((_save(image, **how) for how in (_PNG, _JPEG)), key=len)
     kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"

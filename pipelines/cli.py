@@ -192,20 +192,35 @@ def sample() -> None:
 @app.command()
 def check_data(
     folder: Annotated[Path, typer.Argument(help="A folder with a folder of images per class.")],
+    page: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write the page to look at.")
+    ] = Path("reports/data.html"),
 ) -> None:
-    """Check a folder of images as the pipeline would, and count its classes."""
-    from crossfold.data import check_folder
+    """Check a folder of images as the pipeline would, and say what there is to know of them."""
+    from crossfold.data_page import write_page
+    from crossfold.folder import examine_folder, split_folder
     from crossfold.settings import load_settings
+    from pipelines.data_summary import progress_bar, show
 
     settings = load_settings(PARAMS).data
-    report = check_folder(
-        folder,
-        num_folds=settings.num_folds,
-        test_fraction=settings.test_fraction,
-        seed=settings.seed,
-        max_skipped_fraction=settings.max_skipped_fraction,
-    )
-    console.print(escape(str(report)), soft_wrap=True)
+    with progress_bar(console) as progress:
+        report = examine_folder(folder, image_size=settings.image_size, progress=progress)
+    problem = None
+    try:
+        report = split_folder(
+            report,
+            num_folds=settings.num_folds,
+            test_fraction=settings.test_fraction,
+            seed=settings.seed,
+            max_skipped_fraction=settings.max_skipped_fraction,
+        )
+    except UserError as error:  # the page helps to mend it
+        problem = error
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_page(page, report, folder, str(problem or ""))
+    show(console, report, page)
+    if problem:
+        raise problem
 
 
 @app.command()

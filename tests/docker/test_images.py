@@ -301,6 +301,7 @@ fetched = fetch_data(
     data_pointer=pointers["data"], models_pointer=pointers["models"], remote="sample",
     weights="resnet18-random.safetensors", test_fraction=0.2, num_folds=3, seed=1,
     max_skipped_fraction=0, examples=Path("/tmp/examples"), backbone=Path("/tmp/backbone"),
+    data_page=Path("/tmp/data_page"),
 )
 from crossfold.examples import Examples
 print(fetched.num_images, len(fetched.classes), len(Examples(Path("/tmp/examples")).classes))

@@ -15,14 +15,16 @@ import pytest
 from PIL import Image
 
 from crossfold import remotes, versions
-from crossfold.data import FetchedData, check_folder, fetch_data
+from crossfold.data import FetchedData, fetch_data
 from crossfold.errors import UserError
-from crossfold.examples import TEST, TRAIN, Examples
+from crossfold.examples import TEST, Examples
+from crossfold.folder import PairCounts
 from crossfold.versions import changed_since_add, ensure_pushed, pointer_hash
 
 PROJECT = Path(__file__).parents[2]
 NUM_IMAGES = 8  # of each class
 CLASSES = ("cat", "dog", "emu")
+OUTPUTS = ("examples", "backbone", "data_page")
 
 
 def picture(seed: int, file_format: str = "PNG") -> bytes:
@@ -81,6 +83,7 @@ def fetch(root: Path, **changes: Any) -> FetchedData:
         "max_skipped_fraction": 0.0,
         "examples": root.parent / "examples",
         "backbone": root.parent / "backbone",
+        "data_page": root.parent / "data_page",
     }
     return fetch_data(**arguments | changes)
 
@@ -89,7 +92,7 @@ def refused(root: Path, **changes: Any) -> str:
     """The message with which `fetch_data` refuses; it must have written nothing."""
     with pytest.raises(UserError) as caught:
         fetch(root, **changes)
-    assert not [*root.parent.glob("examples*"), *root.parent.glob("backbone*")]
+    assert not [path for name in OUTPUTS for path in root.parent.glob(f"{name}*")]
     return str(caught.value)
 
 
@@ -123,6 +126,8 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
         classes=CLASSES,
         counts=dict.fromkeys(CLASSES, NUM_IMAGES),
         skipped=(),
+        num_remarks={},
+        near_duplicates=PairCounts(*[0] * 6),
         data_hash=data_hash,
         models_hash=pointer_hash((pushed / "models.dvc").read_text()),
     )
@@ -455,86 +460,7 @@ def test_a_failed_write_of_the_pull_is_not_blamed_on_the_remote(project: Path) -
     assert caught.value.errno == errno.EFBIG
 
 
-# The folder of images
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    write_images(tmp_path / "data")
-    return tmp_path / "data"
-
-
-def check(folder: Path, **changes: Any) -> Any:
-    return check_folder(folder, **{"num_folds": 3, "test_fraction": 0.2} | changes)
-
-
-def problem(folder: Path, **changes: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        check(folder, **changes)
-    return str(caught.value)
-
-
-def test_a_good_folder_is_described(folder: Path) -> None:
-    (folder / "cat" / "copy.png").write_bytes(picture(0))
-    text = str(check(folder))
-    assert text.splitlines()[:3] == ["cat: 9 images", "dog: 8 images", "emu: 8 images"]
-    assert "25 images of 3 classes" in text
-    assert "1 are copies" in text
-
-
-def test_folders_below_a_class_belong_to_it(folder: Path) -> None:
-    (folder / "cat" / "more" / "dog").mkdir(parents=True)
-    (folder / "cat" / "more" / "dog" / "8.png").write_bytes(picture(8))
-    report = check(folder)
-    assert report.counts["cat"] == NUM_IMAGES + 1
-    assert report.classes == CLASSES
-    assert report.paths == sorted(report.paths)
-
-
-def test_what_a_desktop_leaves_is_passed_over(folder: Path) -> None:
-    for name in (".DS_Store", "Thumbs.db", ".hidden.png", ".thumbnails/0.png"):
-        (folder / "cat" / name).parent.mkdir(exist_ok=True)
-        (folder / "cat" / name).write_bytes(b"?")
-    (folder / ".DS_Store").write_bytes(b"?")
-    (folder / ".git").mkdir()
-    assert check(folder).counts == dict.fromkeys(CLASSES, NUM_IMAGES)
-
-
-def test_every_unusable_image_is_listed(folder: Path) -> None:
-    (folder / "cat" / "empty.png").write_bytes(b"")
-    (folder / "dog" / "notes.txt").write_text("a dog")
-    (folder / "dog" / "cut.png").write_bytes(picture(1)[:-30])
-    (folder / "emu" / "gone.png").symlink_to("nowhere")
-    message = problem(folder)
-    assert "4 of 28 images" in message
-    assert "data/cat/empty.png: the file is empty" in message
-    assert "data/dog/notes.txt: corrupt, or not an image" in message
-    assert "data/dog/cut.png: corrupt or truncated" in message
-    assert "data/emu/gone.png: cannot be read: No such file" in message
-    assert "data.max_skipped_fraction (now 0)" in message
-    assert "14.29%" in message
-
-
-def test_a_long_list_is_cut(folder: Path) -> None:
-    for index in range(60):
-        (folder / "cat" / f"bad{index:02d}.png").write_bytes(b"")
-    message = problem(folder)
-    assert "60 of 84 images" in message
-    assert "bad49.png" in message
-    assert "bad50.png" not in message
-    assert "... and 10 more" in message
-
-
-@pytest.mark.parametrize(("allowed", "fine"), [(0.03, False), (0.04, True), (0.2, True)])
-def test_a_stated_share_may_be_skipped(folder: Path, allowed: float, fine: bool) -> None:
-    (folder / "cat" / "empty.png").write_bytes(b"")  # 1 of 25 images: 4 %
-    if not fine:
-        assert "empty.png" in problem(folder, max_skipped_fraction=allowed)
-        return
-    report = check(folder, max_skipped_fraction=allowed)
-    assert report.skipped == ("data/cat/empty.png: the file is empty",)
-    assert report.counts["cat"] == NUM_IMAGES
-    assert "cat/empty.png" not in report.paths
+# What there is to say of the images
 
 
 def test_fetch_data_skips_and_says_so(project: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -549,91 +475,25 @@ def test_fetch_data_skips_and_says_so(project: Path, caplog: pytest.LogCaptureFi
     assert Examples(project.parent / "examples").count(None) == 24
 
 
-def test_one_image_under_two_classes_is_unusable_in_both(folder: Path) -> None:
-    (folder / "dog" / "cat.bmp").write_bytes(picture(0, "BMP"))
-    message = problem(folder)
-    assert "2 of 25 images" in message
-    assert "data/cat/0.png: the same image is under another class, dog/cat.bmp" in message
-    assert "data/dog/cat.bmp: the same image is under another class, cat/0.png" in message
-    report = check(folder, max_skipped_fraction=0.1)
-    assert not {"cat/0.png", "dog/cat.bmp"} & set(report.paths)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_copies_are_on_one_side_whatever_their_format(folder: Path, seed: int) -> None:
-    for label, name in enumerate(CLASSES):
-        for index in range(0, NUM_IMAGES, 2):
-            copy = picture(100 * label + index, "BMP")
-            (folder / name / f"copy{index}.bmp").write_bytes(copy)
-    report = check(folder, seed=seed)
-    assert len(report.paths) == 36
-    places = set(zip(report.content_hashes, report.folds, strict=True))
-    assert len(places) == len(set(report.content_hashes)) == 24
-    assert set(report.splits) == {TEST, TRAIN}
-
-
-def test_an_empty_class_folder_is_refused(folder: Path) -> None:
-    (folder / "fox").mkdir()
-    (folder / "gnu" / "deep").mkdir(parents=True)
-    (folder / "gnu" / ".DS_Store").write_bytes(b"")
-    message = problem(folder)
-    assert "data/fox" in message
-    assert "data/gnu" in message
-    assert "data/cat" not in message
-
-
-def test_too_few_images_are_refused(folder: Path) -> None:
-    for index in range(3, NUM_IMAGES):
-        (folder / "dog" / f"{index}.png").unlink()
-    message = problem(folder)
-    assert "class 'dog': 3 images, 3 different" in message
-    assert "'cat'" not in message
-    assert "4 different images a class are enough" in message
-    assert "data.num_folds 3" in message
-    assert "data.test_fraction 0.2" in message
-    (folder / "dog" / "3.png").write_bytes(picture(103))
-    assert check(folder).counts["dog"] == 4
-
-
-def test_copies_do_not_make_a_class_large_enough(folder: Path) -> None:
-    for index in range(NUM_IMAGES):
-        (folder / "dog" / f"{index}.png").write_bytes(picture(index % 3 + 900))
-    assert "class 'dog': 8 images, 3 different" in problem(folder)
-
-
-@pytest.mark.parametrize("test_fraction", [0.05, 0.2, 0.5, 0.7])
-@pytest.mark.parametrize("num_folds", [2, 3, 5])
-def test_the_number_said_to_be_enough_is(
-    tmp_path: Path, num_folds: int, test_fraction: float
+def test_fetch_data_says_what_there_is_to_know_of_the_images(
+    project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = {"num_folds": num_folds, "test_fraction": test_fraction}
-    for name in CLASSES[:2]:
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "0.png").write_bytes(picture(len(name) + ord(name[0])))
-    enough = int(problem(tmp_path, **settings).split(" different images a class")[0].split()[-1])
-    for label, name in enumerate(CLASSES[:2]):
-        for index in range(enough - 1):
-            (tmp_path / name / f"{index}.png").write_bytes(picture(1000 * (label + 1) + index))
-    problem(tmp_path, **settings)
-    for label, name in enumerate(CLASSES[:2]):
-        (tmp_path / name / "last.png").write_bytes(picture(1000 * (label + 1) + 999))
-    assert check(tmp_path, **settings).counts == dict.fromkeys(CLASSES[:2], enough)
+    Image.open(project / "data/dog/0.png").convert("L").save(project / "data/dog/grey.png")
+    add(project)
+    ensure_pushed(project, "sample")
+    fetched = fetch(project)
+    assert fetched.num_remarks == {"grey": 1}
+    assert "greyscale: 1 of 25 images" in caplog.text
+    page = (project.parent / "data_page").read_text()
+    assert "25 images of 3 classes" in page
+    assert "dog/grey.png" in page
 
 
-def test_one_class_only_is_refused(folder: Path) -> None:
-    shutil.rmtree(folder / "dog")
-    shutil.rmtree(folder / "emu")
-    assert "one class only, 'cat'" in problem(folder)
-
-
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    assert "no images" in problem(tmp_path)
-    assert "is not a folder" in problem(tmp_path / "nowhere")
-
-
-def test_files_beside_the_class_folders_are_refused(folder: Path) -> None:
-    (folder / "stray.png").write_bytes(picture(0))
-    assert "data/stray.png" in problem(folder)
+def test_the_page_is_the_same_each_time(pushed: Path) -> None:
+    fetch(pushed)
+    first = (pushed.parent / "data_page").read_bytes()
+    fetch(pushed)
+    assert (pushed.parent / "data_page").read_bytes() == first
 
 
 # The pointers, the folders and the remote
