@@ -35,10 +35,14 @@ def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
 
     example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
-        # The tracer that OpenVINO uses is deprecated, and warns of each constant too.
+        # The tracer, which is OpenVINO's too, is deprecated, and warns of each constant.
         warnings.simplefilter("ignore")
+        # OpenVINO would have the trace checked, by a second one and after a second of imports.
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module.eval(), example, check_trace=False
+        )
         return openvino.convert_model(
-            module.eval(), example_input=example, input=[-1, image_size, image_size, 3]
+            traced, example_input=example, input=[-1, image_size, image_size, 3]
         )
 
 
