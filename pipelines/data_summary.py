@@ -15,7 +15,7 @@ from crossfold.splits import TEST
 from crossfold.versions import listed
 
 _MAX_CLASSES = 20
-_NUM_EXAMPLES = 3
+_NUM_EXAMPLES = 2
 _NUM_PAIRS = 5
 
 

@@ -161,6 +161,15 @@ def test_mlflow_knows_the_data_by_the_hash_of_dvc(project: Project, first: Finis
         assert digests[name] == pointer["outs"][0]["md5"]
 
 
+def test_the_data_has_a_page_in_mlflow(project: Project, first: Finished, tmp_path: Path) -> None:
+    fetched = project.steps(project.parent(first.run["id"]))["fetch_data"]
+    page = project.client().download_artifacts(fetched.info.run_id, "data.html", str(tmp_path))
+    text = Path(page).read_text()
+    assert "200 images of 10 classes" in text
+    assert "Greyscale: all" in text
+    assert {"num_near_duplicates", "num_near_duplicates_in_test"} <= fetched.data.metrics.keys()
+
+
 def test_the_version_has_its_aliases_and_says_where_it_comes_from(
     project: Project, first: Finished
 ) -> None:

@@ -168,8 +168,8 @@ def test_the_address_can_come_from_the_environment(
         fetch(pushed)
     monkeypatch.setenv(remotes.REMOTE, json.dumps({"url": str(pushed / "dvc-remote")}))
     assert fetch(pushed).num_images == 24
-    (tmp_path / "examples").unlink()
-    (tmp_path / "backbone").unlink()
+    for name in OUTPUTS:
+        (tmp_path / name).unlink()
     stored(pushed, picture(0)).write_bytes(picture(1))
     assert "data/cat/0.png is truncated or altered" in refused(pushed)
 
