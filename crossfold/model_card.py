@@ -5,10 +5,6 @@ from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
-import numpy as np
-
-from crossfold import metrics
-
 # MLflow's registry takes no longer description (mlflow.store.model_registry.dbmodels).
 MAX_LENGTH = 5000
 _MAX_NAMES = 400  # characters of the classes' names
@@ -94,9 +90,7 @@ def _use(registered: Mapping[str, Any]) -> str:
 
 def _scores(tags: Mapping[str, str], board: Mapping[str, Any], evaluated: Mapping[str, Any]) -> str:
     best = board["candidates"][board["best"]]
-    intervals = evaluated.get("intervals") or metrics.bootstrap_intervals(
-        np.array(evaluated["labels"]), np.array(evaluated["probabilities"])
-    )
+    intervals = evaluated["intervals"]
     rows = [
         f"| {title} | {evaluated['metrics'][name]:.4f} | {_interval(intervals[name])} | "
         f"{_cross_validated(best, name)} |"

@@ -43,6 +43,7 @@ def evaluation(classes: list[str]) -> dict[str, Any]:
         "labels": labels.tolist(),
         "probabilities": probabilities.tolist(),
         "metrics": metrics.scores(labels, probabilities),
+        "intervals": metrics.bootstrap_intervals(labels, probabilities),
     }
 
 

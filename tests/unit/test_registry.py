@@ -204,6 +204,7 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "curves": metrics.curves(labels, probabilities),
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
+        "intervals": metrics.bootstrap_intervals(labels, probabilities),
         "split_hash": split_hash(table),
         "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
     }
