@@ -151,7 +151,7 @@ def reproduce(
     outcome = reproduce(Path.cwd(), found, Display(console, verbose=False), on=on.value, keep=keep)
     console.print()
     for part in reproduction_tables(outcome):
-        console.print(part, soft_wrap=isinstance(part, Text))
+        console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
     if outcome.kept:
         console.print(
             f"\nKept: {escape(str(outcome.kept))}; `git worktree remove --force "
@@ -202,7 +202,7 @@ def _show_evidence(
     _print_table(side_by_side([version, champion] if champion else [version]))
     style = "green" if decision.passed else "red"
     finding = f"\n[{style}]{decision.verdict.capitalize()}:[/] {escape(decision.reason)}\n"
-    console.print(finding, soft_wrap=True)
+    console.print(finding, soft_wrap=not console.is_terminal)
 
 
 def _show_champion(version: "ModelVersion", replaced: "ModelVersion | None") -> None:
