@@ -21,7 +21,10 @@ _ROWS = {
     "num_threads": "threads",
     "num_threads_folds": "threads of a fold",
     "processor_kernels": "processor kernels",
+    "matrix_units": "matrix units",
     "torch": "torch",
+    "openvino": "OpenVINO",
+    "export_max_difference": "largest difference of a probability between OpenVINO and torch",
 }
 _DETAILS = {"settings": "Settings (params.yaml)", "libraries": "Versions of the libraries"}
 _DIRTY = {"true": "yes: the commit alone is not what ran", "false": "none"}

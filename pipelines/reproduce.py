@@ -45,6 +45,7 @@ _ENVIRONMENT = {
     "num_threads": "threads of the steps that run alone",
     "num_threads_folds": "threads of a fold",
     "processor_kernels": "processor kernels",
+    "matrix_units": "the processor's matrix units",
     "torch": "torch build",
 }
 
