@@ -26,6 +26,7 @@ FIGURES = PAGE.with_suffix(".json")
 PICTURE = ROOT / "docs" / "pictures" / "performance.svg"
 BEGIN = "<!-- Written by `make benchmark` and `make benchmark-scale`; from here on -->"
 END = "<!-- to here. -->"
+_WHY = "[why](#what-is-not-reached)"
 
 Results = dict[str, Any]
 
@@ -143,7 +144,7 @@ def _goal_row(goal: Goal, results: Results, flags: tuple[str, ...]) -> list[str]
     text = shown(value, goal.unit) + (f" [{shown(least, goal.unit)}]" if least is not None else "")
     if goal.reached(value):
         return [*row, text, "yes"]
-    return [*row, text, "no" if goal.reachable(flags) else f"no: {absent}"]
+    return [*row, text, f"no: {_WHY}" if goal.reachable(flags) else f"no: {absent}"]
 
 
 def _how(results: Results) -> str:

@@ -2,12 +2,6 @@
 
 import io
 import json
-import re
-import shutil
-import subprocess
-from dataclasses import dataclass
-from html import escape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +15,8 @@ from crossfold import calibration, metrics
 from crossfold.report import complete, render
 from crossfold.report_content import NUM_MISTAKES_SHOWN, confident_mistakes
 from crossfold.thumbnails import data_uri
+
+from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 CLASSES = [*map(str, range(9)), HOSTILE]
@@ -77,82 +73,6 @@ LINEAGE = {
     "settings": json.dumps({"data": {"seed": 0}, "candidates": [{"name": HOSTILE}]}),
     "libraries": json.dumps({"numpy": "2.3.5", "pillow": "12.0.0"}),
 }
-BROWSER_ITSELF = "not an origin"  # so Chromium's log names what no page asked for
-PHONE, DESKTOP = (390, 2000), (1000, 2000)
-
-
-class Dom(HTMLParser):
-    """What a browser made of a page: its elements and their text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-@dataclass(frozen=True)
-class Visit:
-    dom: Dom
-    console: list[str]
-    requests: list[str]
-
-
-def chromium(page: Path, folder: Path, size: tuple[int, int], *flags: str) -> tuple[str, str]:
-    """Open a page in a new profile; return standard output and standard error."""
-    program = shutil.which("chromium")
-    assert program, "chromium is not installed: apt-get install chromium"
-    done = subprocess.run(
-        [
-            program,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--no-first-run",
-            # The browser's own services (time, updates, accounts) ask the network otherwise.
-            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-            f"--user-data-dir={folder / 'profile'}",
-            f"--window-size={size[0]},{size[1]}",
-            "--enable-logging=stderr",
-            "--v=0",
-            *flags,
-            page.as_uri(),
-        ],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, done.stderr
-
-
-def visit(html: str, folder: Path, size: tuple[int, int] = DESKTOP) -> Visit:
-    page, net_log = folder / "page.html", folder / "net.json"
-    page.write_text(html, encoding="utf-8")
-    dom, log = chromium(page, folder, size, "--dump-dom", f"--log-net-log={net_log}")
-    events = json.loads(net_log.read_text(encoding="utf-8"))["events"]
-    requests = [event["params"] for event in events if "initiator" in event.get("params", {})]
-    urls = {request["url"] for request in requests if request["initiator"] != BROWSER_ITSELF}
-    return Visit(
-        dom=Dom(dom),
-        console=re.findall(r":CONSOLE[:(].*", log),
-        requests=sorted(url for url in urls if url.startswith(("http:", "https:"))),
-    )
-
-
-def screenshot(html: str, folder: Path, size: tuple[int, int], *flags: str) -> np.ndarray:
-    page, picture = folder / "page.html", folder / "page.png"
-    page.write_text(html, encoding="utf-8")
-    chromium(page, folder, size, f"--screenshot={picture}", *flags)
-    with Image.open(picture) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def train(seed: int, pixels: np.ndarray, labels: np.ndarray) -> SGDClassifier:
@@ -305,14 +225,9 @@ def test_every_picture_says_in_words_what_it_shows(page: str, tmp_path: Path) ->
 
 
 def test_every_picture_is_drawn(page: str, tmp_path: Path) -> None:
-    counting = (
-        "<script>onload = () => { const all = [...frames[0].document.images];"
-        "document.title = all.filter(i => i.naturalWidth > 0 && i.width > 0).length }</script>"
-    )
-    frame = f'<iframe width="1000" height="9000" srcdoc="{escape(page)}"></iframe>'
-    (tmp_path / "frame.html").write_text(f"<title></title>{counting}{frame}", encoding="utf-8")
-    dom, _ = chromium(tmp_path / "frame.html", tmp_path, DESKTOP, "--dump-dom")
-    assert f"<title>{page.count('<img ')}</title>" in dom
+    counting = "[...page.images].filter(i => i.naturalWidth > 0 && i.width > 0).length"
+    drawn = measured(page, tmp_path, (1000, 9000), f"document.title = {counting}")
+    assert int(drawn) == page.count("<img ")
 
 
 def test_gate_and_lineage_are_filled(page: str, tmp_path: Path) -> None:
@@ -339,15 +254,8 @@ def test_a_hostile_class_name_stays_text(page: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_page_is_no_wider_than_the_screen(page: str, tmp_path: Path, size: tuple[int, int]) -> None:
-    # In a frame, as a window is at least 500 pixels wide.
-    frame = f'<iframe width="{size[0]}" height="{size[1]}" srcdoc="{escape(page)}"></iframe>'
-    measure = "document.title = frames[0].document.documentElement.scrollWidth"
-    script = f"<script>onload = () => {{ {measure} }}</script>"
-    (tmp_path / "frame.html").write_text(f"<title></title>{script}{frame}", encoding="utf-8")
-    dom, _ = chromium(tmp_path / "frame.html", tmp_path, DESKTOP, "--dump-dom")
-    title = re.search(r"<title>(\d+)</title>", dom)
-    assert title
-    assert size[0] - 20 <= int(title[1]) <= size[0]
+    width = measured(page, tmp_path, size, "document.title = page.documentElement.scrollWidth")
+    assert size[0] - 20 <= int(width) <= size[0]
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
