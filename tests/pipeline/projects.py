@@ -77,6 +77,7 @@ class Project:
             env={**environment(), **self._exported},
             capture_output=True,
             text=True,
+            timeout=900,  # one that should end and does not is stopped, and fails
             check=False,
         )
         output = done.stdout + done.stderr

@@ -316,12 +316,12 @@ def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path:
     swapped = Path(shutil.copytree(project.root / "model", tmp_path / "model"))
     payload = pickle.dumps(_Payload(proof))
     (swapped / "python_model.pkl").write_bytes(payload)
-    (swapped / "artifacts/network.safetensors").write_bytes(payload)
+    (swapped / "artifacts/graph.safetensors").write_bytes(payload)
     client = project.client()
     version = client.create_model_version("crossfold", swapped.as_uri()).version
     model = ("--model", f"crossfold/{version}")
     said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=1)
-    assert "network.safetensors is not safetensors, and is not loaded" in said
+    assert "graph.safetensors is not safetensors, and is not loaded" in said
     assert "Traceback" not in said
     client.delete_model_version("crossfold", version)
     assert not proof.exists()
