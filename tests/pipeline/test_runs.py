@@ -323,18 +323,27 @@ class Orphaned:
 def killed(project: Project, interrupted: Finished) -> Orphaned:
     """The same again, killed as the last fold begins: another one is finished then."""
     with project.started("crossfold", "run", *CHANGE) as process:
-        last = f"train_fold {NUM_FOLDS - 1}"
-        project.wait_for_step(process, last)
-        log = Path(project.runs()[-1]["folder"]) / f"{last.replace(' ', '-')}.log"
-        wait_until(log.exists)  # it is opened once the step's process is recorded
+        project.wait_for_step(process, f"train_fold {NUM_FOLDS - 1}")
+        # From its record on, a step has left the fork server, which else would not end before it.
+        wait_until(lambda: last_fold_at_work(project))
+        process.send_signal(signal.SIGSTOP)  # it takes note of no more
         run = project.runs()[-1]
-        orphans = [psutil.Process(int(pid)) for pid in run["processes"]]
-        for orphan in orphans:
-            orphan.suspend()  # or its work is done before the next run comes
+        pids = [int(pid) for pid in run["processes"]]
+        steps = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        for step in steps:
+            step.suspend()  # or its work is done before the next run comes
+        orphans = alive(steps)
         process.kill()
     # Only the steps: what forked them ends with the run, however it ends.
     wait_until(lambda: set(project.processes()) == set(orphans))
+    assert orphans
     return Orphaned(run, orphans, project.records())
+
+
+def last_fold_at_work(project: Project) -> bool:
+    """Whether the last fold has begun, and not ended."""
+    last = {"step": "train_fold", "iteration": NUM_FOLDS - 1, "status": "running"}
+    return any(last.items() <= record.items() for record in project.records())
 
 
 @pytest.fixture(scope="module")
