@@ -73,8 +73,11 @@ def predict_images(
     """Predict images in order; one that cannot be used is a prediction with its error.
 
     `read` gives a source's encoded image. While the network is at one batch, threads decode the
-    next; no more than these two are in memory.
+    next; no more than these two are in memory. A single image has nothing to wait for.
     """
+    if len(sources) == 1:
+        yield from _predict_batch(network, [_load(sources[0], read, network.image_size)])
+        return
     remaining = iter(sources)
     decoders = ThreadPoolExecutor(os.cpu_count())
 
