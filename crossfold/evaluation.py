@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def evaluate_test(
         Classifier(exported, num_threads),
         backbone.Network(model),
     )
-    paths, labels, probabilities = score(network, table, num_threads)
+    paths, labels, (probabilities, torchs) = score([network, reference], table, num_threads)
     timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
     evaluated = {
         "classes": list(table.classes),
@@ -75,7 +76,7 @@ def evaluate_test(
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
         "split_hash": split_hash(table),
-        "export": compare_with_torch(reference, probabilities, table, num_threads),
+        "export": compare_with_torch(reference, probabilities, torchs),
     }
     evaluation.write_text(json.dumps(evaluated))
     board = json.loads(leaderboard.read_text())
@@ -97,10 +98,7 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
 
 
 def compare_with_torch(
-    network: backbone.Network,
-    probabilities: NDArray[np.float32],
-    table: Examples,
-    num_threads: int,
+    network: backbone.Network, probabilities: NDArray[np.float32], torchs: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Compare the export's probabilities on the test split with those of torch in float32.
 
@@ -111,14 +109,13 @@ def compare_with_torch(
     Raises:
         RuntimeError: they differ by more than MAX_DIFFERENCE, though computed in float32.
     """
-    _, _, reference = score(network, table, num_threads)
-    largest = float(np.abs(probabilities - reference).max())
+    largest = float(np.abs(probabilities - torchs).max())
     if network.precision == "float32" and largest > MAX_DIFFERENCE:
         raise RuntimeError(
             f"the exported {network.architecture} does not compute what torch does: a probability "
             f"differs by {largest:.2g}"
         )
-    different = int((probabilities.argmax(axis=1) != reference.argmax(axis=1)).sum())
+    different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
     return {"by": graph.ENGINE, "max_difference": largest, "num_different": different}
 
 
@@ -130,20 +127,22 @@ def split_hash(table: Examples) -> str:
 
 
 def score(
-    network: Classifier | backbone.Network, table: Examples, num_threads: int
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
-    """Predict the test split from its encoded images.
+    networks: Sequence[Classifier | backbone.Network], table: Examples, num_threads: int
+) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float32]]]:
+    """Predict the test split from its encoded images, each decoded once for all the networks.
 
     Returns:
-        Paths, labels int64 [N] and probabilities float32 [N, K].
+        Paths, labels int64 [N] and of each network its probabilities float32 [N, K].
     """
     total = table.count(TEST)
     paths: list[str] = []
-    labels, probabilities = [], []
-    batches = decoded_batches(table, TEST, network.image_size, num_threads)
+    labels = []
+    predicted: list[list[NDArray[np.float32]]] = [[] for _ in networks]
+    batches = decoded_batches(table, TEST, networks[0].image_size, num_threads)
     for batch_paths, pixels, batch_labels in batches:
         paths += batch_paths
         labels.append(batch_labels)
-        probabilities.append(network.predict(pixels))
+        for network, probabilities in zip(networks, predicted, strict=True):
+            probabilities.append(network.predict(pixels))
         report_progress(len(paths), total, "images")
-    return paths, np.concatenate(labels), np.concatenate(probabilities)
+    return paths, np.concatenate(labels), [np.concatenate(parts) for parts in predicted]

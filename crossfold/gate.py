@@ -275,7 +275,7 @@ def _predict(
     """
     from crossfold.evaluation import score
 
-    _, labels, theirs = score(network, table, num_threads)
+    _, labels, [theirs] = score([network], table, num_threads)
     return labels, matched(theirs, network.classes, table.classes).argmax(axis=1)
 
 

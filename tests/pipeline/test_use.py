@@ -18,6 +18,7 @@ import subprocess
 import termios
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,23 @@ def test_a_served_model_answers_a_real_request(
     project: Project, served: str, expected: dict[str, dict[str, float]]
 ) -> None:
     _check_answers(project, served, expected)
+
+
+def test_clients_that_ask_at_once_each_get_their_own_answer(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    names = sorted(expected) * 20
+
+    def ask(name: str) -> dict[str, float]:
+        (path,) = project.root.glob(f"images/**/{name}")
+        sent = base64.b64encode(path.read_bytes()).decode()
+        (answer,) = _post(served, [sent])
+        probabilities: dict[str, float] = answer["probabilities"]
+        return probabilities
+
+    with ThreadPoolExecutor(4) as clients:
+        for name, answer in zip(names, clients.map(ask, names), strict=True):
+            assert answer == pytest.approx(expected[name], abs=1e-5)
 
 
 def test_a_served_model_is_asked_by_the_command(

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(
     exact = Classifier(exported(saved)).predict(pixels(8, 33))
     error = np.abs(exact - Classifier(exported(fewer)).predict(pixels(8, 33))).max()
     assert 1e-6 < error < 0.02
+
+
+def test_threads_that_ask_at_once_each_get_their_own_answer(saved: Path) -> None:
+    classifier = Classifier(exported(saved), 1)
+    images = [pixels(1, 33, seed) for seed in range(64)]
+    one_by_one = np.stack([classifier.predict(image) for image in images])
+    assert len(np.unique(one_by_one, axis=0)) == len(images)
+    with ThreadPoolExecutor(8) as threads:
+        at_once = np.stack(list(threads.map(classifier.predict, images * 4)))
+    np.testing.assert_array_equal(at_once, np.tile(one_by_one, (4, 1, 1)))
 
 
 def test_an_exported_network_needs_no_torch(saved: Path) -> None:

@@ -95,10 +95,11 @@ def test_the_export_is_compared_with_torch(
     found = evaluate(examples, run, tmp_path)["export"]
     assert found["by"].startswith("openvino 20")
     assert found["max_difference"] < 1e-5 and found["num_different"] == 0
-    network, table = backbone.Network(run[1]), Examples(examples)
+    network = backbone.Network(run[1])
+    _, _, [torchs] = score([network], Examples(examples), 1)
     wrong = np.full((12, 3), 1 / 3, np.float32)
     with pytest.raises(RuntimeError, match="does not compute what torch does"):
-        evaluation.compare_with_torch(network, wrong, table, num_threads=1)
+        evaluation.compare_with_torch(network, wrong, torchs)
 
 
 def test_the_scores_are_scikit_learns(
@@ -205,8 +206,8 @@ def test_the_train_split_is_not_decoded(
     write_examples(
         tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
     )
-    found = score(backbone.Network(run[1]), Examples(tmp_path / "examples"), 1)
-    wanted = score(backbone.Network(run[1]), Examples(examples), 1)
+    found = score([backbone.Network(run[1])], Examples(tmp_path / "examples"), 1)
+    wanted = score([backbone.Network(run[1])], Examples(examples), 1)
     assert found[0] == wanted[0]
     np.testing.assert_array_equal(found[2], wanted[2])
 

@@ -191,7 +191,7 @@ def _exported(model: Path) -> Path:
 
 def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
     table = Examples(examples)
-    paths, labels, probabilities = score(Classifier(_exported(model)), table, num_threads=1)
+    paths, labels, [probabilities] = score([Classifier(_exported(model))], table, num_threads=1)
     return {
         "classes": list(CLASSES),
         "paths": paths,
