@@ -81,7 +81,7 @@ def _check(workspace: Workspace, *, bfloat16: bool) -> dict[str, Any]:
         "small_size": CHECK.image_size,
         "small_passes": naive["passes"],
         "small_seconds": naive["seconds"],
-        **run_path("check_evaluation", workspace),
+        **run_path("check_space", workspace),
     }
 
 

@@ -101,10 +101,11 @@ def run(
 ) -> WholeRun:
     """Extract, train every fold, choose, fit and test, one after the other.
 
-    The test is evaluate_test without its report page, which the naive loop has not either.
+    The test is evaluate_test's export and predictions. What else it does, the naive loop does not;
+    see `evaluate`.
     """
     import_all()
-    from crossfold import evaluation, selection
+    from crossfold import evaluation
 
     seconds: dict[str, float] = {}
     names = ("features", "leaderboard", "model", "exported")
@@ -125,21 +126,16 @@ def run(
             for fold, output in enumerate(predictions)
         ],
     )
-    board = timed(
-        "aggregate",
-        lambda: selection.aggregate_cv(
-            predictions=predictions, architecture=ARCHITECTURE, leaderboard=leaderboard
-        ),
-    )
+    board = timed("aggregate", lambda: aggregate_cv(predictions, leaderboard))
     timed(
         "final",
-        lambda: _train_final(stored, weights, leaderboard, workload, precision, threads, model),
+        lambda: train_final(stored, weights, leaderboard, workload, precision, threads, model),
     )
     timed("export", lambda: classifier.export(model, exported))
-    _, labels, probabilities = timed(
+    _, labels, [probabilities] = timed(
         "test",
         lambda: evaluation.score(
-            classifier.Classifier(exported, threads), Examples(table), threads
+            [classifier.Classifier(exported, threads)], Examples(table), threads
         ),
     )
     outcome = Outcome(
@@ -151,7 +147,16 @@ def run(
     return WholeRun(outcome, seconds)
 
 
-def _train_final(
+def aggregate_cv(predictions: list[Path], leaderboard: Path) -> dict[str, Any]:
+    """Run aggregate_cv; return the leaderboard."""
+    from crossfold import selection
+
+    return selection.aggregate_cv(
+        predictions=predictions, architecture=ARCHITECTURE, leaderboard=leaderboard
+    )
+
+
+def train_final(
     stored: Path,
     weights: Path,
     leaderboard: Path,
@@ -160,6 +165,7 @@ def _train_final(
     threads: int,
     model: Path,
 ) -> None:
+    """Train the workload's head on all images outside the test split and write the network."""
     training.train_final(
         features=stored,
         backbone_weights=weights,
@@ -180,7 +186,11 @@ def _fold_scored(predictions: Path) -> Scored:
 
 
 def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
-    """Run evaluate_test as the step does, on what `run` left in `folder`; return the evaluation."""
+    """Run evaluate_test as the step does, on what `run` left in `folder`; return the evaluation.
+
+    Beside exporting and predicting it has torch predict the same images, to compare the two, times
+    single images, draws the intervals and writes the report's page.
+    """
     from crossfold import evaluation
 
     return evaluation.evaluate_test(

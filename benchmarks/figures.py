@@ -54,6 +54,9 @@ def _of_precision(
         figures |= {
             f"seconds_{precision}": seconds,
             f"ratio_{precision}": found["seconds_naive"] / seconds,
+            f"evaluating_more_{precision}": ours["evaluating_more_seconds"],
+            f"ratio_whole_{precision}": found["seconds_naive"]
+            / (seconds + ours["evaluating_more_seconds"]),
             f"ratio_files_{precision}": found["seconds_naive_files"] / seconds,
             f"engine_ratio_{precision}": found["seconds_plain"] / seconds,
             f"photos_{precision}": ours["num_train"] / ours["parts"]["extract"],

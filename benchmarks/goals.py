@@ -60,7 +60,7 @@ GOALS = (
     Goal("memory", "peak memory at 100,000 images", 1.5, "GB", at_least=False),
     Goal(
         "decoded_again",
-        "images decoded again when only a head's settings change",
+        "training images decoded again when only a head's settings change",
         0,
         "images",
         at_least=False,

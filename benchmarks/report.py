@@ -161,6 +161,7 @@ def _how(results: Results) -> str:
     )
 
 
+_MORE = "what evaluate_test does beside: torch's predictions, latency, intervals, report"
 _PATHS = (
     ("seconds_naive_files", "naive loop, from the files", "s"),
     ("seconds_naive", "naive loop, decoded once", "s"),
@@ -170,6 +171,10 @@ _PATHS = (
     ("counting", "what counting gives: naive, decoded once, against each image once", "×"),
     ("engine_ratio_float32", "what the pipeline's engine gives beside, float32", "×"),
     ("engine_ratio_bfloat16", "the same, bfloat16", "×"),
+    ("evaluating_more_float32", f"{_MORE}, float32", "s"),
+    ("evaluating_more_bfloat16", f"{_MORE}, bfloat16", "s"),
+    ("ratio_whole_float32", "the pipeline with that, float32, against the naive loop", "×"),
+    ("ratio_whole_bfloat16", "the same, bfloat16", "×"),
     ("ratio_files_float32", "the pipeline, float32, against the naive loop from the files", "×"),
     ("ratio_files_bfloat16", "the same, bfloat16", "×"),
     ("peak_float32", "matrix product, float32", "GFLOP/s"),
@@ -203,14 +208,15 @@ def _check(results: Results) -> str:
     text = (
         f"Forward passes: the naive loop takes {check['naive_passes']:,} for "
         f"{check['num_train']} + {check['num_test']} images, the pipeline "
-        f"{check['pipeline_passes']:,}. Run whole on {check['small_images']} images at "
+        f"{check['pipeline_passes']:,}, and torch {check['num_test']} more, to compare the export "
+        f"with it. Run whole on {check['small_images']} images at "
         f"{check['small_size']} pixels, the naive loop took {check['small_passes']:,} passes, "
         "counted by a hook, and gave the pipeline's predictions, accuracies and macro F1 exactly. "
     )
     if check["bfloat16_different"] is not None:
         different, total = check["bfloat16_different"]
         text += f"In bfloat16, {different} of {total} predictions differ. "
-    return text + f"The report page takes {shown(check['report_seconds'], 's')} more.\n"
+    return f"{text.rstrip()}\n"
 
 
 def _startup(startup: Results) -> str:

@@ -38,19 +38,56 @@ def extract_features(folder: Path, threads: int) -> None:
     )
 
 
-def train_fold(folder: Path, threads: int) -> None:
-    """Train one head on four folds and predict the fifth."""
+def train_folds(folder: Path, threads: int) -> None:
+    """Train one head five times on four folds and predict the fifth, one after the other."""
     from benchmarks import adapter
 
-    adapter.train_fold(
-        folder / "features", folder / "weights", SMALL, 0, adapter.FLOAT32, folder / "predictions"
+    for fold, predictions in enumerate(_predictions(folder)):
+        adapter.train_fold(
+            folder / "features", folder / "weights", SMALL, fold, adapter.FLOAT32, predictions
+        )
+
+
+def aggregate_cv(folder: Path, threads: int) -> None:
+    """Compare and choose."""
+    from benchmarks import adapter
+
+    adapter.aggregate_cv(_predictions(folder), folder / "leaderboard")
+
+
+def train_final(folder: Path, threads: int) -> None:
+    """Train the head on all that is outside the test split."""
+    from benchmarks import adapter
+
+    adapter.train_final(
+        folder / "features",
+        folder / "weights",
+        folder / "leaderboard",
+        SMALL,
+        adapter.FLOAT32,
+        threads,
+        folder / "model",
     )
+
+
+def evaluate_test(folder: Path, threads: int) -> None:
+    """Export, predict the test split, compare with torch, write the report."""
+    from benchmarks import adapter
+
+    adapter.evaluate(folder / "examples", folder, threads)
+
+
+def _predictions(folder: Path) -> list[Path]:
+    return [folder / f"predictions-{fold}" for fold in range(SMALL.num_folds)]
 
 
 STEPS: dict[str, Callable[[Path, int], None]] = {
     "write_examples": write_examples,
     "extract_features": extract_features,
-    "train_fold": train_fold,
+    "train_folds": train_folds,
+    "aggregate_cv": aggregate_cv,
+    "train_final": train_final,
+    "evaluate_test": evaluate_test,
 }
 
 

@@ -140,7 +140,12 @@ def results() -> dict[str, Any]:
         "naive": {"training": 10.0, "validation": 10.0, "decoding_seconds": 0.01},
         "naive_files": {"training": 5.0, "validation": 5.0, "decoding_seconds": 0.01},
         "plain": {"seconds": 40.0},
-        "ours_float32": {**ours, "seconds": 20.0, "parts": {"extract": 15.0}},
+        "ours_float32": {
+            **ours,
+            "seconds": 20.0,
+            "evaluating_more_seconds": 4.0,
+            "parts": {"extract": 15.0},
+        },
         "engine_float32": {
             "gflops": 180.0,
             "images_per_second": 50.0,
@@ -160,6 +165,7 @@ def test_figures_of_a_round() -> None:
     assert found["counting"] == pytest.approx(912 / 40)
     assert found["engine_ratio_float32"] == pytest.approx(2)
     assert found["ratio_float32"] == pytest.approx(912 / 20)
+    assert found["ratio_whole_float32"] == pytest.approx(38)
     assert found["ratio_files_float32"] == pytest.approx(91)
     assert found["photos_float32"] == pytest.approx(20)
     assert found["share_float32"] == pytest.approx(0.9)
