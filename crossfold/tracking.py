@@ -515,10 +515,16 @@ def _get_run(client: MlflowClient, run_id: str) -> MlflowRun:
 
 def _refused(error: MlflowException) -> Exception:
     """Return a UserError for a login that the server does not take, else the error itself."""
+    said = refused_login(error)
+    return UserError(said) if said else error
+
+
+def refused_login(error: MlflowException) -> str:
+    """Return, of an error for a login that the server does not take, what to say; else ""."""
     if error.error_code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return error
+        return ""
     server = _without_login(_setting("MLFLOW_TRACKING_URI"))
-    return UserError(
+    return (
         f"the tracking server {server} refuses this login. Set "
         "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     )
@@ -626,14 +632,19 @@ def last_words() -> Iterator[None]:
         _logger.warning("MLflow could not be told of the end: %s", error)
 
 
-def lost_server(error: BaseException) -> str:
-    """Return, of an error for want of an answer from the tracking server, what to say; else ""."""
+def lost_server(
+    error: BaseException, advice: str = "run again: no finished step is repeated"
+) -> str:
+    """Return, of an error for want of an answer from the tracking server, what to say; else "".
+
+    `advice` is what to do when it is up.
+    """
     if not isinstance(error, MlflowException) or not isinstance(error.__context__, OSError):
         return ""
     server = _without_login(_setting("MLFLOW_TRACKING_URI"))
     return (
         f"the tracking server {server} has given no answer, or only errors, for minutes. When it "
-        f"is up, run again: no finished step is repeated. Its last answer: {error.__context__}"
+        f"is up, {advice}. Its last answer: {error.__context__}"
     )
 
 

@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.markup import escape
@@ -22,6 +22,9 @@ from pipelines.console import (
     require_local_store,
 )
 from pipelines.images import Torch
+
+if TYPE_CHECKING:
+    from mlflow.exceptions import MlflowException
 
 # Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
 
@@ -339,8 +342,8 @@ def cluster_status(context: Context = None) -> None:
 def main() -> None:
     """Run the command.
 
-    A user's mistake ends in its message and the status 2, a step's failure in 1, a signal in 128
-    and its number.
+    A user's mistake ends in its message and the status 2, a step's failure or one of MLflow in 1, a
+    signal in 128 and its number.
     """
     from pipelines.failures import Interrupted, StepError
 
@@ -352,3 +355,22 @@ def main() -> None:
         fail(str(error), 1)
     except Interrupted as error:
         fail(str(error), 128 + error.signum)
+    except _mlflows_error() as error:
+        _fail_by_mlflow(error)
+
+
+def _mlflows_error() -> "type[MlflowException] | tuple[()]":
+    """Return the class of MLflow's errors; none where MLflow, slow to import, is not in use."""
+    if "mlflow" not in sys.modules:
+        return ()
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException
+
+
+def _fail_by_mlflow(error: "MlflowException") -> NoReturn:
+    from crossfold.tracking import lost_server, refused_login
+
+    if refused := refused_login(error):
+        fail(refused, 2)
+    fail(lost_server(error, "try again") or f"MLflow: {error}", 1)

@@ -3,9 +3,12 @@
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -76,6 +79,68 @@ def test_a_port_in_use(empty: Project) -> None:
 def test_prediction_without_a_model(empty: Project) -> None:
     message = refused(empty, "predict", "image.png")
     assert "there is no run yet: make run" in message
+
+
+class _UnwillingServer(BaseHTTPRequestHandler):
+    """A tracking server that is healthy, and refuses or drops every request for something."""
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.send_response(200)
+            self.end_headers()
+        else:
+            self.refuse()
+
+    def do_POST(self) -> None:
+        self.refuse()
+
+    def refuse(self) -> None:
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _ForbiddingServer(_UnwillingServer):
+    def refuse(self) -> None:
+        self.send_error(403)
+
+
+class _FailingServer(_UnwillingServer):
+    def refuse(self) -> None:
+        self.send_error(400, "that is how it is")
+
+
+@contextmanager
+def tracked_at(project: Project, server: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """Let a server be the project's tracking server for the block."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), server) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        variables = {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{listening.server_port}",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # else it is asked for minutes
+        }
+        with project.exported(variables):
+            yield
+        listening.shutdown()
+
+
+@pytest.mark.parametrize("command", [("models",), ("promote", "1"), ("predict", "image.png")])
+def test_a_login_that_the_tracking_server_refuses(empty: Project, command: tuple[str, ...]) -> None:
+    (empty.root / "image.png").touch()
+    with tracked_at(empty, _ForbiddingServer):
+        message = refused(empty, *command)
+    assert "refuses this login. Set MLFLOW_TRACKING_USERNAME" in message
+
+
+def test_a_tracking_server_that_is_lost_or_fails(empty: Project) -> None:
+    with tracked_at(empty, _UnwillingServer):
+        message = refused(empty, "models", status=1)
+    assert "has given no answer, or only errors, for minutes. When it is up, try again" in message
+    with tracked_at(empty, _FailingServer):
+        message = refused(empty, "models", status=1)
+    assert "error: MLflow: " in message
+    assert "that is how it is" in message
 
 
 @pytest.fixture(scope="module")
