@@ -25,6 +25,8 @@ NETWORK_FILE = "network.safetensors"
 GRAPH_FILE = "graph.safetensors"
 # The tag that says what exported it; the first versions were registered without.
 EXPORTED = "exported_by"
+# More digits than a version has; a database takes no number of any length.
+_MAX_DIGITS = 9
 BATCH_SIZE = 64
 # What the most pixels that Pillow takes are as an uncompressed file of RGB; a larger one is not
 # even read.
@@ -136,7 +138,7 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
-    if not (model and which) or (separator == "/" and not which.isdigit()):
+    if not (model and which) or (separator == "/" and not which.isdecimal()):
         raise UserError(
             f"{name} names no registered model: write NAME@ALIAS or NAME/VERSION, such as "
             "crossfold@champion or crossfold/3"
@@ -144,7 +146,8 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     try:
         if separator == "@":
             return client.get_model_version_by_alias(model, which)
-        return client.get_model_version(model, which)
+        if len(which) <= _MAX_DIGITS:
+            return client.get_model_version(model, which)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -205,7 +208,8 @@ def _download(version: "ModelVersion", name: str, folder: str) -> Path:
 
 
 def _what_there_is(client: "MlflowClient", model: str) -> str:
-    versions = client.search_model_versions(f"name='{model}'")
+    # A filter takes no apostrophe, and no model that Crossfold registers has one.
+    versions = [] if "'" in model else client.search_model_versions(f"name='{model}'")
     if versions:
         aliases = client.get_registered_model(model).aliases
         known = ", ".join(f"{alias} (version {number})" for alias, number in aliases.items())

@@ -570,7 +570,10 @@ def test_the_version_has_signature_input_example_and_pinned_requirements(
         ("colours/champion", "write NAME@ALIAS or NAME/VERSION"),
         ("colours@gone", r"versions 1 and the aliases .*champion \(version 1\)"),
         ("colours/7", "versions 1 and the aliases"),
+        ("colours/99999999999999999999", "versions 1 and the aliases"),
+        ("colours/²", "write NAME@ALIAS or NAME/VERSION"),
         ("shapes@champion", "it holds colours"),
+        ("it's/3", "it holds colours"),
     ],
 )
 def test_a_name_that_is_not_in_the_registry_says_what_is(
