@@ -13,6 +13,7 @@ from crossfold.versions import listed
 def find_images(names: Sequence[str]) -> list[str]:
     """Return the paths of the image files that are named, in the order of the names, each once.
 
+    Of two spellings of a path, such as `a.png` and `./a.png`, the first one stays.
     A folder stands for all files below it, sorted (see `folder.files_below`), a glob for what it
     matches, sorted; `**` in it stands for any number of folders.
 
@@ -20,16 +21,17 @@ def find_images(names: Sequence[str]) -> list[str]:
         UserError: a name is no file, a folder has no images, or a glob matches nothing; all such
             names are listed.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     problems = []
     for name in names:
         paths = list(_paths(name))
-        found.update(dict.fromkeys(paths))
+        for path in paths:
+            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
         if not paths:
             problems.append(_problem(name))
     if problems:
         raise UserError(f"there are no images to predict under these names:\n{listed(problems)}")
-    return list(found)
+    return list(found.values())
 
 
 def _paths(name: str) -> Iterator[str]:

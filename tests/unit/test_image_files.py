@@ -45,6 +45,7 @@ CATS = ["cats/1.jpg", "cats/2.jpg", "cats/deep/er/3.png"]
         (["[6].jpg"], ["[6].jpg"]),
         ([".7.jpg"], [".7.jpg"]),
         (["dogs", "cats/2.jpg", "cats"], ["dogs/5.jpg", "cats/2.jpg", CATS[0], CATS[2]]),
+        (["./dogs/5.jpg", "dogs/5.jpg", "dogs//5.jpg", "cats/../dogs"], ["./dogs/5.jpg"]),
     ],
 )
 def test_files_folders_and_globs(here: Path, names: list[str], found: list[str]) -> None:
