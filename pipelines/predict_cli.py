@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -21,9 +21,11 @@ from pipelines.console import (
     require_free_port,
     require_local_store,
 )
+from pipelines.failures import StepError, signals_interrupt
 from pipelines.prediction_formats import Format, Row, Table, Write, format_of, writer
 
 if TYPE_CHECKING:
+    from crossfold.prediction import Prediction
     from crossfold.settings import Settings
 
 Model = Annotated[
@@ -66,17 +68,15 @@ def predict(
 ) -> None:
     """Predict images with a registered model; exits with 1 if any of them cannot be used."""
     from crossfold.image_files import find_images
-    from pipelines.failures import signals_interrupt
 
+    not_written = f"; {output} is not written" if output else ""
     if server and model:
         raise UserError("--model is for a model that is loaded here, not for one behind --server")
     settings = None if server else _settings()
     kind = _format(kind, output)
     paths = find_images(images)
     if server:
-        from crossfold.asking import ask
-
-        predictions, batch_size = ask(server, paths), 1
+        predictions, batch_size = _asked(server, paths, not_written), 1
     else:
         from crossfold.prediction import load_model, predict_images, read_image
 
@@ -86,7 +86,7 @@ def predict(
 
     num_failed = 0
     with (
-        signals_interrupt("interrupted" + (f"; {output} is not written" if output else "")),
+        signals_interrupt(f"interrupted{not_written}"),
         closing(predictions),
         _bar(kind, output, len(paths)) as advance,
         _destination(kind, output, paths, top_k) as write,
@@ -117,6 +117,18 @@ def serve(
     # this one has imported would take the place of the code that belongs to the version.
     program = ["-m", "pipelines.scoring_server", version.name, str(version.version), str(port)]
     os.execv(sys.executable, [sys.executable, *program])
+
+
+def _asked(
+    server: str, paths: Sequence[str], not_written: str
+) -> Generator["Prediction", None, None]:
+    """Let a server predict; raises StepError, with what that means for the file, if it is lost."""
+    from crossfold.asking import LostServerError, ask
+
+    try:
+        yield from ask(server, paths)
+    except LostServerError as error:
+        raise StepError(f"{error}{not_written}") from None
 
 
 def _settings() -> "Settings":

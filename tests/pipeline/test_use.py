@@ -19,7 +19,9 @@ import termios
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -322,6 +324,46 @@ def test_a_server_of_something_else_is_said(project: Project, served: str) -> No
     server = f"http://127.0.0.1:{served}/elsewhere"
     said = project.call("crossfold", "predict", "--server", server, "good", status=2)
     assert "answers 404 Not Found: it does not serve a model of Crossfold" in said
+
+
+class _FadingServer(BaseHTTPRequestHandler):
+    """Predicts an image, refuses one, and then takes no more requests."""
+
+    answers: Iterator[int]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if status := next(self.answers, None):
+            self.send_response(status)
+            self.end_headers()
+            row = {"label": "cat", "probabilities": {"cat": 1.0}, "error": None}
+            self.wfile.write(json.dumps({"predictions": [row]}).encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [(2, "1 of 2 images cannot be used"), (3, "does not answer any more: Remote end closed")],
+)
+def test_a_server_that_fails_on_the_way(project: Project, images: int, said: str) -> None:
+    _FadingServer.answers = iter((200, 500))
+    files = [f"good/{n}.png" for n in range(images)]
+    with ThreadingHTTPServer(("127.0.0.1", 0), _FadingServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = ("--server", f"http://127.0.0.1:{server.server_port}")
+        output = project.call("crossfold", "predict", *files, *address, "-o", "f.tsv", status=1)
+        server.shutdown()
+    assert output.startswith("error: ")
+    assert said in output
+    assert ("f.tsv is not written" in output) == (images == 3)
+    assert project.unfinished_files() == []
+    if images == 2:
+        rows = (project.root / "f.tsv").read_text().splitlines()
+        (project.root / "f.tsv").unlink()
+        assert rows[1] == "good/1.png\tthe server answers 500 Internal Server Error"
+    assert not (project.root / "f.tsv").exists()
 
 
 def test_a_port_that_is_taken_is_said(project: Project, served: str) -> None:
