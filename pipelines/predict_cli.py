@@ -78,11 +78,8 @@ def predict(
     if server:
         predictions, batch_size = _asked(server, paths, not_written), 1
     else:
-        from crossfold.prediction import load_model, predict_images, read_image
-
         assert settings is not None
-        network = load_model(_registered(model, settings))
-        predictions = predict_images(network, paths, read_image, batch_size)
+        predictions = _predicted(model, settings, paths, batch_size)
 
     num_failed = 0
     with (
@@ -117,6 +114,16 @@ def serve(
     # this one has imported would take the place of the code that belongs to the version.
     program = ["-m", "pipelines.scoring_server", version.name, str(version.version), str(port)]
     os.execv(sys.executable, [sys.executable, *program])
+
+
+def _predicted(
+    model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
+) -> Generator["Prediction", None, None]:
+    """Predict with a model that is loaded for the first row, when what takes the rows is there."""
+    from crossfold.prediction import load_model, predict_images, read_image
+
+    network = load_model(_registered(model, settings))
+    yield from predict_images(network, paths, read_image, batch_size)
 
 
 def _asked(
@@ -154,7 +161,8 @@ def _format(kind: Format | None, output: Path | None) -> Format:
         if kind is Format.PARQUET:
             raise UserError("--format parquet needs a file: --output predictions.parquet")
         return kind or (Format.TABLE if console.is_terminal else Format.LINES)
-    if output.is_dir() or not output.parent.is_dir():
+    # Not by Path's, which fails for a name that is too long.
+    if os.path.isdir(output) or not os.path.isdir(output.parent):  # noqa: PTH112
         raise UserError(f"--output {output}: not a file in a folder that is there")
     return kind or format_of(output)
 
@@ -183,10 +191,18 @@ def _destination(
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name once it is complete, and is deleted if it never is."""
+    """Open a file that gets its name once it is complete, and is deleted if it never is.
+
+    Raises:
+        UserError: no file can be made there.
+    """
     part = path.with_name(f"{path.name}.part")
     try:
-        with part.open("wb") as file:
+        opened = part.open("wb")
+    except OSError as error:
+        raise UserError(f"--output {path}: no file can be made there: {error.strerror}") from None
+    try:
+        with opened as file:
             yield file
         part.replace(path)
     finally:

@@ -152,6 +152,12 @@ def test_a_folder_with_a_broken_image_is_written_whole(
         (["images", "--format", "parquet"], "--format parquet needs a file"),
         (["images", "--output", "no/out.csv"], "--output no/out.csv: not a file in a folder"),
         (["images", "--output", "out.doc"], "no format has this ending"),
+        (["images", "-o", f"{'x' * 252}.csv"], "no file can be made there: File name too long"),
+        # Of two mistakes, what is said is the one that takes no network to find.
+        (
+            ["images", "-o", "/proc/x.csv", "--model", "crossfold@gone"],
+            "--output /proc/x.csv: no file can be made there",
+        ),
         (["images", "--server", "http://127.0.0.1:1"], "no model answers at http://127.0.0.1:1"),
         (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
         (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
