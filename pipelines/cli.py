@@ -206,6 +206,7 @@ def check_data(
     from pipelines.data_summary import progress_bar, show
 
     settings = load_settings(PARAMS).data
+    _require_page(page)
     with progress_bar(console) as progress:
         report = examine_folder(folder, image_size=settings.image_size, progress=progress)
     problem = None
@@ -219,11 +220,26 @@ def check_data(
         )
     except UserError as error:  # the page helps to mend it
         problem = error
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_page(page, report, folder, str(problem or ""))
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_page(page, report, folder, str(problem or ""))
+    except OSError as error:
+        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
     show(console, report, page)
     if problem:
         raise problem
+
+
+def _require_page(page: Path) -> None:
+    """Raise UserError if no page can be written there, before the images are examined for it.
+
+    No folder is made: there is no page on a folder that cannot be examined.
+    """
+    if os.path.isdir(page):  # noqa: PTH112 - Path's fails for a name that is too long
+        raise UserError(f"--page {page}: there is a folder of this name; name a file, or a new one")
+    there = next(folder for folder in page.parents if os.path.lexists(folder))
+    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
+        raise UserError(f"--page {page}: {there} is not a folder that can be written to")
 
 
 @app.command()

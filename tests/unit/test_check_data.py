@@ -63,6 +63,24 @@ def test_the_page_goes_where_one_says(project: Path) -> None:
     assert not (project / "reports").exists()
 
 
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("data", "there is a folder of this name"),
+        ("params.yaml/x/y.html", "params.yaml is not a folder that can be written to"),
+        ("/proc/x.html", "be written"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_said(project: Path, page: str, message: str) -> None:
+    before = sorted(project.rglob("*"))
+    done = check(project, "data", "--page", page)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = " ".join(done.stderr.split())
+    assert said.startswith(f"error: --page {page}: ")
+    assert message in said
+    assert sorted(project.rglob("*")) == before
+
+
 def test_a_folder_that_cannot_be_used_ends_in_2_with_the_list_and_has_a_page(
     project: Path,
 ) -> None:
