@@ -4,12 +4,10 @@ A challenger and the champion are compared on the same test images. The rule, an
 thought of, is in docs/decisions/022-gate.md.
 """
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from crossfold import metrics, trained_on
 from crossfold.examples import TEST, Examples
-from crossfold.prediction import load_version
+from crossfold.prediction import download, load_version, refuse_altered
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -176,7 +174,7 @@ def judge(
     Left out are those that the champion was trained on, as the version itself tells.
 
     Raises:
-        UserError: the champion cannot be loaded.
+        UserError: the champion cannot be loaded, or its file of training images.
     """
     macro_f1 = evaluated["metrics"]["macro_f1"]
     if macro_f1 < rule.min_macro_f1:
@@ -230,17 +228,18 @@ def _macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int)
 
 
 def _trained_on(version: "ModelVersion") -> frozenset[str]:
-    """Return the content hashes of a version's training images; none where it does not tell."""
-    from mlflow.artifacts import download_artifacts
+    """Return the content hashes of a version's training images; none where it does not tell.
 
+    Raises:
+        UserError: the file that tells is gone, or is another.
+    """
     file = version.tags.get("training_images")
     if file is None:
         return frozenset()
-    uri = os.environ["MLFLOW_TRACKING_URI"]
-    source = f"models:/{version.name}/{version.version}/artifacts/{file}"
     with tempfile.TemporaryDirectory() as folder:
-        path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
-        return trained_on.read(Path(path))
+        path = download(version, file, folder)
+        with refuse_altered(path):
+            return trained_on.read(path)
 
 
 def _too_few(table: Examples, kept: NDArray[np.bool_]) -> str:

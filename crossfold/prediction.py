@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from heapq import nlargest
 from itertools import islice
 from pathlib import Path
@@ -158,15 +159,16 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
     """Load the network of a version; nothing in its files is executed. 0 threads: all cores.
 
     Raises:
-        UserError: the version's files are gone, or were not made by Crossfold.
+        UserError: the version's files are gone, altered, or were not made by Crossfold.
     """
     with tempfile.TemporaryDirectory() as folder:
         if EXPORTED in version.tags:
-            return open_network(_download(version, GRAPH_FILE, folder), num_threads)
+            return open_network(download(version, GRAPH_FILE, folder), num_threads)
         from crossfold.classifier import export
 
-        exported = Path(folder) / GRAPH_FILE
-        export(_download(version, NETWORK_FILE, folder), exported)
+        exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
+        with refuse_altered(network):
+            export(network, exported)
         return open_network(exported, num_threads)
 
 
@@ -176,9 +178,20 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
     Raises:
         UserError: it is not safetensors, or not a network's.
     """
-    from safetensors import SafetensorError, safe_open
-
     from crossfold.classifier import Classifier
+
+    with refuse_altered(path):
+        return Classifier(path, num_threads)
+
+
+@contextmanager
+def refuse_altered(path: Path) -> Iterator[None]:
+    """Let the block read a file of a version, in which anything may stand in place of ours.
+
+    Raises:
+        UserError: it is not safetensors, or not what the block looks for in it.
+    """
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "np") as file:
@@ -186,11 +199,19 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
     except SafetensorError as error:
         raise UserError(f"{path.name} is not safetensors, and is not loaded: {error}") from None
     if "crossfold" not in about:
-        raise UserError(f"{path.name} is not a network of Crossfold, and is not loaded")
-    return Classifier(path, num_threads)
+        raise UserError(f"{path.name} is not a file of Crossfold, and is not loaded")
+    try:
+        yield
+    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{path.name} was altered or is damaged, and is not loaded ({reason}). Put back what "
+            "was registered, or remove the version's aliases in MLflow and use another"
+        ) from None
 
 
-def _download(version: "ModelVersion", name: str, folder: str) -> Path:
+def download(version: "ModelVersion", name: str, folder: str) -> Path:
+    """Copy a file of a version into a folder; raises UserError if the version has none."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 

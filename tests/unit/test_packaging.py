@@ -16,7 +16,7 @@ import yaml
 from mlflow.models import Model
 from safetensors.numpy import save_file
 
-from crossfold import backbone
+from crossfold import backbone, tensorfile
 from crossfold.classifier import export
 from crossfold.errors import UserError
 from crossfold.examples import Examples
@@ -150,8 +150,36 @@ def test_a_pickle_in_the_networks_place_is_refused(
 
 def test_tensors_of_something_else_are_refused(tmp_path: Path) -> None:
     save_file({"a": np.zeros(3)}, tmp_path / "tensors")
-    with pytest.raises(UserError, match="is not a network of Crossfold"):
+    with pytest.raises(UserError, match="is not a file of Crossfold"):
         open_network(tmp_path / "tensors")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"xml": None}, "KeyError: 'xml'"),
+        ({"xml": "<net"}, "RuntimeError: "),
+        ({"xml": 1}, "AttributeError: "),
+        ({"classes": None}, "KeyError: 'classes'"),
+        ({"precision": "int3"}, "KeyError: 'int3'"),
+    ],
+)
+def test_an_altered_graph_is_refused(folder: Path, change: dict[str, Any], reason: str) -> None:
+    graph = folder / "artifacts/graph.safetensors"
+    arrays, about = tensorfile.read(graph)
+    about = {key: value for key, value in {**about, **change}.items() if value is not None}
+    tensorfile.write(folder / "altered", arrays, about)
+    with pytest.raises(UserError, match="altered was altered or is damaged") as raised:
+        open_network(folder / "altered")
+    assert f"({reason}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("metadata", ["", "[]", "null"])
+def test_a_graph_with_other_metadata_is_refused(tmp_path: Path, metadata: str) -> None:
+    save_file({"weights": np.zeros(3)}, tmp_path / "graph", {"crossfold": metadata})
+    with pytest.raises(UserError, match="graph was altered or is damaged"):
+        open_network(tmp_path / "graph")
 
 
 def test_where_pickles_are_not_allowed_none_is_loaded_though_mlmodel_names_it(

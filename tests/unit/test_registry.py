@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from crossfold import backbone, gate, metrics, promotion, registry, tracking
+from crossfold import backbone, gate, metrics, promotion, registry, tensorfile, tracking
 from crossfold.classifier import Classifier, export
 from crossfold.errors import UserError
 from crossfold.evaluation import score, split_hash
@@ -384,6 +384,34 @@ def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
     registered = _register(monkeypatch, examples, good)
     assert registered["gate"] == "passed"
     assert "it may have seen some of these" in registered["reason"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "(?s)colours version 1 cannot be loaded from .* Its files are gone"),
+        (lambda path: path.write_bytes(b"none"), "training_images.safetensors is not safetensors"),
+        (
+            lambda path: tensorfile.write(path, {"other": np.zeros(3, np.float32)}, {}),
+            "training_images.safetensors was altered or is damaged",
+        ),
+    ],
+    ids=["gone", "no safetensors", "others"],
+)
+def test_a_champion_whose_training_images_are_gone_or_others_is_a_clear_error(
+    tmp_path: Path,
+    examples: Path,
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], None],
+    message: str,
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "model", examples, right=-1), floor=0)
+    (file,) = (tmp_path / "store/mlartifacts").rglob("training_images.safetensors")
+    damage(file)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    with pytest.raises(UserError, match=message):
+        _register(monkeypatch, examples, good)
 
 
 class _KilledError(BaseException):
