@@ -22,7 +22,7 @@ from pipelines.console import (
     require_local_store,
 )
 from pipelines.failures import StepError, signals_interrupt
-from pipelines.prediction_formats import Format, Row, Table, Write, format_of, writer
+from pipelines.prediction_formats import Format, Row, Table, Write, format_for, writer
 
 if TYPE_CHECKING:
     from crossfold.prediction import Prediction
@@ -160,11 +160,13 @@ def _format(kind: Format | None, output: Path | None) -> Format:
     if output is None:
         if kind is Format.PARQUET:
             raise UserError("--format parquet needs a file: --output predictions.parquet")
+        if kind is Format.JSON:
+            return Format.JSONL  # which a pipe's reader need not wait for the end of
         return kind or (Format.TABLE if console.is_terminal else Format.LINES)
     # Not by Path's, which fails for a name that is too long.
     if os.path.isdir(output) or not os.path.isdir(output.parent):  # noqa: PTH112
         raise UserError(f"--output {output}: not a file in a folder that is there")
-    return kind or format_of(output)
+    return format_for(kind, output)
 
 
 @contextmanager

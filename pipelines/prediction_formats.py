@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,6 +24,7 @@ class Format(StrEnum):
     LINES = "lines"
     CSV = "csv"
     JSON = "json"
+    JSONL = "jsonl"
     PARQUET = "parquet"
 
 
@@ -40,7 +42,7 @@ _BY_SUFFIX = {
     ".tsv": Format.LINES,
     ".csv": Format.CSV,
     ".json": Format.JSON,
-    ".jsonl": Format.JSON,
+    ".jsonl": Format.JSONL,
     ".parquet": Format.PARQUET,
 }
 # Rows of one group of a Parquet file, which is held in memory.
@@ -49,19 +51,23 @@ _WIDEST_PATH = 80
 _IN_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r"), "�")
 
 
-def format_of(output: Path) -> Format:
-    """Return the format that a file's name stands for.
+def format_for(kind: Format | None, output: Path) -> Format:
+    """Return the format of a file: the one that is chosen, or else that of the name's ending.
+
+    JSON is an array only where the name says so; in other files it is lines, as in a pipe.
 
     Raises:
-        UserError: it stands for none.
+        UserError: none is chosen, and the ending stands for none.
     """
-    try:
-        return _BY_SUFFIX[output.suffix.lower()]
-    except KeyError:
-        raise UserError(
-            f"{output}: no format has this ending; choose one with --format, or end the name in "
-            f"{', '.join(_BY_SUFFIX)}"
-        ) from None
+    by_name = _BY_SUFFIX.get(output.suffix.lower())
+    if kind is Format.JSON and by_name is not Format.JSON:
+        return Format.JSONL
+    if found := kind or by_name:
+        return found
+    raise UserError(
+        f"{output}: no format has this ending; choose one with --format, or end the name in "
+        f"{', '.join(_BY_SUFFIX)}"
+    )
 
 
 @contextmanager
@@ -77,10 +83,13 @@ def writer(kind: Format, file: BinaryIO, paths: Sequence[str], top_k: int) -> It
     if kind is Format.PARQUET:
         with _parquet(file, top_k) as write:
             yield write
+    elif kind is Format.JSON:
+        yield _encoded(file, _json(top_k))
+        file.write(b"\n]\n")
     elif kind is Format.TABLE:
         yield _encoded(file, _table_text(Table(paths, top_k)))
     else:
-        text = {Format.LINES: _lines, Format.CSV: _csv, Format.JSON: _json}[kind]
+        text = {Format.LINES: _lines, Format.CSV: _csv, Format.JSONL: _jsonl}[kind]
         yield _encoded(file, text(top_k))
 
 
@@ -140,16 +149,22 @@ def _csv(top_k: int) -> Callable[[Sequence[Row]], str]:
     return text
 
 
-def _json(top_k: int) -> Callable[[Sequence[Row]], str]:
+def _jsonl(top_k: int) -> Callable[[Sequence[Row]], str]:
     """Return what writes an object a line (https://jsonlines.org)."""
+    return lambda rows: "".join(f"{row}\n" for row in _objects(rows, top_k))
+
+
+def _json(top_k: int) -> Callable[[Sequence[Row]], str]:
+    """Return what writes an array as far as its last object: the same lines, in between."""
+    before = chain(["[\n"], repeat(",\n"))
+    return lambda rows: "".join(f"{next(before)}{row}" for row in _objects(rows, top_k))
+
+
+def _objects(rows: Sequence[Row], top_k: int) -> Iterator[str]:
     columns = _columns(top_k)
-
-    def text(rows: Sequence[Row]) -> str:
-        values = (_values(row._replace(path=_utf8(row.path)), top_k) for row in rows)
-        objects = (dict(zip(columns, row, strict=True)) for row in values)
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in objects)
-
-    return text
+    for row in rows:
+        values = _values(row._replace(path=_utf8(row.path)), top_k)
+        yield json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
 
 
 @contextmanager

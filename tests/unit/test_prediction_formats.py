@@ -11,7 +11,7 @@ import pytest
 from crossfold.errors import UserError
 from crossfold.prediction import Prediction
 from pipelines import prediction_formats
-from pipelines.prediction_formats import Format, Row, format_of, writer
+from pipelines.prediction_formats import Format, Row, format_for, writer
 
 CAT = Row("a/cat.png", Prediction("cat", {"cat": 0.75, "hippopotamus": 0.15, "owl": 0.1}, None))
 BROKEN = Row("a/broken, or so.png", Prediction(None, {}, "the file is empty"))
@@ -55,8 +55,11 @@ def test_csv_has_a_header_and_all_digits() -> None:
     ]
 
 
-def test_json_is_an_object_a_line() -> None:
-    rows = [json.loads(line) for line in written(Format.JSON, ROWS, top_k=2).splitlines()]
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_json_is_an_array_and_json_lines_are_its_objects(batch_size: int) -> None:
+    lines = written(Format.JSONL, ROWS, 2, batch_size).splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert json.loads(written(Format.JSON, ROWS, 2, batch_size)) == rows
     assert [list(row) for row in rows] == [COLUMNS] * 3
     assert [list(row.values()) for row in rows] == [
         ["a/cat.png", "cat", 0.75, "hippopotamus", 0.15, None],
@@ -80,7 +83,7 @@ def test_parquet_is_written_group_by_group(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_more_classes_than_there_are_leave_columns_empty() -> None:
-    (row,) = [json.loads(line) for line in written(Format.JSON, [CAT], top_k=4).splitlines()]
+    (row,) = [json.loads(line) for line in written(Format.JSONL, [CAT], top_k=4).splitlines()]
     assert (row["label_3"], row["label_4"], row["probability_4"]) == ("owl", None, None)
 
 
@@ -97,7 +100,7 @@ def test_a_path_that_is_not_utf8_is_kept_where_the_format_can() -> None:
     for kind in (Format.LINES, Format.CSV):
         assert b"a\xff.png" in written(kind, [row])
     assert "a�.png" in written(Format.TABLE, [row]).decode()
-    assert json.loads(written(Format.JSON, [row]))["path"] == "a�.png"
+    assert json.loads(written(Format.JSONL, [row]))["path"] == "a�.png"
     frame = pd.read_parquet(io.BytesIO(written(Format.PARQUET, [row])))
     assert frame["path"].tolist() == ["a�.png"]
 
@@ -109,13 +112,25 @@ def test_a_path_cannot_break_a_line_or_command_a_terminal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("a.csv", Format.CSV), ("a.JSONL", Format.JSON), ("a.b.parquet", Format.PARQUET)],
+    ("chosen", "name", "kind"),
+    [
+        (None, "a.csv", Format.CSV),
+        (None, "a.json", Format.JSON),
+        (None, "a.JSONL", Format.JSONL),
+        (None, "a.b.parquet", Format.PARQUET),
+        (Format.CSV, "a.json", Format.CSV),
+        (Format.JSON, "a.json", Format.JSON),
+        (Format.JSON, "a.jsonl", Format.JSONL),
+        (Format.JSON, "a.txt", Format.JSONL),
+        (Format.JSONL, "a.json", Format.JSONL),
+    ],
 )
-def test_the_ending_of_a_name_tells_its_format(name: str, kind: Format) -> None:
-    assert format_of(Path(name)) is kind
+def test_a_file_has_the_format_that_is_chosen_or_its_names(
+    chosen: Format | None, name: str, kind: Format
+) -> None:
+    assert format_for(chosen, Path(name)) is kind
 
 
 def test_an_unknown_ending_is_refused() -> None:
     with pytest.raises(UserError, match="choose one with --format"):
-        format_of(Path("a.xlsx"))
+        format_for(None, Path("a.xlsx"))
