@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, get_error_code
 from mlflow.tracking import MlflowClient
 
 from crossfold import gate
@@ -19,6 +20,7 @@ from crossfold.errors import UserError
 from crossfold.registry import CHAMPION, FORMER_CHAMPION, ROLLED_BACK, crown
 
 PROMOTIONS = "promotions"
+EVALUATION = "evaluation.json"  # of a version's run, see `tracking.log_outcome`
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def weigh(
 
     Raises:
         UserError: the version was not registered by Crossfold.
+        MlflowException: what is recorded cannot be asked for.
     """
     if "test_macro_f1" not in version.tags:
         raise UserError(
@@ -176,17 +179,31 @@ def _compare(
 
 
 def _evaluation(client: MlflowClient, version: ModelVersion) -> Mapping[str, Any] | None:
-    """Return a version's evaluation, if its run in MLflow still has it."""
+    """Return a version's evaluation, if its run in MLflow still has it.
+
+    Raises:
+        MlflowException: MLflow does not tell whether it has it, or does not give it.
+    """
     run_id = version.tags.get("mlflow_parent_run")
-    if run_id is None:
+    if run_id is None or not _has_evaluation(client, run_id):
         return None
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = client.download_artifacts(run_id, "evaluation.json", folder)
-        except (MlflowException, OSError):
-            return None
+        path = client.download_artifacts(run_id, EVALUATION, folder)
         found: dict[str, Any] = json.loads(Path(path).read_text())
     return found if found["weights_hash"] == version.tags.get("weights_hash") else None
+
+
+def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
+    # Asked for first: of a download that fails, MLflow does not tell why it did.
+    try:
+        return EVALUATION in [file.path for file in client.list_artifacts(run_id)]
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
+            return False
+        raise
+    except requests.HTTPError as error:  # of a server's artifacts, MLflow lets it through
+        code = get_error_code(error.response.status_code)  # type: ignore[no-untyped-call]
+        raise MlflowException(str(error), code) from error
 
 
 def _found_by_gate(

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from crossfold import promotion
@@ -53,6 +55,12 @@ def register(
         },
     )
     return client.get_model_version("animals", version.version)
+
+
+def http_error(status: int) -> requests.HTTPError:
+    response = requests.Response()
+    response.status_code = status
+    return requests.HTTPError(f"{status} for url", response=response)
 
 
 def make_champion(client: MlflowClient, version: ModelVersion) -> None:
@@ -104,6 +112,39 @@ def test_without_common_ground_nothing_is_decided(client: MlflowClient, lost: st
     decision = promotion.weigh(client, version, champion, RULE)
     assert (decision.verdict, decision.passed) == (Verdict.UNDECIDED, False)
     assert "there is nothing to compare version 2 with version 1" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "code"),
+    [
+        ("list_artifacts", MlflowException("no answer"), "INTERNAL_ERROR"),
+        ("list_artifacts", http_error(403), "PERMISSION_DENIED"),
+        ("list_artifacts", http_error(500), "INTERNAL_ERROR"),
+        ("download_artifacts", MlflowException("no answer"), "INTERNAL_ERROR"),
+    ],
+)
+def test_an_evaluation_that_mlflow_does_not_give_is_not_one_that_is_gone(
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    error: Exception,
+    code: str,
+) -> None:
+    champion, version = register(client, 20), register(client, 2)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(client, method, fail)
+    with pytest.raises(MlflowException) as raised:
+        promotion.weigh(client, version, champion, RULE)
+    assert raised.value.error_code == code
+
+
+def test_an_evaluation_whose_run_was_purged_is_gone(client: MlflowClient) -> None:
+    champion = register(client, 20)
+    version = register(client, 2, mlflow_parent_run="0" * 32)
+    assert promotion.weigh(client, version, champion, RULE).verdict == Verdict.UNDECIDED
 
 
 def test_the_floor_holds_by_hand_too(client: MlflowClient) -> None:
