@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from crossfold import remotes, tracking, versions
 from crossfold.errors import UserError
+from crossfold.progress import parse_progress
 from crossfold.settings import Settings
 from pipelines import kubeflow, workflow
 from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images
@@ -44,6 +45,11 @@ _KUBEFLOWS = re.compile(
     r"\[KFP Executor |[IWEF]\d{4} [\d:.]+ +\d+ |time=\S+ level=\S+ .*argo=true|Error: exit status"
 )
 _FATAL = re.compile(r"[EF]\d{4} [\d:.]+ +\d+ ")
+# What the step gave, again as JSON of many lines, when its own code has ended well.
+_OUTPUTS = re.compile(r"I\d{4} .*\] ExecutorOutput: \{")
+_OUTPUTS_END = "}"
+# Kubeflow's last word, unless it only repeats the step's own exit status.
+_KUBEFLOW_FAILED = re.compile(r"F\d{4} [\d:.]+ +\d+ (?!.*: exit status \d+$)")
 
 
 class _SilenceError(StepError):
@@ -269,7 +275,18 @@ def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
     if is_driver:
         return [line for line in log if _FATAL.match(line)]
     start = log.index(_INPUTS_END) + 1 if _INPUTS_END in log else 0
-    return [line for line in log[start:] if not _KUBEFLOWS.match(line)]
+    return list(_telling(log[start:]))
+
+
+def _telling(log: list[str]) -> Iterator[str]:
+    """Yield the lines of the step's own code, and Kubeflow's where it is what has failed."""
+    is_output = False
+    for line in log:
+        is_output = is_output or _OUTPUTS.fullmatch(line) is not None
+        is_noise = is_output or _KUBEFLOWS.match(line) or parse_progress(line)
+        if _KUBEFLOW_FAILED.match(line) or not is_noise:
+            yield line
+        is_output = is_output and line != _OUTPUTS_END
 
 
 @contextlib.contextmanager

@@ -208,6 +208,22 @@ F1123 19:33:04.489966      17 main.go:59] failed to execute component: exit stat
 time=2026-11-23T19:33:05.205Z level=INFO msg="sub-process exited" argo=true error="exit status 1"
 Error: exit status 1
 """
+NOT_KEPT = (
+    "F1126 12:39:03.244983      15 main.go:59] failed to execute component: failed to upload "
+    'output artifact "examples": api error AccessDenied: no'
+)
+KUBEFLOW_ENDED = f"""\
+[KFP Executor 2026-11-26 12:39:02,539 INFO]: Wrote executor output file
+I1126 12:39:03.142960      15 launcher_v2.go:1230] ExecutorOutput: {{
+  "artifacts": {{
+    "examples": {{}}
+  }}
+}}
+I1126 12:39:03.143354      15 launcher_v2.go:867] Executing uploadOutputArtifacts attempt: 1
+W1126 12:39:03.174179      15 launcher_v2.go:876] Failed to upload output artifacts: no
+{NOT_KEPT}
+Error: exit status 1
+"""
 DRIVER = """\
   "imagePullPolicy": "IfNotPresent",
 I1123 19:43:34.920756      15 cache.go:89] Connecting to cache endpoint ml-pipeline:8887
@@ -235,6 +251,8 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, failed:
         # Kubeflow's inputs, as the step's own words, are JSON, which ends in the same way.
         (f"{BEGUN}{{\n}}\n{LOGGED}why\n{ENDED}", False, ["{", "}", "why"]),
         (ENDED, False, []),
+        # The step has done its work, and Kubeflow could not keep it.
+        (f"{BEGUN}progress 9/9 images\ndone\n{KUBEFLOW_ENDED}", False, ["done", NOT_KEPT]),
         (DRIVER, True, [DRIVER.splitlines()[2]]),
     ],
 )
