@@ -28,6 +28,8 @@ _LIBRARIES = (
     "torch",
     "torchvision",
 )
+# What compute.describe tells; with it comes whatever a platform adds to an artifact's metadata.
+_COMPUTED = ("device", "num_threads", "processor_kernels", "matrix_units", "torch", "openvino")
 
 
 def of_model(
@@ -51,6 +53,11 @@ def of_model(
         **{f"cv_{name}_std": str(value) for name, value in best["std"].items()},
         **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
     }
+
+
+def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a network was trained on, from its artifact's metadata."""
+    return {name: str(metadata[name]) for name in _COMPUTED if name in metadata}
 
 
 def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -38,7 +38,7 @@ def register_model(
     rule: gate.Rule,
     lineage: Mapping[str, str],
     models_pointer: str,
-    computed: Mapping[str, str],
+    computed: Mapping[str, Any],
     num_threads: int,
     registration: Path,
     report_page: Path,
@@ -50,9 +50,9 @@ def register_model(
     A version with the same weights and data is used again, so a retry or an unchanged run makes no
     second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
 
-    `models_pointer` is the text of models.dvc, `computed` what train_final ran on. `report_page`
-    becomes the report with gate and lineage, `links` a page with the outcome and the way to
-    MLflow's pages.
+    `models_pointer` is the text of models.dvc, `computed` the metadata of the model, which say what
+    train_final ran on. `report_page` becomes the report with gate and lineage, `links` a page with
+    the outcome and the way to MLflow's pages.
 
     Returns:
         What is also written to `registration`: name, version, aliases, gate ("passed" or
@@ -78,7 +78,7 @@ def register_model(
     table = Examples(examples)
     tags = {
         **lineage,
-        **computed,
+        **origin.of_computing(computed),
         **origin.of_model(board, evaluated, table),
         **origin.of_settings(json.loads(lineage["settings"])),
         **origin.of_run(parent),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from crossfold import compute
+from crossfold.origin import of_computing
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,7 @@ def test_numbers_repeat_after_preparing() -> None:
 def test_the_description_names_what_the_numbers_depend_on(num_threads: int) -> None:
     compute.prepare(num_threads)
     described = compute.describe()
+    assert of_computing({**described, "of": "a platform"}) == described
     assert described["num_threads"] == str(num_threads)
     assert described["device"] == "cpu"
     assert described["torch"] == torch.__version__

@@ -173,7 +173,7 @@ def _register(
                 "settings": '{"data": {"remote": "disk", "seed": 3}}',
             },
             models_pointer=MODELS_POINTER,
-            computed=COMPUTED,
+            computed={**COMPUTED, "store_session_info": "Kubeflow's"},
             num_threads=1,
             registration=folder / "registration",
             report_page=folder / "report",
@@ -338,6 +338,7 @@ def test_a_version_says_where_it_comes_from(
         "cv_loss_std": "0.02",
     }
     assert expected.items() <= version.tags.items()
+    assert "store_session_info" not in version.tags
     libraries = json.loads(version.tags["libraries"])
     assert libraries.keys() >= {"python", "mlflow", "torch", "torchvision", "numpy", "scikit-learn"}
     assert version.tags["started"].endswith("+00:00")
