@@ -215,13 +215,15 @@ def _judge(
     num_threads: int,
 ) -> gate.Decision:
     champion = find_champion(client, version.name)
-    is_champion = champion is not None and str(champion.version) == str(version.version)
-    if champion is None or is_champion:
-        if is_champion and version.tags.get("gate_run") == tracking.pipeline_run_id():
+    macro_f1 = evaluated["metrics"]["macro_f1"]
+    if champion is not None and str(champion.version) == str(version.version):
+        if version.tags.get("gate_run") == tracking.pipeline_run_id():
             return recorded_decision(version)  # of an earlier try of this step, which crowned it
-        macro_f1 = evaluated["metrics"]["macro_f1"]
-        return gate.without_champion(macro_f1, rule, is_champion=is_champion)
-    decision = gate.judge(champion, evaluated, table, rule, num_threads)
+        return gate.without_champion(macro_f1, rule, is_champion=True)
+    if champion is None:
+        decision = gate.without_champion(macro_f1, rule, is_champion=False)
+    else:
+        decision = gate.judge(champion, evaluated, table, rule, num_threads)
     taken_back = version.tags.get(ROLLED_BACK)
     return gate.hold(decision, version.version, json.loads(taken_back)) if taken_back else decision
 

@@ -481,6 +481,12 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     assert (again["gate"], again["verdict"]) == ("refused", "better")
     assert "odd on Mondays" in again["reason"]
     assert again["aliases"] == ["challenger", "former-champion"]
+    client.delete_registered_model_alias("colours", "champion")
+    alone = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    assert (alone["gate"], alone["verdict"]) == ("refused", "first")
+    assert "odd on Mondays" in alone["reason"]
+    assert alone["aliases"] == ["challenger", "former-champion"]
+    client.set_registered_model_alias("colours", "champion", "1")
     version = client.get_model_version("colours", "2")
     champion = client.get_model_version("colours", "1")
     decision = promotion.weigh(client, version, champion, rule)
