@@ -158,11 +158,17 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
             f"{created(row):%Y-%m-%d}",
             row.tags.get("candidate", ""),
             *(_score(row, tag) for tag in ("cv_macro_f1", "test_macro_f1", "test_accuracy")),
-            row.tags.get("gate_verdict", row.tags.get("gate", "")),
+            _verdict(row),
             row.tags.get("data_hash", "")[:7],
             style="bold" if champion else "",
         )
     return table
+
+
+def _verdict(version: ModelVersion) -> str:
+    """Return what the gate found; a version that was taken back is refused whatever that is."""
+    found = version.tags.get("gate_verdict", version.tags.get("gate", ""))
+    return f"{found}\nrefused" if "rolled_back" in version.tags else found
 
 
 def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
