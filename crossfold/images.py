@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,19 @@ _FORMATS = sorted(Image.OPEN.keys() - {"EPS"})
 _HEIC = {b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1"}
 # What Pillow warns of is refused here: it warns from the very limit on.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Of EXIF that breaks off; whatever of it can be read counts.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+# What turns an image upright, by its EXIF orientation; 1 is upright. Pillow's exif_transpose also
+# writes the EXIF again, which can fail.
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class BadImage(ValueError):  # noqa: N818
@@ -102,12 +115,19 @@ def _decoded(data: bytes, at_least: tuple[int, int] | None) -> Decoded:
     if at_least:
         image.draft(None, at_least)
     image.load()
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
-    ImageOps.exif_transpose(image, in_place=True)
-    upright, transparent = _to_rgb(image)
+    turn = _to_upright(image)
+    pixels, transparent = _to_rgb(image if turn is None else image.transpose(turn))
     # The last, since to know it of a GIF moves to its second frame.
     several = _has_several(image)
-    return Decoded(upright, image_format, mode, several, turned, transparent, deep)
+    return Decoded(pixels, image_format, mode, several, turn is not None, transparent, deep)
+
+
+def _to_upright(image: Image.Image) -> Image.Transpose | None:
+    """What turns the image upright, if its EXIF can be read and says that it is not."""
+    try:
+        return _TO_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the parser stumbles over; the pixels are sound
+        return None
 
 
 def _has_several(image: Image.Image) -> bool:

@@ -1,11 +1,14 @@
 import io
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from crossfold.images import BadImage, decode, to_square
+from crossfold.images import BadImage, decode, examine, to_square
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
@@ -100,6 +103,33 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     decoded = decode(encoded(image, "PNG", exif=exif))
     assert np.array_equal(np.asarray(decoded), GRADIENT)
+
+
+# Orientation 6 (Exif 2.32, tag 0x0112), the first of two entries; the second is not there.
+BROKEN_OFF = b"II*\0\x08\0\0\0" + b"\2\0" + b"\x12\1" + b"\3\0" + b"\1\0\0\0" + b"\6\0\0\0"
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"no EXIF, I am afraid", BROKEN_OFF[:8], b"II"])
+def test_an_image_whose_exif_cannot_be_read_is_not_turned(file_format: str, exif: bytes) -> None:
+    image = Image.fromarray(GRADIENT)
+    found = examine(encoded(image, file_format, exif=b"Exif\0\0" + exif))
+    assert not found.turned
+    expected = decode(encoded(image, file_format))
+    assert np.array_equal(np.asarray(found.image), np.asarray(expected))
+
+
+def test_of_exif_that_breaks_off_counts_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded(Image.fromarray(GRADIENT), "PNG", exif=b"Exif\0\0" + BROKEN_OFF))
+    code = (
+        "import sys, pathlib; from crossfold.images import examine; "
+        "found = examine(pathlib.Path(sys.argv[1]).read_bytes()); "
+        "print(found.turned, found.image.size)"
+    )
+    command = [sys.executable, "-c", code, str(path)]  # pytest has filters for warnings of its own
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True (4, 6)\n", "")
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
