@@ -304,12 +304,24 @@ def _class_of(path: str) -> str:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those that a desktop leaves behind; links are followed."""
+    """All files below a folder but those that a desktop leaves behind; links are followed.
+
+    A link to a folder that it lies in is passed over: its files would come again and again.
+    """
+    around: dict[Path, frozenset[tuple[int, int]]] = {}  # a folder: itself and those it lies in
     for parent, folders, names in os.walk(folder, followlinks=True):
+        path = Path(parent)
+        status = path.stat()
+        this = (status.st_dev, status.st_ino)
+        others = around.get(path.parent, frozenset())
+        if this in others:
+            folders.clear()
+            continue
+        around[path] = others | {this}
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not is_left_behind(name):
-                yield Path(parent, name)
+                yield path / name
 
 
 def is_left_behind(name: str) -> bool:

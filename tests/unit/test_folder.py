@@ -68,6 +68,12 @@ def test_folders_below_a_class_belong_to_it(folder: Path) -> None:
     assert report.paths == sorted(report.paths)
 
 
+def test_a_link_to_its_own_folder_adds_no_image(folder: Path) -> None:
+    expected = check(folder).paths
+    (folder / "dog" / "loop").symlink_to(".")
+    assert check(folder).paths == expected
+
+
 def test_what_a_desktop_leaves_is_passed_over(folder: Path) -> None:
     for name in (".DS_Store", "Thumbs.db", ".hidden.png", ".thumbnails/0.png"):
         (folder / "cat" / name).parent.mkdir(exist_ok=True)

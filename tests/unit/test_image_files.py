@@ -52,6 +52,12 @@ def test_files_folders_and_globs(here: Path, names: list[str], found: list[str])
     assert find_images(names) == found
 
 
+def test_a_link_to_a_folder_around_it_is_passed_over(here: Path) -> None:
+    (here / "cats/dogs").symlink_to("../dogs")
+    (here / "dogs/cats").symlink_to("../cats")
+    assert find_images(["cats"]) == [*CATS, "cats/dogs/5.jpg"]
+
+
 def test_every_name_without_an_image_is_said(here: Path) -> None:
     os.mkfifo(here / "pipe")
     names = ["cats", "empty", "no.jpg", "birds/*.jpg", "pipe"]
