@@ -271,9 +271,13 @@ def check_pointers(root: Path) -> None:
 
 
 def _fingerprint(inputs: Mapping[str, Any], on: str) -> str:
-    """Return a hash of all that decides a run's result."""
+    """Return a hash of all that decides a run's result, and of its settings.
+
+    The settings are logged to the run in MLflow, which takes no other value of one later.
+    """
     decisive = {name: value for name, value in inputs.items() if name != "lineage"}
-    content = [decisive, on, image_name(DATA), image_name(TRAIN)]
+    settings = inputs["lineage"]["settings"]
+    content = [decisive, settings, on, image_name(DATA), image_name(TRAIN)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
