@@ -6,9 +6,9 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jinja2
 import numpy as np
 
+from crossfold import pages
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
 from crossfold.thumbnails import data_uri
@@ -69,7 +69,7 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
         [path for paths in (*samples.values(), *of_kind.values()) for path in paths]
         + [path for pair in pairs for path in pair.paths],
     )
-    page = _environment().get_template("data.html")
+    page = pages.environment().get_template("data.html")
     return page.render(
         report=report,
         problem=problem,
@@ -94,16 +94,6 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
         pairs=[(pair, _words(pair), [shown[path] for path in pair.paths]) for pair in pairs],
         size_rows=_size_rows(report),
         max_listed=MAX_LISTED,
-    )
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfold"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from crossfold import report_gate, report_lineage
+from crossfold import pages, report_gate, report_lineage
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
 
@@ -88,13 +88,7 @@ def complete(draft: str, *, registration: Mapping[str, Any], lineage: Mapping[st
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crossfold"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = pages.environment()
     environment.filters["percent"] = _percent
     environment.filters["fixed"] = lambda number, digits=4: f"{number:.{digits}f}"
     environment.filters["signed"] = lambda number: f"{number:+.4f}"
