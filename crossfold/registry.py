@@ -62,7 +62,7 @@ def register_model(
         (other registered versions that were judged on this very test split).
 
     Raises:
-        UserError: the present champion cannot be loaded.
+        UserError: the present champion cannot be loaded; nothing is registered then.
     """
     from crossfold import report
 
@@ -84,12 +84,15 @@ def register_model(
         **origin.of_run(parent),
         "models_hash": pointer_hash(models_pointer, "models.dvc"),
     }
+    _ensure_registered_model(client, model_name)
     version = _find_version(client, model_name, tags)
     created = version is None
+    # Judged first: a champion that cannot be loaded leaves no version that nobody has judged.
+    champion = find_champion(client, model_name)
+    decision = _judge(version, champion, evaluated, table, rule, num_threads)
     if version is None:
         networks = (model, exported)
         version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
-    decision = _judge(client, version, evaluated, table, rule, num_threads)
     num_judged_before = _count_judged(client, model_name, tags)
     _apply(client, version, decision, num_judged_before)
     found = client.get_model_version(model_name, version.version)
@@ -186,7 +189,6 @@ def _create_version(
         run.id,
         [Metric(f"test_{k}", v, now, 0, model_id=logged.model_id) for k, v in scores.items()],
     )
-    _ensure_registered_model(client, model_name)
     return client.create_model_version(
         model_name,
         logged.model_uri,
@@ -207,16 +209,20 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 
 
 def _judge(
-    client: MlflowClient,
-    version: ModelVersion,
+    version: ModelVersion | None,
+    champion: ModelVersion | None,
     evaluated: Mapping[str, Any],
     table: Examples,
     rule: gate.Rule,
     num_threads: int,
 ) -> gate.Decision:
-    champion = find_champion(client, version.name)
+    """Judge a version; one that is not registered yet is None.
+
+    Raises:
+        UserError: the champion cannot be loaded.
+    """
     macro_f1 = evaluated["metrics"]["macro_f1"]
-    if champion is not None and str(champion.version) == str(version.version):
+    if version and champion and str(champion.version) == str(version.version):
         if version.tags.get("gate_run") == tracking.pipeline_run_id():
             return recorded_decision(version)  # of an earlier try of this step, which crowned it
         return gate.without_champion(macro_f1, rule, is_champion=True)
@@ -224,8 +230,9 @@ def _judge(
         decision = gate.without_champion(macro_f1, rule, is_champion=False)
     else:
         decision = gate.judge(champion, evaluated, table, rule, num_threads)
-    taken_back = version.tags.get(ROLLED_BACK)
-    return gate.hold(decision, version.version, json.loads(taken_back)) if taken_back else decision
+    if version is None or ROLLED_BACK not in version.tags:
+        return decision
+    return gate.hold(decision, version.version, json.loads(version.tags[ROLLED_BACK]))
 
 
 def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:

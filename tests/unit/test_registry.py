@@ -525,6 +525,18 @@ def test_a_champion_whose_files_are_gone_is_a_clear_error(
         load_version(client.get_model_version("colours", "1"))
 
 
+def test_a_champion_that_cannot_be_loaded_leaves_no_version_behind(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, wrong, floor=0)
+    shutil.rmtree(tmp_path / "store/mlartifacts")
+    good = _save_network(tmp_path / "good", examples, right=1)
+    with pytest.raises(UserError, match="colours version 1 cannot be loaded"):
+        _register(monkeypatch, examples, good, run_id="run-2", floor=0)
+    assert len(client.search_model_versions("name = 'colours'")) == 1
+
+
 def test_the_registered_folder_holds_no_pickle(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
