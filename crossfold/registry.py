@@ -57,9 +57,8 @@ def register_model(
     Returns:
         What is also written to `registration`: name, version, aliases, gate ("passed" or
         "refused"), verdict (of gate.Verdict), reason, created (whether the version is new),
-        champion_macro_f1 (what the champion of before scored on the images of the comparison; None
-        where none was scored), comparison (gate.Comparison as JSON, or None) and num_judged_before
-        (other registered versions that were judged on this very test split).
+        comparison (gate.Comparison as JSON, or None) and num_judged_before (other registered
+        versions that were judged on this very test split).
 
     Raises:
         UserError: the present champion cannot be loaded; nothing is registered then.
@@ -105,7 +104,6 @@ def register_model(
         "verdict": decision.verdict.value,
         "reason": decision.reason,
         "created": created,
-        "champion_macro_f1": compared.champion_macro_f1 if compared else None,
         "comparison": compared.to_json() if compared else None,
         "num_judged_before": num_judged_before,
     }

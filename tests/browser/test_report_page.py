@@ -45,7 +45,6 @@ REGISTRATION = {
     "verdict": "not worse",
     "reason": f"macro F1 0.9410 is not worse than that of version 3 (margin 0.01), {HOSTILE}",
     "created": True,
-    "champion_macro_f1": 0.9395,
     "comparison": {
         "champion_version": "3",
         "num_images": 352,

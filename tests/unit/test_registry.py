@@ -270,7 +270,7 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
 
     better = _register(monkeypatch, examples, good, floor=0)
     assert better["gate"] == "passed"
-    assert better["champion_macro_f1"] == 0.0
+    assert better["comparison"]["champion_macro_f1"] == 0.0
     aliases = client.get_registered_model("colours").aliases
     assert {k: int(v) for k, v in aliases.items()} == {
         "challenger": 2,
@@ -281,7 +281,7 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
     worse = _register(monkeypatch, examples, wrong, floor=0)
     assert worse["gate"] == "refused"
     assert "worse than version 2" in worse["reason"]
-    assert worse["champion_macro_f1"] == 1.0
+    assert worse["comparison"]["champion_macro_f1"] == 1.0
     assert worse["aliases"] == ["challenger", "former-champion"]
     assert not worse["created"]
 

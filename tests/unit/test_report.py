@@ -87,7 +87,6 @@ REGISTRATION: dict[str, Any] = {
     "verdict": "undecided",
     "reason": "macro F1 0.4000 is not shown to be at most 0.01 worse than version 1",
     "created": True,
-    "champion_macro_f1": 0.41,
     "comparison": {
         "champion_version": "1",
         "num_images": 5,
