@@ -33,7 +33,6 @@ class FetchedData:
     classes: tuple[str, ...]
     counts: dict[str, int]  # of each class
     skipped: tuple[str, ...]  # a line for each image that was left out
-    num_remarks: dict[str, int]  # images of each kind of remark, see `remarks.KINDS`
     near_duplicates: PairCounts
     data_hash: str
     models_hash: str
@@ -111,7 +110,6 @@ def fetch_data(
         classes=report.classes,
         counts=report.counts,
         skipped=report.skipped,
-        num_remarks={kind: len(of_kind) for kind, of_kind in report.remarks.items()},
         near_duplicates=report.count_pairs(),
         data_hash=data_hash,
         models_hash=models_hash,
