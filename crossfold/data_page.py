@@ -124,9 +124,7 @@ def _pictures(folder: Path, paths: Iterable[str]) -> dict[str, Picture]:
 
 def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
     most = max(report.counts.values())
-    num_test = dict.fromkeys(report.classes, 0)
-    for label, split in zip(report.labels, report.splits, strict=bool(report.splits)):
-        num_test[report.classes[label]] += split == TEST
+    num_test = report.count_test()
     return [
         {
             "name": name,

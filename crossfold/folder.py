@@ -58,6 +58,13 @@ class FolderReport:
         """The number of images whose pixels another image before them has."""
         return len(self.paths) - len(set(self.content_hashes))
 
+    def count_test(self) -> dict[str, int]:
+        """Count the test images of each class; before there are splits, none is one."""
+        num_test = dict.fromkeys(self.classes, 0)
+        for label, split in zip(self.labels, self.splits, strict=bool(self.splits)):
+            num_test[self.classes[label]] += split == TEST
+        return num_test
+
     def count_pairs(self) -> PairCounts:
         """Count the near duplicates, and those of them that matter more."""
         first, second, _ = self.near_duplicates

@@ -51,9 +51,7 @@ def _classes(report: FolderReport) -> RenderableType:
     names = report.classes
     if len(names) > _MAX_CLASSES:  # the smallest are those that may be too small
         names = tuple(sorted(names, key=lambda name: (report.counts[name], name))[:_MAX_CLASSES])
-    num_test = dict.fromkeys(report.classes, 0)
-    for label, split in zip(report.labels, report.splits, strict=bool(report.splits)):
-        num_test[report.classes[label]] += split == TEST
+    num_test = report.count_test()
     for name in names:
         count, held_out = report.counts[name], num_test[name]
         row = (f"{count - held_out}", f"{held_out}") if report.splits else ()

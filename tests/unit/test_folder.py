@@ -53,6 +53,7 @@ def test_a_good_folder_is_described(folder: Path) -> None:
     (folder / "cat" / "copy.png").write_bytes(picture(0))
     report = check(folder)
     assert report.counts == {"cat": 9, "dog": 8, "emu": 8}
+    assert sum(report.count_test().values()) == report.splits.count(TEST) > 0
     assert (len(report.paths), report.num_copies) == (25, 1)
     assert report.sizes.tolist() == [[7, 5]] * 25
     assert report.remarks == {}
