@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
@@ -54,7 +53,7 @@ def models(as_json: AsJson = False) -> None:
     if as_json:
         _print_json(model_rows(versions))
     elif versions:
-        _print_table(models_table(versions))
+        console.print(models_table(versions))
     else:
         raise UserError(f"{name} has no version yet: `crossfold run` registers one")
 
@@ -68,7 +67,7 @@ def lineage(version: Version, as_json: AsJson = False) -> None:
     if as_json:
         _print_json(version_tables.as_json(found))
     else:
-        _print_table(version_tables.lineage_table(found))
+        console.print(version_tables.lineage_table(found))
 
 
 def promote(
@@ -199,7 +198,7 @@ def _show_evidence(
 ) -> None:
     from pipelines.version_tables import side_by_side
 
-    _print_table(side_by_side([version, champion] if champion else [version]))
+    console.print(side_by_side([version, champion] if champion else [version]))
     style = "green" if decision.passed else "red"
     finding = f"\n[{style}]{decision.verdict.capitalize()}:[/] {escape(decision.reason)}\n"
     console.print(finding, soft_wrap=not console.is_terminal)
@@ -217,10 +216,6 @@ def _confirm(question: str, yes: bool) -> None:
         raise UserError("there is no terminal to ask at: --yes confirms")
     if not typer.confirm(question):
         fail("nothing was changed", 1)
-
-
-def _print_table(table: RenderableType) -> None:
-    console.print(table)
 
 
 def _print_json(value: object) -> None:
