@@ -21,7 +21,7 @@ from pipelines.images import DATA, MLFLOW
 from pipelines.kubectl import Object
 
 from ..docker.services import HERE as DOCKER_TESTS
-from ..docker.services import build, free_port, object_store, wait
+from ..docker.services import build, free_port, object_store
 from .cluster import TestCluster
 
 HERE = Path(__file__).parent
@@ -106,11 +106,10 @@ class Services:
         return sum(found["type"] == "Ready" and found["status"] == "True" for found in conditions)
 
     def delete_pods(self, name: str, number: int, *options: str) -> None:
-        """Delete pods, and wait until others are in their place and ready."""
+        """Delete pods, and wait until they are gone; others take their place."""
         pods = [pod["metadata"]["name"] for pod in self.cluster.pods(name, name)][:number]
         assert len(pods) == number
         self.cluster.kubectl("delete", "pod", *pods, f"--namespace={name}", *options)
-        wait(lambda: self.ready(name), 180)
 
     def psql(self, query: str) -> list[str]:
         """Return the rows that PostgreSQL answers, columns separated by |."""

@@ -212,17 +212,18 @@ def test_applying_again_changes_no_pod_and_no_password(services: Services) -> No
 def test_what_was_acknowledged_survives_the_loss_of_pods(
     services: Services, name: str, number: int
 ) -> None:
-    with services.started(WORK, "60") as process:
+    with services.started(WORK, "150") as process:
         work = Work(process)
         wait(lambda: len(work.acknowledged["file"]) > 10)
         # A second, then SIGKILL. Without that second Kubernetes would not wait for the old pod's
         # end, and two PostgreSQLs would have the same files.
         services.delete_pods(name, number, "--grace-period=1")
         num_before = len(work.acknowledged["file"])
+        wait(lambda: services.ready(name), 180)
         assert work.ends() == 0
     if (name, number) != ("mlflow", 1):
-        assert num_before < 60, "the outage came too late to be one"
-    check_nothing_is_lost(services, work, 60)
+        assert num_before < 150, "the outage came too late to be one"
+    check_nothing_is_lost(services, work, 150)
 
 
 def check_nothing_is_lost(services: Services, work: Work, num_steps: int) -> None:
