@@ -285,7 +285,7 @@ def plot(figures: dict[str, list[float]]) -> str:
         median, _ = median_and_minimum(values)
         axes.barh(row, median, color=color, alpha=0.8, height=0.62)
         axes.plot(values, [row] * len(values), ".", color=INK, markersize=4)
-        axes.text(1.15 * max(values), row, f"{median:.3g} s", va="center", fontsize=9)
+        axes.text(1.15 * max(values), row, shown(median, "s"), va="center", fontsize=9)
     axes.set_yticks(range(len(bars)), [name for _, name, _ in bars])
     axes.invert_yaxis()
     axes.set_xscale("log")
