@@ -21,12 +21,13 @@ def find_images(names: Sequence[str]) -> list[str]:
         UserError: a name is no file, a folder has no images, or a glob matches nothing; all such
             names are listed.
     """
-    found: dict[str, str] = {}
+    found: dict[Path, str] = {}
     problems = []
     for name in names:
         paths = list(_paths(name))
         for path in paths:
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100
+            spelled = Path(path)
+            found.setdefault(spelled.parent.resolve() / spelled.name, path)
         if not paths:
             problems.append(_problem(name))
     if problems:

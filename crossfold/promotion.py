@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import requests
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException, get_error_code
+from mlflow.exceptions import HTTP_STATUS_TO_ERROR_CODE, MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow.tracking import MlflowClient
 
 from crossfold import gate
@@ -202,8 +203,8 @@ def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
             return False
         raise
     except requests.HTTPError as error:  # of a server's artifacts, MLflow lets it through
-        code = get_error_code(error.response.status_code)  # type: ignore[no-untyped-call]
-        raise MlflowException(str(error), code) from error
+        name = HTTP_STATUS_TO_ERROR_CODE.get(error.response.status_code, "INTERNAL_ERROR")
+        raise MlflowException(str(error), ErrorCode.Value(name)) from error
 
 
 def _found_by_gate(

@@ -235,10 +235,15 @@ def _require_page(page: Path) -> None:
 
     No folder is made: there is no page on a folder that cannot be examined.
     """
-    if os.path.isdir(page):  # noqa: PTH112 - Path's fails for a name that is too long
-        raise UserError(f"--page {page}: there is a folder of this name; name a file, or a new one")
-    there = next(folder for folder in page.parents if os.path.lexists(folder))
-    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
+    try:
+        if page.is_dir():
+            raise UserError(
+                f"--page {page}: there is a folder of this name; name a file, or a new one"
+            )
+        there = next(folder for folder in page.parents if folder.exists() or folder.is_symlink())
+    except OSError as error:
+        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"--page {page}: {there} is not a folder that can be written to")
 
 

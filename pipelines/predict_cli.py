@@ -156,16 +156,13 @@ def _registered(model: str | None, settings: "Settings") -> str:
 
 
 def _format(kind: Format | None, output: Path | None) -> Format:
-    """Return the format that is meant, and refuse an output that could not be written."""
+    """Return the format that is meant."""
     if output is None:
         if kind is Format.PARQUET:
             raise UserError("--format parquet needs a file: --output predictions.parquet")
         if kind is Format.JSON:
             return Format.JSONL  # which a pipe's reader need not wait for the end of
         return kind or (Format.TABLE if console.is_terminal else Format.LINES)
-    # Not by Path's, which fails for a name that is too long.
-    if os.path.isdir(output) or not os.path.isdir(output.parent):  # noqa: PTH112
-        raise UserError(f"--output {output}: not a file in a folder that is there")
     return format_for(kind, output)
 
 
@@ -200,6 +197,8 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     part = path.with_name(f"{path.name}.part")
     try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"--output {path}: not a file in a folder that is there")
         opened = part.open("wb")
     except OSError as error:
         raise UserError(f"--output {path}: no file can be made there: {error.strerror}") from None

@@ -58,6 +58,12 @@ def test_a_link_to_a_folder_around_it_is_passed_over(here: Path) -> None:
     assert find_images(["cats"]) == [*CATS, "cats/dogs/5.jpg"]
 
 
+def test_a_path_past_a_link_is_another_file_than_its_letters_say(here: Path) -> None:
+    (here / "link").symlink_to("cats/deep")
+    names = ["link/../2.jpg", "cats/2.jpg", "dogs/5.jpg"]
+    assert find_images(names) == ["link/../2.jpg", "dogs/5.jpg"]
+
+
 def test_every_name_without_an_image_is_said(here: Path) -> None:
     os.mkfifo(here / "pipe")
     names = ["cats", "empty", "no.jpg", "birds/*.jpg", "pipe"]

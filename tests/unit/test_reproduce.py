@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from crossfold import remotes, versions
@@ -52,6 +53,7 @@ RESULTS = {"weights_hash": "a" * 64, "split_hash": "b" * 64, "test_macro_f1": "0
 @pytest.fixture
 def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project in git as a run on a cluster left it: its data are in a remote only."""
+    shutil.copy(empty_store, tmp_path / "of-the-cluster.db")
     root = tmp_path / "project"
     (root / "pipelines").mkdir(parents=True)
     (root / "pipelines/__init__.py").touch()
@@ -98,8 +100,10 @@ def of_cluster(root: Path) -> ModelVersion:
         "runner": "cluster",
         "settings": settings.model_dump_json(exclude={"tracking"}),
     }
-    found = [ModelVersionTag(*tag) for tag in tags.items()]  # type: ignore[no-untyped-call]
-    return ModelVersion("flowers", "1", creation_timestamp=0, tags=found)
+    store = root.parent / "of-the-cluster.db"
+    client = MlflowClient(*[f"sqlite:///{store}"] * 2)
+    client.create_registered_model("flowers")
+    return client.create_model_version("flowers", "file:///nowhere", tags=tags)
 
 
 def reproduced(root: Path, **results: str) -> tuple[Reproduction, dict[str, Any], str]:
