@@ -13,7 +13,8 @@ from crossfold import splits, versions
 from crossfold.data_page import write_page
 from crossfold.errors import UserError
 from crossfold.examples import Example, write_examples
-from crossfold.folder import check_folder, files_below, notable
+from crossfold.folder import check_folder, notable
+from crossfold.listing import files_below
 from crossfold.progress import report_progress
 
 if TYPE_CHECKING:

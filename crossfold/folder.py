@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,10 @@ import numpy as np
 from crossfold import lookalikes, splits
 from crossfold.errors import UserError
 from crossfold.images import BadImage, examine
+from crossfold.layout import Finding, class_of, ignored_files, name_of, read_layout
+from crossfold.listing import escaped
 from crossfold.remarks import KINDS, remarks
 from crossfold.splits import TEST
-from crossfold.versions import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +44,9 @@ class FolderReport:
     remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `remarks.KINDS`
     near_duplicates: lookalikes.Pairs  # as indices into `paths`, one of each content
     unusable: dict[str, str]  # path -> why
+    faults: tuple[Finding, ...] = ()  # of the layout
+    notes: tuple[Finding, ...] = ()
+    ignored: tuple[str, ...] = ()  # what operating systems left behind
     image_size: int | None = None  # what images smaller than this were looked for
     splits: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
@@ -159,9 +162,12 @@ def balance(counts: dict[str, int]) -> str:
 
 
 def notable(report: FolderReport) -> list[str]:
-    """Return a line for each kind of remark, and for copies and near duplicates."""
+    """Return a line for each note, kind of remark, copies and near duplicates."""
     num_images = len(report.paths)
-    lines = [
+    lines = [str(note) for note in report.notes]
+    if report.ignored:
+        lines.append(f"ignored: {ignored_files(report.ignored)}")
+    lines += [
         f"{KINDS[kind].title}: {len(of_kind)} of {num_images} images"
         for kind, of_kind in report.remarks.items()
     ]
@@ -211,9 +217,10 @@ def examine_folder(
 ) -> FolderReport:
     """Look at every image of a folder with a folder of images per class, each once.
 
-    Files and folders whose name starts with a dot, and Thumbs.db, are passed over; any other file
+    Hidden files, and those that operating systems leave behind, are passed over; any other file
     counts as an image, however deep it lies below its class. An image is unusable if it cannot be
-    decoded, or lies under two classes with the same pixels.
+    decoded, or lies under two classes with the same pixels. A fault of the layout is noted in the
+    report, so that the images are examined too.
 
     Args:
         folder: the folder of the class folders.
@@ -221,24 +228,23 @@ def examine_folder(
         progress: is told how many of all images have been looked at.
 
     Raises:
-        UserError: no folder, fewer than two classes, files beside the class folders, or a class
-            without images.
+        UserError: as `read_layout`.
     """
-    files = _files_by_class(folder)
-    paths = sorted(path for of_class in files.values() for path in of_class)
+    layout = read_layout(folder)
+    paths = sorted(path for of_class in layout.files.values() for path in of_class)
     index = lookalikes.Index()
     contents = _contents(folder, paths, image_size, index, progress)
     unusable = {path: found.reason for path, found in contents.items() if found.reason}
     decoded = [path for path in paths if path not in unusable]  # as they are in the index
     unusable |= _conflicts({path: contents[path].hash for path in decoded})
 
-    classes = tuple(sorted(files))
+    classes = tuple(sorted(layout.files))
     usable = [path for path in paths if path not in unusable]
-    labels = [classes.index(_class_of(path)) for path in usable]
+    labels = [classes.index(class_of(path)) for path in usable]
     of_label = Counter(labels)
     hashes = [contents[path].hash for path in usable]
     return FolderReport(
-        name=folder.name,
+        name=escaped(name_of(folder)),
         classes=classes,
         counts={name: of_label[label] for label, name in enumerate(classes)},
         paths=usable,
@@ -248,6 +254,9 @@ def examine_folder(
         remarks=_by_kind({path: contents[path].remarks for path in usable}),
         near_duplicates=_near_duplicates(index, decoded, usable, hashes),
         unusable=unusable,
+        faults=layout.faults,
+        notes=layout.notes,
+        ignored=layout.ignored,
         image_size=image_size,
     )
 
@@ -288,12 +297,9 @@ def split_folder(
     """Give every usable image its split and fold.
 
     Raises:
-        UserError: too many unusable images, each listed, or a class with too few images for the
-            holdout and every fold.
+        UserError: the layout has faults, too many images are unusable, or a class has too few
+            images for the holdout and every fold; all of it is listed.
     """
-    num_images = len(report.paths) + len(report.unusable)
-    if len(report.unusable) / num_images > max_skipped_fraction:
-        raise UserError(_too_many_unusable(list(report.skipped), num_images, max_skipped_fraction))
     split_names, folds = splits.assign(
         report.labels,
         report.content_hashes,
@@ -302,68 +308,14 @@ def split_folder(
         seed=seed,
     )
     report = replace(report, splits=tuple(split_names), folds=tuple(folds))
-    _check_every_fold_has_every_class(report, num_folds, test_fraction)
+    faults = (
+        *report.faults,
+        *_too_many_unusable(report, max_skipped_fraction),
+        *_classes_too_small(report, num_folds, test_fraction),
+    )
+    if faults:
+        raise UserError("\n\n".join(map(str, faults)))
     return report
-
-
-def _class_of(path: str) -> str:
-    return path.partition("/")[0]
-
-
-def files_below(folder: Path) -> Iterator[Path]:
-    """All files below a folder but those that a desktop leaves behind; links are followed.
-
-    A link to a folder that it lies in is passed over: its files would come again and again.
-    """
-    around: dict[Path, frozenset[tuple[int, int]]] = {}  # a folder: itself and those it lies in
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        path = Path(parent)
-        status = path.stat()
-        this = (status.st_dev, status.st_ino)
-        others = around.get(path.parent, frozenset())
-        if this in others:
-            folders.clear()
-            continue
-        around[path] = others | {this}
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not is_left_behind(name):
-                yield path / name
-
-
-def is_left_behind(name: str) -> bool:
-    """Tell by its name a file that a desktop leaves behind."""
-    return name.startswith(".") or name == "Thumbs.db"
-
-
-def _files_by_class(folder: Path) -> dict[str, list[str]]:
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder")
-    files: dict[str, list[str]] = {
-        child.name: []
-        for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith(".")
-    }
-    loose = []
-    for path in sorted(files_below(folder)):
-        relative = path.relative_to(folder).as_posix()
-        if "/" in relative:
-            files[_class_of(relative)].append(relative)
-        else:
-            loose.append(f"{folder.name}/{relative}")
-    shape = f"images belong in {folder.name}/<class>/"
-    if loose:
-        raise UserError(f"files that are in no class folder ({shape}):\n{listed(loose)}")
-    if not files:
-        raise UserError(f"{folder.name}/ has no images: {shape}")
-    if len(files) == 1:
-        raise UserError(
-            f"{folder.name}/ has one class only, {min(files)!r}: a classifier needs two ({shape})"
-        )
-    empty = sorted(f"{folder.name}/{name}" for name, paths in files.items() if not paths)
-    if empty:
-        raise UserError(f"class folders without images, fill or remove them:\n{listed(empty)}")
-    return files
 
 
 @dataclass(frozen=True)
@@ -425,37 +377,45 @@ def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
     conflicts = {}
     for group in copies.values():
         for path in group:
-            other = next((p for p in group if _class_of(p) != _class_of(path)), None)
+            other = next((p for p in group if class_of(p) != class_of(path)), None)
             if other:
                 conflicts[path] = f"the same image is under another class, {other}"
     return conflicts
 
 
-def _too_many_unusable(lines: list[str], num_images: int, max_skipped_fraction: float) -> str:
-    return (
-        f"{len(lines)} of {num_images} images cannot be used:\n{listed(lines)}\n"
-        "Mend or remove them and `dvc add` the folder, or let params.yaml "
-        f"data.max_skipped_fraction (now {max_skipped_fraction:g}) allow to skip "
-        f"{len(lines) / num_images:.2%} of the images"
-    )
+def _too_many_unusable(report: FolderReport, max_skipped_fraction: float) -> Iterator[Finding]:
+    num_unusable = len(report.unusable)
+    num_images = len(report.paths) + num_unusable
+    share = num_unusable / max(num_images, 1)
+    if share > max_skipped_fraction:
+        yield Finding(
+            f"{num_unusable} of {num_images} images cannot be used",
+            report.skipped,
+            "Mend or remove them and `dvc add` the folder, or let params.yaml "
+            f"data.max_skipped_fraction (now {max_skipped_fraction:g}) allow to skip "
+            f"{share:.2%} of the images",
+        )
 
 
-def _check_every_fold_has_every_class(
+def _classes_too_small(
     report: FolderReport, num_folds: int, test_fraction: float
-) -> None:
+) -> Iterator[Finding]:
+    """Name the classes that the holdout and every fold cannot have an image of."""
     places = set(zip(report.labels, report.folds, strict=True))
+    num_files = Counter(map(class_of, (*report.paths, *report.unusable)))
     lines = []
     for label, name in enumerate(report.classes):
-        if any((label, fold) not in places for fold in range(num_folds)):
+        if num_files[name] and any((label, fold) not in places for fold in range(num_folds)):
             hashes = zip(report.labels, report.content_hashes, strict=True)
             num_different = len({content for of, content in hashes if of == label})
             lines.append(f"class {name!r}: {report.counts[name]} images, {num_different} different")
     if lines:
-        raise UserError(
+        yield Finding(
             "too few images for the holdout and every fold to have one of each class; "
             f"{_num_needed(num_folds, test_fraction)} different images a class are enough for "
-            f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}:\n"
-            f"{listed(lines)}\nAdd images to these classes, or lower data.num_folds"
+            f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}",
+            tuple(lines),
+            "Add images to these classes, or lower data.num_folds",
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossfold.errors import UserError
-from crossfold.folder import files_below, is_left_behind
+from crossfold.listing import files_below, is_left_behind
 from crossfold.versions import listed
 
 
@@ -14,7 +14,7 @@ def find_images(names: Sequence[str]) -> list[str]:
     """Return the paths of the image files that are named, in the order of the names, each once.
 
     Of two spellings of a path, such as `a.png` and `./a.png`, the first one stays.
-    A folder stands for all files below it, sorted (see `folder.files_below`), a glob for what it
+    A folder stands for all files below it, sorted (see `listing.files_below`), a glob for what it
     matches, sorted; `**` in it stands for any number of folders.
 
     Raises:

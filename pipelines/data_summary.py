@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossfold.folder import FolderReport, Pair, balance
+from crossfold.layout import ignored_files
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
 from crossfold.versions import listed
@@ -39,7 +40,8 @@ def progress_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
 def show(console: Console, report: FolderReport, page: Path) -> None:
     """Print the summary of a folder and where its page is."""
     console.print(_classes(report))
-    for line in (*_totals(report), *_remarks(report), *_near_duplicates(report)):
+    lines = (*_totals(report), *_notes(report), *_remarks(report), *_near_duplicates(report))
+    for line in lines:
         console.print(line, soft_wrap=True)  # a path is not broken
     console.print(Text(f"\nThe page to look at: {page}"), soft_wrap=True)
 
@@ -73,6 +75,16 @@ def _totals(report: FolderReport) -> Iterator[Text]:
     if report.splits and report.unusable:
         yield Text(f"{len(report.unusable)} cannot be used and are skipped:")
         yield Text(listed(list(report.skipped)))
+
+
+def _notes(report: FolderReport) -> Iterator[Text]:
+    if report.ignored:
+        yield Text(
+            f"Ignored, hidden or left behind by an operating system: {len(report.ignored)}, "
+            f"{ignored_files(report.ignored)}"
+        )
+    for note in report.notes:
+        yield Text(f"\nWarning: {note}")
 
 
 def _remarks(report: FolderReport) -> Iterator[Text]:

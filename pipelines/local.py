@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 
 from crossfold import remotes, tracking, versions
 from crossfold.errors import UserError
+from crossfold.layout import find_misnamed
 from crossfold.settings import Settings
 from pipelines.display import Display
 from pipelines.failures import StepError, signals_interrupt
@@ -262,7 +263,11 @@ def check_pointers(root: Path) -> None:
             raise UserError(
                 f"{name}.dvc is not there: put files under {name}/ and `dvc add {name}`"
             )
-    changed = versions.changed_since_add(root)
+    try:
+        changed = versions.changed_since_add(root)
+    except UnicodeEncodeError:
+        found = filter(None, (find_misnamed(root / name) for name in versions.FOLDERS))
+        raise UserError("\n\n".join(map(str, found))) from None
     if changed:
         raise UserError(
             f"{' and '.join(changed)} changed since `dvc add`: run `dvc add {' '.join(changed)}` "

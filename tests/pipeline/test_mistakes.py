@@ -1,5 +1,6 @@
 """What a user may get wrong: one clear message, no traceback, nothing half-written."""
 
+import os
 import re
 import shutil
 import socket
@@ -160,6 +161,15 @@ def test_data_changed_since_it_was_added(project: Project) -> None:
     message = refused(project, "run")
     assert "data changed since `dvc add`: run `dvc add data`" in message
     extra.unlink()
+    assert project.runs() == []
+
+
+def test_a_name_that_dvc_fails_on(project: Project) -> None:
+    extra = project.root / "data/0" / os.fsdecode(b"caf\xe9.bmp")
+    shutil.copy(next((project.root / "data/1").iterdir()), extra)
+    message = refused(project, "run")
+    extra.unlink()
+    assert "data/0/caf\\xe9.bmp: not UTF-8" in message
     assert project.runs() == []
 
 

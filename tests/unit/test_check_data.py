@@ -105,6 +105,22 @@ def test_a_folder_without_class_folders_is_refused_without_a_page(project: Path)
     assert not (project / "reports").exists()
 
 
+def test_faults_of_the_layout_are_on_the_page_too(project: Path) -> None:
+    (project / "data/labels.csv").write_text("0.png,cat")
+    (project / "data/fox").mkdir()
+    (project / "data/cat" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    (project / "data/dog").mkdir()
+    (project / "data/cat/Thumbs.db").write_bytes(b"")
+    done = check(project, "data")
+    page = (project / "reports/data.html").read_text()
+    assert done.returncode == 2
+    for name in ("data/labels.csv", "data/fox", "data/cat/caf\\xe9.png"):
+        assert name in done.stderr
+        assert name in page
+    assert "Thumbs.db (1)" in done.stdout
+    assert "cat/Thumbs.db" in page
+
+
 def test_all_of_a_class_can_be_unusable(project: Path) -> None:
     for path in (project / "data/cat").iterdir():
         path.write_text("no image")

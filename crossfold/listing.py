@@ -1,0 +1,105 @@
+"""List the files below a folder, without those that operating systems leave behind."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# In small letters. Names that start with a dot (.DS_Store, ._photo.jpg, .git) need no entry.
+_LEFT_BEHIND = {
+    "$recycle.bin",  # Windows: folders on each drive
+    "system volume information",
+    "thumbs.db",  # Windows: previews and settings of a folder
+    "thumbs.db:encryptable",
+    "ehthumbs.db",
+    "ehthumbs_vista.db",
+    "desktop.ini",
+    "icon\r",  # macOS: a folder's picture
+    "__macosx",  # macOS: in its zip archives
+    "@eadir",  # Synology: previews
+    "#recycle",
+    "lost+found",  # Linux: on each drive
+    "picasa.ini",
+}
+
+_MISNAMED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories; Cs is a byte that is not UTF-8
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder; paths below it with `/`, sorted."""
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)  # directly in the folder
+    ignored: list[str] = field(default_factory=list)  # files and folders, see `is_left_behind`
+    unreadable: list[str] = field(default_factory=list)  # folders
+
+
+def list_files(folder: Path) -> Listing:
+    """List the files below a folder; links are followed.
+
+    A link to a folder that it lies in is passed over: its files would come again and again.
+    """
+    listing = Listing()
+    around: dict[str, frozenset[tuple[int, int]]] = {}  # a folder: itself and those it lies in
+
+    def below(path: str) -> str:
+        return os.path.relpath(path, folder)
+
+    def note_unreadable(error: OSError) -> None:
+        listing.unreadable.append(below(error.filename))
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=note_unreadable):
+        status = os.stat(parent)  # noqa: PTH116
+        this = (status.st_dev, status.st_ino)
+        others = around.get(os.path.dirname(parent), frozenset())  # noqa: PTH120
+        if this in others:
+            folders.clear()
+            continue
+        around[parent] = others | {this}
+        prefix = "" if parent == str(folder) else below(parent) + "/"
+        ignored = {name for name in (*folders, *names) if is_left_behind(name)}
+        listing.ignored.extend(prefix + name for name in ignored)
+        folders[:] = [name for name in folders if name not in ignored]
+        if not prefix:
+            listing.folders.extend(folders)
+        listing.files.extend(prefix + name for name in names if name not in ignored)
+    for paths in (listing.files, listing.folders, listing.ignored, listing.unreadable):
+        paths.sort()
+    return listing
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted, but those that operating systems leave behind."""
+    return [folder / path for path in list_files(folder).files]
+
+
+def is_left_behind(name: str) -> bool:
+    """Tell by its name a file or folder that an operating system leaves behind, or hides."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def is_misnamed(name: str) -> bool:
+    """Tell a name that is not UTF-8, or that has control characters."""
+    return any(unicodedata.category(character) in _MISNAMED for character in name)
+
+
+def escaped(name: str) -> str:
+    r"""Write a name so that a terminal and an encoder take it: `caf\xe9.png`, `a\nb.png`."""
+    return "".join(
+        character if character.isprintable() or character == "\u200d" else _escape(character)
+        for character in name
+    )
+
+
+def _escape(character: str) -> str:
+    # A byte that is not UTF-8 is the second half of a surrogate pair to Python.
+    byte = ord(character) - 0xDC00
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
