@@ -101,8 +101,8 @@ def run(
 ) -> WholeRun:
     """Extract, train every fold, choose, fit and test, one after the other.
 
-    The test is evaluate_test's export and predictions. What else it does, the naive loop does not;
-    see `evaluate`.
+    The test is evaluate_test's predictions. What else it does, the naive loop does not; see
+    `evaluate`.
     """
     import_all()
     from crossfold import evaluation
@@ -131,7 +131,7 @@ def run(
         "final",
         lambda: train_final(stored, weights, leaderboard, workload, precision, threads, model),
     )
-    timed("export", lambda: classifier.export(model, exported))
+    timed("export", lambda: export(folder))
     _, labels, [probabilities] = timed(
         "test",
         lambda: evaluation.score(
@@ -180,6 +180,11 @@ def train_final(
     )
 
 
+def export(folder: Path) -> None:
+    """Export the network that `train_final` wrote to `folder`, for `evaluate`."""
+    classifier.export(folder / "model", folder / "exported")
+
+
 def _fold_scored(predictions: Path) -> Scored:
     arrays, _ = tensorfile.read(predictions)
     return Scored.of(np.array(arrays["label"]), np.array(arrays["probabilities_0"]))
@@ -188,19 +193,17 @@ def _fold_scored(predictions: Path) -> Scored:
 def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
     """Run evaluate_test as the step does, on what `run` left in `folder`; return the evaluation.
 
-    Beside exporting and predicting it has torch predict the same images, to compare the two, times
-    single images, draws the intervals and writes the report's page.
+    Besides predicting, it has torch predict the same images, to compare the two, times single
+    images and draws the intervals.
     """
     from crossfold import evaluation
 
     return evaluation.evaluate_test(
         examples=table,
         model=folder / "model",
-        leaderboard=folder / "leaderboard",
-        num_threads=threads,
         exported=folder / "exported",
+        num_threads=threads,
         evaluation=folder / "evaluation",
-        report_draft=folder / "report.html",
     )
 
 

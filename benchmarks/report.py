@@ -161,7 +161,7 @@ def _how(results: Results) -> str:
     )
 
 
-_MORE = "what evaluate_test does beside: torch's predictions, latency, intervals, report"
+_MORE = "what evaluate_test does beside: torch's predictions, latency, intervals"
 _PATHS = (
     ("seconds_naive_files", "naive loop, from the files", "s"),
     ("seconds_naive", "naive loop, decoded once", "s"),

@@ -56,7 +56,7 @@ def aggregate_cv(folder: Path, threads: int) -> None:
 
 
 def train_final(folder: Path, threads: int) -> None:
-    """Train the head on all that is outside the test split."""
+    """Train the head on all images outside the test split, and export the network."""
     from benchmarks import adapter
 
     adapter.train_final(
@@ -68,10 +68,11 @@ def train_final(folder: Path, threads: int) -> None:
         threads,
         folder / "model",
     )
+    adapter.export(folder)
 
 
 def evaluate_test(folder: Path, threads: int) -> None:
-    """Export, predict the test split, compare with torch, write the report."""
+    """Predict the test split and compare with torch."""
     from benchmarks import adapter
 
     adapter.evaluate(folder / "examples", folder, threads)

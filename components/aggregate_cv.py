@@ -8,20 +8,19 @@ from kfp.dsl import Artifact, Input, Metrics, Output
 def aggregate_cv(
     predictions: Input[list[Artifact]],
     architecture: str,
-    leaderboard: Output[Artifact],
-    metrics: Output[Metrics],
+    leaderboard: Output[Metrics],
 ) -> None:
     """Choose the candidate with the highest mean macro F1 over the folds.
 
     Args:
         predictions: What each fold found.
         architecture: A classification network of torchvision.
-        leaderboard: Mean, spread and interval of each candidate, and which is best.
-        metrics: The best candidate's scores.
+        leaderboard: Mean, spread and interval of each candidate, and which is best; Kubeflow
+            shows the best candidate's scores.
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("aggregate_cv", leaderboard.path) as run:
         from crossfold.selection import aggregate_cv
@@ -32,9 +31,8 @@ def aggregate_cv(
             leaderboard=Path(leaderboard.path),
         )
         best = board["candidates"][board["best"]]
-        metrics.metadata.update(
+        leaderboard.metadata.update(
             {f"cv_{name}": value for name, value in best["mean"].items()}
             | {f"cv_{name}_std": value for name, value in best["std"].items()}
         )
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
+        run.log_metrics(leaderboard.metadata)

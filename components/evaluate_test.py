@@ -1,33 +1,26 @@
 """The step that measures the model on the test split, from the pixels."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, ClassificationMetrics, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def evaluate_test(
     examples: Input[Dataset],
     model: Input[Model],
-    leaderboard: Input[Artifact],
     num_threads: int,
-    exported: Output[Model],
-    evaluation: Output[Artifact],
-    report_draft: Output[Artifact],
-    classification: Output[ClassificationMetrics],
-    metrics: Output[Metrics],
+    evaluation: Output[Metrics],
+    roc_and_confusion_matrix: Output[ClassificationMetrics],
 ) -> None:
-    """Measure the model on the test split, from the pixels, and write the report.
+    """Measure the model on the test split, from the pixels.
 
     Args:
         examples: The table of images; only the test split is predicted.
-        model: The whole network.
-        leaderboard: What cross-validation said, for the report.
+        model: The folder with the whole network.
         num_threads: Processor threads.
-        exported: The network as a graph, which is what predicts.
-        evaluation: Probabilities, scores, intervals, curves, calibration and latency.
-        report_draft: The report's page, without what is known once the model is registered.
-        classification: Confusion matrix and ROC curve for Kubeflow's page.
-        metrics: The scores.
+        evaluation: Probabilities, scores, intervals, curves, calibration and latency; Kubeflow
+            shows the scores.
+        roc_and_confusion_matrix: ROC curve and confusion matrix for Kubeflow's page.
     """
     from pathlib import Path
 
@@ -36,23 +29,22 @@ def evaluate_test(
     with step("evaluate_test", evaluation.path) as run:
         from crossfold import compute
         from crossfold.evaluation import evaluate_test
+        from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
         evaluated = evaluate_test(
             examples=Path(examples.path),
-            model=Path(model.path),
-            leaderboard=Path(leaderboard.path),
+            model=Path(model.path) / NETWORK_FILE,
+            exported=Path(model.path) / GRAPH_FILE,
             num_threads=num_threads,
-            exported=Path(exported.path),
             evaluation=Path(evaluation.path),
-            report_draft=Path(report_draft.path),
         )
         roc = evaluated["curves"]["roc"]["micro"]
-        classification.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])
-        classification.log_roc_curve(roc["x"], roc["y"], roc["thresholds"])
-        write_metrics(classification.path, classification.metadata)
-        metrics.metadata.update(
+        shown = roc_and_confusion_matrix
+        shown.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])
+        shown.log_roc_curve(roc["x"], roc["y"], roc["thresholds"])
+        write_metrics(shown.path, shown.metadata)
+        evaluation.metadata.update(
             {f"test_{name}": value for name, value in evaluated["metrics"].items()}
         )
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
+        run.log_metrics(evaluation.metadata)
         run.set_tags(compute.describe())

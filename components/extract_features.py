@@ -1,7 +1,7 @@
 """The step that runs the frozen part of the network once over every image."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -14,7 +14,6 @@ def extract_features(
     precision: str,
     num_threads: int,
     features: Output[Dataset],
-    metrics: Output[Metrics],
 ) -> None:
     """Compute what every epoch of every fold would compute again, once.
 
@@ -27,11 +26,10 @@ def extract_features(
         precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
         features: The values at each cut, labels and folds, in one file.
-        metrics: Bytes that one image takes at each cut.
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("extract_features", features.path) as run:
         from crossfold import compute
@@ -47,7 +45,5 @@ def extract_features(
             num_threads=num_threads,
             features=Path(features.path),
         )
-        metrics.metadata.update({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
+        run.log_metrics({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
         run.set_tags(compute.describe())

@@ -1,7 +1,7 @@
 """The step that does what extract_features does for a share of the images."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -16,7 +16,6 @@ def extract_shard(
     shard: int,
     num_shards: int,
     features: Output[Dataset],
-    metrics: Output[Metrics],
 ) -> None:
     """Compute what every epoch of every fold would compute again, once, for a share of the images.
 
@@ -31,11 +30,10 @@ def extract_shard(
         shard: Which share it is, from 0 on.
         num_shards: How many there are; one may have no images.
         features: The values at each cut, labels and folds, in one file.
-        metrics: Bytes that one image takes at each cut.
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("extract_shard", features.path, shard) as run:
         from crossfold import compute
@@ -53,7 +51,5 @@ def extract_shard(
             num_shards=num_shards,
             features=Path(features.path),
         )
-        metrics.metadata.update({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
+        run.log_metrics({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
         run.set_tags(compute.describe())

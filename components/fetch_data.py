@@ -1,7 +1,7 @@
 """The step that brings data and weights from DVC and fixes the splits."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Dataset, Metrics, Model, Output
+from kfp.dsl import HTML, Dataset, Model, Output
 
 
 @dsl.component(base_image="crossfold-data", install_kfp_package=False)
@@ -17,7 +17,6 @@ def fetch_data(
     examples: Output[Dataset],
     backbone: Output[Model],
     data_page: Output[HTML],
-    metrics: Output[Metrics],
 ) -> None:
     """Pull images and weights through DVC, check every image, fix the holdout and the folds.
 
@@ -33,11 +32,10 @@ def fetch_data(
         examples: One table with each image's bytes, label, split and fold.
         backbone: The weights' file.
         data_page: The data to look at: counts, samples, remarks, near duplicates.
-        metrics: Numbers of images and classes.
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("fetch_data", examples.path) as run:
         from crossfold.data import fetch_data
@@ -55,16 +53,16 @@ def fetch_data(
             backbone=Path(backbone.path),
             data_page=Path(data_page.path),
         )
-        metrics.metadata.update(
-            num_images=fetched.num_images,
-            num_test=fetched.num_test,
-            num_classes=len(fetched.classes),
-            num_skipped=len(fetched.skipped),
-            num_near_duplicates=fetched.near_duplicates.pairs,
-            num_near_duplicates_in_test=fetched.near_duplicates.leaked,
+        run.log_metrics(
+            {
+                "num_images": fetched.num_images,
+                "num_test": fetched.num_test,
+                "num_classes": len(fetched.classes),
+                "num_skipped": len(fetched.skipped),
+                "num_near_duplicates": fetched.near_duplicates.pairs,
+                "num_near_duplicates_in_test": fetched.near_duplicates.leaked,
+            }
         )
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
         run.log_artifact(Path(data_page.path), "data.html")
         run.log_dataset("data", fetched.data_hash, remote)
         run.log_dataset("models", fetched.models_hash, remote)

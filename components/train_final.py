@@ -1,14 +1,14 @@
 """The step that trains the chosen candidate on every image outside the test split."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def train_final(
     features: Input[Dataset],
     backbone: Input[Model],
-    leaderboard: Input[Artifact],
+    leaderboard: Input[Metrics],
     architecture: str,
     num_epochs: int,
     batch_size: int,
@@ -16,7 +16,6 @@ def train_final(
     precision: str,
     num_threads: int,
     model: Output[Model],
-    metrics: Output[Metrics],
 ) -> None:
     """Train the chosen candidate on every image outside the test split.
 
@@ -30,16 +29,18 @@ def train_final(
         seed: Of the classifier's initial weights and the order of the images.
         precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
-        model: The whole network's weights, with what is needed to use them.
-        metrics: Scores on the training images in the last epoch.
+        model: A folder with the whole network: its weights, and the graph that predicts.
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("train_final", model.path) as run:
-        from crossfold import compute, training
+        from crossfold import classifier, compute, training
+        from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
+        folder = Path(model.path)
+        folder.mkdir(exist_ok=True)
         figures = training.train_final(
             features=Path(features.path),
             backbone_weights=Path(backbone.path),
@@ -50,10 +51,9 @@ def train_final(
             seed=seed,
             precision=precision,
             num_threads=num_threads,
-            model=Path(model.path),
+            model=folder / NETWORK_FILE,
         )
+        classifier.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
         model.metadata.update(compute.describe())  # register_model tells it of the version
-        metrics.metadata.update({f"train_{name}": value for name, value in figures.items()})
-        write_metrics(metrics.path, metrics.metadata)
-        run.log_metrics(metrics.metadata)
+        run.log_metrics({f"train_{name}": value for name, value in figures.items()})
         run.set_tags(compute.describe())

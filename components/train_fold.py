@@ -1,7 +1,7 @@
 """The step that trains every candidate on all folds but one."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
@@ -18,7 +18,6 @@ def train_fold(
     precision: str,
     num_threads: int,
     predictions: Output[Artifact],
-    metrics: Output[Metrics],
 ) -> None:
     """Train every candidate on all folds but one and predict that one.
 
@@ -35,12 +34,11 @@ def train_fold(
         precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
-        metrics: Each candidate's macro F1 on the fold.
     """
     from datetime import datetime
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step import step
 
     with step("train_fold", predictions.path, fold) as run:
         from crossfold import compute, tracking, training
@@ -59,9 +57,6 @@ def train_fold(
             num_threads=num_threads,
             predictions=Path(predictions.path),
         )
-        for index, result in enumerate(results):
-            metrics.log_metric(f"candidate_{index}_macro_f1", result["macro_f1"])
-        write_metrics(metrics.path, metrics.metadata)
         run.set_tags(compute.describe())
         tracking.log_fold(
             run,

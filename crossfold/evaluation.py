@@ -17,11 +17,8 @@ from crossfold import (
     graph,
     latency,
     metrics,
-    report,
-    report_content,
-    report_pictures,
 )
-from crossfold.classifier import Classifier, export
+from crossfold.classifier import Classifier
 from crossfold.examples import TEST, Examples
 from crossfold.features import decoded_batches
 from crossfold.progress import report_progress
@@ -34,16 +31,13 @@ def evaluate_test(
     *,
     examples: Path,
     model: Path,
-    leaderboard: Path,
-    num_threads: int,
     exported: Path,
+    num_threads: int,
     evaluation: Path,
-    report_draft: Path,
 ) -> dict[str, Any]:
-    """Run the whole network over the test split and write the evaluation and its report.
+    """Run the whole network over the test split and write the evaluation.
 
-    The network is exported first (see `classifier`), and what predicts is the export. The report is
-    a draft: `report.complete` adds what is known once the model is registered.
+    The export predicts (see `classifier`); torch predicts the same images, to compare the two.
 
     Returns:
         The evaluation: classes; per test image its path, label and probabilities; metrics and
@@ -57,7 +51,6 @@ def evaluate_test(
         RuntimeError: the export does not compute what torch does.
     """
     compute.prepare(num_threads)
-    export(model, exported)
     table, network, reference = (
         Examples(examples),
         Classifier(exported, num_threads),
@@ -79,9 +72,6 @@ def evaluate_test(
         "export": compare_with_torch(reference, probabilities, torchs),
     }
     evaluation.write_text(json.dumps(evaluated))
-    board = json.loads(leaderboard.read_text())
-    shown = report_pictures.summarise(table, report_content.confident_mistakes(evaluated))
-    report_draft.write_text(report.render(evaluated, board, shown), encoding="utf-8")
     return evaluated
 
 

@@ -33,7 +33,6 @@ def register_model(
     exported: Path,
     leaderboard: Path,
     evaluation: Path,
-    report_draft: Path,
     model_name: str,
     rule: gate.Rule,
     lineage: Mapping[str, str],
@@ -42,7 +41,7 @@ def register_model(
     num_threads: int,
     registration: Path,
     report_page: Path,
-    links: Path,
+    summary: Path,
     run: tracking.Run,
 ) -> dict[str, Any]:
     """Register the network as `challenger`; as `champion` if the gate lets it through.
@@ -51,8 +50,8 @@ def register_model(
     second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
 
     `models_pointer` is the text of models.dvc, `computed` the metadata of the model, which say what
-    train_final ran on. `report_page` becomes the report with gate and lineage, `links` a page with
-    the outcome and the way to MLflow's pages.
+    train_final ran on. `report_page` becomes the report of the run, `summary` the outcome in short,
+    with links to MLflow's pages.
 
     Returns:
         What is also written to `registration`: name, version, aliases, gate ("passed" or
@@ -63,7 +62,7 @@ def register_model(
     Raises:
         UserError: the present champion cannot be loaded; nothing is registered then.
     """
-    from crossfold import report
+    from crossfold import report, report_content, report_pictures
 
     board = json.loads(leaderboard.read_text())
     evaluated = json.loads(evaluation.read_text())
@@ -110,11 +109,10 @@ def register_model(
     card = model_card.render(found.tags, board, evaluated, registered)
     client.update_model_version(model_name, version.version, card)
     registration.write_text(json.dumps(registered))
-    page = report.complete(
-        report_draft.read_text(encoding="utf-8"), registration=registered, lineage=found.tags
-    )
+    pictures = report_pictures.summarise(table, report_content.confident_mistakes(evaluated))
+    page = report.render(evaluated, board, pictures, registration=registered, lineage=found.tags)
     report_page.write_text(page, encoding="utf-8")
-    links.write_text(_links(registered, parent))
+    summary.write_text(_summary(registered, parent))
     _log_outcome(parent, registered, page)
     parent.finish()  # a run that nobody watches would stay open where no plugin ends it
     return registered
@@ -133,7 +131,7 @@ def _log_outcome(parent: tracking.Run, registered: Mapping[str, Any], page: str)
     parent.log_artifact(json.dumps(registered), "registration.json")
 
 
-def _links(registered: Mapping[str, Any], parent: tracking.Run) -> str:
+def _summary(registered: Mapping[str, Any], parent: tracking.Run) -> str:
     """Return the outcome as Markdown, with links to MLflow's pages where there are any."""
     name, version = registered["name"], registered["version"]
     lines = [

@@ -1,33 +1,33 @@
-"""The report of a run: one HTML page that loads nothing and runs no script.
+"""The report of a run: one HTML page that loads nothing and runs no script."""
 
-It is drafted where the test split is evaluated, and completed where the model is judged.
-"""
-
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 
-from crossfold import pages, report_gate, report_lineage
+from crossfold import figures, metrics, pages, report_content, report_gate, report_lineage
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
 
 
 def render(
-    evaluation: dict[str, Any], leaderboard: dict[str, Any], data_summary: dict[str, Any]
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    data_summary: dict[str, Any],
+    *,
+    registration: Mapping[str, Any],
+    lineage: Mapping[str, str],
 ) -> str:
-    """Return the report as a draft, without what `complete` adds.
+    """Return the report as HTML.
 
     Args:
-        evaluation: What `evaluate_test` measured.
-        leaderboard: What `aggregate_cv` found.
+        evaluation: The result of `evaluate_test`.
+        leaderboard: The result of `aggregate_cv`.
         data_summary: "counts": split -> class -> images, "data_hash", "skipped": paths,
             "samples": class -> path -> data URI, "mistakes": path -> data URI.
+        registration: The result of `register_model`.
+        lineage: The version's tags.
     """
-    from crossfold import figures, metrics, report_content
-
     test = report_content.predictions(evaluation)
     shown = report_content.confident_mistakes(evaluation)
     page = _environment().get_template("report.html")
@@ -48,43 +48,15 @@ def render(
         max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
         max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
         num_worst_classes=figures.NUM_WORST_CLASSES,
-        known_to_gate=json.dumps(
-            {
-                "macro_f1": evaluation["metrics"]["macro_f1"],
-                "interval": evaluation["intervals"]["macro_f1"],
-            }
+        registration=registration,
+        best_of=report_gate.best_of(
+            registration["num_judged_before"] + 1,
+            evaluation["metrics"]["macro_f1"],
+            evaluation["intervals"]["macro_f1"],
         ),
+        lineage_rows=report_lineage.rows(lineage),
+        lineage_details=report_lineage.details(lineage),
     )
-
-
-def complete(draft: str, *, registration: Mapping[str, Any], lineage: Mapping[str, str]) -> str:
-    """Return the drafted page with the gate's decision and the model's lineage.
-
-    Args:
-        draft: What `render` gave.
-        registration: What `register_model` found.
-        lineage: The version's tags.
-    """
-    environment = _environment()
-
-    def gate(marker: re.Match[str]) -> str:
-        known = json.loads(marker[1])
-        return environment.get_template("gate.html").render(
-            registration=registration,
-            best_of=report_gate.best_of(
-                registration["num_judged_before"] + 1, known["macro_f1"], known["interval"]
-            ),
-        )
-
-    def origin(_: re.Match[str]) -> str:
-        return environment.get_template("lineage.html").render(
-            rows=report_lineage.rows(lineage),
-            details=report_lineage.details(lineage),
-            version=registration["version"],
-        )
-
-    page = re.sub("<!-- gate (.*?) -->", gate, draft, count=1)
-    return re.sub("<!-- lineage -->", origin, page, count=1)
 
 
 def _environment() -> jinja2.Environment:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -101,7 +102,9 @@ def _full_disk_refused(folder: Path) -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         for path in folder.iterdir():
-            if path.name != RECORD:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != RECORD:
                 path.unlink()
         where = f" ({error.filename})" if error.filename else ""
         raise UserError(f"no space is left on the disk{where}: free some and run again") from None

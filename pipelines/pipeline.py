@@ -170,7 +170,6 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         evaluated = evaluate_test(
             examples=fetched.outputs["examples"],
             model=final.outputs["model"],
-            leaderboard=aggregated.outputs["leaderboard"],
             num_threads=threads_alone,
         )
         _configure(evaluated, TRAIN, "Evaluate on test split", cpu=(1, 4), memory=("2Gi", "4Gi"))
@@ -178,10 +177,8 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         registered = register_model(
             examples=fetched.outputs["examples"],
             model=final.outputs["model"],
-            exported=evaluated.outputs["exported"],
             leaderboard=aggregated.outputs["leaderboard"],
             evaluation=evaluated.outputs["evaluation"],
-            report_draft=evaluated.outputs["report_draft"],
             model_name=model_name,
             min_macro_f1=min_macro_f1,
             margin=margin,

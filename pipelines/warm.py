@@ -35,6 +35,8 @@ _IMPORTED = [
     "scipy.optimize",
     "scipy.special",
     "crossfold.registry",
+    "crossfold.report",
+    "crossfold.report_pictures",
     "crossfold.packaging",
     "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a store's kind with its first use
     "mlflow.store.model_registry.sqlalchemy_store",

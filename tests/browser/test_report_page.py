@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
 from crossfold import calibration, metrics
-from crossfold.report import complete, render
+from crossfold.report import render
 from crossfold.report_content import NUM_MISTAKES_SHOWN, confident_mistakes
 from crossfold.thumbnails import data_uri
 
@@ -163,7 +163,7 @@ def page() -> str:
         for split, rows in (("train", ~test), ("test", test))
     }
     shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
-    draft = render(
+    return render(
         evaluation,
         leaderboard,
         {
@@ -179,8 +179,9 @@ def page() -> str:
                 for i in confident_mistakes(evaluation)
             },
         },
+        registration=REGISTRATION,
+        lineage=LINEAGE,
     )
-    return complete(draft, registration=REGISTRATION, lineage=LINEAGE)
 
 
 def encoded(digit: np.ndarray) -> bytes:

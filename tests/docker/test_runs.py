@@ -19,6 +19,7 @@ import pytest
 import yaml
 from docker.errors import NotFound
 
+from crossfold.prediction import NETWORK_FILE
 from crossfold.tracking import OUTCOME
 from pipelines.containers import IMAGE_USER
 
@@ -83,7 +84,7 @@ def steps_containers(engine: docker.DockerClient, run_id: str) -> list[Any]:
 
 
 def weights(project: Project, finished: Finished) -> bytes:
-    return (Path(finished.run["steps"]["train_final"]) / "model").read_bytes()
+    return (Path(finished.run["steps"]["train_final"]) / "model" / NETWORK_FILE).read_bytes()
 
 
 def test_containers_and_processes_give_the_same_numbers_and_weights(

@@ -174,6 +174,31 @@ def test_a_step_gets_the_settings_it_reads_and_no_more(tasks: dict[str, Any]) ->
     assert tasks["for-loop-1"]["parameterIterator"]["items"]["inputParameter"].endswith("folds")
 
 
+def test_the_graph_has_few_artifacts_and_metrics_only_where_they_are_compared(
+    spec: dict[str, Any],
+) -> None:
+    outputs = {
+        name.removeprefix("comp-"): {
+            key: artifact["artifactType"]["schemaTitle"].removeprefix("system.")
+            for key, artifact in component["outputDefinitions"]["artifacts"].items()
+        }
+        for name, component in spec["components"].items()
+        if "executorLabel" in component
+    }
+    assert outputs == {
+        "fetch-data": {"examples": "Dataset", "backbone": "Model", "data_page": "HTML"},
+        "extract-features": {"features": "Dataset"},
+        "train-fold": {"predictions": "Artifact"},
+        "aggregate-cv": {"leaderboard": "Metrics"},
+        "train-final": {"model": "Model"},
+        "evaluate-test": {
+            "evaluation": "Metrics",
+            "roc_and_confusion_matrix": "ClassificationMetrics",
+        },
+        "register-model": {"registration": "Metrics", "report": "HTML", "summary": "Markdown"},
+    }
+
+
 def test_only_registration_is_never_answered_from_the_cache(tasks: dict[str, Any]) -> None:
     cached = {name for name in STEPS if tasks[name]["cachingOptions"].get("enableCache")}
     assert cached == STEPS - {"register-model"}

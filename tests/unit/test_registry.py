@@ -18,7 +18,16 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from crossfold import backbone, gate, metrics, promotion, registry, tensorfile, tracking
+from crossfold import (
+    backbone,
+    calibration,
+    gate,
+    metrics,
+    promotion,
+    registry,
+    tensorfile,
+    tracking,
+)
 from crossfold.classifier import Classifier, export
 from crossfold.errors import UserError
 from crossfold.evaluation import score, split_hash
@@ -154,7 +163,6 @@ def _register(
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
     (folder / "leaderboard").write_text(json.dumps(LEADERBOARD))
-    (folder / "draft").write_text("<h1>report</h1>")
     if not (folder / f"{model.name}.evaluation").exists():
         evaluated = _evaluate(examples, model)
         (folder / f"{model.name}.evaluation").write_text(json.dumps(evaluated))
@@ -165,7 +173,6 @@ def _register(
             exported=_exported(model),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
-            report_draft=folder / "draft",
             model_name="colours",
             rule=gate.Rule(floor, margin),
             lineage={
@@ -177,7 +184,7 @@ def _register(
             num_threads=1,
             registration=folder / "registration",
             report_page=folder / "report",
-            links=folder / "links",
+            summary=folder / "summary",
             run=run,
         )
 
@@ -205,6 +212,11 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
         "data_hash": table.data_hash,
         "intervals": metrics.bootstrap_intervals(labels, probabilities),
+        "class_f1_intervals": metrics.class_f1_intervals(
+            labels, probabilities.argmax(axis=1), len(CLASSES)
+        ).tolist(),
+        "calibration": calibration.assess(labels, probabilities, temperature=1.0),
+        "latency": {"median_ms": 1.0, "p99_ms": 2.0, "num_images": 9, "num_threads": 1},
         "split_hash": split_hash(table),
         "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
     }
@@ -219,6 +231,10 @@ def test_a_first_version_that_passes_the_floor_becomes_champion(
     assert registered["gate"] == "passed"
     assert registered["created"]
     assert json.loads((tmp_path / "registration").read_text()) == registered
+    page = (tmp_path / "report").read_text(encoding="utf-8")
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "d" * 32 + ".dir" in page and "<code>abc</code>" in page
+    assert page.count("<img src=") == 4, "each image of the train split"
     version = client.get_model_version("colours", "1")
     assert version.tags["git_commit"] == "abc"
     assert version.tags["gate_reason"] == registered["reason"]
@@ -649,9 +665,9 @@ def test_the_page_with_the_outcome_links_to_mlflow_where_it_has_pages(
         "gate": "refused",
         "reason": "x",
     }
-    assert "In MLflow" not in registry._links(registered, parent)
+    assert "In MLflow" not in registry._summary(registered, parent)
     monkeypatch.setenv("CROSSFOLD_MLFLOW_PAGES", "http://localhost:5001/")
-    said = registry._links(registered, parent)
+    said = registry._summary(registered, parent)
     run = f"http://localhost:5001/#/experiments/{parent.experiment_id}/runs/{parent.id}"
     assert f"[the run]({run})" in said
     assert "[the version](http://localhost:5001/#/models/colours/versions/2)" in said

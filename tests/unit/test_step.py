@@ -90,6 +90,8 @@ def test_a_full_disk_is_the_users_to_mend(
     client: MlflowClient, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "backbone").write_text("half of it")
+    (folder / "model").mkdir()
+    (folder / "model" / "weights").write_text("half of it")
     with (
         pytest.raises(SystemExit) as caught,
         step("fetch_data", str(folder / "examples")),
