@@ -18,7 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
-from crossfold.errors import UserError
+from crossfold.architectures import ARCHITECTURES
+from crossfold.errors import UserError, suggestion
 from crossfold.settings import HEAD, PIXELS
 from crossfold.tensorfile import read_metadata
 
@@ -64,11 +65,10 @@ def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
     Raises:
         UserError: torchvision has no classification network of that name.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    if architecture not in known:
+    if architecture not in ARCHITECTURES:
         raise UserError(
             f"params.yaml model.architecture: torchvision has no classification network "
-            f"{architecture!r}; it has {', '.join(known)}"
+            f"{architecture!r}; {suggestion(architecture, ARCHITECTURES)}"
         )
     torch.manual_seed(seed)
     network: nn.Module = torchvision.models.get_model(

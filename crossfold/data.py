@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from crossfold import splits, versions
 from crossfold.data_page import write_page
-from crossfold.errors import UserError
+from crossfold.errors import UserError, suggestion
 from crossfold.examples import Example, write_examples
 from crossfold.folder import check_folder, notable
 from crossfold.listing import files_below
 from crossfold.progress import report_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from crossfold.folder import FolderReport, PairCounts
 
@@ -118,14 +118,18 @@ def fetch_data(
 
 
 def _find_weights(models: Path, name: str) -> Path:
-    files = sorted(path.relative_to(models).as_posix() for path in files_below(models))
+    require_weights(name, [path.relative_to(models).as_posix() for path in files_below(models)])
+    return models / name
+
+
+def require_weights(name: str, files: Collection[str]) -> None:
+    """Raise UserError if the weights' file is not among the files that models.dvc describes."""
     if name not in files:
         raise UserError(
-            f"params.yaml model.weights: models.dvc has no file {name!r}; it has "
-            f"{', '.join(files)}. Put the file under models/ and `dvc add models`, "
-            "or name one of these"
+            f"params.yaml model.weights: models.dvc has no file {name!r}; "
+            f"{suggestion(name, sorted(files))} Set model.weights to one of its files, or put the "
+            "file under models/ and `dvc add models`"
         )
-    return models / name
 
 
 def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:

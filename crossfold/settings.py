@@ -2,13 +2,22 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from crossfold.errors import UserError
+from crossfold.architectures import ARCHITECTURES
+from crossfold.errors import UserError, suggestion
 
 PIXELS = "pixels"
 HEAD = "head"
@@ -18,6 +27,24 @@ def _not_a_truth(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not allowed: input should be a number")
     return value
+
+
+def _known_architecture(name: str) -> str:
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"torchvision has no classification network {name!r}; {suggestion(name, ARCHITECTURES)}"
+        )
+    return name
+
+
+def _below_models(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or str(path) != name or not path.name:
+        raise ValueError(
+            f"{name!r} is not allowed: give a file's path below models/, such as "
+            "sub/weights.safetensors"
+        )
+    return name
 
 
 # Not strict: to YAML, 1e-3 is a text and only 1.0e-3 is a number.
@@ -47,8 +74,8 @@ class DataSettings(_Section):
 class ModelSettings(_Section):
     """The network, the file under models/ that holds its weights, what it is computed in."""
 
-    architecture: str
-    weights: Name
+    architecture: Annotated[str, AfterValidator(_known_architecture)]
+    weights: Annotated[str, AfterValidator(_below_models)]
     precision: Literal["float32", "bfloat16"]
 
 

@@ -132,6 +132,29 @@ def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
         return Path(repo.cache.local_cache_dir)
 
 
+def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
+    """The files that a project's pointer describes: path below its folder to MD5.
+
+    None if the list is neither in DVC's cache nor in a remote that is a folder of this machine.
+    """
+    md5 = pointer_hash((root / f"{name}.dvc").read_text(), f"{name}.dvc")
+    path = find_object(root, md5, remote)
+    if path is None:
+        return None
+    return {file["relpath"]: file["md5"] for file in json.loads(path.read_text())}
+
+
+def find_object(root: Path, md5: str, remote: str) -> Path | None:
+    """Where this machine has the content with this MD5: DVC's cache, or a remote in a folder."""
+    with _dvc_log(), _project(root) as repo:
+        folders = [repo.cache.local_cache_dir]
+        if REMOTE not in os.environ:  # else it describes the remote
+            url = repo.config["remote"].get(remote, {}).get("url", "://")
+            folders += [] if "://" in url else [url]
+    paths = [Path(folder) / _key(md5) for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
     """Whether a remote of a project can be reached and has what the pointers describe."""
     try:

@@ -30,6 +30,7 @@ from pipelines.kubectl import Cluster, Object
 from pipelines.kubernetes import MLFLOW_SECRET, REMOTE_SECRET
 from pipelines.lineage import CLUSTER, lineage
 from pipelines.local import HOME, check_pointers
+from pipelines.model_check import check_model
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.workflow import State, Task
@@ -84,6 +85,7 @@ def run_on_cluster(
     cluster = Cluster(context)
     cluster.check_answers()
     check_pointers(root)
+    check_model(root, settings)
     unsure = f"not watched; a run that is submitted by now goes on: {KUBEFLOW_PAGE}/#/runs"
     with signals_interrupt(unsure):
         run_id = _start(cluster, root, settings, display, registry, caching=caching)

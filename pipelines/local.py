@@ -27,6 +27,7 @@ from pipelines.lineage import lineage
 from pipelines.local_store import HOME as HOME
 from pipelines.local_store import served
 from pipelines.local_store import tracking_environment as tracking_environment
+from pipelines.model_check import check_model
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.processes import subprocess_runner
@@ -65,6 +66,7 @@ def run_here(
             _end_steps(left)
         check_pointers(root)
         versions.ensure_pushed(root, settings.data.remote)
+        check_model(root, settings)
         docker = _docker(root, settings) if on == DOCKER else None
         inputs = arguments(settings, root, lineage(root, settings, on))
         os.environ.update(tracking_environment(root, settings))

@@ -283,8 +283,8 @@ def test_the_next_run_removes_the_containers_of_a_killed_one_and_goes_on(
 
 
 def test_a_step_that_fails_fails_the_run(project: Project, killed: dict[str, Any]) -> None:
-    output = project.call(*IN_DOCKER, "--set", "model.weights=none.safetensors", status=1)
-    assert "error: fetch_data: params.yaml model.weights: models.dvc has no file" in output
+    output = project.call(*IN_DOCKER, "--set", "data.num_folds=100", status=1)
+    assert "error: fetch_data: too few images for the holdout and every fold" in output
     assert "Traceback" not in output
     assert project.runs()[-1]["status"] == "failed"
     assert titles(output, "✗") == ["fetch_data"]

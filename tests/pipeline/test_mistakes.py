@@ -186,9 +186,9 @@ def test_a_tracking_server_that_does_not_answer(project: Project) -> None:
     message = refused(project, "run", "--set", "tracking.uri=http://127.0.0.1:9")
     assert "the tracking server http://127.0.0.1:9 cannot be reached" in message
     # It does not stand in the way of another run.
-    output = project.call("crossfold", "run", "--set", "model.weights=none.pth", status=1)
-    assert "Traceback" not in output
-    assert "models.dvc has no file 'none.pth'" in output
+    message = refused(project, "run", "--set", "model.weights=resnet18.safetensors")
+    assert "models.dvc has no file 'resnet18.safetensors'; did you mean resnet18-random" in message
+    assert project.runs() == []
 
 
 def corrupt_image(project: Project) -> None:

@@ -319,7 +319,7 @@ def test_weights_that_are_not_there_are_refused(pushed: Path) -> None:
     message = refused(pushed, weights="resnet18.pth")
     assert "model.weights" in message
     assert "'resnet18.pth'" in message
-    assert "it has small.safetensors" in message
+    assert "there is small.safetensors" in message
 
 
 # Remotes that cannot be used

@@ -107,6 +107,13 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
         ("model.precision=float16", ["model.precision", "'float16'", "'float32' or 'bfloat16'"]),
         ("model.architecture=", ["model.architecture", "None", "string"]),
+        ("model.architecture=resnet19", ["model.architecture", "'resnet19'", "resnet18"]),
+        ("model.architecture=VIT-B-16", ["model.architecture", "'VIT-B-16'", "vit_b_16"]),
+        ("model.architecture=fcn_resnet50", ["model.architecture", "resnet50"]),
+        ("model.weights=/tmp/w.pth", ["model.weights", "'/tmp/w.pth'", "below models/"]),
+        ("model.weights=../w.pth", ["model.weights", "'../w.pth'", "below models/"]),
+        ("model.weights=sub//w.pth", ["model.weights", "'sub//w.pth'", "below models/"]),
+        ("model.weights='.'", ["model.weights", "'.'", "below models/"]),
         ("gate.min_macro_f1=1.1", ["gate.min_macro_f1", "1.1", "equal to 1"]),
         ("gate.margin=-0.1", ["gate.margin", "-0.1", "equal to 0"]),
         ("candidates.0.learning_rate=0", ["candidates.0.learning_rate", "greater than 0"]),
@@ -130,6 +137,11 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(
     message = mistakes(change)
     assert "params.yaml" in message
     assert [part for part in said if part not in message] == [], message
+
+
+def test_weights_may_lie_in_a_folder_below_models() -> None:
+    changed = load_settings(SHIPPED, ["model.weights=sub/v1@best.safetensors"])
+    assert changed.model.weights == "sub/v1@best.safetensors"
 
 
 def test_every_mistake_is_named_at_once() -> None:

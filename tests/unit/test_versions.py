@@ -1,5 +1,6 @@
 """Pushing to a remote whose configuration is given; test_data.py has the rest of the module."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -89,6 +90,21 @@ def test_a_cache_with_all_the_data_serves_as_a_remote(
     (file,) = (p for p in cache.rglob("*") if p.is_file() and p.read_text() == "2")
     file.unlink()
     assert versions.cache_with(project, pointers) is None
+
+
+def test_the_files_of_a_pointer_are_known_from_the_cache_or_a_folder_remote(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = {"w": hashlib.md5(b"3", usedforsecurity=False).hexdigest()}
+    assert versions.known_files(project, "models", "nosuch") == wanted
+    versions.ensure_pushed(project, "sample")
+    shutil.rmtree(project / ".dvc" / "cache")
+    assert versions.known_files(project, "models", "sample") == wanted
+    found = versions.find_object(project, wanted["w"], "sample")
+    assert found is not None and found.read_text() == "3"
+    assert versions.known_files(project, "models", "minio") is None
+    monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", json.dumps({"url": "s3://elsewhere"}))
+    assert versions.known_files(project, "models", "sample") is None
 
 
 def test_a_remote_is_asked_whether_it_has_the_data(project: Path) -> None:
