@@ -145,8 +145,8 @@ services-down: setup ## Stop these services; their data stays
 	@$(BIN)/crossfold services down
 
 .PHONY: cluster-up
-cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMAGE_REGISTRY=…)
-	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
+cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMAGE_REGISTRY=… SMALL=1 NODE_IMAGE=…)
+	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS) $(if $(SMALL),--small) $(if $(NODE_IMAGE),--node-image $(NODE_IMAGE))
 
 .PHONY: cluster-down
 cluster-down: setup ## Stop the kind cluster; its data stays

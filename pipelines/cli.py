@@ -334,11 +334,29 @@ def services_down() -> None:
 def cluster_up(
     context: Context = None,
     registry: Registry = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Request few cores, as on a machine that has few."),
+    ] = False,
+    node_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="The node image of a new kind cluster, as in a mirror.",
+            show_default="that of kind-cluster.yaml",
+        ),
+    ] = None,
 ) -> None:
     """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
     from pipelines.cluster import KIND_CONTEXT, up
 
-    up(context or KIND_CONTEXT, registry, lambda line: console.print(escape(line), soft_wrap=True))
+    up(
+        context or KIND_CONTEXT,
+        registry,
+        lambda line: console.print(escape(line), soft_wrap=True),
+        small=small,
+        node_image=node_image,
+    )
 
 
 @cluster.command("down")

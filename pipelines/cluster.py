@@ -1,17 +1,14 @@
 """Kubeflow Pipelines, MLflow, PostgreSQL and MinIO on Kubernetes (manifests/, docs/cluster.md)."""
 
 import json
-import os
 import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-
-import yaml
 
 from crossfold.errors import UserError
-from pipelines.cluster_checks import PORTS, check_kind, check_kubectl, check_machine
+from pipelines import manifests
+from pipelines.cluster_checks import CORES, PORTS, check_kind, check_kubectl, check_machine
 from pipelines.image_build import build_images
 from pipelines.images import MLFLOW, ROLES, ROOT, image_name
 from pipelines.kubectl import MANAGER, Cluster, Object, trouble
@@ -23,17 +20,24 @@ KUBEFLOW = "kubeflow"
 MLFLOW_URI = "http://mlflow.mlflow.svc.cluster.local:5000"
 MINIO_URI = "http://minio.minio.svc.cluster.local:9000"
 EXPERIMENT = "crossfold"
+DEFINITION = "CustomResourceDefinition"
 _KUBEFLOW_PORT, _MLFLOW_PORT, _S3_PORT = PORTS
 KUBEFLOW_PAGE = f"http://localhost:{_KUBEFLOW_PORT}"
 MLFLOW_PAGE = f"http://localhost:{_MLFLOW_PORT}"
 
 PATIENCE = 900  # seconds in which nothing more becomes ready
-_RENDERED = Path("runs", "cluster")
 
 Say = Callable[[str], None]
 
 
-def up(context: str, registry: str | None, say: Say) -> None:
+def up(
+    context: str,
+    registry: str | None,
+    say: Say,
+    *,
+    small: bool = False,
+    node_image: str | None = None,
+) -> None:
     """Bring up all of it, wait until it works, and say where it is.
 
     Safe to repeat: what is there stays or is brought up to date, passwords and data are kept.
@@ -42,22 +46,36 @@ def up(context: str, registry: str | None, say: Say) -> None:
         context: A context of kubectl. If it is `KIND_CONTEXT`, the cluster is made if missing.
         registry: Where to push the images, as in `localhost:5000/team`; None to let kind load them.
         say: Takes lines for the user.
+        small: Whether pods request little of the processor; they do so where it has few cores.
+        node_image: The image of a new kind cluster's node; None for that of kind-cluster.yaml.
 
     Raises:
         UserError: something stands in the way, or does not start.
     """
     check_kubectl()
     if context == KIND_CONTEXT:
-        check_kind()
-        cluster, overlay = _kind_cluster(say), "kind"
+        cluster, components = start_kind_cluster(say, node_image), ["kind"]
     else:
-        cluster, overlay = _present_cluster(context, registry), "cluster"
+        cluster, components = _present_cluster(context, registry), []
     _refuse_another_kubeflow(cluster)
     bring_images(cluster, registry, say)
+    if small or num_cores(cluster) < CORES:
+        say(f"lower requests, for fewer than {CORES} processor cores")
+        components.append("small")
+    say("rendering the manifests")
+    image = registry_name(MLFLOW, registry)
+    bring_up(cluster, manifests.render(components, image, ROOT / manifests.RENDERED), say)
+    say(_summary(cluster))
+
+
+def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
+    """Bring the cluster to the state that the manifests describe, and wait until all is ready.
+
+    Raises:
+        UserError: a password is lost, an object is refused, or a pod does not start.
+    """
     say("applying the manifests")
-    whole_cluster = _render(cluster, ROOT / "manifests" / "kubeflow" / "crds")
-    objects = _render(cluster, _with_image(overlay, registry))
-    _apply_first(cluster, whole_cluster, objects)
+    _apply_first(cluster, objects)
     make_secrets(cluster, say)
     # A Job cannot be changed.
     cluster.kubectl("delete", "job", "buckets", "--namespace=minio", "--ignore-not-found")
@@ -66,7 +84,18 @@ def up(context: str, registry: str | None, say: Say) -> None:
     # The buckets are there now: Kubeflow's API server only warns when it finds none.
     cluster.apply([found for found in objects if _namespace(found) == KUBEFLOW])
     _wait(cluster, (*SERVICES, KUBEFLOW), say)
-    say(_summary(cluster))
+
+
+def is_small(cluster: Cluster) -> bool:
+    """Tell whether the cluster was brought up for few cores (manifests/small)."""
+    labels = cluster.get("namespace", KUBEFLOW).get("metadata", {}).get("labels", {})
+    return bool(labels.get("crossfold/requests") == "small")
+
+
+def num_cores(cluster: Cluster) -> float:
+    """Count the processor cores that the cluster's nodes have for pods."""
+    found = [node["status"]["allocatable"]["cpu"] for node in cluster.items("nodes")]
+    return sum(int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu) for cpu in found)
 
 
 def down(context: str, say: Say) -> None:
@@ -141,14 +170,26 @@ def bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
     if registry is None and kind is None:
         return
     build_images(None, None, say)
-    if registry is None:
-        say("loading the images")
-        _run("kind", "load", "docker-image", f"--name={kind}", *(image_name(r) for r in ROLES))
-        return
     for role in ROLES:
-        remote = registry_name(role, registry)
-        _run("docker", "tag", image_name(role), remote)
-        _run("docker", "push", "--quiet", remote)
+        if registry:
+            remote = registry_name(role, registry)
+            _run("docker", "tag", image_name(role), remote)
+            _run("docker", "push", "--quiet", remote)
+        elif kind:
+            load_image(kind, image_name(role), say)
+
+
+def load_image(kind: str, image: str, say: Say) -> None:
+    """Copy an image of Docker's into a kind cluster's nodes, unless they have it.
+
+    Raises:
+        UserError: kind cannot load it.
+    """
+    size = int(_output("docker", "image", "inspect", "--format={{.Size}}", image))
+    say(f"loading {image}, {size / 1e9:.1f} GB")
+    start = time.monotonic()
+    _run("kind", "load", "docker-image", f"--name={kind}", image)
+    say(f"loaded {image} in {time.monotonic() - start:.0f} s")
 
 
 def registry_name(role: str, registry: str | None) -> str:
@@ -223,12 +264,20 @@ def _refuse_data_without_password(
         )
 
 
-def _kind_cluster(say: Say) -> Cluster:
+def start_kind_cluster(say: Say, node_image: str | None = None) -> Cluster:
+    """Start the cluster of kind-cluster.yaml; create it if there is none.
+
+    Raises:
+        UserError: a program is missing, or the machine cannot hold the cluster.
+    """
+    check_kind()
     cluster = Cluster(KIND_CONTEXT)
     if KIND_CLUSTER not in _kind_clusters():
         check_machine()
         say("creating the kind cluster: some minutes the first time")
-        _run("kind", "create", "cluster", f"--config={ROOT / 'kind-cluster.yaml'}", "--wait=5m")
+        image = [f"--image={node_image}"] if node_image else []
+        config = f"--config={ROOT / 'kind-cluster.yaml'}"
+        _run("kind", "create", "cluster", config, "--wait=5m", *image)
     else:
         _run("docker", "start", *_kind_nodes())
         _run("kind", "export", "kubeconfig", f"--name={KIND_CLUSTER}")
@@ -268,37 +317,13 @@ def _refuse_another_kubeflow(cluster: Cluster) -> None:
         )
 
 
-def _with_image(overlay: str, registry: str | None) -> Path:
-    """Write a kustomization that names MLflow's image of the present tree; return its folder."""
-    folder = ROOT / _RENDERED
-    folder.mkdir(parents=True, exist_ok=True)
-    name, tag = registry_name(MLFLOW, registry).rsplit(":", 1)
-    kustomization = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(ROOT / "manifests" / overlay, folder)],
-        "images": [{"name": "crossfold-mlflow", "newName": name, "newTag": tag}],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
-    return folder
-
-
-def _render(cluster: Cluster, folder: Path) -> list[Object]:
-    return list(yaml.safe_load_all(cluster.kubectl("kustomize", str(folder))))
-
-
-def _apply_first(
-    cluster: Cluster, whole_cluster: Sequence[Object], objects: Iterable[Object]
-) -> None:
+def _apply_first(cluster: Cluster, objects: Iterable[Object]) -> None:
     """Make the namespaces and the kinds of objects that all else needs."""
-    namespaces = [found for found in objects if found["kind"] == "Namespace"]
-    cluster.apply([*whole_cluster, *namespaces])
-    kinds = [
-        f"crd/{found['metadata']['name']}"
-        for found in whole_cluster
-        if found["kind"] == "CustomResourceDefinition"
-    ]
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
+    first = [found for found in objects if found["kind"] in ("Namespace", DEFINITION)]
+    cluster.apply(first)
+    kinds = [f"crd/{found['metadata']['name']}" for found in first if found["kind"] == DEFINITION]
+    if kinds:
+        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *kinds)
 
 
 def _wait(cluster: Cluster, namespaces: Sequence[str], say: Say) -> None:

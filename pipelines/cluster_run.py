@@ -21,7 +21,7 @@ from crossfold.errors import UserError
 from crossfold.progress import parse_progress
 from crossfold.settings import Settings
 from pipelines import kubeflow, workflow
-from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images
+from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images, is_small
 from pipelines.cluster_checks import check_kubectl
 from pipelines.display import Display
 from pipelines.failures import StepError, signals_interrupt
@@ -128,11 +128,14 @@ def _start(
     with kubeflow.connected(cluster) as client:
         bring_images(cluster, registry, display.say)
         _push_data(cluster, root, display)
-        package = compiled(root, settings, registry, caching=caching)
+        small = is_small(cluster)
+        package = compiled(root, settings, registry, caching=caching, small=small)
         return kubeflow.start(client, kubeflow.upload(client, package))
 
 
-def compiled(root: Path, settings: Settings, registry: str | None, *, caching: bool) -> Path:
+def compiled(
+    root: Path, settings: Settings, registry: str | None, *, caching: bool, small: bool
+) -> Path:
     """Compile the pipeline for a cluster, and return the file."""
     package = root / HOME / "pipeline.yaml"
     package.parent.mkdir(exist_ok=True)
@@ -143,6 +146,7 @@ def compiled(root: Path, settings: Settings, registry: str | None, *, caching: b
         num_shards=settings.extraction.shards,
         registry=registry,
         caching=caching,
+        small=small,
     )
     return package
 

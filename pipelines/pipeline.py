@@ -23,6 +23,8 @@ from crossfold.settings import Settings
 from pipelines import kubernetes
 from pipelines.images import DATA, TRAIN, image_name
 
+# Cores that a step requests on a small cluster: of two, Kubernetes and manifests/small leave 0.9.
+SMALL = 0.5
 _EXTRACTION: dict[str, Any] = {"cpu": (1, 4), "memory": ("2Gi", "4Gi")}
 
 
@@ -252,6 +254,7 @@ def compile_pipeline(
     num_shards: int = 1,
     registry: str | None = None,
     caching: bool = True,
+    small: bool = False,
 ) -> None:
     """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
 
@@ -265,13 +268,16 @@ def compile_pipeline(
         registry: Where a cluster pulls the images from; None: they are there by their names.
         caching: Whether any step may be answered from the cache. Kubeflow takes a word on that
             with a run too, but does not hold to it inside of loops.
+        small: Whether a step requests no more than fits a cluster of two cores.
     """
     compiler.Compiler().compile(pipeline(num_shards), str(path), pipeline_parameters=defaults)
     spec, platforms = yaml.safe_load_all(path.read_text())
-    if registry:
-        for executor in spec["deploymentSpec"]["executors"].values():
-            container = executor["container"]
+    for executor in spec["deploymentSpec"]["executors"].values():
+        container = executor["container"]
+        if registry:
             container["image"] = f"{registry.rstrip('/')}/{container['image']}"
+        if small:
+            container["resources"] |= {"cpuRequest": SMALL, "resourceCpuRequest": str(SMALL)}
     if not caching:
         for component in (spec["root"], *spec["components"].values()):
             for task in component.get("dag", {}).get("tasks", {}).values():

@@ -12,7 +12,7 @@ from pathlib import Path
 from crossfold.errors import UserError
 from crossfold.settings import Settings
 from pipelines import kubeflow
-from pipelines.cluster import KUBEFLOW, bring_images, registry_name
+from pipelines.cluster import KUBEFLOW, bring_images, is_small, registry_name
 from pipelines.cluster_checks import check_kubectl
 from pipelines.cluster_run import compiled
 from pipelines.display import Display
@@ -60,7 +60,7 @@ def schedule(
     image = registry_name(DATA, registry)
     cluster.apply([_cron_job(cron, image, {})], "--dry-run=server")
     bring_images(cluster, registry, display.say)
-    package = compiled(root, settings, registry, caching=True)
+    package = compiled(root, settings, registry, caching=True, small=is_small(cluster))
     with kubeflow.connected(cluster) as client:
         version = kubeflow.upload(client, package)
     environment = {

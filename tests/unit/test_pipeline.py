@@ -274,3 +274,19 @@ def test_shards_take_the_place_of_one_extraction(inputs: dict[str, Any], tmp_pat
         if "extract-shard" in loop["dag"]["tasks"]
     )
     assert given == "NUMBER_INTEGER"
+
+
+def test_on_a_small_cluster_a_step_requests_half_a_core(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    compile_pipeline(tmp_path / "usual.yaml", inputs)
+    compile_pipeline(tmp_path / "small.yaml", inputs, small=True)
+    usual, small = (
+        executors(next(iter(yaml.safe_load_all((tmp_path / name).read_text()))))
+        for name in ("usual.yaml", "small.yaml")
+    )
+    for before, after in zip(usual.values(), small.values(), strict=True):
+        assert after["resources"]["cpuRequest"] == 0.5
+        assert after["resources"]["resourceCpuRequest"] == "0.5"
+        before["resources"] |= {"cpuRequest": 0.5, "resourceCpuRequest": "0.5"}
+        assert after == before
