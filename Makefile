@@ -31,15 +31,19 @@ help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One file stands for the whole environment: it is made last, and again when a lock changes.
+# The checkout may be moved or copied: the scripts in .venv find their Python, and that finds the
+# code, relative to where they are.
 .venv/installed-$(TORCH): requirements/base.txt requirements/torch.txt requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Crossfold needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'
 	@echo "setting up .venv: some minutes the first time, several GB unless TORCH=cpu"
 	$(PYTHON) -m venv .venv
 	rm -f .venv/installed-*
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	$(BIN)/uv venv --quiet --relocatable --allow-existing --python $(BIN)/python .venv
 	$(INSTALL) --require-hashes --requirement requirements/base.txt --requirement requirements/dev.txt
 	$(INSTALL) $(TORCH_REQUIREMENTS)
 	$(INSTALL) --no-deps --no-build-isolation --editable .
+	tee .venv/lib/python3*/site-packages/__editable__.crossfold-*.pth <<< ../../../.. >/dev/null
 	touch $@
 
 .PHONY: setup

@@ -203,7 +203,8 @@ def _run(project: Path, *options: str) -> Watched:
         raise SystemExit(f"crossfold run {' '.join(options)} failed:\n{''.join(said)}")
     run = max((project / "runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     state = json.loads(run.read_text())
-    records = {name: Record.read(Path(folder)) for name, folder in state["steps"].items()}
+    steps = {name: project / "runs" / folder for name, folder in state["steps"].items()}
+    records = {name: Record.read(folder) for name, folder in steps.items()}
     reused = [name for name, record in records.items() if record.run_id != state["id"]]
     worked = {name: record for name, record in records.items() if name not in reused}
     return Watched(seconds, worked, created, sorted(reused))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from crossfold import metrics
 from crossfold.report_content import Predictions, predictions
 
+LAST = "last"
 MICRO_AVERAGE = "(micro average)"
 HISTORY_COLUMNS = (
     "candidate",
@@ -25,30 +27,41 @@ HISTORY_COLUMNS = (
 
 
 def write_reports(
-    folder: Path, *, evaluation: dict[str, Any], leaderboard: dict[str, Any], report_html: str
+    folder: Path,
+    *,
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    report_html: str,
+    record: bool,
 ) -> None:
-    """Write metrics.json, report.html and plots/*.csv into `folder`; other files there stay.
+    """Write report.html into `folder`, and metrics.json and plots/*.csv into its subfolder `last`.
 
-    All are written beside `folder` first and moved when complete.
+    With `record`, metrics.json and plots/*.csv are also written into `folder`, where git and DVC
+    compare them. Other files there stay. All are written beside `folder` first and moved when
+    complete.
     """
     test = predictions(evaluation)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as new:
         staged = Path(new)
-        plots = staged / "plots"
-        plots.mkdir()
+        numbers = staged / LAST
+        plots = numbers / "plots"
+        plots.mkdir(parents=True)
         tracked = _tracked_metrics(evaluation, leaderboard)
         text = json.dumps(tracked, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        (staged / "metrics.json").write_text(text, encoding="utf-8")
+        (numbers / "metrics.json").write_text(text, encoding="utf-8")
         (staged / "report.html").write_text(report_html, encoding="utf-8")
         _write_csv(plots / "confusion.csv", ("actual", "predicted"), _confusion_rows(test))
         roc, pr = _curve_rows(test.roc, test.classes), _curve_rows(test.pr, test.classes)
         _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), roc)
         _write_csv(plots / "pr.csv", ("class", "recall", "precision"), pr)
         _write_csv(plots / "learning_curves.csv", HISTORY_COLUMNS, _history_rows(leaderboard))
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
+        if record:
+            shutil.copytree(numbers, staged, dirs_exist_ok=True)
         for path in sorted(staged.rglob("*.*")):
-            path.replace(folder / path.relative_to(staged))
+            target = folder / path.relative_to(staged)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def _tracked_metrics(evaluation: dict[str, Any], leaderboard: dict[str, Any]) -> dict[str, Any]:

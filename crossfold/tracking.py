@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 from crossfold.step import title
+from crossfold.store_location import artifact_folder, update_locations
 
 _logger = logging.getLogger(__name__)
 
@@ -416,8 +417,7 @@ def _check_sqlite(uri: str) -> None:
     path = Path(uri.removeprefix(SQLITE))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=20)) as database:
-            database.execute("PRAGMA schema_version")
+        update_locations(path)
     except (OSError, sqlite3.Error) as error:
         raise UserError(
             f"the tracking store {path} cannot be opened: {error}. It must be an "
@@ -499,11 +499,6 @@ def _artifact_location() -> str | None:
     if not uri.startswith(SQLITE):
         return None
     return artifact_folder(Path(uri.removeprefix(SQLITE))).as_uri()
-
-
-def artifact_folder(store: Path) -> Path:
-    """Return the folder of the artifacts of an SQLite store's runs."""
-    return store.resolve().parent / "mlartifacts"
 
 
 def _get_run(client: MlflowClient, run_id: str) -> MlflowRun:

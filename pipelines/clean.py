@@ -30,9 +30,9 @@ def clean_runs(root: Path, *, keep: int) -> str:
         runs = all_runs(home)
         finished = [run for run in runs if run.status == FINISHED][-keep:]
         kept = [*finished, *(run for run in runs[-1:] if run.status != FINISHED)]
-        outputs = {Path(folder) for run in kept for folder in run.steps.values()}
+        outputs = {run.outputs(title) for run in kept for title in run.steps}
         for entry in (home / "cache").rglob("*.json"):
-            if not outputs.intersection(_folders(json.loads(entry.read_text()))):
+            if not outputs.intersection(_folders(home, json.loads(entry.read_text()))):
                 entry.unlink()
         for step in _step_folders(home / "pipeline"):
             if step not in outputs:
@@ -44,10 +44,10 @@ def clean_runs(root: Path, *, keep: int) -> str:
     return f"{(before - _size(home)) / 1e6:.1f} MB freed, {len(kept)} runs kept"
 
 
-def _folders(entry: dict[str, Any]) -> set[Path]:
+def _folders(home: Path, entry: dict[str, Any]) -> set[Path]:
     """Return the folders of the outputs that an entry of Kubeflow's cache refers to."""
     return {
-        Path(value["uri"]).parent
+        (home / value["uri"]).parent
         for value in entry.values()
         if isinstance(value, dict) and "uri" in value
     }

@@ -81,6 +81,13 @@ def run(
     on: Annotated[Runner, typer.Option(help="Where the steps run.")] = Runner.LOCAL,
     changes: Changes = None,
     cache: Annotated[bool, typer.Option(help="Reuse steps whose inputs are unchanged.")] = True,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Also update reports/metrics.json and reports/plots, as `dvc repro` does.",
+        ),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show all that the steps say.")
     ] = False,
@@ -110,6 +117,7 @@ def run(
             context=context or KIND_CONTEXT,
             registry=registry,
             caching=cache,
+            record=record,
         )
     else:
         from pipelines.warm import fork_server
@@ -117,7 +125,9 @@ def run(
         with fork_server() if on is Runner.LOCAL else nullcontext():
             from pipelines.local import run_here
 
-            outcome = run_here(Path.cwd(), settings, display, on=on.value, caching=cache)
+            outcome = run_here(
+                Path.cwd(), settings, display, on=on.value, caching=cache, record=record
+            )
     show(console, outcome)
 
 
@@ -276,6 +286,7 @@ def mlflow_ui(
 ) -> None:
     """Serve MLflow's pages for the local store, on this machine only."""
     from crossfold.settings import load_settings
+    from crossfold.store_location import update_locations
 
     store = load_settings(PARAMS).tracking.store
     if store:
@@ -285,6 +296,7 @@ def mlflow_ui(
         )
     require_free_port(port, "make mlflow-ui")
     require_local_store()
+    update_locations(LOCAL_STORE)
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])

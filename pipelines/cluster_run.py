@@ -65,6 +65,7 @@ def run_on_cluster(
     context: str,
     registry: str | None,
     caching: bool,
+    record: bool,
 ) -> Outcome:
     """Bring data and images to the cluster, submit the pipeline, and watch it to its end.
 
@@ -75,6 +76,7 @@ def run_on_cluster(
         context: A context of kubectl.
         registry: Where the cluster pulls the images from; None: they are, or kind loads them.
         caching: Whether steps may be answered from Kubeflow's cache.
+        record: Whether to write what git and DVC compare.
 
     Raises:
         UserError: something stands in the way; nothing has been submitted.
@@ -111,7 +113,7 @@ def run_on_cluster(
             outcome = _outcome(cluster, run_id, url, steps)
         except UserError as error:
             raise StepError(f"the run succeeded, but its outcome cannot be read: {error}") from None
-    outcome.write_reports(root)
+    outcome.write_reports(root, record=record)
     return outcome
 
 

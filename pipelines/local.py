@@ -45,12 +45,12 @@ _GOES_ON = "interrupted; `crossfold run` goes on where it stopped"
 
 
 def run_here(
-    root: Path, settings: Settings, display: Display, *, on: str, caching: bool
+    root: Path, settings: Settings, display: Display, *, on: str, caching: bool, record: bool
 ) -> Outcome:
     """Run the pipeline on this machine for the data and weights that `root`'s pointers name.
 
     The steps are processes (LOCAL) or containers (DOCKER). An unfinished run with the same inputs
-    is continued: no finished step is repeated.
+    is continued: no finished step is repeated. With `record`, what git and DVC compare is written.
 
     Raises:
         UserError: something stands in the way; nothing has been started.
@@ -77,7 +77,9 @@ def run_here(
                 left.end(INTERRUPTED)
                 tracking.end_parent(left.id, "KILLED")
         try:
-            return _run(root, run, settings, inputs, display, docker, caching=caching)
+            return _run(
+                root, run, settings, inputs, display, docker, caching=caching, record=record
+            )
         except MlflowException as error:
             if lost := tracking.lost_server(error):
                 raise StepError(lost) from None
@@ -118,6 +120,7 @@ def _run(
     docker: _Docker | None,
     *,
     caching: bool,
+    record: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
     on = DOCKER if docker else LOCAL
@@ -144,7 +147,7 @@ def _run(
                 cache_root=_cache_root(root, on) if caching else None,
             )
         outcome = _outcome(run, len(session.reused))
-        outcome.write_reports(root)
+        outcome.write_reports(root, record=record)
     except BaseException as error:
         # A signal, or the end of whoever read our output; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
@@ -216,7 +219,7 @@ def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:
     def text(step: str, name: str) -> str:
-        return (Path(run.steps[step]) / name).read_text(encoding="utf-8")
+        return (run.outputs(step) / name).read_text(encoding="utf-8")
 
     return Outcome(
         leaderboard=json.loads(text("aggregate_cv", "leaderboard")),

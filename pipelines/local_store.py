@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from crossfold.settings import Settings
-from crossfold.tracking import SERVED_ARTIFACTS, SQLITE, artifact_folder
+from crossfold.store_location import artifact_folder
+from crossfold.tracking import SERVED_ARTIFACTS, SQLITE
 from pipelines.failures import StepError
 from pipelines.runs import Run, end_all
 

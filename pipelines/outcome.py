@@ -21,11 +21,12 @@ class Outcome:
     num_reused: int
     places: tuple[str, ...]
 
-    def write_reports(self, root: Path) -> None:
-        """Write the reports folder of a project."""
+    def write_reports(self, root: Path, *, record: bool) -> None:
+        """Write the reports folder of a project; with `record` also what git and DVC compare."""
         report_files.write_reports(
             root / REPORTS,
             evaluation=self.evaluation,
             leaderboard=self.leaderboard,
             report_html=self.report_html,
+            record=record,
         )

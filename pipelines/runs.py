@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import secrets
 import threading
 import time
@@ -22,9 +23,10 @@ INTERRUPTED = "interrupted"
 class Run:
     """A run's state, kept in run.json in its folder from its start on.
 
-    `steps` has for each finished step, by title, the folder of its outputs; `processes` the
-    process ids of the steps at work with their start times, since ids are used again;
-    `containers` the ids of the containers of the steps at work.
+    `steps` has for each finished step, by title, the folder of its outputs, relative to the folder
+    of all runs: the project may be moved. `processes` has the process ids of the steps at work with
+    their start times, since ids are used again; `containers` the ids of the containers of the steps
+    at work.
     """
 
     id: str
@@ -41,7 +43,8 @@ class Run:
 
     def save(self) -> None:
         """Write run.json, whole or not at all."""
-        values = {**asdict(self), "folder": str(self.folder)}
+        values = asdict(self)
+        del values["folder"]
         part = self.folder / "run.json.part"
         part.write_text(json.dumps(values, indent=1))
         part.replace(self.folder / "run.json")
@@ -74,8 +77,12 @@ class Run:
     def step_done(self, title: str, folder: Path) -> None:
         """Record where a finished step's outputs are."""
         with self._lock:
-            self.steps[title] = str(folder)
+            self.steps[title] = os.path.relpath(folder, self.folder.parent)
             self.save()
+
+    def outputs(self, title: str) -> Path:
+        """Return where a finished step's outputs are."""
+        return self.folder.parent / self.steps[title]
 
     def end(self, status: str) -> None:
         """Record how the run ended."""

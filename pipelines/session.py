@@ -8,6 +8,7 @@ to say why one failed, or to learn of a cache hit; the subclasses of its task ha
 import contextlib
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from kfp import components, local
+from kfp import components, dsl, local
 from kfp.local import cache
 
 from crossfold import step
@@ -138,10 +139,17 @@ def _recorded_error(folder: Path) -> str:
     return step.Record.read(folder).error if (folder / step.RECORD).exists() else ""
 
 
+_KubeflowCache = cache.LocalCache
+
+
 class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
-    """Kubeflow's cache, telling of its hits."""
+    """Kubeflow's cache, which tells of its hits and holds for a project that was moved.
+
+    Artifacts are named by their place in the folder of all runs, in entries and in keys.
+    """
 
     session: ClassVar[Session]
+    home: ClassVar[Path]
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the outputs that are kept under a key, if their files are still there."""
@@ -150,6 +158,24 @@ class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
             uri = next(value.uri for value in outputs.values() if hasattr(value, "uri"))
             self.session.step_reused(Path(uri).parent)
         return outputs
+
+    @staticmethod
+    def _serialize_value_for_key(value: Any) -> Any:
+        serialized = _KubeflowCache._serialize_value_for_key(value)
+        return _relative(serialized) if isinstance(value, dsl.Artifact) else serialized
+
+    @staticmethod
+    def _serialize_artifact(artifact: dsl.Artifact) -> dict[str, Any]:
+        return _relative(_KubeflowCache._serialize_artifact(artifact))
+
+    @staticmethod
+    def _deserialize_artifact(data: dict[str, Any]) -> dsl.Artifact:
+        uri = str(_StepCache.home / data["uri"])
+        return _KubeflowCache._deserialize_artifact({**data, "uri": uri})
+
+
+def _relative(artifact: dict[str, Any]) -> dict[str, Any]:
+    return {**artifact, "uri": os.path.relpath(artifact["uri"], _StepCache.home)}
 
 
 def run_pipeline(
@@ -167,7 +193,7 @@ def run_pipeline(
         StepError: a step failed.
     """
     run = session.run
-    _StepCache.session = session
+    _StepCache.session, _StepCache.home = session, run.folder.parent
     cache.LocalCache = _StepCache
     local.init(
         runner=runner,

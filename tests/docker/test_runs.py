@@ -56,7 +56,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, images: dict[str, str]) ->
 
 def run(project: Project, *command: str, containers: dict[str, Any] | None = None) -> Finished:
     output = project.call(*command)
-    metrics = (project.root / "reports/metrics.json").read_bytes()
+    metrics = (project.root / "reports/last/metrics.json").read_bytes()
     return Finished(output, metrics, project.runs()[-1], containers or {})
 
 

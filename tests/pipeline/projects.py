@@ -101,9 +101,14 @@ class Project:
                 process.terminate()
 
     def runs(self) -> list[dict[str, Any]]:
-        """Return the content of each run.json, oldest first."""
-        found = [json.loads(path.read_text()) for path in self.root.glob("runs/*/run.json")]
+        """Return the content of each run.json, oldest first, with where its folders are."""
+        found = [self._read_run(path) for path in self.root.glob("runs/*/run.json")]
         return sorted(found, key=lambda run: float(run["started"]))
+
+    def _read_run(self, path: Path) -> dict[str, Any]:
+        run: dict[str, Any] = json.loads(path.read_text())
+        steps = {title: str(self.root / "runs" / step) for title, step in run["steps"].items()}
+        return {**run, "folder": str(path.parent), "steps": steps}
 
     def client(self) -> MlflowClient:
         """Return a client of the local MLflow store."""

@@ -7,7 +7,7 @@ from .projects import sample_project
 def test_the_sample_as_shipped_reaches_97_percent(tmp_path: Path) -> None:
     project = sample_project(tmp_path / "project")
     output = project.call("crossfold", "run")
-    test = json.loads((project.root / "reports/metrics.json").read_text())["test"]
+    test = json.loads((project.root / "reports/last/metrics.json").read_text())["test"]
     assert test["accuracy"] >= 0.97
     assert test["macro_f1"] >= 0.97
     assert "crossfold version 1 (registered), aliases: challenger, champion" in output

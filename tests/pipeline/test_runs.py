@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
 from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
@@ -38,7 +39,9 @@ class Finished:
 
     @classmethod
     def of(cls, project: Project, output: str) -> "Finished":
-        return cls(output, (project.root / "reports/metrics.json").read_bytes(), project.runs()[-1])
+        return cls(
+            output, (project.root / "reports/last/metrics.json").read_bytes(), project.runs()[-1]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,27 @@ def test_dvc_shows_the_plots(project: Project, first: Finished) -> None:
     page = (project.root / "shown" / "index.html").read_text()
     for title in ("Confusion matrix", "ROC", "Precision and recall", "Validation loss"):
         assert title in page
+
+
+@pytest.mark.parametrize(
+    ("command", "changed"),
+    [
+        (("dvc", "repro", "--force"), ""),
+        (("dvc", "exp", "run", "-S", CHANGE[1]), " M params.yaml\n"),  # by DVC itself
+    ],
+)
+def test_a_refused_run_of_dvc_deletes_nothing(
+    project: Project, first: Finished, command: tuple[str, ...], changed: str
+) -> None:
+    with FileLock(project.root / "runs/lock"):
+        assert "another run uses" in project.call(*command, status=255)
+    assert project.call("git", "status", "--porcelain") == changed
+    project.call("git", "checkout", "--quiet", "params.yaml")
+
+
+def test_a_run_without_dvc_leaves_no_change_in_git(project: Project, again: Finished) -> None:
+    assert (project.root / "reports/last/plots/roc.csv").exists()
+    assert project.call("git", "status", "--porcelain") == ""
 
 
 @pytest.fixture(scope="module")
@@ -500,12 +524,26 @@ def test_clean_frees_what_old_runs_have_left(
     assert not Path(first.run["steps"]["train_final"]).exists()
 
 
-def test_after_clean_a_run_is_still_answered_from_the_cache(project: Project, cleaned: str) -> None:
+@pytest.fixture(scope="module")
+def moved(project: Project, cleaned: str) -> Path:
+    """The project's folder before the user gave it another name."""
+    before = project.root
+    project.root = before.rename(before.with_name("renamed"))
+    return before
+
+
+def test_after_clean_and_a_move_a_run_is_still_answered_from_the_cache(
+    project: Project, moved: Path
+) -> None:
     output = project.call("crossfold", "run")
     assert f"{len(STEPS) - 1} of {len(STEPS)} steps from the cache" in output
+    assert "(registered before, the same weights)" in output
+    assert not moved.exists()
 
 
-def test_after_clean_registered_models_still_predict(project: Project, cleaned: str) -> None:
+def test_after_clean_and_a_move_registered_models_still_predict(
+    project: Project, moved: Path
+) -> None:
     image = first_image(project, "7")
     for model in ("crossfold@champion", "crossfold/1"):
         output = project.call("crossfold", "predict", image, "--model", model)

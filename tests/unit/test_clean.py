@@ -26,7 +26,8 @@ class Home:
         run = Run(f"run-{number}", self.folder / f"run-{number}", "abc", float(number), status)
         run.folder.mkdir()
         (run.folder / "fetch_data.log").write_text("said")
-        run.steps.update({title: str(folder) for title, folder in steps.items()})
+        for title, folder in steps.items():
+            run.step_done(title, folder)
         run.save()
         return run
 
@@ -38,9 +39,10 @@ class Home:
             (folder / file).write_text("{}")
         (folder / "model").write_bytes(bytes(SIZE))
         if cached:
+            place = folder.relative_to(self.folder)
             entry = {
-                "model": {"__kfp_artifact__": True, "uri": str(folder / "model")},
-                "metrics": {"__kfp_artifact__": True, "uri": str(folder / "metrics")},
+                "model": {"__kfp_artifact__": True, "uri": f"{place}/model"},
+                "metrics": {"__kfp_artifact__": True, "uri": f"{place}/metrics"},
                 "count": 3,
             }
             self.entry(number, name).parent.mkdir(exist_ok=True)

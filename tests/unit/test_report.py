@@ -298,11 +298,21 @@ def test_page_without_mistakes_says_so(
     assert "None: every test image is right." in render(evaluation, leaderboard)
 
 
+def record(
+    folder: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any], page: str
+) -> None:
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
+    )
+
+
 def test_metrics_file_is_for_dvc(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
+    )
     text = (folder / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text) == {
         "candidate": "quick",
@@ -323,7 +333,9 @@ def test_plot_files_hold_the_predictions_curves_and_histories(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
+    )
     plots = folder / "plots"
     confusion = [tuple(row.values()) for row in _rows(plots / "confusion.csv")]
     assert confusion == [
@@ -353,22 +365,48 @@ def test_writing_again_replaces_its_files_and_no_others(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
+    )
     (folder / "plots" / "mine.csv").write_text("kept")
-    write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
+    )
     assert (folder / "report.html").read_text() == "new"
     assert (folder / "plots" / "mine.csv").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+
+
+def test_what_git_has_is_only_changed_on_request(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    def written(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*.*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    folder = tmp_path / "reports"
+    found: dict[str, Any] = {"evaluation": evaluation, "leaderboard": leaderboard}
+    write_reports(folder, **found, report_html="<p>", record=False)
+    last = written(folder / "last")
+    assert "metrics.json" in last and len(last) == 5
+    assert written(folder).keys() == {"report.html", *(f"last/{name}" for name in last)}
+    write_reports(folder, **found, report_html="<p>", record=True)
+    recorded = written(folder)
+    assert {name: recorded[name] for name in last} == last == written(folder / "last")
 
 
 def test_a_failure_changes_nothing(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
+    )
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     evaluation["metrics"]["accuracy"] = 0.0
     del leaderboard["candidates"][1]["folds"][1]["history"][1]["val_loss"]
     with pytest.raises(KeyError):
-        write_reports(folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new")
+        write_reports(
+            folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
+        )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before

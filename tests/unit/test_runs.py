@@ -48,17 +48,27 @@ def first_line(process: "subprocess.Popen[str]") -> str:
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = new_run(tmp_path, "abc")
-    run.step_done("train_fold 0", Path("/outputs/0"))
-    run.step_done("fetch_data", Path("/outputs/1"))
+    run.step_done("train_fold 0", tmp_path / "outputs/0")
+    run.step_done("fetch_data", tmp_path / "outputs/1")
     run.process_started(psutil.Process().pid)
     run.end(INTERRUPTED)
     (found,) = all_runs(tmp_path)
     assert dataclasses.asdict(found) == dataclasses.asdict(run)
     assert found.folder == tmp_path / run.id and found.fingerprint == "abc"
-    assert found.steps == {"train_fold 0": "/outputs/0", "fetch_data": "/outputs/1"}
+    assert found.outputs("train_fold 0") == tmp_path / "outputs/0"
+    assert found.outputs("fetch_data") == tmp_path / "outputs/1"
     assert found.processes == {psutil.Process().pid: psutil.Process().create_time()}
     assert found.status == INTERRUPTED
     assert [path.name for path in run.folder.iterdir()] == ["run.json"]
+
+
+def test_a_run_of_a_project_that_was_moved_has_its_outputs_there(tmp_path: Path) -> None:
+    new_run(tmp_path / "before", "abc").step_done("fetch_data", tmp_path / "before/pipeline/1")
+    (tmp_path / "before").rename(tmp_path / "after")
+    (found,) = all_runs(tmp_path / "after")
+    assert found.outputs("fetch_data") == tmp_path / "after/pipeline/1"
+    found.save()
+    assert "before" not in (found.folder / "run.json").read_text()
 
 
 def test_a_run_is_on_the_disk_from_its_start(tmp_path: Path) -> None:

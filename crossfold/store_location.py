@@ -1,0 +1,51 @@
+"""Where an SQLite store of MLflow keeps its artifacts: beside it, also after both were moved.
+
+MLflow records every artifact's absolute address and has no command that changes one.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+_FOLDER = "mlartifacts"
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def artifact_folder(store: Path) -> Path:
+    """Return the folder of the artifacts of an SQLite store's runs."""
+    return store.resolve().parent / _FOLDER
+
+
+def update_locations(store: Path) -> None:
+    """Let a store that was moved, or copied, with its artifacts name them where they are now.
+
+    Raises:
+        sqlite3.Error: the store cannot be read or written.
+    """
+    here = artifact_folder(store).as_uri()
+    with closing(sqlite3.connect(store, timeout=20)) as database, database:
+        for before in _other_folders(database, here):
+            for table, column in _ADDRESSES:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (here, len(before) + 1, before, len(before) + 1, f"{before}/"),
+                )
+
+
+def _other_folders(database: sqlite3.Connection, here: str) -> list[str]:
+    """Return the folders of artifacts, beside no store or another one, that experiments name."""
+    if not database.execute("PRAGMA table_info(experiments)").fetchall():
+        return []  # MLflow has not made its tables yet
+    found = database.execute(
+        "SELECT DISTINCT artifact_location FROM experiments "
+        "WHERE artifact_location LIKE 'file://%/' || ? AND artifact_location != ?",
+        (_FOLDER, here),
+    )
+    return [str(location) for (location,) in found]
