@@ -101,6 +101,8 @@ def _post(address: str, body: bytes) -> bytes:
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.UNPROCESSABLE_ENTITY:  # with the image's own error
+            return error.read()
         raise _UnpredictedError(f"answers {error.code} {error.reason}") from None
 
 

@@ -5,6 +5,7 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 
 import base64
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
 # MLflow sets it where its scoring server is at work (mlflow.environment_variables); the version of
 # MLflow is among the model's requirements, so the name is that of the tests.
 _SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+# https://www.rfc-editor.org/rfc/rfc2397 and https://www.rfc-editor.org/rfc/rfc4648#section-5
+_DATA_URL = re.compile(r"^data:[^,]*;base64,", re.IGNORECASE)
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 
 class ImageClassifier(PythonModel):
@@ -64,9 +68,20 @@ def _encoded(image: Any) -> bytes:
         return read_image(path)
     refuse_large(len(image) * 3 // 4)
     try:
-        return base64.b64decode(image, validate=True)
+        return _from_base64(image)
     except ValueError:
         raise BadImage(f"neither {_file()} nor an image as base64") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 as programs write it: in lines, URL-safe, without padding, as a data: URL.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    encoded = _DATA_URL.sub("", "".join(text.split()), count=1)
+    encoded = encoded.translate(_FROM_URL_SAFE).rstrip("=")
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
 
 
 def _allowed_file(name: str) -> str | None:
@@ -87,8 +102,8 @@ def _allowed_file(name: str) -> str | None:
 
 def _file() -> str:
     """Return what a path may name here, in words."""
-    if root := os.environ.get(IMAGE_ROOT):
-        return f"a file below {IMAGE_ROOT}, {root},"
+    if os.environ.get(IMAGE_ROOT):
+        return f"a file below {IMAGE_ROOT}"  # without its path: a server's clients read this
     if os.environ.get(_SERVING):
         return f"a file that may be opened ({IMAGE_ROOT} names no folder)"
     return "a file that is here"

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import csv
 import fcntl
+import http.client
 import io
 import json
 import os
@@ -16,9 +17,10 @@ import socket
 import struct
 import subprocess
 import termios
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -42,6 +44,7 @@ from .projects import SOURCE, Project, alive, wait_until
 
 CLASSES = ("cat", "dog", "owl")
 SIZE = 32
+JSON = {"Content-Type": "application/json"}
 
 
 def _write_image(path: Path, seed: int) -> Path:
@@ -179,29 +182,91 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def _post(port: str, images: list[Any]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Answer:
+    """A scoring server's answer."""
+
+    status: int
+    origin: str | None
+    text: str
+
+    @property
+    def content(self) -> Any:
+        return json.loads(self.text)
+
+    def one_row(self) -> dict[str, Any]:
+        assert self.status == HTTPStatus.OK, self.text
+        (row,) = self.content["predictions"]
+        return dict(row)
+
+
+def _ask(
+    port: str,
+    body: bytes | None,
+    headers: dict[str, str] = JSON,
+    path: str = "/invocations",
+    method: str = "POST",
+) -> Answer:
     """Ask a scoring server, as any client of MLflow's would."""
-    body = json.dumps({"dataframe_records": [{"image": image} for image in images]}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request, timeout=60) as answer:
-        rows: list[dict[str, Any]] = json.load(answer)["predictions"]
-    return rows
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        origin = answer.headers["X-Crossfold-Model"]
+        return Answer(answer.status, origin, answer.read().decode())
 
 
-def _check_answers(project: Project, port: str, expected: dict[str, dict[str, float]]) -> None:
+def _records(images: list[Any]) -> bytes:
+    return json.dumps({"dataframe_records": [{"image": image} for image in images]}).encode()
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _check_answers(
+    project: Project, port: str, expected: dict[str, dict[str, float]], status: HTTPStatus
+) -> None:
     """Ask for an image as base64, and for one by its path, which must not be opened."""
     path = project.root / "images/0.png"
-    sent = base64.b64encode(path.read_bytes()).decode()
-    right, by_path, wrong = _post(port, [sent, str(path), "AAAA"])
+    answer = _ask(port, _records([_base64(path), str(path), "AAAA"]))
+    assert answer.status == status
+    right, by_path, wrong = answer.content["predictions"]
     assert right["label"] == _best(expected["0.png"])
     assert right["probabilities"] == pytest.approx(expected["0.png"], abs=1e-5)
     assert right["error"] is None
     assert by_path["label"] is None
     assert "CROSSFOLD_IMAGE_ROOT names no folder" in by_path["error"]
     assert wrong["error"] == "corrupt, or not an image in a known format"
+
+
+def _in_forms(path: Path) -> dict[str, tuple[bytes, dict[str, str]]]:
+    """An image as clients send it: body and headers."""
+    text = _base64(path)
+    lines = base64.encodebytes(path.read_bytes()).decode()
+    url_safe = base64.urlsafe_b64encode(path.read_bytes()).decode()
+    assert lines.count("\n") > 1 and url_safe != text
+    return {
+        "in lines": (_records([lines]), JSON),
+        "data: URL": (_records([f"data:image/png;base64,{text}"]), JSON),
+        "URL-safe": (_records([url_safe.rstrip("=")]), JSON),
+        "inputs, a column": (json.dumps({"inputs": {"image": [text]}}).encode(), JSON),
+        "inputs, rows": (json.dumps({"inputs": [{"image": text}]}).encode(), JSON),
+        "instances": (json.dumps({"instances": [text]}).encode(), JSON),
+        "instances, rows": (json.dumps({"instances": [{"image": text}]}).encode(), JSON),
+        "split": (
+            json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}}).encode(),
+            {"Content-Type": "application/json; charset=utf-8"},
+        ),
+        "CSV": (f"image\n{text}\n".encode(), {"Content-Type": "text/csv"}),
+        "CSV in lines": (f'image\n"{lines}"\n'.encode(), {"Content-Type": "text/csv"}),
+    }
+
+
+def _check_forms(project: Project, port: str, expected: dict[str, dict[str, float]]) -> None:
+    for form, (body, headers) in _in_forms(project.root / "images/0.png").items():
+        row = _ask(port, body, headers).one_row()
+        assert row["probabilities"] == pytest.approx(expected["0.png"], abs=1e-5), form
 
 
 def _wait_for_line(process: "subprocess.Popen[str]", words: str) -> str:
@@ -237,7 +302,68 @@ def served(project: Project) -> Iterator[str]:
 def test_a_served_model_answers_a_real_request(
     project: Project, served: str, expected: dict[str, dict[str, float]]
 ) -> None:
-    _check_answers(project, served, expected)
+    _check_answers(project, served, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def test_an_image_is_sent_in_any_form(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    _check_forms(project, served, expected)
+
+
+def test_an_unusable_image_is_named_and_the_others_are_predicted(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    good = _base64(project.root / "images/0.png")
+    answer = _ask(served, _records([good, "AAAA", good]))
+    assert answer.status == HTTPStatus.UNPROCESSABLE_ENTITY
+    assert answer.content["message"].startswith("1 of 3 images cannot be used: predictions[1]: ")
+    labels = [row["label"] for row in answer.content["predictions"]]
+    assert labels == [_best(expected["0.png"]), None, _best(expected["0.png"])]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{}", {}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+        (b"{}", {"Content-Type": "image/png"}, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+        (b"no JSON", JSON, HTTPStatus.BAD_REQUEST),
+        (b"[" * 100_000, JSON, HTTPStatus.BAD_REQUEST),
+        (b'{"inputs": {"pixels": ["AAAA"]}}', JSON, HTTPStatus.BAD_REQUEST),
+        (b"no column\n", {"Content-Type": "text/csv"}, HTTPStatus.BAD_REQUEST),
+        (_records(["x.png"]), JSON, HTTPStatus.UNPROCESSABLE_ENTITY),
+        (_records([7]), JSON, HTTPStatus.UNPROCESSABLE_ENTITY),
+        (b"", {**JSON, "Content-Length": str(2**40)}, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    ],
+)
+def test_a_refused_request_is_one_line_with_its_status(
+    served: str, body: bytes, headers: dict[str, str], status: HTTPStatus
+) -> None:
+    answer = _ask(served, body, headers)
+    assert answer.status == status
+    assert set(answer.content) - {"predictions"} == {"error_code", "message", "model", "version"}
+    assert "\n" not in answer.content["message"]
+    assert not re.search(r"Traceback|\.py|/tmp|/home|/usr", answer.text)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/ping", HTTPStatus.OK),
+        ("GET", "/health", HTTPStatus.OK),
+        ("GET", "/version", HTTPStatus.OK),
+        ("GET", "/invocations", HTTPStatus.METHOD_NOT_ALLOWED),
+        ("POST", "/elsewhere", HTTPStatus.NOT_FOUND),
+        ("POST", "/invocations", HTTPStatus.BAD_REQUEST),
+    ],
+)
+def test_every_answer_names_model_and_version(
+    served: str, method: str, path: str, status: HTTPStatus
+) -> None:
+    answer = _ask(served, b"{}", JSON, path, method)
+    assert (answer.status, answer.origin) == (status, "crossfold/1")
+    if status != HTTPStatus.OK:
+        assert (answer.content["model"], answer.content["version"]) == ("crossfold", "1")
 
 
 def test_clients_that_ask_at_once_each_get_their_own_answer(
@@ -247,9 +373,9 @@ def test_clients_that_ask_at_once_each_get_their_own_answer(
 
     def ask(name: str) -> dict[str, float]:
         (path,) = project.root.glob(f"images/**/{name}")
-        sent = base64.b64encode(path.read_bytes()).decode()
-        (answer,) = _post(served, [sent])
-        probabilities: dict[str, float] = answer["probabilities"]
+        answer = _ask(served, _records([_base64(path)]))
+        assert (answer.content["model"], answer.content["version"]) == ("crossfold", "1")
+        probabilities: dict[str, float] = answer.one_row()["probabilities"]
         return probabilities
 
     with ThreadPoolExecutor(4) as clients:
@@ -416,7 +542,8 @@ def test_mlflow_models_serve_answers_a_real_request(
     options = ("--env-manager", "local", "--host", "127.0.0.1", "--port", port)
     with project.started("mlflow", "models", "serve", "-m", as_mlflow_knows_it, *options) as server:
         _wait_for_line(server, "Uvicorn running")
-        _check_answers(project, port, expected)
+        _check_answers(project, port, expected, HTTPStatus.OK)
+        _check_forms(project, port, expected)
         (uvicorn,) = psutil.Process(server.pid).children()
     with contextlib.suppress(psutil.NoSuchProcess):
         wait_until(lambda: not alive([uvicorn]))

@@ -24,6 +24,10 @@ def good(handler: Handler) -> None:
     _send(handler, 200, GOOD)
 
 
+def unusable(handler: Handler) -> None:
+    _send(handler, 422, b'{"predictions": [{"label": null, "probabilities": {}, "error": "bad"}]}')
+
+
 def refusing(handler: Handler) -> None:
     _send(handler, 413, b"too large")
 
@@ -87,6 +91,11 @@ def test_a_request_that_fails_after_a_good_one_is_an_error_in_its_row(
     monkeypatch.setattr(asking, "_PATIENCE", 1)
     with serving(good, answer, good) as server:
         assert list(ask(server, [image] * 3)) == [CAT, Prediction(None, {}, error), CAT]
+
+
+def test_an_image_that_the_server_cannot_use_is_an_error_and_no_failure(image: str) -> None:
+    with serving(unusable, good) as server:
+        assert list(ask(server, [image] * 2)) == [Prediction(None, {}, "bad"), CAT]
 
 
 def test_a_server_that_is_lost_ends_the_batch(image: str) -> None:

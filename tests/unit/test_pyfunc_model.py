@@ -2,8 +2,10 @@
 
 import base64
 import io
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -92,7 +94,7 @@ def test_below_the_folder_that_is_named_files_are_opened(
         "no.png",
     ]
     assert set(errors(model, [*refused])) == {
-        "neither a file below CROSSFOLD_IMAGE_ROOT, inside, nor an image as base64"
+        "neither a file below CROSSFOLD_IMAGE_ROOT nor an image as base64"
     }
 
 
@@ -112,3 +114,36 @@ def test_what_is_too_large_is_an_error_and_the_rest_is_predicted(model: ImageCla
 def test_what_is_no_image_at_all_is_an_error(model: ImageClassifier) -> None:
     found = errors(model, [None, 1.5, "\0", "ä", "a" * 100_000, "/" * 10_000, b"", ["a"]])
     assert None not in found
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda text: "\n".join(text[n : n + 76] for n in range(0, len(text), 76)) + "\n",
+        lambda text: "\r\n ".join(text[n : n + 64] for n in range(0, len(text), 64)),
+        lambda text: text.replace("+", "-").replace("/", "_"),
+        lambda text: text.rstrip("="),
+        lambda text: f"data:image/png;base64,{text}",
+        lambda text: f"data:image/png;name=a b.png;BASE64,\n{text}\n",
+    ],
+)
+def test_base64_is_read_as_programs_write_it(
+    model: ImageClassifier, spelled: Callable[[str], str]
+) -> None:
+    encoded = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(encoded, format="PNG")
+    text = base64.b64encode(
+        encoded.getvalue() + b"\0" * (-len(encoded.getvalue()) % 3 + 1)
+    ).decode()
+    assert "+" in text and "/" in text and text.endswith("=")
+    assert errors(model, [spelled(text)]) == [None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["data:image/png,%89PNG", "data:image/png;base64", "QUJ=RA==", "QUJDR", "QUI.", "QUI%3D"],
+)
+def test_what_is_not_base64_is_an_error(model: ImageClassifier, text: str) -> None:
+    (error,) = errors(model, [text])
+    assert "nor an image as base64" in str(error)
