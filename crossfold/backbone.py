@@ -6,6 +6,7 @@ which is trained. Both share the network's own modules, so a trained suffix is a
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from crossfold.architectures import ARCHITECTURES
 from crossfold.errors import UserError, suggestion
 from crossfold.settings import HEAD, PIXELS
 from crossfold.tensorfile import read_metadata
+from crossfold.weights_file import read_weights
+
+_logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -100,66 +104,30 @@ def fetch_imagenet_weights(folder: Path) -> Path:
     return path
 
 
-def pretrained_network(architecture: str, weights: Path, num_classes: int, seed: int) -> nn.Module:
-    """Return the network with `weights` everywhere but in the classifier, drawn from `seed`.
+def pretrained_network(architecture: str, path: Path, num_classes: int, seed: int) -> nn.Module:
+    """Return the network with a file's weights everywhere but in the classifier, from `seed`.
 
     Raises:
         UserError: no such architecture, or the weights cannot be read or do not fit it.
     """
     network = build_network(architecture, num_classes, seed)
+    weights = read_weights(path, architecture, pretrained_tensors(network))
+    if weights.source:
+        _logger.info("model.weights: taken from %s", weights.source)
+    network.load_state_dict(weights.tensors, strict=False)
+    return network
+
+
+def pretrained_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a file of weights has to bring: all but the classifier's."""
     head = f"{head_name(network)}."
-    state = _read_weights(weights)
     # The traced network has what is used; auxiliary classifiers, for one, are not.
     used = trace(network).state_dict()
-    wanted = {
+    return {
         name: tensor
         for name, tensor in network.state_dict().items()
         if name in used and not name.startswith(head) and not name.endswith("num_batches_tracked")
     }
-    problems = [
-        f"{name}: {_shape(state.get(name))}, not {_shape(tensor)}"
-        for name, tensor in wanted.items()
-        if name not in state or state[name].shape != tensor.shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
-        raise UserError(
-            f"params.yaml model.weights: the file does not fit {architecture}: {len(problems)} of "
-            f"{len(wanted)} tensors are missing or of another shape ({shown}). Set model.weights "
-            f"and model.architecture in params.yaml to a pair that belongs together."
-        )
-    network.load_state_dict({name: state[name] for name in wanted}, strict=False)
-    return network
-
-
-def _shape(tensor: Tensor | None) -> str:
-    return "missing" if tensor is None else str(list(tensor.shape))
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running any code that the file may hold."""
-    try:
-        if _is_safetensors(path):
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types, and says how to run what is in the file
-        known = isinstance(error, safetensors.SafetensorError)
-        reason = str(error) if known else "damaged, or more than tensors and their names"
-        raise UserError(
-            f"params.yaml model.weights: the file cannot be read: {reason}. "
-            "It has to be safetensors, or a state dict saved by torch.save."
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            "params.yaml model.weights: the file is not a state dict (names with tensors)"
-        )
-    return state
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Tell by the header: a step gets the file without the ending of its name."""
-    with path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
 
 
 def head_name(network: nn.Module) -> str:

@@ -1,8 +1,10 @@
+import argparse
 import copy
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +229,85 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes)
         backbone.pretrained_network(SMALL, tmp_path / "weights", 3, seed=0)
 
 
-def test_a_checkpoint_is_no_state_dict(tmp_path: Path) -> None:
-    path = saved(tmp_path / "weights", {"epoch": 3, "state": state(build(SMALL))}, "torch")
+def named(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in weights.items()}
+
+
+OTHERS = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {0: {"step": 1}}}}
+
+
+@pytest.mark.parametrize(
+    ("wrap", "source"),
+    [
+        (lambda w: w, ""),
+        (lambda w: {**w, "epoch": 3}, ""),
+        (lambda w: named(w, "module."), "names without `module.`"),
+        (lambda w: named(w, "_orig_mod."), "names without `_orig_mod.`"),
+        (lambda w: {"model": w, **OTHERS}, "`model`"),
+        (lambda w: {"model_state_dict": named(w, "module._orig_mod.")}, "`model_state_dict`"),
+        (
+            lambda w: {"state_dict": named(w, "model."), "hparams": {}},
+            "`state_dict`, names without",
+        ),
+        (lambda w: {"checkpoint": {"net": w}}, "`checkpoint.net`"),
+        (lambda w: {"model": _other(w), "model_ema": named(w, "module.")}, "`model_ema`"),
+        (lambda w: {"state_dict": _other(w), "state_dict_ema": w}, "`state_dict_ema`"),
+        (
+            lambda w: {"state_dict": {**named(_other(w), "net."), **named(w, "ema.net.")}},
+            "ema.net.",
+        ),
+        (lambda w: {"ema": named(w, "module."), "model": _other(w), **OTHERS}, "`ema`"),
+        (lambda w: {"model": w, "best_model": copy.deepcopy(w)}, "`model`"),
+        (lambda w: named(w, "a.b."), "names without `a.b.`"),
+    ],
+)
+def test_weights_are_found_in_a_checkpoint(
+    tmp_path: Path,
+    wrap: Callable[[dict[str, Tensor]], dict[str, Any]],
+    source: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    weights = state(build(SMALL, seed=1))
+    path = saved(tmp_path / "weights", wrap(weights), "torch")
+    found = state(backbone.pretrained_network(SMALL, path, 3, seed=2))
+    assert torch.equal(found["features.0.weight"], weights["features.0.weight"])
+    assert torch.equal(found["features.12.expand3x3.bias"], weights["features.12.expand3x3.bias"])
+    said = [message for message in caplog.messages if message.startswith("model.weights: ")]
+    assert len(said) == bool(source)
+    assert source in "".join(said)
+
+
+def _other(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor + 1 for name, tensor in weights.items()}
+
+
+def test_two_sets_of_weights_in_one_file_are_refused_with_their_names(tmp_path: Path) -> None:
+    weights = state(build(SMALL))
+    both = {**named(weights, "student."), **named(_other(weights), "teacher.")}
+    path = saved(tmp_path / "weights", both, "safetensors")
+    with pytest.raises(UserError, match=r"several sets of weights .*`student\.`.*`teacher\.`"):
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], 7])
+def test_a_file_without_tensors_is_no_state_dict(tmp_path: Path, content: object) -> None:
+    path = saved(tmp_path / "weights", content, "torch")
     with pytest.raises(UserError, match=r"model\.weights: the file is not a state dict"):
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+
+
+def test_a_checkpoint_with_other_classes_names_them_and_is_not_loaded(tmp_path: Path) -> None:
+    path = saved(tmp_path / "weights", {"model": state(build(SMALL)), "path": tmp_path}, "torch")
+    with pytest.raises(UserError, match=r"more than tensors and their names \(pathlib\.\w*Path"):
+        backbone.pretrained_network(SMALL, path, 3, seed=0)
+
+
+def test_wrapped_weights_that_do_not_fit_are_named_without_the_prefix(tmp_path: Path) -> None:
+    weights = state(build(SMALL))
+    weights["features.3.squeeze.bias"] = torch.zeros(5)
+    path = saved(tmp_path / "weights", {"model": named(weights, "module.")}, "torch")
+    with pytest.raises(UserError, match=r"\(`model`, names without `module\.`\).* 1 of 50 .*\[5\]"):
         backbone.pretrained_network(SMALL, path, 3, seed=0)
 
 

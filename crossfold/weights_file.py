@@ -1,0 +1,189 @@
+"""Reading a file of weights as people have them: bare, in a checkpoint, wrapped for training.
+
+No code that a file may hold is run: it is safetensors, or torch reads it with `weights_only`.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from crossfold.errors import UserError
+
+# In a checkpoint, the weights lie no deeper.
+_MAX_DEPTH = 4
+# torch.compile puts it before the names of what it has compiled.
+_COMPILED = "_orig_mod."
+
+
+class Weights(NamedTuple):
+    """A network's tensors by its own names; `source` says where in the file, if not at its top."""
+
+    tensors: dict[str, Tensor]
+    source: str
+
+
+class _Group(NamedTuple):
+    """Tensors that lie at one place of a file and have names with one prefix."""
+
+    place: str
+    prefix: str
+    tensors: dict[str, Tensor]
+
+    def fits(self, wanted: Mapping[str, Tensor]) -> bool:
+        return not self.problems(wanted)
+
+    def problems(self, wanted: Mapping[str, Tensor]) -> list[str]:
+        return [
+            f"{name}: {_shape(self.tensors.get(name))}, not {_shape(tensor)}"
+            for name, tensor in wanted.items()
+            if name not in self.tensors or self.tensors[name].shape != tensor.shape
+        ]
+
+    @property
+    def is_average(self) -> bool:
+        """Whether its name says that it is an exponential moving average, as in `model_ema`."""
+        return "ema" in f"{self.place}.{self.prefix}".lower().replace("_", ".").split(".")
+
+    @property
+    def source(self) -> str:
+        place = f"`{self.place}`" if self.place else ""
+        prefix = f"names without `{self.prefix}`" if self.prefix else ""
+        return ", ".join(filter(None, (place, prefix)))
+
+
+def read_weights(path: Path, architecture: str, wanted: Mapping[str, Tensor]) -> Weights:
+    """Find the tensors of a network in a file, by their names' ends and their shapes.
+
+    Of weights and their exponential moving average, the average is taken.
+
+    Args:
+        path: safetensors, or what `torch.save` wrote.
+        architecture: the network, for errors.
+        wanted: tensors with the names and shapes that it needs.
+
+    Raises:
+        UserError: the file cannot be read, or does not hold these tensors, or holds several such
+            sets.
+    """
+    groups = list(_groups(_read(path), wanted))
+    if not groups:
+        raise UserError(
+            "params.yaml model.weights: the file is not a state dict (names with tensors)"
+        )
+    fitting = [group for group in groups if group.fits(wanted)]
+    if not fitting:
+        raise _unfit(
+            min(groups, key=lambda group: len(group.problems(wanted))), architecture, wanted
+        )
+    averages = [group for group in fitting if group.is_average]
+    chosen, *others = averages or fitting
+    if any(not _equal(chosen, other, wanted) for other in others):
+        sources = "; ".join(group.source or "its top" for group in (chosen, *others))
+        raise UserError(
+            f"params.yaml model.weights: the file holds several sets of weights for "
+            f"{architecture}: {sources}. Save one of them alone, as a state dict"
+        )
+    return Weights({name: chosen.tensors[name] for name in wanted}, chosen.source)
+
+
+def _unfit(group: _Group, architecture: str, wanted: Mapping[str, Tensor]) -> UserError:
+    problems = group.problems(wanted)
+    shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
+    where = f" ({group.source})" if group.source else ""
+    return UserError(
+        f"params.yaml model.weights: the file{where} does not fit {architecture}: {len(problems)} "
+        f"of {len(wanted)} tensors are missing or of another shape ({shown}). Set model.weights "
+        f"and model.architecture in params.yaml to a pair that belongs together."
+    )
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else str(list(tensor.shape))
+
+
+def _equal(one: _Group, other: _Group, wanted: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(one.tensors[name], other.tensors[name]) for name in wanted)
+
+
+def _groups(content: object, wanted: Mapping[str, Tensor]) -> Iterator[_Group]:
+    """Yield the tensors at each place of a file, by each prefix that leaves wanted names."""
+    for place, tensors in _state_dicts(content, ()):
+        names = {name.replace(_COMPILED, ""): name for name in tensors}
+        compiled = _COMPILED if any(_COMPILED in name for name in tensors) else ""
+        for prefix in _prefixes(names, wanted):
+            yield _Group(
+                ".".join(place),
+                prefix + compiled,
+                {
+                    name.removeprefix(prefix): tensors[original]
+                    for name, original in names.items()
+                    if name.startswith(prefix)
+                },
+            )
+
+
+def _state_dicts(
+    content: object, place: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    if not isinstance(content, Mapping) or len(place) > _MAX_DEPTH:
+        return
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if tensors:
+        yield place, tensors
+    for name, value in content.items():
+        yield from _state_dicts(value, (*place, str(name)))
+
+
+def _prefixes(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Return what stands before wanted names, the most frequent first; at least "" if any name."""
+    found: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in wanted:
+                found["".join(f"{part}." for part in parts[:start])] += 1
+    return [prefix for prefix, _ in found.most_common()] or [""]
+
+
+def _read(path: Path) -> Any:
+    try:
+        if _is_safetensors(path):
+            return safetensors.torch.load_file(path)
+        # Beside the weights, torchvision's own training scripts keep their arguments.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types, and says how to run what is in the file
+        known = isinstance(error, safetensors.SafetensorError)
+        reason = str(error) if known else _other_content(path)
+        raise UserError(
+            f"params.yaml model.weights: the file cannot be read: {reason}. "
+            "It has to be safetensors, or a state dict saved by "
+            "torch.save(model.state_dict(), path)."
+        ) from None
+
+
+def _other_content(path: Path) -> str:
+    """Say why torch does not read a file, without running what is in it."""
+    try:
+        classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # another format, or damaged
+        classes = []
+    if classes:
+        return f"it holds more than tensors and their names ({', '.join(sorted(classes)[:3])})"
+    return "damaged, or more than tensors and their names"
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the header: a step gets the file without the ending of its name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
