@@ -194,7 +194,8 @@ def _project(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[
 
     # Without git: DVC then works in a downloaded archive as well and leaves .gitignore alone.
     config = {"core": {"no_scm": "true"}, **(settings or {})}
-    with refused_by_dvc(), Repo(str(root), config=config) as repo:
+    # As `dvc --wait-for-lock` does: another command may hold the project's lock for a while.
+    with refused_by_dvc(), Repo(str(root), config=config, _wait_for_lock=True) as repo:
         yield repo
 
 

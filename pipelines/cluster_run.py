@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
@@ -29,11 +30,14 @@ from pipelines.follow import REFUSED, Follower
 from pipelines.kubectl import Cluster, Object
 from pipelines.kubernetes import MLFLOW_SECRET, REMOTE_SECRET
 from pipelines.lineage import CLUSTER, lineage
-from pipelines.local import HOME, check_pointers
+from pipelines.local import check_pointers
 from pipelines.model_check import check_model
 from pipelines.outcome import Outcome
 from pipelines.pipeline import arguments, compile_pipeline
 from pipelines.workflow import State, Task
+
+if TYPE_CHECKING:
+    import kfp
 
 INTERVAL = 2  # seconds between two looks at a run
 PATIENCE = 300  # seconds without an answer from the cluster
@@ -130,27 +134,35 @@ def _start(
     with kubeflow.connected(cluster) as client:
         bring_images(cluster, registry, display.say)
         _push_data(cluster, root, display)
-        small = is_small(cluster)
-        package = compiled(root, settings, registry, caching=caching, small=small)
-        return kubeflow.start(client, kubeflow.upload(client, package))
+        version, parameters = upload(
+            client, root, settings, registry, caching=caching, small=is_small(cluster)
+        )
+        return kubeflow.start(client, version, parameters)
 
 
-def compiled(
-    root: Path, settings: Settings, registry: str | None, *, caching: bool, small: bool
-) -> Path:
-    """Compile the pipeline for a cluster, and return the file."""
-    package = root / HOME / "pipeline.yaml"
-    package.parent.mkdir(exist_ok=True)
-    inputs = arguments(settings, root, lineage(root, settings, CLUSTER))
-    compile_pipeline(
-        package,
-        inputs,
-        num_shards=settings.extraction.shards,
-        registry=registry,
-        caching=caching,
-        small=small,
-    )
-    return package
+def upload(
+    client: "kfp.Client",
+    root: Path,
+    settings: Settings,
+    registry: str | None,
+    *,
+    caching: bool,
+    small: bool,
+) -> tuple[kubeflow.Version, dict[str, Any]]:
+    """Compile the pipeline and upload it; return the version and the parameters of its runs."""
+    parameters = arguments(settings, root, lineage(root, settings, CLUSTER))
+    # Not a file of the project: two commands that start together would overwrite each other's.
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "pipeline.yaml"
+        compile_pipeline(
+            package,
+            parameters,
+            num_shards=settings.extraction.shards,
+            registry=registry,
+            caching=caching,
+            small=small,
+        )
+        return kubeflow.upload(client, package), parameters
 
 
 def _push_data(cluster: Cluster, root: Path, display: Display) -> None:

@@ -3,11 +3,14 @@
 import contextlib
 import io
 import json
+import secrets
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import kfp
 import kfp_server_api
@@ -59,22 +62,38 @@ def _reason(error: kfp_server_api.ApiException) -> str:
 
 def upload(client: kfp.Client, package: Path) -> Version:
     """Upload a compiled pipeline as a new version."""
+    try:
+        return _upload(client, package)
+    except kfp_server_api.ApiException as error:
+        if error.status != HTTPStatus.CONFLICT:
+            raise
+        return _upload(client, package)  # another run has just created the pipeline
+
+
+def _upload(client: kfp.Client, package: Path) -> Version:
     pipeline_id = client.get_pipeline_id(NAME)
     if pipeline_id is None:
         pipeline_id = client.upload_pipeline(str(package), NAME).pipeline_id
         (version,) = client.list_pipeline_versions(pipeline_id).pipeline_versions
     else:
-        version = client.upload_pipeline_version(str(package), _now(), pipeline_id=pipeline_id)
+        version = client.upload_pipeline_version(
+            str(package), f"{_now()} {secrets.token_hex(4)}", pipeline_id=pipeline_id
+        )
     experiment = client.create_experiment(NAME)
     return Version(pipeline_id, version.pipeline_version_id, experiment.experiment_id)
 
 
-def start(client: kfp.Client, version: Version) -> str:
-    """Start a run with the version's own parameters, and return its id."""
+def start(client: kfp.Client, version: Version, parameters: dict[str, Any]) -> str:
+    """Start a run and return its id.
+
+    The parameters are passed though they are the version's defaults too: Kubeflow's pages show
+    only those of a run.
+    """
     name = f"{NAME} {_now()}"
     run = client.run_pipeline(
         version.experiment_id,
         name,
+        params=parameters,
         pipeline_id=version.pipeline_id,
         version_id=version.pipeline_version_id,
         service_account=SERVICE_ACCOUNT,
@@ -82,13 +101,14 @@ def start(client: kfp.Client, version: Version) -> str:
     return str(run.run_id)
 
 
-def run_of(version: Version) -> dict[str, object]:
-    """Return what Kubeflow's API calls a Run, but for its name and parameters."""
+def run_of(version: Version, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return a Run as Kubeflow's API takes it, without a name."""
     ids = asdict(version)
     return {
         "experiment_id": ids.pop("experiment_id"),
         "pipeline_version_reference": ids,
         "service_account": SERVICE_ACCOUNT,
+        "runtime_config": {"parameters": parameters},
     }
 
 

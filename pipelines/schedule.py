@@ -14,7 +14,7 @@ from crossfold.settings import Settings
 from pipelines import kubeflow
 from pipelines.cluster import KUBEFLOW, bring_images, is_small, registry_name
 from pipelines.cluster_checks import check_kubectl
-from pipelines.cluster_run import compiled
+from pipelines.cluster_run import upload
 from pipelines.display import Display
 from pipelines.images import DATA
 from pipelines.kubectl import Cluster, Object
@@ -60,14 +60,15 @@ def schedule(
     image = registry_name(DATA, registry)
     cluster.apply([_cron_job(cron, image, {})], "--dry-run=server")
     bring_images(cluster, registry, display.say)
-    package = compiled(root, settings, registry, caching=True, small=is_small(cluster))
     with kubeflow.connected(cluster) as client:
-        version = kubeflow.upload(client, package)
+        version, parameters = upload(
+            client, root, settings, registry, caching=True, small=is_small(cluster)
+        )
     environment = {
         "REPOSITORY": address,
         "BRANCH": branch,
         "KUBEFLOW": "http://ml-pipeline:8888",
-        "RUN": json.dumps(kubeflow.run_of(version)),
+        "RUN": json.dumps(kubeflow.run_of(version, parameters)),
     }
     cluster.apply([_program(), _cron_job(cron, image, environment)])
     kubectl = f"kubectl --context {context}"

@@ -84,16 +84,17 @@ def pointers(repository: str, branch: str) -> dict[str, str]:
     }
 
 
-def start(kubeflow: str, run: dict[str, object], parameters: dict[str, str]) -> str:
+def start(kubeflow: str, run: dict[str, Any], pointers: dict[str, str]) -> str:
     """Start a run by Kubeflow's API and return its id.
 
-    `run` is what the API calls a Run, without its name and parameters; others than those given are
-    the pipeline version's own.
+    `run` is a Run as the API takes it, without a name; `pointers` replace its parameters of these
+    names.
 
     Raises:
         UserError: Kubeflow does not answer, or refuses.
     """
     name = f"crossfold {datetime.now(UTC):%Y-%m-%d %H:%M:%S} (scheduled)"
+    parameters = {**run["runtime_config"]["parameters"], **pointers}
     body = {**run, "display_name": name, "runtime_config": {"parameters": parameters}}
     request = urllib.request.Request(
         f"{kubeflow}/apis/v2beta1/runs",

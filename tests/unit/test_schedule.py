@@ -133,6 +133,9 @@ def kubeflow() -> Iterator[str]:
     server.server_close()
 
 
+PARAMETERS = {"data_pointer": "older", "models_pointer": "older", "num_epochs": 3}
+
+
 def start(repository: str, kubeflow: str, pipeline: str) -> "subprocess.CompletedProcess[str]":
     """Run the program as the CronJob does, from its file alone."""
     environment = {
@@ -140,7 +143,7 @@ def start(repository: str, kubeflow: str, pipeline: str) -> "subprocess.Complete
         "REPOSITORY": repository,
         "BRANCH": "newer",
         "KUBEFLOW": kubeflow,
-        "RUN": json.dumps(run_of(Version(pipeline, "version", "experiment"))),
+        "RUN": json.dumps(run_of(Version(pipeline, "version", "experiment"), PARAMETERS)),
     }
     program = [sys.executable, scheduled_start.__file__]
     return subprocess.run(program, env=environment, capture_output=True, text=True)
@@ -160,7 +163,8 @@ def test_a_run_is_started_with_the_branchs_data_and_the_versions_settings(
         "pipeline_id": "pipeline",
         "pipeline_version_id": "version",
     }
-    assert run["runtime_config"] == {"parameters": pointers(repository, "newer")}
+    newer = pointers(repository, "newer")
+    assert run["runtime_config"] == {"parameters": {**newer, "num_epochs": 3}}
 
 
 def test_what_kubeflow_refuses_is_said_and_the_job_fails(repository: str, kubeflow: str) -> None:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
+from zc.lockfile import LockFile
 
 from crossfold import remotes, versions
 from crossfold.errors import UserError
@@ -114,3 +116,12 @@ def test_a_remote_is_asked_whether_it_has_the_data(project: Path) -> None:
     assert versions.remote_has(project, "sample", pointers)
     assert not versions.remote_has(project, "nosuch", pointers)
     assert remotes.remote_names(project) == ["gdrive", "minio", "sample"]
+
+
+def test_another_commands_lock_is_waited_for(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)  # it would give up at once
+    held = LockFile(project / ".dvc" / "tmp" / "lock")
+    threading.Timer(0.5, held.close).start()
+    assert versions.push(project, {"url": str(tmp_path / "remote")}) == 5
