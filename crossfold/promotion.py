@@ -1,6 +1,5 @@
 """Changing the champion by hand: what speaks for it, and a record of who did it, when and why."""
 
-import getpass
 import json
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from crossfold import gate
 from crossfold.errors import UserError
 from crossfold.registry import CHAMPION, FORMER_CHAMPION, ROLLED_BACK, crown
+from crossfold.user import user_name
 
 PROMOTIONS = "promotions"
 EVALUATION = "evaluation.json"  # of a version's run, see `tracking.log_outcome`
@@ -141,7 +141,7 @@ def _record(
 ) -> Promotion:
     entry = Promotion(
         action=action,
-        by=getpass.getuser(),
+        by=user_name(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         replaced=str(champion.version) if champion else None,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 import tempfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold.errors import UserError
-from crossfold.versions import add, pointer_hash
+from crossfold.versions import add, changed_since_add, pointer_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,8 +40,9 @@ _SEED = 2
 def write_sample(root: Path) -> list[str]:
     """Write `data/` and `models/` under `root` where they are missing, and add them to DVC.
 
-    A folder that is there, or whose pointer (`data.dvc`, `models.dvc`) describes other content than
-    the sample's, is the user's own and left alone.
+    A folder that is there with other content, or whose pointer (`data.dvc`, `models.dvc`) describes
+    other content than the sample's, is the user's own and left alone. What an earlier call wrote
+    and could not add is added.
 
     Returns one line per folder that says what was done.
 
@@ -62,13 +64,20 @@ def _provide(folder: Path, write: Callable[[Path], str]) -> str:
         if described != SAMPLE_HASHES[folder.name]:
             return f"{folder.name}/: left alone, {pointer.name} describes your own"
     if folder.exists():
-        return f"{folder.name}/: left alone, it is there already"
+        if not pointer.exists() or folder.name in changed_since_add(folder.parent):
+            return f"{folder.name}/: left alone, it is there already"
+        add(folder)
+        return f"{folder.name}/: the sample, there already"
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
         written = write(part)
         part.replace(folder)
-    add(folder)
+    try:
+        add(folder)
+    except BaseException:  # what DVC does not have would count as the user's own
+        shutil.rmtree(folder)
+        raise
     return f"{folder.name}/: {written}"
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from crossfold.user import ensure_user_name
 from pipelines import predict_cli, registry_cli
 from pipelines.console import (
     LOCAL_STORE,
@@ -20,6 +21,7 @@ from pipelines.console import (
     fail,
     require_free_port,
     require_local_store,
+    require_output_file,
 )
 from pipelines.images import Torch
 
@@ -184,6 +186,7 @@ def compile_(
 
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
+    require_output_file("--output", output)
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(
         output,
@@ -398,6 +401,7 @@ def main() -> None:
     """
     from pipelines.failures import Interrupted, StepError
 
+    ensure_user_name()
     try:
         app()
     except UserError as error:

@@ -1,5 +1,6 @@
 """What the commands share: where they print, what many of them take, how they end."""
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -30,6 +31,15 @@ def require_local_store() -> None:
     """Raise UserError if this machine has no store of MLflow yet."""
     if not LOCAL_STORE.exists():
         raise UserError("there is no run yet: make run")
+
+
+def require_output_file(option: str, path: Path) -> None:
+    """Raise UserError if a file cannot be written where an option says; no folder is made."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir():
+        raise UserError(f"{option} {path}: not a file in a folder that is there")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise UserError(f"{option} {path}: it cannot be written: no permission")
 
 
 def require_free_port(port: int, command: str) -> None:

@@ -167,11 +167,16 @@ class _ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[
         run = self.session.run
         try:
             container = self._create()
-            run.container_created(container.id)
-            container.start()
+            work = _Container(self.client, container, run)
+            try:
+                run.container_created(container.id)
+                container.start()
+            except BaseException:  # nobody would know of it
+                work.stop()
+                raise
         except DockerException as error:
             raise StepError(f"Docker does not start its container: {error}") from None
-        return _Container(self.client, container, run)
+        return work
 
     def _create(self) -> Container:
         name, title, _ = describe(self.full_command)

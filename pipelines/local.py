@@ -1,5 +1,6 @@
 """A run on this machine from start to end: checks, tracking, the steps, what it leaves."""
 
+import errno
 import hashlib
 import json
 import os
@@ -84,6 +85,13 @@ def run_here(
             if lost := tracking.lost_server(error):
                 raise StepError(lost) from None
             raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StepError(
+                f"{error.strerror}: free some on the disk of {home}, then run again: no finished "
+                "step is repeated"
+            ) from None
 
 
 def _end_steps(run: Run) -> None:
@@ -149,6 +157,7 @@ def _run(
         outcome = _outcome(run, len(session.reused))
         outcome.write_reports(root, record=record)
     except BaseException as error:
+        session.stop()
         # A signal, or the end of whoever read our output; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)

@@ -57,8 +57,8 @@ def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
             env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,  # a terminal's Ctrl-C ends the steps first
         )
-    run.process_started(server.pid)
     try:
+        run.process_started(server.pid)
         url = f"http://127.0.0.1:{port}"
         _wait_for(server, url, log)
         yield {"MLFLOW_TRACKING_URI": url, SERVED_ARTIFACTS: artifacts.as_uri()}

@@ -45,8 +45,12 @@ class _Process:
         self._process, self._output = start_step(command, environment)
         assert self._process.pid is not None
         self._pid = self._process.pid
-        with contextlib.suppress(psutil.NoSuchProcess):  # the server takes note of its end first
-            run.process_started(self._pid)
+        try:
+            with contextlib.suppress(psutil.NoSuchProcess):  # the server notes its end first
+                run.process_started(self._pid)
+        except BaseException:  # nobody would know of it
+            self.stop()
+            raise
 
     def output(self) -> Iterator[str]:
         """Yield what it says, line by line, until it ends."""

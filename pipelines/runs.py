@@ -49,6 +49,11 @@ class Run:
         part.write_text(json.dumps(values, indent=1))
         part.replace(self.folder / "run.json")
 
+    def _save_if_possible(self) -> None:
+        """Save what is gone: on a full disk the record keeps it, and the next run finds nothing."""
+        with contextlib.suppress(OSError):
+            self.save()
+
     def process_started(self, pid: int) -> None:
         """Record a step's process, so that a later run can end it if this one is killed."""
         with self._lock:
@@ -59,7 +64,7 @@ class Run:
         """Forget a step's process."""
         with self._lock:
             self.processes.pop(pid, None)  # it may have ended before it could be recorded
-            self.save()
+            self._save_if_possible()
 
     def container_created(self, container_id: str) -> None:
         """Record a step's container, so that a later run can remove it if this one is killed."""
@@ -72,7 +77,7 @@ class Run:
         with self._lock:
             if container_id in self.containers:  # an interrupt may have been quicker
                 self.containers.remove(container_id)
-            self.save()
+            self._save_if_possible()
 
     def step_done(self, title: str, folder: Path) -> None:
         """Record where a finished step's outputs are."""
@@ -88,7 +93,7 @@ class Run:
         """Record how the run ended."""
         with self._lock:
             self.status = status
-            self.save()
+            self._save_if_possible()
 
     def end_processes(self) -> None:
         """End the processes that are still recorded, and all that they started."""

@@ -72,31 +72,39 @@ class Session:
         log = self.run.folder / f"{title.replace(' ', '-')}.log"
         try:
             fault = self._work(start, log, title)
+            if fault:
+                fault = _recorded_error(folder) or fault
+            elif not self._stopping:
+                self.run.step_done(title, folder)
         except StepError as error:
             fault = str(error)
+        except OSError as error:
+            fault = f"its log, or the run's record beside it, cannot be written: {error.strerror}"
         if self._stopping:
             raise StepError("interrupted")
         if fault:
             self.display.failed(title)
-            reason = _recorded_error(folder) or fault
-            self.failure = StepError(f"{title}: {reason}\nThe step's whole log: {log}")
+            self.failure = StepError(f"{title}: {fault}\nThe step's whole log: {log}")
             raise self.failure
-        self.run.step_done(title, folder)
         self.display.finished(title, time.monotonic() - started)
 
     def _work(self, start: Callable[[], Work], log: Path, title: str) -> str:
         work = start()
         self._at_work.append(work)
-        if self._stopping:  # the signal came after it was last looked at
+        try:
+            if self._stopping:  # the signal came after it was last looked at
+                work.stop()
+            with log.open("a") as file:
+                for line in work.output():
+                    file.write(line)
+                    file.flush()
+                    self.display.output(title, line)
+            return work.wait()
+        except BaseException:  # a full disk, or nobody who reads our output
             work.stop()
-        with log.open("a") as file:
-            for line in work.output():
-                file.write(line)
-                file.flush()
-                self.display.output(title, line)
-        fault = work.wait()
-        self._at_work.remove(work)
-        return fault
+            raise
+        finally:
+            self._at_work.remove(work)
 
     def step_reused(self, folder: Path) -> None:
         """Take note of a step that the cache answered with the outputs in `folder`."""
@@ -112,8 +120,9 @@ class Session:
     def stop(self) -> None:
         """End every step and start no more."""
         self._stopping = True
-        for work in list(self._at_work):
-            work.stop()
+        with contextlib.ExitStack() as stack:  # each, also if another cannot be stopped
+            for work in list(self._at_work):
+                stack.callback(work.stop)
 
 
 def describe(command: list[str]) -> tuple[str, str, Path]:

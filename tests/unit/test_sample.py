@@ -101,6 +101,24 @@ def test_the_first_weight_follows_from_the_documented_stream(sample: Path) -> No
     assert weights["conv1.weight"][0, 0, 0, 0] == np.float32(unit * (6 / (64 * 49)) ** 0.5)
 
 
+def test_a_sample_that_was_not_added_is_added_by_the_next_call(tmp_path: Path) -> None:
+    root = clone(tmp_path / "clone")
+    (root / ".dvc/cache").touch()  # DVC cannot write there
+    with pytest.raises(OSError):
+        write_sample(root)
+    assert not (root / "data").exists()
+    (root / ".dvc/cache").unlink()
+    assert "written" in " ".join(write_sample(root))
+    shutil.rmtree(root / ".dvc/cache")  # as if the call had been killed before it added them
+    assert write_sample(root) == [
+        "data/: the sample, there already",
+        "models/: the sample, there already",
+    ]
+    with Repo(str(root)) as repo:
+        assert repo.push(remote="sample") == 1797 + 1 + 2
+    assert git(root, "status", "--short") == ""
+
+
 def test_folders_that_are_there_are_left_alone(tmp_path: Path) -> None:
     root = clone(tmp_path / "clone")
     for name in ("data", "models"):

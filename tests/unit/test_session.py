@@ -1,10 +1,20 @@
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from kfp import dsl
 from kfp.local import cache
 
-from pipelines.session import _StepCache
+from pipelines.console import console
+from pipelines.display import Display
+from pipelines.failures import StepError
+from pipelines.processes import _Process
+from pipelines.runs import all_runs, end_all, new_run
+from pipelines.session import Session, _StepCache
 
 ARGUMENTS = ("train_fold", "crossfold-train:1", ["sh", "-c", "program"])
 
@@ -55,3 +65,63 @@ def test_outputs_of_different_steps_have_different_keys(
         for name in ("examples", "backbone")
     }
     assert len(keys) == 2
+
+
+TALKS = "import time\nwhile True: print('still at work', flush=True); time.sleep(0.01)"
+
+
+class Talker:
+    """A step at work that talks until it is stopped: a process of its own."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", TALKS]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def output(self) -> Iterator[str]:
+        assert self.process.stdout is not None
+        yield from self.process.stdout
+
+    def wait(self) -> str:
+        self.process.wait()
+        return ""
+
+    def stop(self) -> None:
+        end_all([psutil.Process(self.process.pid)])
+        self.process.wait()
+
+
+def command_of_a_step(tmp_path: Path, name: str) -> list[str]:
+    """Kubeflow's command for a step, as far as a session reads it."""
+    given = {"inputs": {}, "outputs": {"outputFile": str(tmp_path / "outputs/output.json")}}
+    return ["--executor_input", json.dumps(given), "--function_to_execute", name]
+
+
+def test_a_step_whose_log_meets_a_full_disk_is_ended_and_no_other_starts(tmp_path: Path) -> None:
+    run = new_run(tmp_path, "abc")
+    (run.folder / "fetch_data.log").symlink_to("/dev/full")
+    session, talker = Session(run, Display(console, verbose=False)), Talker()
+    with pytest.raises(StepError, match="cannot be written: No space left on device"):
+        session.run_step(command_of_a_step(tmp_path, "fetch_data"), lambda: talker)
+    assert talker.process.poll() is not None
+    with pytest.raises(StepError, match="not started"):
+        session.run_step(command_of_a_step(tmp_path, "train_final"), Talker)
+    assert run.steps == {}
+
+
+def test_a_step_that_cannot_be_recorded_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If this run were killed, the next one would not know what to end."""
+    talker = Talker()
+
+    def start(*_: object) -> tuple[object, object]:
+        return talker.process, None
+
+    monkeypatch.setattr("pipelines.processes.start_step", start)
+    run = new_run(tmp_path, "abc")
+    (run.folder / "run.json.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        _Process([], {}, run)
+    talker.process.wait(timeout=60)
+    run.end("failed")  # nor does this hide the error
+    assert all_runs(tmp_path)[0].status == "running"

@@ -1,0 +1,20 @@
+"""The name of whoever runs this process: in a container, a uid often has none."""
+
+import getpass
+import os
+
+
+def user_name() -> str:
+    """Return the user's name, or the uid where nothing names it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid-{os.getuid()}"
+
+
+def ensure_user_name() -> None:
+    """Give a uid without a name one, for libraries that ask for it: torch for its cache's folder.
+
+    They look at these variables first, and so do the processes that this one starts.
+    """
+    os.environ["USER"] = user_name()
