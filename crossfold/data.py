@@ -13,14 +13,15 @@ from crossfold import splits, versions
 from crossfold.data_page import write_page
 from crossfold.errors import UserError, suggestion
 from crossfold.examples import Example, write_examples
-from crossfold.folder import check_folder, notable
+from crossfold.folder import check_folder
 from crossfold.listing import files_below
 from crossfold.progress import report_progress
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from crossfold.folder import FolderReport, PairCounts
+    from crossfold.data_facts import PairCounts
+    from crossfold.folder import FolderReport
 
 _logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def fetch_data(
         )
         for line in report.skipped:
             _logger.warning("skipped %s", line)
-        for line in notable(report):
+        facts = report.facts()
+        for line in facts.lines():
             _logger.warning("%s", line)
         write_examples(
             examples,
@@ -100,6 +102,7 @@ def fetch_data(
             data_hash=data_hash,
             num_folds=num_folds,
             skipped=report.skipped,
+            facts=facts,
         )
         part = backbone.with_name(f"{backbone.name}.part")
         shutil.copyfile(weights_file, part)
@@ -111,7 +114,7 @@ def fetch_data(
         classes=report.classes,
         counts=report.counts,
         skipped=report.skipped,
-        near_duplicates=report.count_pairs(),
+        near_duplicates=facts.pair_counts,
         data_hash=data_hash,
         models_hash=models_hash,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossfold import pages
+from crossfold.data_facts import near_duplicates
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
 from crossfold.thumbnails import data_uri
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from crossfold.folder import FolderReport, Pair
+    from crossfold.folder import FolderReport
 
 NUM_SAMPLES = 6  # of each class
 MAX_SAMPLES = 300  # of all classes
@@ -91,7 +92,8 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
         unusable=report.skipped[:MAX_LISTED],
         copies=_copies(report),
         pair_counts=report.count_pairs(),
-        pairs=[(pair, _words(pair), [shown[path] for path in pair.paths]) for pair in pairs],
+        near_duplicates=near_duplicates(report.count_pairs(), report.splits.count(TEST)),
+        pairs=[(pair, [shown[path] for path in pair.paths]) for pair in pairs],
         size_rows=_size_rows(report),
         max_listed=MAX_LISTED,
     )
@@ -156,15 +158,6 @@ def _copies(report: FolderReport) -> list[list[str]]:
     for path, content in zip(report.paths, report.content_hashes, strict=True):
         groups.setdefault(content, []).append(path)
     return [group for group in groups.values() if len(group) > 1]
-
-
-def _words(pair: Pair) -> str:
-    words = "In two classes; " if pair.other_class else ""
-    if pair.divided:
-        words += f"one in {pair.places[0]}, the other in {pair.places[1]}"
-    elif pair.places:
-        words += f"both in {pair.places[0]}"
-    return words.removesuffix("; ")
 
 
 def _size_rows(report: FolderReport) -> list[tuple[str, int]]:

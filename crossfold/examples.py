@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossfold.data_facts import DataFacts
 from crossfold.splits import TEST as TEST
 from crossfold.splits import TRAIN as TRAIN
 
@@ -37,6 +38,7 @@ _SCHEMA = pa.schema(
         )
     ]
 )
+NO_FACTS = DataFacts()
 _MAX_ROWS = 1024
 _MAX_BYTES = 32 * 2**20
 
@@ -60,6 +62,7 @@ def write_examples(
     data_hash: str,
     num_folds: int,
     skipped: tuple[str, ...] = (),
+    facts: DataFacts = NO_FACTS,
 ) -> None:
     """Write the table as a stream, in the order of `rows`; no file is left behind on failure."""
     about = {
@@ -67,6 +70,7 @@ def write_examples(
         "data_hash": data_hash,
         "num_folds": num_folds,
         "skipped": skipped,
+        "facts": facts.model_dump(),
     }
     schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
     part = path.with_name(f"{path.name}.part")
@@ -106,6 +110,7 @@ class Examples:
         data_hash: the MD5 of the data version in data.dvc.
         num_folds: the number of folds of the train split.
         skipped: a line for each image that was left out.
+        facts: what is worth knowing of the images.
     """
 
     def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
@@ -118,6 +123,7 @@ class Examples:
         self.data_hash: str = about["data_hash"]
         self.num_folds: int = about["num_folds"]
         self.skipped: tuple[str, ...] = tuple(about["skipped"])
+        self.facts = DataFacts.model_validate(about["facts"])
 
     def count(self, split: str | None) -> int:
         """The number of images in `split`, or of all."""

@@ -24,11 +24,16 @@ from numpy.typing import NDArray
 
 from crossfold.metrics import Curves
 
-# From Okabe and Ito's colour-blind-safe palette ("Color universal design", 2008) those colours
-# whose contrast with a white and with a dark page is about 3:1 or better; the blue is lightened.
-BLUE, VERMILION, GREEN, PURPLE = "#1f83c6", "#d55e00", "#009e73", "#cc79a7"
-PALETTE = (BLUE, VERMILION, GREEN, PURPLE)
-LINE_STYLES = ("-", "--", ":")
+# The first four are from Okabe and Ito's colour-blind-safe palette ("Color universal design",
+# 2008). All have a contrast of 3:1 or better with a white and with a dark page. No ten colours are
+# told apart by everyone, so each has a marker too.
+BLUE, VERMILION, GREEN, PURPLE = "#1f83c6", "#d55e00", "#009e73", "#c46a9b"
+PALETTE = (
+    *(BLUE, VERMILION, GREEN, PURPLE),
+    *("#8f7500", "#7b61d1", "#d6336c", "#0f8b8d", "#8d6e63", "#6b7785"),
+)
+MARKERS = "osD^vPX*<>"
+LINE_STYLES = ("-", "--")
 INK = "#000000"
 
 MAX_CLASSES_IN_LEGEND = len(PALETTE) * len(LINE_STYLES)
@@ -40,9 +45,10 @@ STRONGEST_SHADE = 0.7  # keeps dark ink on a light page, and light ink on a dark
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Counts of shape [K, K], rows true; shaded by the square root of the share of the true class.
+    """Counts of shape [K, K], rows true; shaded by the share of the true class.
 
-    Hits are blue, mistakes vermilion. Beyond MAX_CLASSES_NAMED classes only shades are drawn.
+    Hits are blue; mistakes are vermilion, by the share's square root so that rare ones are seen.
+    Beyond MAX_CLASSES_NAMED classes only shades are drawn.
     """
     num_classes = len(classes)
     named = num_classes <= MAX_CLASSES_NAMED
@@ -116,41 +122,55 @@ def reliability(calibration: dict[str, Any]) -> Figure:
     return figure
 
 
-def learning_curves(leaderboard: dict[str, Any]) -> Figure:
-    """Loss and validation macro F1 by epoch, a row for each of the best MAX_CANDIDATES_DRAWN.
-
-    A line is the mean over the folds that reached an epoch, its band their minimum and maximum. It
-    is dashed from where the first fold has stopped, as the mean is then one of fewer folds. A dot
-    is a fold's best epoch.
-    """
-    candidates = ranked(leaderboard)[:MAX_CANDIDATES_DRAWN]
-    figure = _figure("learning_curves", WIDTH, 0.5 + 1.9 * len(candidates))
-    grid = figure.subplots(len(candidates), 2, squeeze=False, sharex="row")
-    for (loss, macro_f1), entry in zip(grid, candidates, strict=True):
-        _draw_history(loss, entry["folds"], "train_loss", VERMILION)
-        _draw_history(loss, entry["folds"], "val_loss", BLUE)
-        _draw_history(macro_f1, entry["folds"], "val_macro_f1", BLUE)
-        for fold in entry["folds"]:
-            macro_f1.plot(fold["best_epoch"], fold["macro_f1"], ".", color=BLUE, markersize=5)
-        loss.set_title(_short(entry["candidate"]["name"], 32), loc="left", fontsize=10)
-        loss.set_ylabel("loss")
-        macro_f1.set_ylabel("macro F1")
-        loss.set_ylim(bottom=0)
-        loss.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
-    for axes in grid.flat:
-        _plain(axes)
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch")
+def loss_curves(leaderboard: dict[str, Any]) -> Figure:
+    """Training and validation loss by epoch; see `_learning_curves`."""
+    figure = _learning_curves(
+        leaderboard, "loss_curves", "loss", {"train_loss": VERMILION, "val_loss": BLUE}
+    )
+    for axes in figure.axes:
+        axes.set_ylim(bottom=0)
     lines = [Line2D([], [], color=color) for color in (VERMILION, BLUE)]
     _legend(figure, lines, ["training", "validation"], num_columns=2)
+    return figure
+
+
+def score_curves(leaderboard: dict[str, Any]) -> Figure:
+    """Validation macro F1 by epoch, a dot for each fold's best; see `_learning_curves`."""
+    figure = _learning_curves(leaderboard, "score_curves", "macro F1", {"val_macro_f1": BLUE})
+    for axes, entry in zip(figure.axes, with_epochs(leaderboard), strict=False):
+        for fold in entry["folds"]:
+            axes.plot(fold["best_epoch"], fold["macro_f1"], ".", color=BLUE, markersize=6)
+    dot = Line2D([], [], color=BLUE, marker=".", linestyle="", markersize=6)
+    _legend(figure, [Line2D([], [], color=BLUE), dot], ["validation", "best epoch"], num_columns=2)
+    return figure
+
+
+def _learning_curves(
+    leaderboard: dict[str, Any], label: str, y_label: str, colors: dict[str, str]
+) -> Figure:
+    """A row of axes for each of the best MAX_CANDIDATES_DRAWN, a colour for each key of an epoch.
+
+    A line is the mean over the folds that reached an epoch, its band their minimum and maximum. It
+    is dashed from where the first fold has stopped, as the mean is then one of fewer folds.
+    """
+    candidates = with_epochs(leaderboard)[:MAX_CANDIDATES_DRAWN]
+    figure = _figure(label, WIDTH, 0.6 + 2.2 * len(candidates))
+    column = figure.subplots(len(candidates), 1, squeeze=False)[:, 0]
+    for axes, entry in zip(column, candidates, strict=True):
+        for key, color in colors.items():
+            _draw_history(axes, entry["folds"], key, color)
+        axes.set_title(_short(entry["candidate"]["name"], 40), loc="left", fontsize=10)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+        _plain(axes)
+    column[-1].set_xlabel("epoch")
     return figure
 
 
 def leaderboard(leaderboard: dict[str, Any]) -> Figure:
     """Macro F1 in cross-validation: each candidate's folds, mean and 95 % interval, best on top."""
     candidates = ranked(leaderboard)
-    figure = _figure("leaderboard", WIDTH, 1 + 0.36 * len(candidates))
-    axes = figure.subplots()
+    figure, axes = _candidate_rows("leaderboard", candidates)
     for row, entry in enumerate(candidates):
         low, high = entry["interval"]["macro_f1"]
         fold_scores = [fold["macro_f1"] for fold in entry["folds"]]
@@ -158,13 +178,33 @@ def leaderboard(leaderboard: dict[str, Any]) -> Figure:
         axes.plot([max(low, 0), min(high, 1)], [row, row], color=color, linewidth=1.6)
         axes.plot(fold_scores, [row] * len(fold_scores), "|", color=color, alpha=0.6, markersize=9)
         axes.plot(entry["mean"]["macro_f1"], row, "o", color=color, markersize=6)
+    axes.set_xlabel("macro F1 in cross-validation")
+    return figure
+
+
+def differences(leaderboard: dict[str, Any]) -> Figure:
+    """Macro F1 of each candidate minus that of the best one, with 95 % interval."""
+    candidates = ranked(leaderboard)
+    figure, axes = _candidate_rows("differences", candidates)
+    axes.axvline(0, color=BLUE, linewidth=1.2)
+    for row, entry in enumerate(candidates):
+        if compared := entry["against_best"]:
+            low, high = compared["interval"]
+            axes.plot([-low, -high], [row, row], color=INK, linewidth=1.6)
+            axes.plot(-compared["difference"], row, "o", color=INK, markersize=6)
+    axes.set_xlabel("macro F1 minus that of the chosen one")
+    return figure
+
+
+def _candidate_rows(label: str, candidates: Sequence[dict[str, Any]]) -> tuple[Figure, Axes]:
+    figure = _figure(label, WIDTH, 1 + 0.36 * len(candidates))
+    axes = figure.subplots()
     names = [_short(entry["candidate"]["name"], 28) for entry in candidates]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     _plain(axes)
-    axes.set_xlabel("macro F1 in cross-validation")
-    return figure
+    return figure, axes
 
 
 def ranked(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
@@ -175,6 +215,11 @@ def ranked(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
         candidates,
         key=lambda entry: (entry is not best, -entry["mean"]["macro_f1"], entry["mean"]["loss"]),
     )
+
+
+def with_epochs(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
+    """The candidates as `ranked`, without those that are not trained in epochs."""
+    return [entry for entry in ranked(leaderboard) if all(f["history"] for f in entry["folds"])]
 
 
 def to_svg(figure: Figure) -> str:
@@ -216,7 +261,9 @@ def _shades(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     shades = np.full((*confusion.shape, 4), to_rgba(VERMILION))
     shades[np.diag_indices(len(confusion))] = to_rgba(BLUE)
-    shades[..., 3] = STRONGEST_SHADE * np.sqrt(shares)
+    strengths = np.where(confusion > 0, 0.15 + 0.85 * np.sqrt(shares), 0)
+    np.fill_diagonal(strengths, np.diagonal(shares) ** 2)
+    shades[..., 3] = STRONGEST_SHADE * strengths
     return shades
 
 
@@ -231,14 +278,24 @@ def _unit_square(label: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
 def _draw_curves(
     figure: Figure, axes: Axes, curves: Curves, classes: Sequence[str], area: str, drawstyle: str
 ) -> None:
-    styles = [(style, color) for style in LINE_STYLES for color in PALETTE]
     shown = list(curves.per_class)
     if len(shown) > MAX_CLASSES_IN_LEGEND:
         shown = sorted(shown, key=lambda i: curves.per_class[i].area)[:NUM_WORST_CLASSES]
     lines, labels = [], []
-    for i, (style, color) in zip(shown, styles, strict=False):
+    for number, i in enumerate(shown):
         curve = curves.per_class[i]
-        lines += axes.plot(curve.x, curve.y, style, color=color, drawstyle=drawstyle, linewidth=1.4)
+        lines += axes.plot(
+            curve.x,
+            curve.y,
+            LINE_STYLES[number // len(PALETTE)],
+            color=PALETTE[number % len(PALETTE)],
+            marker=MARKERS[number % len(PALETTE)],
+            # At equal distances along the curve, each class's a little further on.
+            markevery=((number % len(PALETTE)) / 100 + 0.02, 0.2),
+            markersize=5,
+            drawstyle=drawstyle,
+            linewidth=1.4,
+        )
         labels.append(f"{_short(classes[i], 24)} ({curve.area:.3f})")
     micro = curves.micro
     lines += axes.plot(micro.x, micro.y, drawstyle=drawstyle, linewidth=2.2, color=INK)

@@ -7,11 +7,12 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossfold import lookalikes, splits
+from crossfold.data_facts import DataFacts, Pair, PairCounts
 from crossfold.errors import UserError
 from crossfold.images import BadImage, examine
 from crossfold.layout import Finding, class_of, ignored_files, name_of, read_layout
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+MAX_LEAKS_SHOWN = 12  # pairs in the report
 IMBALANCED = 2.0  # of the largest class to the smallest
 
 
@@ -81,11 +83,36 @@ class FolderReport:
             folds=int(folds.sum()),
         )
 
+    def facts(self) -> DataFacts:
+        """What is worth knowing of the images; no reason to refuse them."""
+        first, second, correlation = self.near_duplicates
+        _, leaks, _ = self._divided()
+        most_alike_first = np.lexsort((-correlation, ~leaks))[: leaks.sum()]
+        ignored = [f"ignored: {ignored_files(self.ignored)}"] if self.ignored else []
+        return DataFacts(
+            num_images=len(self.paths),
+            num_test=self.splits.count(TEST),
+            notes=(*map(str, self.notes), *ignored),
+            remarks={kind: len(found) for kind, found in self.remarks.items()},
+            num_copies=self.num_copies,
+            pair_counts=self.count_pairs(),
+            leaked=tuple(
+                self.paths[i]
+                for i in np.unique([first[leaks], second[leaks]])
+                if self.splits[i] == TEST
+            ),
+            leaks=tuple(self._pairs(most_alike_first, MAX_LEAKS_SHOWN)),
+        )
+
     def pairs(self, limit: int) -> list[Pair]:
         """The near duplicates, those first that matter most; of each image one or two pairs."""
-        first, second, correlation = self.near_duplicates
+        _, _, correlation = self.near_duplicates
         other_class, leaks, folds = self._divided()
-        order = np.lexsort((-correlation, ~folds, ~leaks, ~other_class))
+        return self._pairs(np.lexsort((-correlation, ~folds, ~leaks, ~other_class)), limit)
+
+    def _pairs(self, order: NDArray[np.intp], limit: int) -> list[Pair]:
+        first, second, correlation = self.near_duplicates
+        other_class, _, _ = self._divided()
         shown: set[int] = set()
         pairs: list[Pair] = []
         for number in order:
@@ -121,32 +148,6 @@ class FolderReport:
         return "test" if self.splits[number] == TEST else f"fold {self.folds[number]}"
 
 
-class PairCounts(NamedTuple):
-    """Numbers of near duplicates; before there are splits, none is divided by one."""
-
-    pairs: int
-    images: int  # that are in one of the pairs
-    other_class: int  # pairs in two classes
-    leaks: int  # pairs of which one is in the test split and the other is trained on
-    leaked: int  # test images in such a pair
-    folds: int  # pairs in two folds
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two images that look nearly the same."""
-
-    paths: tuple[str, str]
-    correlation: float
-    other_class: bool
-    places: tuple[str, ...]  # of both, "test" or "fold 3"; none before there are splits
-
-    @property
-    def divided(self) -> bool:
-        """Whether the holdout or the folds divide them."""
-        return len(set(self.places)) > 1
-
-
 def balance(counts: dict[str, int]) -> str:
     """Say in words how evenly the images are spread over the classes."""
     ordered = sorted(counts, key=lambda name: (counts[name], name))
@@ -159,27 +160,6 @@ def balance(counts: dict[str, int]) -> str:
         f"a ratio of {most / max(fewest, 1):.1f} to 1. Macro F1 counts each class equally, "
         "accuracy does not"
     )
-
-
-def notable(report: FolderReport) -> list[str]:
-    """Return a line for each note, kind of remark, copies and near duplicates."""
-    num_images = len(report.paths)
-    lines = [str(note) for note in report.notes]
-    if report.ignored:
-        lines.append(f"ignored: {ignored_files(report.ignored)}")
-    lines += [
-        f"{KINDS[kind].title}: {len(of_kind)} of {num_images} images"
-        for kind, of_kind in report.remarks.items()
-    ]
-    if report.num_copies:
-        lines.append(f"copies of other images, kept together in every split: {report.num_copies}")
-    counts = report.count_pairs()
-    if counts.pairs:
-        lines.append(
-            f"near duplicates: {counts.pairs} pairs, {counts.leaks} of them between test and "
-            f"training, {counts.folds} between folds, {counts.other_class} in two classes"
-        )
-    return lines
 
 
 def _no_progress(done: int, total: int, unit: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import jinja2
 
 from crossfold import figures, metrics, pages, report_content, report_gate, report_lineage
+from crossfold.report_pictures import DataSummary
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
 
@@ -13,7 +14,7 @@ FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisi
 def render(
     evaluation: dict[str, Any],
     leaderboard: dict[str, Any],
-    data_summary: dict[str, Any],
+    data_summary: DataSummary,
     *,
     registration: Mapping[str, Any],
     lineage: Mapping[str, str],
@@ -23,8 +24,7 @@ def render(
     Args:
         evaluation: The result of `evaluate_test`.
         leaderboard: The result of `aggregate_cv`.
-        data_summary: "counts": split -> class -> images, "data_hash", "skipped": paths,
-            "samples": class -> path -> data URI, "mistakes": path -> data URI.
+        data_summary: The data, from `report_pictures.summarise`.
         registration: The result of `register_model`.
         lineage: The version's tags.
     """
@@ -39,12 +39,15 @@ def render(
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
         class_rows=report_content.class_rows(test, evaluation["class_f1_intervals"]),
         left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
-        mistakes=report_content.mistakes(test, shown, data_summary["mistakes"]),
+        mistakes=report_content.mistakes(test, shown, data_summary.mistakes),
+        baseline=report_content.majority_baseline(test, data_summary.counts["train"]),
+        without_leaked=report_content.scores_without(test, data_summary.facts.leaked),
         num_mistakes=len(test.labels) - test.num_right,
         few_mistakes=FEW_MISTAKES,
-        data_rows=report_content.data_rows(test.classes, data_summary["counts"]),
+        data_rows=report_content.data_rows(test.classes, data_summary.counts),
         data_summary=data_summary,
         drawings=report_content.drawings(test, leaderboard, evaluation["calibration"]),
+        with_epochs=figures.with_epochs(leaderboard),
         max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
         max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
         num_worst_classes=figures.NUM_WORST_CLASSES,
@@ -54,6 +57,7 @@ def render(
             evaluation["metrics"]["macro_f1"],
             evaluation["intervals"]["macro_f1"],
         ),
+        started=lineage.get("started", "")[:10],
         lineage_rows=report_lineage.rows(lineage),
         lineage_details=report_lineage.details(lineage),
     )
@@ -67,6 +71,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["interval"] = lambda ends: " to ".join(f"{end:.4f}" for end in ends)
     environment.filters["share_interval"] = _share_interval
     environment.filters["percent_interval"] = lambda ends: " to ".join(map(_percent, ends))
+    environment.filters["p_value"] = lambda p: f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
     return environment
 
 

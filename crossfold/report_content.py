@@ -1,6 +1,6 @@
 """What the report says of a run: its tables, its figures and their descriptions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,16 +62,17 @@ def drawings(
 ) -> dict[str, Drawing]:
     """Draw the figures of the page, by name."""
     best = figures.ranked(leaderboard)[0]
-    names = ", ".join(entry["candidate"]["name"] for entry in figures.ranked(leaderboard))
     return {
+        **_learning_curves(leaderboard),
         "leaderboard": _drawing(
             figures.leaderboard(leaderboard),
             "Macro F1 of each candidate in cross-validation, with interval. The best is "
             f"{best['candidate']['name']} with {best['mean']['macro_f1']:.4f}.",
         ),
-        "learning_curves": _drawing(
-            figures.learning_curves(leaderboard),
-            f"Training and validation loss, and validation macro F1, by epoch for: {names}.",
+        "differences": _drawing(
+            figures.differences(leaderboard),
+            "Macro F1 of each candidate minus that of the chosen one on the same images, with "
+            "interval; the table has the numbers.",
         ),
         "confusion_matrix": _drawing(
             figures.confusion_matrix(test.confusion, test.classes),
@@ -94,6 +95,21 @@ def drawings(
             "Reliability curve: how often the predicted class is right, by its probability. "
             f"Expected calibration error {calibration['error']:.4f} with the temperature and "
             f"{calibration['without']['error']:.4f} without. {_bins(calibration['bins'])}",
+        ),
+    }
+
+
+def _learning_curves(leaderboard: dict[str, Any]) -> dict[str, Drawing]:
+    trained = figures.with_epochs(leaderboard)
+    if not trained:
+        return {}
+    names = ", ".join(entry["candidate"]["name"] for entry in trained)
+    return {
+        "loss_curves": _drawing(
+            figures.loss_curves(leaderboard), f"Training and validation loss by epoch for: {names}."
+        ),
+        "score_curves": _drawing(
+            figures.score_curves(leaderboard), f"Validation macro F1 by epoch for: {names}."
         ),
     }
 
@@ -124,6 +140,44 @@ def _bins(bins: Sequence[dict[str, Any]]) -> str:
         f"The most images, {fullest['num_images']}, have a probability from {fullest['low']:.2f} "
         f"to {fullest['high']:.2f}; of these {100 * fullest['accuracy']:.1f} % are right."
     )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The scores of always predicting one class."""
+
+    name: str
+    accuracy: float
+    macro_f1: float
+
+
+def majority_baseline(test: Predictions, train_counts: Mapping[str, int]) -> Baseline:
+    """Score the class with the most training images as the prediction for every test image."""
+    counts = [train_counts.get(name, 0) for name in test.classes]
+    largest = int(np.argmax(counts))
+    confusion = np.zeros_like(test.confusion)
+    confusion[:, largest] = test.confusion.sum(axis=1)
+    f1 = metrics.class_scores(confusion).f1.mean()
+    accuracy = confusion[largest, largest] / len(test.labels)
+    return Baseline(test.classes[largest], float(accuracy), float(f1))
+
+
+@dataclass(frozen=True)
+class PartialScores:
+    """Scores on some of the test images."""
+
+    num_images: int
+    num_left_out: int
+    scores: dict[str, float]
+
+
+def scores_without(test: Predictions, left_out: Sequence[str]) -> PartialScores | None:
+    """Score the test images but those with these paths; None if that is all of them, or none."""
+    kept = ~np.isin(test.paths, left_out)
+    if kept.all() or not kept.any():
+        return None
+    scores = metrics.scores(test.labels[kept], test.probabilities[kept])
+    return PartialScores(int(kept.sum()), int((~kept).sum()), scores)
 
 
 def class_rows(

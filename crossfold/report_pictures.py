@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from crossfold.data_facts import DataFacts
 from crossfold.examples import TEST, TRAIN, Examples
 from crossfold.thumbnails import data_uri
 
@@ -15,8 +16,21 @@ SAMPLE_SIDE = 64  # pixels; twice what the page gives them, for screens with sma
 MISTAKE_SIDE = 128
 
 
-def summarise(table: Examples, mistakes: Sequence[int]) -> dict[str, Any]:
-    """Return what the report says and shows of the data, see `report.render`.
+@dataclass(frozen=True)
+class DataSummary:
+    """The data as the report shows it; pictures are data URIs."""
+
+    counts: dict[str, dict[str, int]]  # split -> class -> images
+    data_hash: str
+    skipped: tuple[str, ...]  # a line for each image that was left out
+    facts: DataFacts
+    samples: dict[str, dict[str, str]]  # class -> path -> picture
+    mistakes: dict[str, str]  # path -> picture
+    leaks: dict[str, str]  # path -> picture, of the images in `facts.leaks`
+
+
+def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
+    """Summarise the data of a run for its report.
 
     `mistakes` are places in the test split.
     """
@@ -24,13 +38,17 @@ def summarise(table: Examples, mistakes: Sequence[int]) -> dict[str, Any]:
         split: Counter(table.classes[label] for label in table.column("label", split))
         for split in (TRAIN, TEST)
     }
-    return {
-        "counts": counts,
-        "data_hash": table.data_hash,
-        "skipped": list(table.skipped),
-        "samples": _samples(table),
-        "mistakes": _pictures(table, TEST, mistakes, MISTAKE_SIDE),
-    }
+    in_leaks = {path for pair in table.facts.leaks for path in pair.paths}
+    leaks = np.flatnonzero(np.isin(table.column("path", None).astype(str), list(in_leaks)))
+    return DataSummary(
+        counts={split: dict(of_class) for split, of_class in counts.items()},
+        data_hash=table.data_hash,
+        skipped=table.skipped,
+        facts=table.facts,
+        samples=_samples(table),
+        mistakes=_pictures(table, TEST, mistakes, MISTAKE_SIDE),
+        leaks=_pictures(table, None, leaks.tolist(), MISTAKE_SIDE),
+    )
 
 
 def _samples(table: Examples) -> dict[str, dict[str, str]]:
@@ -47,11 +65,13 @@ def _samples(table: Examples) -> dict[str, dict[str, str]]:
     return found
 
 
-def _pictures(table: Examples, split: str, places: Sequence[int], side: int) -> dict[str, str]:
+def _pictures(
+    table: Examples, split: str | None, places: Sequence[int], side: int
+) -> dict[str, str]:
     paths = table.column("path", split)
     uris = _uris(table, split, places, side)
     return {str(paths[place]): uri for place, uri in zip(places, uris, strict=True)}
 
 
-def _uris(table: Examples, split: str, places: Sequence[int], side: int) -> list[str]:
+def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:
     return [data_uri(image, side) for image in table.images(split, places)]

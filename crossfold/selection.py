@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from crossfold import calibration, metrics, tensorfile
+from crossfold.candidate_comparison import compare
 
 _SCORES = ("macro_f1", "accuracy", "loss")
 
@@ -19,9 +20,9 @@ def aggregate_cv(
     """Rank the candidates by mean macro F1 over the folds; of equal ones the lower loss wins.
 
     Writes the leaderboard as JSON: per candidate the mean, standard deviation and interval of its
-    scores, with its folds; the index of the best; the epochs of the final fit, which are the mean
-    over the folds of the best candidate's best epoch; the temperature of its probabilities, fitted
-    on all folds at once.
+    scores, with its folds and a comparison with the best; the index of the best; the epochs of the
+    final fit, which are the mean over the folds of the best candidate's best epoch; the temperature
+    of its probabilities, fitted on all folds at once.
 
     Returns:
         The leaderboard.
@@ -36,6 +37,8 @@ def aggregate_cv(
         range(len(candidates)),
         key=lambda i: (-candidates[i]["mean"]["macro_f1"], candidates[i]["mean"]["loss"]),
     )
+    arrays = [of_fold for of_fold, _ in folds]
+    _add_comparisons(candidates, arrays, best, len(folds[0][1]["classes"]))
     board = {
         "architecture": architecture,
         "classes": folds[0][1]["classes"],
@@ -43,10 +46,28 @@ def aggregate_cv(
         "candidates": candidates,
         "best": best,
         "num_epochs": max(1, round(mean(f["best_epoch"] for f in candidates[best]["folds"]))),
-        "temperature": _temperature([arrays for arrays, _ in folds], best),
+        "temperature": _temperature(arrays, best),
     }
     leaderboard.write_text(json.dumps(board))
     return board
+
+
+def _add_comparisons(
+    candidates: Sequence[dict[str, Any]],
+    folds: Sequence[dict[str, tensorfile.Array]],
+    best: int,
+    num_classes: int,
+) -> None:
+    """Compare each candidate with the best one; one that diverged has no predictions."""
+    predicted = {
+        index: np.concatenate([fold[f"probabilities_{index}"].argmax(axis=1) for fold in folds])
+        for index in range(len(candidates))
+        if all(f"probabilities_{index}" in fold for fold in folds)
+    }
+    labels = np.concatenate([fold["label"] for fold in folds])
+    compared = compare(labels, predicted, best, num_classes)
+    for index, candidate in enumerate(candidates):
+        candidate["against_best"] = compared[index].to_json() if index in compared else None
 
 
 def _temperature(folds: Sequence[dict[str, tensorfile.Array]], candidate: int) -> float:

@@ -342,7 +342,8 @@ def log_outcome(
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
         "pr_curves": figures.pr_curves(curves["pr"], classes),
         "roc_curves": figures.roc_curves(curves["roc"], classes),
-        "learning_curves": figures.learning_curves(dict(leaderboard)),
+        "loss_curves": figures.loss_curves(dict(leaderboard)),
+        "score_curves": figures.score_curves(dict(leaderboard)),
     }
     for name, figure in drawn.items():
         file = io.BytesIO()

@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.folder import FolderReport, Pair, balance
+from crossfold.data_facts import Pair, near_duplicates
+from crossfold.folder import FolderReport, balance
 from crossfold.layout import ignored_files
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
@@ -107,18 +108,14 @@ def _examples(found: dict[str, str]) -> str:
 
 def _near_duplicates(report: FolderReport) -> Iterator[Text]:
     counts = report.count_pairs()
-    if not counts.pairs:
-        return
-    yield Text("\nNear duplicates, pairs of images that look nearly the same:", style="bold")
-    yield Text(f"{counts.pairs:>7}  in all")
-    if report.splits:
-        yield Text(f"{counts.leaks:>7}  between test and training: the test score is too good")
-        yield Text(f"{counts.folds:>7}  between two folds")
-    yield Text(f"{counts.other_class:>7}  between two classes: one label may be wrong")
+    if counts.pairs:
+        yield Text()
+    for line in near_duplicates(counts, report.splits.count(TEST)):
+        yield Text(f"{line[0].upper()}{line[1:]}")
     for pair in report.pairs(_NUM_PAIRS):
-        yield Text(f"         {pair.paths[0]}, {pair.paths[1]}{_divided(pair)}", style="dim")
+        yield Text(f"  {pair.paths[0]}, {pair.paths[1]}{_divided(pair)}", style="dim")
     if counts.pairs > _NUM_PAIRS:
-        yield Text("         …", style="dim")
+        yield Text("  …", style="dim")
 
 
 def _divided(pair: Pair) -> str:

@@ -12,8 +12,10 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
 from crossfold import calibration, metrics
+from crossfold.data_facts import DataFacts, Pair, PairCounts
 from crossfold.report import render
 from crossfold.report_content import NUM_MISTAKES_SHOWN, confident_mistakes
+from crossfold.report_pictures import DataSummary
 from crossfold.thumbnails import data_uri
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
@@ -37,6 +39,14 @@ SECTIONS = [
     "reading",
 ]
 NUM_FOLDS = 3
+NUM_LEAKS = 4
+AGAINST_BEST = {
+    "difference": 0.0123,
+    "interval": [0.0021, 0.0241],
+    "only_best_right": 31,
+    "only_this_right": 12,
+    "p_value": 0.0054,
+}
 REGISTRATION = {
     "name": "crossfold",
     "version": "7",
@@ -111,6 +121,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
             "weight_decay": 0.0001,
         },
         "mean": {key: value.mean for key, value in spread.items()},
+        "against_best": None,
         "std": {key: value.std for key, value in spread.items()},
         "interval": {key: value.interval for key, value in spread.items()},
         "folds": folds,
@@ -147,7 +158,7 @@ def page() -> str:
         "data_hash": "cd" * 16,
         "split_hash": "ef" * 32,
     }
-    leaderboard = {
+    leaderboard: dict[str, Any] = {
         "architecture": "resnet18",
         "classes": CLASSES,
         "num_folds": NUM_FOLDS,
@@ -155,9 +166,15 @@ def page() -> str:
         "best": 0,
         "candidates": [
             candidate(name, pixels[~test], labels[~test], num_epochs)
-            for name, num_epochs in (("frozen, many epochs", 6), (HOSTILE, 3))
+            for name, num_epochs in (
+                ("frozen, many epochs", 6),
+                ("layer4 with a long name, learning rate 0.0003", 4),
+                (HOSTILE, 3),
+            )
         ],
     }
+    for entry in leaderboard["candidates"][1:]:
+        entry["against_best"] = AGAINST_BEST
     counts = {
         split: dict(zip(CLASSES, np.bincount(labels[rows]).tolist(), strict=True))
         for split, rows in (("train", ~test), ("test", test))
@@ -166,21 +183,47 @@ def page() -> str:
     return render(
         evaluation,
         leaderboard,
-        {
-            "counts": counts,
-            "data_hash": "cd" * 16,
-            "skipped": [f"data/{HOSTILE}/broken.bmp"],
-            "samples": {
+        DataSummary(
+            counts=counts,
+            data_hash="cd" * 16,
+            skipped=(f"data/{HOSTILE}/broken.bmp",),
+            facts=facts(paths, test),
+            samples={
                 name: {paths[i]: data_uri(files[i], 64) for i in rows}
                 for name, rows in zip(CLASSES, shown, strict=True)
             },
-            "mistakes": {
+            mistakes={
                 tested[i]: data_uri(files[np.flatnonzero(test)[i]], 128)
                 for i in confident_mistakes(evaluation)
             },
-        },
+            leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},
+        ),
         registration=REGISTRATION,
         lineage=LINEAGE,
+    )
+
+
+def facts(paths: list[str], test: np.ndarray) -> DataFacts:
+    """Pairs of a test image with the image after it."""
+    places = ["test" if is_test else "fold 1" for is_test in test]
+    leaks = [
+        Pair(
+            paths=(paths[i], paths[i + 1]),
+            correlation=0.99,
+            other_class=i % 4 == 0,
+            places=(places[i], places[i + 1]),
+        )
+        for i in range(0, 2 * NUM_LEAKS, 2)
+    ]
+    return DataFacts(
+        num_images=len(paths),
+        num_test=int(test.sum()),
+        notes=("every class folder has the same folders: a, b",),
+        remarks={"grey": len(paths), "small": 3},
+        num_copies=2,
+        pair_counts=PairCounts(pairs=9, images=18, other_class=2, leaks=6, leaked=6, folds=1),
+        leaked=tuple(path for path, is_test in zip(paths[:30], test, strict=False) if is_test),
+        leaks=tuple(leaks),
     )
 
 
@@ -204,14 +247,17 @@ def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> No
     assert seen.requests == []
     assert [a["id"] for tag, a in seen.dom.elements if tag == "section"] == SECTIONS
     links = [a["href"] for tag, a in seen.dom.elements if tag == "a"]
-    assert {str(link).removeprefix("#") for link in links} == set(SECTIONS) - {"headline"}
+    assert {str(link).removeprefix("#") for link in links} == {
+        *SECTIONS,
+        "near-duplicates",
+    } - {"headline"}
 
 
 def test_every_figure_says_in_words_what_it_shows(page: str, tmp_path: Path) -> None:
     elements = visit(page, tmp_path).dom.elements
     figures = [attributes for _, attributes in elements if attributes.get("role") == "img"]
-    assert len(figures) == sum(tag == "svg" for tag, _ in elements) == 6
-    assert len({figure["aria-label"] for figure in figures}) == 6
+    assert len(figures) == sum(tag == "svg" for tag, _ in elements) == 8
+    assert len({figure["aria-label"] for figure in figures}) == 8
 
 
 def test_every_picture_says_in_words_what_it_shows(page: str, tmp_path: Path) -> None:
@@ -219,8 +265,8 @@ def test_every_picture_says_in_words_what_it_shows(page: str, tmp_path: Path) ->
     pictures = [attributes for tag, attributes in elements if tag == "img"]
     words = [str(picture["alt"]) for picture in pictures]
     mistakes = [text for text in words if " taken for " in text]
-    assert 10 < len(mistakes) == page.count("<figure>") <= NUM_MISTAKES_SHOWN
-    assert len(words) == 5 * len(CLASSES) + len(mistakes) == len(set(words))
+    assert 10 < len(mistakes) == page.count("<figure>") - NUM_LEAKS <= NUM_MISTAKES_SHOWN
+    assert len(words) == 5 * len(CLASSES) + len(mistakes) + 2 * NUM_LEAKS
     assert all(str(picture["src"]).startswith("data:image/") for picture in pictures)
 
 
@@ -250,6 +296,22 @@ def test_a_hostile_class_name_stays_text(page: str, tmp_path: Path) -> None:
     assert not [a for _, a in dom.elements if "onerror" in a or a.get("src") == "x"]
     assert dom.text.count(HOSTILE) >= 3
     assert f"data/{HOSTILE}/broken.bmp" in dom.text
+
+
+@pytest.mark.parametrize("size", [(380, 2000), DESKTOP], ids=["phone", "desktop"])
+def test_nothing_of_a_candidate_is_cut_off(
+    page: str, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Its cells, the last one too, end within the page; no figure is much narrower than it."""
+    script = (
+        "const right = q => Math.max(...[...page.querySelectorAll(q)]"
+        ".map(e => e.getBoundingClientRect().right));"
+        "document.title = [right('#leaderboard td'), right('#leaderboard svg'),"
+        "page.querySelector('main').getBoundingClientRect().right].map(Math.round)"
+    )
+    cells, figures, column = map(int, measured(page, tmp_path, size, script).split(","))
+    assert cells <= column
+    assert column - 20 <= figures <= column
 
 
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])

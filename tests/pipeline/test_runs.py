@@ -152,7 +152,7 @@ def test_the_parent_says_what_was_found(project: Project, first: Finished) -> No
     assert parent.data.params["architecture"] == "resnet18"
     client, run_id = project.client(), parent.info.run_id
     figures = {file.path for file in client.list_artifacts(run_id, "plots")}
-    names = ("confusion_matrix", "pr_curves", "roc_curves", "learning_curves")
+    names = ("confusion_matrix", "pr_curves", "roc_curves", "loss_curves", "score_curves")
     assert figures == {f"plots/{name}.png" for name in names}
     assert "report.html" in {file.path for file in client.list_artifacts(run_id)}
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from crossfold import remotes, versions
 from crossfold.data import FetchedData, fetch_data
+from crossfold.data_facts import PairCounts
 from crossfold.errors import UserError
 from crossfold.examples import TEST, Examples
-from crossfold.folder import PairCounts
 from crossfold.versions import changed_since_add, ensure_pushed, pointer_hash
 
 PROJECT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
         classes=CLASSES,
         counts=dict.fromkeys(CLASSES, NUM_IMAGES),
         skipped=(),
-        near_duplicates=PairCounts(*[0] * 6),
+        near_duplicates=PairCounts(),
         data_hash=data_hash,
         models_hash=pointer_hash((pushed / "models.dvc").read_text()),
     )

@@ -1,9 +1,11 @@
 import re
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -36,6 +38,9 @@ def board(names: list[str], epochs_of_folds: list[int]) -> dict[str, Any]:
                 "candidate": {"name": name},
                 "mean": {"macro_f1": 0.9 - rank / 100, "loss": 0.1},
                 "interval": {"macro_f1": [0.8, 1.02]},
+                "against_best": {"difference": rank / 100, "interval": [-0.01, 0.03]}
+                if rank
+                else None,
                 "folds": folds,
             }
         )
@@ -57,7 +62,9 @@ def all_figures(classes: list[str]) -> dict[str, Figure]:
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
         "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
         "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
-        "learning_curves": figures.learning_curves(ranking),
+        "loss_curves": figures.loss_curves(ranking),
+        "score_curves": figures.score_curves(ranking),
+        "differences": figures.differences(ranking),
         "leaderboard": figures.leaderboard(ranking),
         "reliability": figures.reliability(calibration.assess(labels, probabilities, 1.5)),
     }
@@ -116,7 +123,7 @@ def test_many_classes_leave_the_worst_five_and_the_micro_average_in_the_legend()
 
 
 def test_learning_curve_is_dashed_where_a_fold_has_stopped() -> None:
-    loss = figures.learning_curves(board(["frozen"], [2, 4])).axes[0]
+    loss = figures.loss_curves(board(["frozen"], [2, 4])).axes[0]
     validation = [line for line in loss.lines if line.get_color() == figures.BLUE]
     solid, dashed = validation
     assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
@@ -126,9 +133,53 @@ def test_learning_curve_is_dashed_where_a_fold_has_stopped() -> None:
 
 def test_learning_curves_of_many_candidates_show_the_best() -> None:
     names = [f"candidate {i}" for i in range(figures.MAX_CANDIDATES_DRAWN + 3)]
-    drawn = figures.learning_curves(board(names, [2, 2])).axes[::2]
+    drawn = figures.loss_curves(board(names, [2, 2])).axes
     titles = [axes.get_title(loc="left") for axes in drawn]
     assert titles == names[: figures.MAX_CANDIDATES_DRAWN]
+
+
+def test_a_candidate_without_epochs_has_no_learning_curve() -> None:
+    ranking = board(["head", "layer4"], [2, 2])
+    for fold in ranking["candidates"][0]["folds"]:
+        fold["history"] = []
+    for figure in (figures.loss_curves(ranking), figures.score_curves(ranking)):
+        assert [axes.get_title(loc="left") for axes in figure.axes] == ["layer4"]
+
+
+@pytest.mark.parametrize("num_classes", [10, figures.MAX_CLASSES_IN_LEGEND])
+def test_no_two_classes_are_drawn_alike(num_classes: int) -> None:
+    labels, probabilities = predictions(num_classes)
+    classes = [f"class {i}" for i in range(num_classes)]
+    for figure in (
+        figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
+        figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
+    ):
+        drawn = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
+        assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == num_classes
+        assert len({(line.get_marker(), line.get_linestyle()) for line in drawn}) == num_classes
+
+
+@pytest.mark.parametrize("page", [(255, 255, 255), (0x0D, 0x11, 0x17)])
+def test_colours_stand_out_from_either_page(page: tuple[int, int, int]) -> None:
+    """By the contrast ratio of WCAG 2.1; 3 is its least for graphics."""
+
+    def luminance(color: Sequence[float]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color]
+        return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+    background = luminance([value / 255 for value in page])
+    for color in figures.PALETTE:
+        lighter, darker = sorted((luminance(to_rgb(color)), background), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 3, color
+
+
+def test_shades_of_the_confusion_matrix_tell_half_from_nearly_all() -> None:
+    confusion = np.array([[52, 48, 0], [8, 92, 0], [0, 1, 99]])
+    figure = figures.confusion_matrix(confusion, ["a", "b", "c"])
+    strengths = np.asarray(figure.axes[0].images[0].get_array())[..., 3]
+    assert strengths[1, 1] - strengths[0, 0] > 0.35
+    assert strengths[2, 1] > 0.05  # one of a hundred is seen
+    assert strengths.max() <= figures.STRONGEST_SHADE
 
 
 def test_reliability_shows_each_bin_with_what_chance_allows() -> None:

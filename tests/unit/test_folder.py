@@ -11,9 +11,10 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
+from crossfold.data_facts import DataFacts, PairCounts, near_duplicates
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN
-from crossfold.folder import FolderReport, balance, check_folder, examine_folder, notable
+from crossfold.folder import FolderReport, balance, check_folder, examine_folder
 
 NUM_IMAGES = 8  # of each class
 CLASSES = ("cat", "dog", "emu")
@@ -57,7 +58,7 @@ def test_a_good_folder_is_described(folder: Path) -> None:
     assert (len(report.paths), report.num_copies) == (25, 1)
     assert report.sizes.tolist() == [[7, 5]] * 25
     assert report.remarks == {}
-    assert notable(report) == ["copies of other images, kept together in every split: 1"]
+    assert report.facts().lines() == ["copies of other images, kept together in every split: 1"]
 
 
 def test_folders_below_a_class_belong_to_it(folder: Path) -> None:
@@ -393,8 +394,21 @@ def test_near_duplicates_on_two_sides_of_a_split_are_counted(photos: Path, seed:
     assert counts.leaks == counts.leaked == sum("test" in s and len(s) == 2 for s in sides)
     assert counts.folds == sum("test" not in s and len(s) == 2 for s in sides)
     assert [pair.divided for pair in report.pairs(100)] == [len(s) == 2 for s in sides]
-    line = f"near duplicates: 3 pairs, {counts.leaks} of them between test and training"
-    assert any(found.startswith(line) for found in notable(report))
+    facts = report.facts()
+    divided = [pair for pair in report.pairs(100) if "test" in pair.places and pair.divided]
+    assert {pair.paths for pair in facts.leaks} == {pair.paths for pair in divided}
+    assert facts.leaked == tuple(
+        sorted(path for pair in divided for path in pair.paths if places[path] == "test")
+    )
+    assert DataFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+def test_near_duplicates_are_told_with_doubt() -> None:
+    counts = PairCounts(pairs=3, images=6, other_class=1, leaks=2, leaked=2, folds=1)
+    leaks = near_duplicates(counts, num_test=40)[1]
+    assert "2 pairs, 2 of 40 test images" in leaks
+    assert "may" in leaks
+    assert near_duplicates(PairCounts(), 40) == []
 
 
 def test_the_hash_of_an_image_is_that_of_its_size_and_pixels(photos: Path) -> None:

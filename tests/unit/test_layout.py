@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crossfold.errors import UserError
-from crossfold.folder import FolderReport, examine_folder, notable, split_folder
+from crossfold.folder import FolderReport, examine_folder, split_folder
 from crossfold.layout import ignored_files, read_layout
 from crossfold.listing import escaped, is_left_behind, list_files
 
@@ -149,7 +149,9 @@ def test_files_of_operating_systems_are_ignored_and_counted(folder: Path) -> Non
     assert (report.classes, report.unusable, report.faults) == (("cat", "dog"), {}, ())
     assert len(report.ignored) == 8
     assert ignored_files(report.ignored).startswith("desktop.ini (2), ")
-    assert any(line.startswith("ignored: desktop.ini (2)") for line in notable(split(report)))
+    assert any(
+        line.startswith("ignored: desktop.ini (2)") for line in split(report).facts().lines()
+    )
     assert not is_left_behind("icon.png")
 
 

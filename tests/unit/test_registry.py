@@ -112,6 +112,7 @@ LEADERBOARD = {
             "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
             "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
             "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},
+            "against_best": None,
             "folds": [
                 {
                     "fold": fold,
@@ -245,7 +246,7 @@ def test_a_first_version_that_passes_the_floor_becomes_champion(
     plots = {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}
     assert plots == {
         f"plots/{name}.png"
-        for name in ("confusion_matrix", "pr_curves", "roc_curves", "learning_curves")
+        for name in ("confusion_matrix", "pr_curves", "roc_curves", "loss_curves", "score_curves")
     }
 
 

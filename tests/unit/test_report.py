@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfold import calibration, metrics, report, report_files, report_gate
+from crossfold import calibration, metrics, report, report_content, report_files, report_gate
+from crossfold.data_facts import DataFacts, Pair, PairCounts
 from crossfold.report_files import write_reports
+from crossfold.report_pictures import DataSummary
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = [0, 0, 0, 1, 1, 1]
@@ -70,13 +73,34 @@ def leaderboard() -> dict[str, Any]:
     }
 
 
-DATA = {
-    "counts": {"train": {"cat": 30, HOSTILE: 20, "rare": 4}, "test": {"cat": 3, HOSTILE: 3}},
-    "data_hash": "cd" * 16,
-    "skipped": ["data/cat/<b>broken</b>.png"],
-    "samples": {"cat": {"data/'\"><i>.png": "data:image/png;base64,c2FtcGxl"}},
-    "mistakes": {f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (2, 5)},
-}
+DATA = DataSummary(
+    counts={"train": {"cat": 30, HOSTILE: 20, "rare": 4}, "test": {"cat": 3, HOSTILE: 3}},
+    data_hash="cd" * 16,
+    skipped=("data/cat/<b>broken</b>.png",),
+    facts=DataFacts(),
+    samples={"cat": {"data/'\"><i>.png": "data:image/png;base64,c2FtcGxl"}},
+    mistakes={f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (2, 5)},
+    leaks={},
+)
+# The first test image, which the model has right, looks like one that it was trained on.
+LEAK = Pair(
+    paths=("cat/<b>.png", "data/0.png"),
+    correlation=0.995,
+    other_class=False,
+    places=("fold 1", "test"),
+)
+LEAKING = replace(
+    DATA,
+    facts=DataFacts(
+        num_images=60,
+        num_test=6,
+        remarks={"grey": 12},
+        pair_counts=PairCounts(pairs=2, images=4, leaks=1, leaked=1),
+        leaked=("data/0.png",),
+        leaks=(LEAK,),
+    ),
+    leaks={"cat/<b>.png": "data:image/png;base64,dHJhaW4=", "data/0.png": "data:,test"},
+)
 
 REGISTRATION: dict[str, Any] = {
     "name": "crossfold",
@@ -112,10 +136,11 @@ def render(
     evaluation: dict[str, Any],
     leaderboard: dict[str, Any],
     *,
+    data: DataSummary = DATA,
     registration: dict[str, Any] = FIRST,
     lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    return report.render(evaluation, leaderboard, DATA, registration=registration, lineage=lineage)
+    return report.render(evaluation, leaderboard, data, registration=registration, lineage=lineage)
 
 
 def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
@@ -132,6 +157,15 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
         },
         "mean": scores,
         "std": {"macro_f1": 0.1, "accuracy": 0.1, "loss": 0.1},
+        "against_best": None
+        if name == "quick"
+        else {
+            "difference": 0.25,
+            "interval": [0.125, 0.375],
+            "only_best_right": 17,
+            "only_this_right": 2,
+            "p_value": 0.00073,
+        },
         "interval": {"macro_f1": [0.4, 1.2], "accuracy": [0.4, 1.2], "loss": [0.1, 0.5]},
         "folds": [
             {"fold": fold, "best_epoch": 2, "history": history, **scores} for fold in range(2)
@@ -165,6 +199,47 @@ def test_page_says_what_was_measured(
         assert expected in page, expected
     assert page.index("data/5.png") < page.index("data/2.png")
     assert "data/0.png" not in page
+
+
+def test_page_names_model_version_data_and_date(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, lineage={"started": "2026-11-28T20:30:37+00:00"})
+    title = page[page.index("<title>") : page.index("</title>")]
+    for expected in ("crossfold version 3", "66.67", "data cdcdcdcd", "2026-11-28"):
+        assert expected in title, expected
+
+
+def test_page_compares_candidates_and_a_majority_class(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    for expected in ("-0.2500", "-0.3750 to -0.1250", "in the chosen: 17", ">0.0007<"):
+        assert expected in page, expected
+    test = report_content.predictions(evaluation)
+    baseline = report_content.majority_baseline(test, DATA.counts["train"])
+    assert (baseline.name, baseline.accuracy) == ("cat", 0.5)
+    assert baseline.macro_f1 == pytest.approx(2 / 9)
+    assert "50.00\N{NO-BREAK SPACE}% and a macro F1 of 0.2222" in page
+
+
+def test_page_has_the_scores_without_near_duplicates_beside_the_scores(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, data=LEAKING)
+    others = metrics.scores(np.array(LABELS[1:]), np.array(PROBABILITIES[1:]))
+    for expected in (
+        f"<strong>{others['macro_f1']:.4f}</strong> without near duplicates",
+        "<strong>60.00\N{NO-BREAK SPACE}%</strong> without near duplicates",
+        "1 of 6 test images",
+        "other 5 test images",
+        'src="data:image/png;base64,dHJhaW4="',
+        "cat/&lt;b&gt;.png",
+        "one in fold 1, the other in test",
+        *[line[1:] for line in LEAKING.facts.lines()],
+    ):
+        assert expected in page, expected
+    assert "without near duplicates" not in render(evaluation, leaderboard)
 
 
 def test_page_has_intervals_calibration_latency_and_pictures(
@@ -217,7 +292,7 @@ def test_a_first_version_has_nothing_to_be_compared_with(
     page = render(evaluation, leaderboard)
     assert '<strong class="verdict passed">Passed</strong>' in page
     assert "No other registered version was judged on this test split before." in page
-    assert "McNemar" not in page and "Bonferroni" not in page
+    assert "Right in the champion only" not in page and "Bonferroni" not in page
 
 
 @pytest.mark.parametrize(
