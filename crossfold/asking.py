@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Generator, Sequence
 
 from crossfold.errors import UserError
-from crossfold.images import BadImage
-from crossfold.prediction import Prediction, read_image
+from crossfold.images import BadImage, read_image
+from crossfold.prediction import Prediction
 
 # Seconds; what MLflow's server gives a request at the most.
 _PATIENCE = 60

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from crossfold import pages
+from crossfold.concurrency import in_order, num_cores
 from crossfold.data_facts import near_duplicates
+from crossfold.images import read_image
 from crossfold.remarks import KINDS
 from crossfold.splits import TEST
 from crossfold.thumbnails import data_uri
@@ -117,11 +118,10 @@ def _samples(report: FolderReport) -> dict[str, list[str]]:
 
 def _pictures(folder: Path, paths: Iterable[str]) -> dict[str, Picture]:
     def picture(path: str) -> Picture:
-        return Picture(path, data_uri((folder / path).read_bytes(), _SIDE))
+        return Picture(path, data_uri(read_image(folder / path), _SIDE))
 
     unique = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(unique, pool.map(picture, unique), strict=True))
+    return dict(zip(unique, in_order(picture, unique, num_cores()), strict=True))
 
 
 def _class_rows(report: FolderReport) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from crossfold import backbone, compute, graph, images, tensorfile
+from crossfold.concurrency import in_order
 from crossfold.errors import UserError
 from crossfold.examples import TRAIN, Examples
 from crossfold.progress import report_progress
@@ -119,13 +120,9 @@ def decoded_batches(
     table: Examples, split: str, image_size: int, num_threads: int
 ) -> Iterator[tuple[list[str], Pixels, np.ndarray[Any, np.dtype[np.int64]]]]:
     """Yield paths, uint8 pixels [B, S, S, 3] and int64 labels [B] of a split, in table order."""
-
-    def pixels_of(data: bytes) -> Pixels:
-        return images.to_square(images.decode(data), image_size)
-
-    with ThreadPoolExecutor(num_threads) as decoders:
-        for paths, encoded, labels in table.batches(split, BATCH_SIZE):
-            yield paths, np.stack(list(decoders.map(pixels_of, encoded))), labels
+    decode = partial(images.square, side=image_size)
+    for paths, encoded, labels in table.batches(split, BATCH_SIZE):
+        yield paths, np.stack(list(in_order(decode, encoded, num_threads))), labels
 
 
 def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:

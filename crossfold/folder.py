@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold import lookalikes, splits
+from crossfold.concurrency import in_order, num_cores
 from crossfold.data_facts import DataFacts, Pair, PairCounts
 from crossfold.errors import UserError
-from crossfold.images import BadImage, examine
+from crossfold.images import BadImage, opened, read_image
 from crossfold.layout import Finding, class_of, ignored_files, name_of, read_layout
 from crossfold.listing import escaped
 from crossfold.remarks import KINDS, remarks
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from crossfold.images import Picture
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report
 IMBALANCED = 2.0  # of the largest class to the smallest
@@ -316,14 +318,13 @@ def _contents(
     """What is in each file; those that can be decoded are added to the index, in order."""
     contents = {}
     step = max(1, len(paths) // 100)
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda path: _content(folder, path, image_size), paths)
-        for done, (path, (content, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
-            contents[path] = content
-            if sketch is not None:
-                index.add(sketch)
-            if done % step == 0:
-                progress(done, len(paths), "images")
+    found = in_order(lambda path: _content(folder, path, image_size), paths, num_cores())
+    for done, (path, (content, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
+        contents[path] = content
+        if sketch is not None:
+            index.add(sketch)
+        if done % step == 0:
+            progress(done, len(paths), "images")
     return contents
 
 
@@ -335,18 +336,23 @@ def _content(
     The hash is the SHA-256 of the size and the RGB pixels: the same for copies in other formats.
     """
     try:
-        decoded = examine((folder / path).read_bytes())
+        with opened(read_image(folder / path)) as picture:
+            small = lookalikes.shrink(picture)
+            sketch = np.asarray(small.convert("L"))
+            said = remarks(path, picture, small, sketch, image_size)
+            return _Content(_hash(picture), picture.size, said), sketch
     except BadImage as error:
         return _Content(reason=str(error)), None
     except OSError as error:
         return _Content(reason=f"cannot be read: {error.strerror}"), None
-    image = decoded.image
-    pixels = hashlib.sha256(f"{image.width}x{image.height}:".encode())
-    pixels.update(image.tobytes())
-    small = lookalikes.shrink(image)
-    sketch = np.asarray(small.convert("L"))
-    said = remarks(path, decoded, small, sketch, image_size)
-    return _Content(pixels.hexdigest(), image.size, said), sketch
+
+
+def _hash(picture: Picture) -> str:
+    width, height = picture.size
+    pixels = hashlib.sha256(f"{width}x{height}:".encode())
+    for _, strip in picture.strips():
+        pixels.update(strip.tobytes())
+    return pixels.hexdigest()
 
 
 def _conflicts(hashes: dict[str, str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -
     """
 
     def predict(image: bytes) -> None:
-        pixels = images.to_square(images.decode(image), network.image_size)
+        pixels = images.square(image, network.image_size)
         network.predict(np.stack([pixels]))
 
     for turn in range(NUM_WARM_UP):

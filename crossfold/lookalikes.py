@@ -22,6 +22,8 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from crossfold.images import Picture
+
 MAX_BITS = 8
 MIN_CORRELATION = 0.99
 MIN_CONTRAST = 4.0  # standard deviation, of 255; below it, what is compared is noise
@@ -46,7 +48,7 @@ class Pairs(NamedTuple):
     correlation: NDArray[np.float32]
 
 
-def shrink(image: Image.Image) -> Image.Image:
+def shrink(image: Image.Image | Picture) -> Image.Image:
     """Scale an image to 32 x 32 pixels, whatever its shape."""
     enlarged = min(image.size) < _SIDE
     method = Image.Resampling.BILINEAR if enlarged else Image.Resampling.BOX

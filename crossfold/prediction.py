@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from crossfold import images
+from crossfold.concurrency import num_cores
 from crossfold.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ EXPORTED = "exported_by"
 # More digits than a version has; a database takes no number of any length.
 _MAX_DIGITS = 9
 BATCH_SIZE = 64
-# What the most pixels that Pillow takes are as an uncompressed file of RGB; a larger one is not
-# even read.
-MAX_BYTES = 256 * 1024**2
 
 Source = TypeVar("Source")
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
@@ -49,24 +47,6 @@ class Prediction(NamedTuple):
         return nlargest(num_classes, self.probabilities.items(), key=lambda item: item[1])
 
 
-def read_image(path: str | os.PathLike[str]) -> bytes:
-    """Return a file's bytes.
-
-    Raises:
-        BadImage: it has more than MAX_BYTES.
-        OSError: it cannot be read.
-    """
-    with open(path, "rb") as file:  # noqa: PTH123
-        refuse_large(os.fstat(file.fileno()).st_size)
-        return file.read()
-
-
-def refuse_large(num_bytes: int) -> None:
-    """Raise BadImage if an encoded image has more than MAX_BYTES."""
-    if num_bytes > MAX_BYTES:
-        raise images.BadImage(f"too large: {num_bytes} bytes, at most {MAX_BYTES} allowed")
-
-
 def predict_images(
     network: "Classifier",
     sources: Sequence[Source],
@@ -82,7 +62,7 @@ def predict_images(
         yield from _predict_batch(network, [_load(sources[0], read, network.image_size)])
         return
     remaining = iter(sources)
-    decoders = ThreadPoolExecutor(os.cpu_count())
+    decoders = ThreadPoolExecutor(num_cores())
 
     def decode_ahead() -> "list[Future[Pixels | str]]":
         return [
@@ -115,7 +95,7 @@ def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> I
 def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
     """Return pixels uint8 [size, size, 3], or why there are none."""
     try:
-        return images.to_square(images.decode(read(source)), size)
+        return images.square(read(source), size)
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:

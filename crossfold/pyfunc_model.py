@@ -13,14 +13,8 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from crossfold.images import BadImage
-from crossfold.prediction import (
-    GRAPH_FILE,
-    open_network,
-    predict_images,
-    read_image,
-    refuse_large,
-)
+from crossfold.images import BadImage, read_image, refuse_large
+from crossfold.prediction import GRAPH_FILE, open_network, predict_images
 
 # Names the one folder below which files may be opened.
 IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from crossfold.images import Decoded
+    from crossfold.images import Picture
 
-# Pillow takes 4 bytes a pixel: 128 MiB for one of these, and some are decoded at a time.
+# Pillow takes 4 bytes a pixel: 128 MiB for one of these.
 LARGE = 2**25
 MAX_SHAPE = 2  # of the longer side to the shorter
 
@@ -35,6 +35,10 @@ KINDS = {
         "named as another format",
         "The content counts. Another program may go by the name, and fail.",
     ),
+    "damaged": Kind(
+        "the decoder complained",
+        "Part of the picture may be missing or wrong, or only a note on its camera is. Look.",
+    ),
     "several": Kind(
         "more than one picture in the file", "An animation or a series: the first picture is used."
     ),
@@ -50,8 +54,12 @@ KINDS = {
         "may learn that instead of what they show.",
     ),
     "transparent": Kind("transparent", "Laid on white."),
-    "deep": Kind("16 bits a channel", "Scaled to 8 bits. What was dark and fine may be lost."),
-    "large": Kind("very large", "Each takes more than 128 MiB of memory while it is decoded."),
+    "deep": Kind(
+        "more than 8 bits a channel",
+        "Scaled to 8 bits, from the range of 8, 12 or 16 bits that the largest value of the image "
+        "is in if the file does not declare its bits. What was dark and fine may be lost.",
+    ),
+    "large": Kind("very large", "Each takes at least 128 MiB of memory while it is decoded."),
     "small": Kind(
         "smaller than data.image_size", "They are enlarged: more pixels, and no more detail."
     ),
@@ -67,7 +75,7 @@ _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}
 
 def remarks(
     path: str,
-    decoded: Decoded,
+    picture: Picture,
     small: Image.Image,
     sketch: NDArray[np.uint8],
     image_size: int | None,
@@ -76,7 +84,7 @@ def remarks(
 
     Args:
         path: where the image is, for its suffix.
-        decoded: the image.
+        picture: the image.
         small: the image as `lookalikes.shrink` makes it.
         sketch: the same in grey, uint8 [32, 32].
         image_size: the side of the square that images are scaled to, if known.
@@ -84,36 +92,38 @@ def remarks(
     Returns:
         The kinds of remarks, each with a few words on this image.
     """
-    return dict(_remarks(path, decoded, small, sketch, image_size))
+    return dict(_remarks(path, picture, small, sketch, image_size))
 
 
 def _remarks(
     path: str,
-    decoded: Decoded,
+    picture: Picture,
     small: Image.Image,
     sketch: NDArray[np.uint8],
     image_size: int | None,
 ) -> Iterator[tuple[str, str]]:
-    width, height = decoded.image.size
+    width, height = picture.size
     size = f"{width} x {height} pixels"
     suffix = PurePosixPath(path).suffix.lower()
     named = Image.registered_extensions().get(suffix)
-    found = _SAME_FORMAT.get(decoded.format, decoded.format)
+    found = _SAME_FORMAT.get(picture.format, picture.format)
     if named and _SAME_FORMAT.get(named, named) != found:
         yield "mislabelled", f"{found}, not {named}"
-    if decoded.several:
-        yield "several", decoded.format
-    if decoded.turned:
+    if complaints := picture.complaints():
+        yield "damaged", "; ".join(complaints)
+    if picture.several:
+        yield "several", picture.format
+    if picture.turned:
         yield "turned", size
-    if decoded.mode == "CMYK":
-        yield "cmyk", decoded.format
+    if picture.mode == "CMYK":
+        yield "cmyk", picture.format
     pixels = np.asarray(small)
     if (pixels == pixels[..., :1]).all():
-        yield "grey", f"stored as {decoded.mode}"
-    if decoded.transparent:
-        yield "transparent", decoded.format
-    if decoded.deep:
-        yield "deep", decoded.format
+        yield "grey", f"stored as {picture.mode}"
+    if picture.transparent:
+        yield "transparent", picture.format
+    if picture.depth > 8 or picture.mode.startswith("I"):
+        yield "deep", f"{picture.format}, values of {picture.depth} bits"
     if width * height > LARGE:
         yield "large", size
     if image_size is not None and min(width, height) < image_size:

@@ -120,7 +120,8 @@ def _predicted(
     model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
 ) -> Generator["Prediction", None, None]:
     """Predict with a model that is loaded for the first row, when what takes the rows is there."""
-    from crossfold.prediction import load_model, predict_images, read_image
+    from crossfold.images import read_image
+    from crossfold.prediction import load_model, predict_images
 
     network = load_model(_registered(model, settings))
     yield from predict_images(network, paths, read_image, batch_size)

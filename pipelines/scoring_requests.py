@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 
-# An image may have 256 MiB (`crossfold.prediction.MAX_BYTES`); base64 makes four bytes of three.
+# An image may have 256 MiB (`crossfold.images.MAX_FILE_SIZE`); base64 makes four bytes of three.
 MAX_BODY = 256 * 1024**2 // 3 * 4 + 1024**2
 _COLUMN = "image"
 _FORMS = ("dataframe_records", "dataframe_split", "inputs", "instances")

@@ -15,7 +15,7 @@ from crossfold import backbone, compute, tensorfile
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.features import decoded_batches, extract_features, join_features
-from crossfold.images import decode, to_square
+from crossfold.images import square
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -156,7 +156,7 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     path = tmp_path / "examples"
     write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
     ((paths, found, labels),) = decoded_batches(Examples(path), TRAIN, 20, num_threads=2)
-    wanted = to_square(decode(file.getvalue()), 20)
+    wanted = square(file.getvalue(), 20)
     np.testing.assert_array_equal(found, np.stack([wanted] * 3))
     assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
 

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import shutil
 import struct
 import zlib
@@ -266,11 +267,12 @@ def see_through() -> Image.Image:
         ("still.gif", photo(), {}, {}),
         ("turned.jpg", photo(), {"exif": EXIF}, {"turned": "75 x 100 pixels"}),
         ("turned.png", photo(), {"exif": EXIF}, {"turned": "75 x 100 pixels"}),
+        ("turned.tif", photo(), {"exif": EXIF}, {"turned": "75 x 100 pixels"}),
         ("print.jpg", photo().convert("CMYK"), {}, {"cmyk": "JPEG"}),
         ("grey.jpg", photo().convert("L"), {}, {"grey": "stored as L"}),
         ("grey.bmp", photo().convert("L").convert("RGB"), {}, {"grey": "stored as RGB"}),
         ("hole.png", see_through(), {}, {"transparent": "PNG"}),
-        ("deep.png", deep_png(), {}, {"grey": "stored as I;16", "deep": "PNG"}),
+        ("deep.png", deep_png(), {}, {"grey": "stored as I;16", "deep": "PNG, values of 16 bits"}),
         ("small.png", photo().resize((40, 30)), {}, {"small": "40 x 30 pixels"}),
         ("long.png", photo().resize((300, 100)), {}, {"long": "300 x 100 pixels"}),
         ("flat.png", Image.new("RGB", (100, 75), "navy"), {}, {"flat": "100 x 75 pixels"}),
@@ -310,12 +312,43 @@ def test_colours_of_16_bits_are_noticed(folder: Path) -> None:
             for kind, data in chunks
         )
     )
-    assert examine_folder(folder).remarks == {"deep": {"cat/deep.png": "PNG"}}
+    assert examine_folder(folder).remarks == {"deep": {"cat/deep.png": "PNG, values of 16 bits"}}
 
 
-def test_photos_of_a_telephone_are_refused_with_a_remedy(folder: Path) -> None:
-    (folder / "cat" / "0.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
-    assert "data/cat/0.heic: HEIC, which cannot be read: save it as JPEG" in problem(folder)
+@pytest.mark.parametrize(
+    ("name", "file_format"), [("0.heic", "HEIF"), ("0.avif", "AVIF"), ("0.jxl", "JXL")]
+)
+def test_photos_of_a_telephone_are_images_as_others(
+    folder: Path, name: str, file_format: str
+) -> None:
+    (folder / "cat" / name).write_bytes(picture(7, file_format))
+    (folder / "cat" / "named.jpg").write_bytes(picture(8, file_format))
+    report = check(folder)
+    assert report.counts["cat"] == NUM_IMAGES + 2
+    assert report.remarks == {"mislabelled": {"cat/named.jpg": f"{file_format}, not JPEG"}}
+
+
+def test_what_is_no_file_of_a_bounded_size_is_not_read(folder: Path) -> None:
+    os.mkfifo(folder / "cat" / "pipe.png")
+    (folder / "cat" / "zero.png").symlink_to("/dev/zero")
+    with (folder / "dog" / "holiday.mp4").open("wb") as file:
+        file.truncate(12 * 2**30)
+    message = problem(folder)
+    assert "data/cat/pipe.png: a named pipe (FIFO), not a file" in message
+    assert "data/cat/zero.png: a device, not a file" in message
+    assert f"data/dog/holiday.mp4: too large: {12 * 2**30} bytes" in message
+
+
+def test_what_a_decoder_complains_of_is_a_remark(folder: Path) -> None:
+    path = folder / "cat" / "hole.jpg"
+    photo().save(path)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 1000] = bytes(1000)
+    path.write_bytes(data)
+    (found,) = examine_folder(folder).remarks["damaged"].items()
+    assert found[0] == "cat/hole.jpg"
+    assert "Corrupt JPEG data" in found[1]
 
 
 def test_what_is_worth_knowing_does_not_change_splits_and_hashes(folder: Path) -> None:

@@ -15,7 +15,8 @@ from crossfold.data_page import render
 from crossfold.examples import Example, Examples, write_examples
 from crossfold.features import decoded_batches
 from crossfold.folder import check_folder, examine_folder
-from crossfold.prediction import predict_images, read_image
+from crossfold.images import read_image
+from crossfold.prediction import predict_images
 from crossfold.splits import TRAIN
 
 PROJECT = Path(__file__).parents[2]

@@ -7,7 +7,8 @@ from PIL import Image
 
 from crossfold import backbone
 from crossfold.classifier import Classifier, export
-from crossfold.prediction import MAX_BYTES, Prediction, predict_images, read_image
+from crossfold.images import MAX_FILE_SIZE, read_image
+from crossfold.prediction import Prediction, predict_images
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -65,7 +66,7 @@ def test_a_file_that_cannot_be_used_is_an_error_in_its_place(
     assert [row.label is None for row in found] == [True, False, True, True, True, False]
     assert "corrupt or truncated" in str(found[0].error)
     assert found[2].error == "No such file or directory"
-    assert found[3].error == "Is a directory"
+    assert found[3].error == "a folder, not a file"
     assert found[4].error == "corrupt, or not an image in a known format"
     assert found[1] == found[5]
 
@@ -103,9 +104,9 @@ def test_images_are_read_a_batch_ahead_and_no_further(tmp_path: Path, network: C
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, network: Classifier) -> None:
     path = tmp_path / "large.png"
     with path.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
+        file.truncate(MAX_FILE_SIZE + 1)
     (found,) = _predict([path], network)
-    assert found.error == f"too large: {MAX_BYTES + 1} bytes, at most {MAX_BYTES} allowed"
+    assert found.error == f"too large: {MAX_FILE_SIZE + 1} bytes, at most {MAX_FILE_SIZE} allowed"
 
 
 def test_the_most_likely_classes_are_in_order() -> None:

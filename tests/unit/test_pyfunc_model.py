@@ -12,7 +12,7 @@ from PIL import Image
 
 from crossfold import backbone
 from crossfold.classifier import Classifier, export
-from crossfold.prediction import MAX_BYTES
+from crossfold.images import MAX_FILE_SIZE
 from crossfold.pyfunc_model import ImageClassifier
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
@@ -105,7 +105,7 @@ def test_what_is_too_large_is_an_error_and_the_rest_is_predicted(model: ImageCla
     good = Path("inside/ok.png").read_bytes()
     found = errors(
         model,
-        [good, bomb.getvalue(), bytes(MAX_BYTES + 1), "A" * (MAX_BYTES // 3 * 4 + 8), good],
+        [good, bomb.getvalue(), bytes(MAX_FILE_SIZE + 1), "A" * (MAX_FILE_SIZE // 3 * 4 + 8), good],
     )
     assert [error is None for error in found] == [True, False, False, False, True]
     assert all("too large" in str(error) for error in found[1:4])

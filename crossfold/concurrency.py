@@ -1,0 +1,78 @@
+"""Threads within the cores and the memory that this process may use."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# A container's limit as the kernel states it: microseconds of processor time in a period of so
+# many, or "max" (Documentation/admin-guide/cgroup-v2.rst).
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def num_cores() -> int:
+    """Count the cores of this process: those it may run on, within its container's limit.
+
+    `os.cpu_count()` counts those of the machine, which a pod shares with others.
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    with suppress(OSError, ValueError):
+        quota, period = map(int, _CPU_LIMIT.read_text().split())
+        cores = min(cores, -(-quota // period))
+    return max(1, cores)
+
+
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], num_threads: int
+) -> Iterator[Result]:
+    """Yield the results of a function in the order of the items, computed by threads.
+
+    A caller that stops early waits for the calls that have begun, and for no others.
+    """
+    threads = ThreadPoolExecutor(num_threads)
+    try:
+        yield from threads.map(function, items)
+    finally:
+        threads.shutdown(cancel_futures=True)
+
+
+class Budget:
+    """An amount of memory, in bytes, that threads take their parts of."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = size
+        self._returned = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def part(self, amount: int) -> Iterator[None]:
+        """Hold `amount` during the block; waits until so much is free.
+
+        More than the whole budget counts as the whole: the block then runs alone. Threads are
+        served in the order in which they come, so a large part is not kept waiting by small ones.
+        A thread that holds a part must not ask for another.
+        """
+        amount = min(amount, self.size)
+        with self._turn, self._returned:
+            self._returned.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._returned:
+                self._free += amount
+                self._returned.notify()

@@ -1,0 +1,131 @@
+"""Complaints of the decoders about a file that they decode all the same.
+
+A decoder fills in the missing parts of a damaged picture and says so on the side: libtiff writes
+lines to the terminal, Pillow issues Python's warnings, and libjpeg only counts, which Pillow does
+not pass on. None of them names the file. Here they are collected by the thread that decodes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import PIL._imaging
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# A damaged fax has a line for each row of pixels.
+_MAX_KEPT = 3
+_MAX_LENGTH = 200
+# Pillow's warnings of pixels, which `images` has its own limit for.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# By default Python shows a warning once, whichever file it is about.
+warnings.filterwarnings("always", category=UserWarning, module=r"PIL\.")
+_collecting = threading.local()
+_show = warnings.showwarning
+
+
+@contextmanager
+def collected() -> Iterator[list[str]]:
+    """Collect in the list, without doubles, all complaints of this thread's decoders."""
+    lines: list[str] = []
+    _collecting.lines = lines
+    try:
+        yield lines
+    finally:
+        del _collecting.lines
+
+
+def _keep(line: str) -> bool:
+    """Add a line to this thread's list, if it has one."""
+    lines: list[str] | None = getattr(_collecting, "lines", None)
+    if lines is None:
+        return False
+    line = " ".join(line.split())[:_MAX_LENGTH]
+    if len(lines) < _MAX_KEPT and line not in lines:
+        lines.append(line)
+    return True
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if not _keep(str(message)):
+        _show(message, category, filename, lineno, file, line)
+
+
+warnings.showwarning = _show_warning
+
+# TIFFErrorHandler of libtiff (tiffio.h): module, printf's format, its arguments as a va_list. On
+# all of the common ABIs the last comes as a pointer, which vsnprintf takes as it is.
+_Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def _keep_tiff(module: bytes | None, form: bytes, arguments: int) -> None:
+    text = ctypes.create_string_buffer(_MAX_LENGTH)
+    ctypes.CDLL(None).vsnprintf(text, ctypes.c_size_t(len(text)), form, ctypes.c_void_p(arguments))
+    line = b"%s: %s" % (module or b"libtiff", text.value)
+    _keep(line.decode("utf-8", "replace"))
+
+
+# Kept for as long as libtiff may call it.
+_keep_tiff_handler = _Handler(_keep_tiff)
+
+
+def _handle_tiff() -> None:
+    """Put `_keep_tiff` in the place of the handlers that write to the terminal.
+
+    A symbol is looked up in the libraries that Pillow's module is linked to: its own libtiff. Where
+    that is linked statically, as on Windows, its lines go on to the terminal.
+    """
+    pillow = ctypes.CDLL(PIL._imaging.__file__)
+    for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
+        if hasattr(pillow, name):
+            function = getattr(pillow, name)
+            function.argtypes, function.restype = [_Handler], ctypes.c_void_p
+            function(_keep_tiff_handler)
+
+
+_handle_tiff()
+
+
+def of_jpeg(data: bytes, mode: str) -> list[str]:
+    """Say what libjpeg warns of in a JPEG file that can be decoded.
+
+    The file is decoded again, at an eighth of its size, which reads every coefficient and takes a
+    third of the time. Damage whose bytes happen to be codes that fit is found by no decoder.
+
+    Args:
+        data: the file.
+        mode: Pillow's name of how its pixels are stored.
+    """
+    import simplejpeg  # only the step that checks images has it
+
+    colours = "CMYK" if mode == "CMYK" else "GRAY"
+    small: dict[str, str | int] = {"colorspace": colours, "min_height": 1, "min_width": 1}
+    try:
+        simplejpeg.decode_jpeg(data, strict=True, **small)
+    except ValueError as error:
+        return [str(error)] if _decodes(data, small) else []
+    return []
+
+
+def _decodes(data: bytes, options: dict[str, str | int]) -> bool:
+    """Whether simplejpeg can read such a file at all, when it overlooks warnings."""
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(data, strict=False, **options)
+    except ValueError:
+        return False
+    return True
