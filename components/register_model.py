@@ -43,7 +43,7 @@ def register_model(
     from crossfold.step import step
 
     with step("register_model", registration.path) as run:
-        from crossfold import gate, registry
+        from crossfold import gate, registry, tracking
         from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
         registered = registry.register_model(
@@ -67,3 +67,4 @@ def register_model(
         registration.log_metric("champion", int("champion" in registered["aliases"]))
         registration.metadata.update(registry.figures(registered))
         run.log_metrics(registration.metadata)
+        tracking.name_cached_iterations(run.parent())

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 REFUSED = 3  # the exit status of a step that ended with a UserError: repeating it is no use
 RECORD = "step.json"
+# The workflow controller repeats no step whose message holds this; see
+# manifests/kubeflow/workflow-defaults.yaml.
+NOT_REPEATED = "user error, not repeated: "
+# A file that Kubernetes reads when a container has ended; it keeps 4 KB.
+TERMINATION_LOG = Path("/dev/termination-log")
+ON_KUBERNETES = "CROSSFOLD_POD_NAME"  # a variable that only pods have
 
 
 @dataclass
@@ -70,13 +76,18 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
     record.write(folder)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with tracking.step_run(name, iteration=iteration) as run, _full_disk_refused(folder):
+        with (
+            tracking.step_run(name, iteration=iteration, params=_inputs()) as run,
+            _full_disk_refused(folder),
+        ):
             record.mlflow_run_id = run.id
             yield run
         record.status = "finished"
     except UserError as error:
         record.status, record.error = "refused", str(error)
         print(f"error: {error}", flush=True)
+        if ON_KUBERNETES in os.environ:
+            TERMINATION_LOG.write_bytes(f"{NOT_REPEATED}{error}".encode()[:4000])
         sys.exit(REFUSED)
     except BaseException as error:
         record.status = "failed"
@@ -86,6 +97,19 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
     finally:
         record.ended = time.time()
         record.write(folder)
+
+
+def _inputs() -> dict[str, Any]:
+    """Return the step's parameters as Kubeflow's command for it gives them, without the lineage.
+
+    The lineage of a run that is continued may differ, and MLflow takes no second value.
+    """
+    option = "--executor_input"
+    if option not in sys.argv:
+        return {}
+    inputs = json.loads(sys.argv[sys.argv.index(option) + 1])["inputs"]
+    given: dict[str, Any] = inputs.get("parameterValues", {})
+    return {name: value for name, value in given.items() if name != "lineage"}
 
 
 def _stop(signum: int, _: FrameType | None) -> None:

@@ -36,6 +36,9 @@ from crossfold.store_location import artifact_folder, update_locations
 _logger = logging.getLogger(__name__)
 
 PARENT_TAG = "mlflow.parentRunId"
+# MLflow's pages open an experiment without a kind in their view of GenAI traces.
+EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
+LOOP = "loop"  # the kind of the run under which the iterations of a step are nested
 OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
 SQLITE = "sqlite:///"
 # What a pipeline's run has of what was found; whoever watches a cluster reads it there.
@@ -80,7 +83,10 @@ class Run:
         self.client.update_run(self.id, name=name)
 
     def finish(self) -> None:
-        """End the run as finished."""
+        """End the run as finished, and the loops in it."""
+        for run in _children(self.client, self.experiment_id, self.id):
+            if run.data.tags.get("crossfold.kind") == LOOP:
+                self.client.set_terminated(run.info.run_id, "FINISHED")
         self.client.set_terminated(self.id, "FINISHED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -198,18 +204,21 @@ def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
     parent = _find_parent(client, experiment_id, run_id)
     if parent is None:  # it was killed before, or has another tracking store
         return
-    for step in _children(client, experiment_id, parent.info.run_id):
-        for run in (*_children(client, experiment_id, step.info.run_id), step):
-            if run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, "KILLED")
+    for run in _nested(client, experiment_id, parent.info.run_id):
+        if run.info.status == "RUNNING":
+            is_loop = run.data.tags.get("crossfold.kind") == LOOP
+            client.set_terminated(run.info.run_id, status if is_loop else "KILLED")
     client.set_terminated(parent.info.run_id, status)
 
 
 @contextmanager
-def step_run(name: str, *, iteration: int | None = None) -> Iterator[Run]:
-    """Open the run of the step `name` for the block.
+def step_run(
+    name: str, *, iteration: int | None = None, params: Mapping[str, Any] | None = None
+) -> Iterator[Run]:
+    """Open the run of the step `name`, with the parameters of the step, for the block.
 
-    The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end.
+    The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end;
+    the plugin logs the parameters too.
     Raises UserError when the tracking store is not named, cannot be reached or does not fit.
     """
     _use_own_login()
@@ -225,6 +234,7 @@ def step_run(name: str, *, iteration: int | None = None) -> Iterator[Run]:
     found = _find_or_create_step(client, pipeline_run_id(), name, iteration)
     _reopen(client, found)
     run = Run(client, found)
+    run.log_params(params or {})
     with _ended(run):
         yield run
 
@@ -245,7 +255,8 @@ def log_cached_step(
     """Record that a step of the pipeline run `run_id` was answered from the cache.
 
     Returns the id of its nested run, which names the run that did the work and carries a copy of
-    its metrics. A step that this very pipeline run did before it was resumed keeps its run.
+    its parameters and metrics. A step that this very pipeline run did before it was resumed keeps
+    its run.
     """
     client = connect()
     step = _find_or_create_step(client, run_id, name, iteration)
@@ -253,21 +264,36 @@ def log_cached_step(
     if run.id != source_run_id:
         _reopen(client, step)
         run.set_tags({"crossfold.cached": "true", "crossfold.source_run": source_run_id})
-        copy_metrics(source_run_id, run.id)
+        _copy_results(source_run_id, run)
         client.set_terminated(run.id, "FINISHED")
     return run.id
 
 
-def copy_metrics(source_run_id: str, target_run_id: str) -> None:
-    """Copy the latest value of every metric; nothing is copied when the source was deleted."""
-    client = connect()
+def _copy_results(source_run_id: str, target: Run) -> None:
+    """Copy parameters and the latest metrics; nothing is copied when the source was deleted."""
     try:
-        metrics = client.get_run(source_run_id).data.metrics
+        source = target.client.get_run(source_run_id).data
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return
-    Run(client, client.get_run(target_run_id)).log_metrics(metrics)
+    target.log_params(source.params)
+    target.log_metrics(source.metrics)
+
+
+def name_cached_iterations(parent: Run) -> None:
+    """Name the runs that Kubeflow's plugin opened for a loop's steps from the cache.
+
+    No code of ours ran in them, so all have the task's name; their parameters tell the iteration.
+    """
+    for run in _nested(parent.client, parent.experiment_id, parent.id):
+        tags, params = run.data.tags, run.data.params
+        iteration = params.get("fold", params.get("shard"))
+        if iteration is not None and not any(tag.startswith("crossfold.") for tag in tags):
+            name = str(run.info.run_name).replace("-", "_")
+            named = Run(parent.client, run)
+            named.rename(title(name, int(float(iteration))))
+            named.set_tags(_step_tags(name, int(float(iteration))) | {"crossfold.cached": "true"})
 
 
 def log_fold(
@@ -480,7 +506,7 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     try:
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
-            return str(client.create_experiment(name, _artifact_location()))
+            return str(client.create_experiment(name, _artifact_location(), EXPERIMENT_KIND))
     except MlflowException as error:
         if error.error_code == "RESOURCE_ALREADY_EXISTS":  # another step was quicker
             return _experiment_id(client, name)
@@ -491,6 +517,9 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
             f"restore --experiment-id {experiment.experiment_id}`, or choose another name in "
             "params.yaml."
         )
+    for key, value in EXPERIMENT_KIND.items():
+        if key not in experiment.tags:  # Kubeflow's plugin may have created it
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     return str(experiment.experiment_id)
 
 
@@ -532,7 +561,7 @@ def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> Mlflo
         [experiment_id],
         f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
     )
-    return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+    return min(found, key=_age, default=None)
 
 
 def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
@@ -552,6 +581,13 @@ def _children(client: MlflowClient, experiment_id: str, parent_id: str) -> list[
     return list(client.search_runs([experiment_id], f"tags.{PARENT_TAG} = '{parent_id}'"))
 
 
+def _nested(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[MlflowRun]:
+    """Yield the runs below a run, the innermost first."""
+    for run in _children(client, experiment_id, parent_id):
+        yield from _nested(client, experiment_id, run.info.run_id)
+        yield run
+
+
 def _step_tags(name: str, iteration: int | None) -> dict[str, str]:
     return {"crossfold.step": name} | (
         {} if iteration is None else {"crossfold.iteration": str(iteration)}
@@ -566,6 +602,8 @@ def _find_or_create_step(
     parent = _find_parent(client, experiment_id, run_id)
     if parent is None:
         parent = _create_parent(client, experiment_id, run_id, run_id)
+    if iteration is not None:
+        parent = _find_or_create_loop(client, parent, name)
     for run in _children(client, experiment_id, parent.info.run_id):
         if tags.items() <= run.data.tags.items():
             return run
@@ -579,6 +617,31 @@ def _find_or_create_step(
             "crossfold.run_id": run_id,
         },
     )
+
+
+def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> MlflowRun:
+    """Return the run under which the iterations of a step are nested."""
+    experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
+    tags = {"crossfold.kind": LOOP, "crossfold.loop": name, PARENT_TAG: parent_id}
+
+    def find() -> MlflowRun | None:
+        runs = _children(client, experiment_id, parent_id)
+        loops = [run for run in runs if tags.items() <= run.data.tags.items()]
+        return min(loops, key=_age, default=None)
+
+    loop = find()
+    if loop is None:
+        created = client.create_run(experiment_id, run_name=f"{name}s", tags=tags)
+        loop = find()
+        assert loop is not None
+        if loop.info.run_id != created.info.run_id:  # another iteration was quicker
+            client.delete_run(created.info.run_id)
+    _reopen(client, loop)
+    return loop
+
+
+def _age(run: MlflowRun) -> tuple[int, str]:
+    return run.info.start_time, run.info.run_id
 
 
 def _reopen(client: MlflowClient, run: MlflowRun) -> None:

@@ -1,6 +1,7 @@
 """The `crossfold` command."""
 
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
@@ -391,6 +392,20 @@ def cluster_status(context: Context = None) -> None:
         context or KIND_CONTEXT, lambda line: console.print(escape(line), soft_wrap=True)
     ):
         raise typer.Exit(1)
+
+
+@cluster.command("env")
+def cluster_env(context: Context = None) -> None:
+    """Print the address and login of the cluster's MLflow, for a shell to export.
+
+    With `eval "$(crossfold cluster env)"` models, lineage, promote, predict, serve and reproduce
+    use the cluster's registry.
+    """
+    from pipelines.cluster import KIND_CONTEXT
+    from pipelines.cluster_run import mlflow_variables
+
+    for name, value in mlflow_variables(context or KIND_CONTEXT).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 def main() -> None:

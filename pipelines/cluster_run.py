@@ -165,6 +165,20 @@ def upload(
         return kubeflow.upload(client, package), parameters
 
 
+def mlflow_variables(context: str) -> dict[str, str]:
+    """Return the variables by which commands on this machine use the cluster's MLflow.
+
+    Raises:
+        UserError: the cluster does not answer, or has no login.
+    """
+    check_kubectl()
+    cluster = Cluster(context)
+    cluster.check_answers()
+    login = _secret(cluster, MLFLOW_SECRET)
+    login["MLFLOW_TRACKING_URI"] = login.pop("MLFLOW_PAGES", login["MLFLOW_TRACKING_URI"])
+    return login
+
+
 def _push_data(cluster: Cluster, root: Path, display: Display) -> None:
     """Push the data to the cluster's own object store; to another remote the user pushes."""
     keys = _secret(cluster, REMOTE_SECRET)
@@ -259,7 +273,7 @@ def _show(task: Task, display: Display) -> None:
         case State.WAITING if task.trouble:
             display.waits(task.title, task.trouble)
         case State.RUNNING:
-            display.started(task.title)
+            display.started(task.title, task.attempt)
         case State.DONE:
             display.finished(task.title, task.seconds)
         case State.REUSED:

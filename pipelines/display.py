@@ -36,10 +36,10 @@ class Display:
         """Say something that is of no step."""
         self.console.print(Text(line, style="dim"), soft_wrap=True)
 
-    def started(self, title: str) -> None:
-        """Say that a step has started."""
+    def started(self, title: str, attempt: int = 1) -> None:
+        """Say that a step has started, and which attempt it is if an earlier one has failed."""
         self._ended.discard(title)
-        self._line("…", "dim", title)
+        self._line("…", "dim", title, f"attempt {attempt}" if attempt > 1 else "")
 
     def waits(self, title: str, reason: str) -> None:
         """Say that a step can't start yet, and why."""

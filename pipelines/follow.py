@@ -50,7 +50,9 @@ class Follower:
 
     def _read(self, title: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
+        in_message = False  # the files that a message is about are on its next lines
         for line in process.stdout:
             self._display.output(title, line)
-            if line.startswith(REFUSED) and not self._display.verbose:
-                self._display.say(f"  {title}: {line.rstrip()}")  # Kubeflow will try again
+            in_message = line.startswith(REFUSED) or (in_message and line.startswith(" "))
+            if in_message and not self._display.verbose:
+                self._display.say(f"  {title}: {line.rstrip()}")

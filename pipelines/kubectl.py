@@ -58,9 +58,11 @@ class Cluster:
             try:
                 self.kubectl("get", "--raw=/readyz", "--request-timeout=10s")
                 return
-            except UserError:
+            except UserError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise UserError(
+                        f"{error}. If it was stopped, start it; the kind cluster: `make cluster-up`"
+                    ) from None
             time.sleep(2)
 
     def get(self, *arguments: str) -> Object:

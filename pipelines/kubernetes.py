@@ -6,6 +6,8 @@ The runners on one machine ignore all of this; they give their steps the same by
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
+from crossfold.step import ON_KUBERNETES
+
 # Of the images, which name no user that Kubernetes would have to look up.
 USER = 65532
 # Only to end what hangs: seconds.
@@ -41,6 +43,7 @@ def configure(task: PipelineTask) -> None:
     kubernetes.add_pod_label(task, "app.kubernetes.io/part-of", "crossfold")
     # Not a parameter: it would be part of the cache's key, and no step would be reused.
     kubernetes.use_field_path_as_env(task, "CROSSFOLD_RUN_ID", "metadata.labels['pipeline/runid']")
+    kubernetes.use_field_path_as_env(task, ON_KUBERNETES, "metadata.name")
     _use_secret(task, MLFLOW_SECRET, MLFLOW_VARIABLES)
 
 

@@ -39,7 +39,7 @@ class Task:
     """A step of a run, or its driver where that failed.
 
     `seconds` are those of the last attempt's container at work, `pod` is its pod ("" while there is
-    none), `trouble` why that does not start, `message` what Argo says.
+    none), `attempt` its number, `trouble` why that does not start, `message` what Argo says.
     """
 
     title: str
@@ -49,6 +49,7 @@ class Task:
     trouble: str = ""
     message: str = ""
     is_driver: bool = False
+    attempt: int = 1
 
 
 def tasks(workflow: Object, pods: Sequence[Object]) -> list[Task]:
@@ -111,6 +112,7 @@ def _task(title: str, nodes: Sequence[Object], pods: Mapping[str, Object]) -> Ta
         _trouble(pod),
         last.get("message", ""),
         is_driver=title.startswith(_BEFORE),
+        attempt=max(1, len(attempts)),
     )
 
 

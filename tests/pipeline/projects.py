@@ -143,7 +143,10 @@ class Project:
 
     def steps(self, parent: Run) -> dict[str, Run]:
         """Return the steps' runs in a pipeline's run, by title."""
-        nested = self.nested(parent)
+        nested = []
+        for run in self.nested(parent):
+            is_loop = run.data.tags["crossfold.kind"] == "loop"
+            nested += self.nested(run) if is_loop else [run]
         steps = {str(run.info.run_name): run for run in nested}
         assert len(steps) == len(nested), "two runs of one step"
         return steps

@@ -6,6 +6,7 @@ what is read of them and to three folds; so are the lines of logs here.
 
 import base64
 import gzip
+import io
 import json
 import os
 import shutil
@@ -14,8 +15,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from pipelines import cli
 from pipelines.cluster_run import LAST_LINES, _complaint
+from pipelines.display import Display
+from pipelines.follow import Follower
 from pipelines.kubectl import Cluster, Object
 from pipelines.workflow import State, Task, has_ended, phase, tasks
 
@@ -82,6 +88,18 @@ def test_a_step_that_failed_each_time_is_told_by_its_last_attempt() -> None:
     )
     assert name.endswith("iterations(0:0)(0).iteration-item(0).bad(0).executor(1)")
     assert task("retried", "bad 0").message == "main: Error (exit code 1)"
+
+
+def test_a_repetition_is_told_from_the_first_attempt() -> None:
+    attempts = {task.title: task.attempt for task in tasks(*recorded("finished"))}
+    assert set(attempts.values()) == {1}
+    assert task("retried", "bad 0").attempt == 2
+    console = Console(file=io.StringIO())
+    display = Display(console, verbose=False)
+    display.started("bad 0", attempt=1)
+    display.started("bad 0", attempt=2)
+    first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "attempt" not in first and second.endswith("attempt 2")
 
 
 def test_a_step_that_worked_at_last_has_not_failed() -> None:
@@ -303,6 +321,45 @@ def test_a_run_that_was_terminated_on_kubeflows_page_is_told() -> None:
     found = {"spec": {"activeDeadlineSeconds": 0}, "status": {"phase": "Failed"}}
     failed = Task("train_fold 0", State.FAILED, pod="a-1", message="pod deleted")
     assert _complaint(Cluster("team"), found, [failed]) == "the run was terminated"
+
+
+def test_the_clusters_mlflow_is_exported_for_the_commands_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = {
+        "MLFLOW_TRACKING_URI": "http://mlflow.mlflow.svc.cluster.local:5000",
+        "MLFLOW_TRACKING_USERNAME": "pipeline",
+        "MLFLOW_TRACKING_PASSWORD": "it's",
+        "MLFLOW_PAGES": "http://localhost:5001",
+    }
+    data = {name: base64.b64encode(value.encode()).decode() for name, value in login.items()}
+    (tmp_path / "secret").write_text(json.dumps({"data": data}))
+    version = json.dumps(json.dumps({"clientVersion": {"gitVersion": "v1.40.0"}}))
+    kubectl = tmp_path / "kubectl"
+    answers = (
+        f"*get-contexts*) echo team;; *secret*) cat {tmp_path}/secret;; *version*) echo {version};;"
+    )
+    kubectl.write_text(f'#!/bin/sh\ncase "$*" in {answers} esac\n')
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    printed = CliRunner().invoke(cli.app, ["cluster", "env", "--context", "team"])
+    assert printed.exit_code == 0, printed.output
+    shell = f"{printed.output}\nprintenv MLFLOW_TRACKING_URI MLFLOW_TRACKING_PASSWORD"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["http://localhost:5001", "it's"]
+
+
+def test_of_a_mistake_the_files_are_shown_at_once(tmp_path: Path) -> None:
+    message = "looking\nerror: 1 of 9 images cannot be used:\n  a.png: truncated\nMend it\n"
+    (tmp_path / "log").write_text(message)
+    console = Console(file=io.StringIO())
+    follower = Follower(Cluster("team"), "kubeflow", Display(console, verbose=False))
+    with subprocess.Popen(["cat", tmp_path / "log"], stdout=subprocess.PIPE, text=True) as log:
+        follower._read("fetch_data", log)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "  fetch_data: error: 1 of 9 images cannot be used:",
+        "  fetch_data:   a.png: truncated",
+    ]
 
 
 # Mistakes that need no cluster to be found

@@ -15,7 +15,15 @@ from mlflow.tracking import MlflowClient
 
 from crossfold import tracking
 from crossfold.errors import UserError
-from crossfold.step import REFUSED, Record, step, title, write_metrics
+from crossfold.step import (
+    NOT_REPEATED,
+    ON_KUBERNETES,
+    REFUSED,
+    Record,
+    step,
+    title,
+    write_metrics,
+)
 
 
 @pytest.fixture
@@ -84,6 +92,42 @@ def test_any_other_failure_keeps_its_traceback(client: MlflowClient, folder: Pat
     assert record.ended is not None
     (run,) = step_runs(client)
     assert (run.info.run_id, run.info.status) == (record.mlflow_run_id, "FAILED")
+
+
+def test_the_parameters_are_those_of_kubeflows_command(
+    client: MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = {"parameterValues": {"seed": 7, "lineage": {"git_commit": "0f"}}}
+    given = json.dumps({"inputs": inputs, "outputs": {}})
+    monkeypatch.setattr(sys, "argv", ["main", "--executor_input", given, "--other", "x"])
+    with step("fetch_data", str(folder / "examples")):
+        pass
+    (run,) = step_runs(client)
+    assert run.data.params == {"seed": "7"}
+
+
+def test_on_kubernetes_a_mistake_of_the_user_is_marked_as_not_to_be_repeated(
+    client: MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = folder / "termination-log"
+    monkeypatch.setattr("crossfold.step.TERMINATION_LOG", log)
+    for on_kubernetes in (False, True):
+        if on_kubernetes:
+            monkeypatch.setenv(ON_KUBERNETES, "a-pod")
+        with pytest.raises(SystemExit), step("fetch_data", str(folder / "examples")):
+            raise UserError("too few images")
+        assert log.exists() == on_kubernetes
+    assert log.read_text() == f"{NOT_REPEATED}too few images"
+    log.unlink()
+    with pytest.raises(OSError, match="lost"), step("fetch_data", str(folder / "examples")):
+        raise OSError("lost")
+    assert not log.exists(), "another attempt may mend it"
+
+
+def test_the_workflow_controller_knows_the_mark() -> None:
+    manifests = Path(__file__).parents[2] / "manifests" / "kubeflow"
+    texts = [path.read_text() for path in manifests.rglob("*.yaml")]
+    assert any(f"!(lastRetry.message contains '{NOT_REPEATED}')" in text for text in texts)
 
 
 def test_a_full_disk_is_the_users_to_mend(

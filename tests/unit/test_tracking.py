@@ -77,15 +77,14 @@ def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
 
 def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
     parent = tracking.parent_run("run-1", name="digits")
-    with tracking.step_run("train_fold", iteration=3) as step:
+    with tracking.step_run("aggregate_cv") as step:
         assert client.get_run(step.id).info.status == "RUNNING"
         assert step.parent_id == parent.id
         step.parent().log_metrics({"cv_macro_f1": 0.9})
     ended = client.get_run(step.id)
     assert ended.info.status == "FINISHED"
     assert ended.data.tags["mlflow.parentRunId"] == parent.id
-    assert ended.data.tags["crossfold.step"] == "train_fold"
-    assert ended.data.tags["crossfold.iteration"] == "3"
+    assert ended.data.tags["crossfold.step"] == "aggregate_cv"
     assert client.get_run(parent.id).data.metrics == {"cv_macro_f1": 0.9}
 
 
@@ -132,9 +131,70 @@ def test_ending_a_parent_ends_what_a_killed_step_left_open(client: MlflowClient)
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    assert [run.info.status for run in _runs(client)] == ["RUNNING"] * 3
-    tracking.end_parent("run-1", "KILLED")
-    assert [run.info.status for run in _runs(client)] == ["KILLED"] * 3
+    assert [run.info.status for run in _runs(client)] == ["RUNNING"] * 4
+    tracking.end_parent("run-1", "FAILED")
+    kinds = {run.data.tags.get("crossfold.kind"): run.info.status for run in _runs(client)}
+    assert kinds == {"pipeline": "FAILED", "loop": "FAILED", "step": "KILLED", None: "KILLED"}
+
+
+def test_iterations_are_nested_in_a_loop_which_ends_with_the_pipeline(
+    client: MlflowClient,
+) -> None:
+    parent = tracking.parent_run("run-1", name="digits")
+    for fold in (0, 1, 0):
+        with tracking.step_run("train_fold", iteration=fold) as step:
+            pass
+    (loop,) = _runs(client, "tags.crossfold.kind = 'loop'")
+    assert loop.info.run_name == "train_folds"
+    assert loop.data.tags["mlflow.parentRunId"] == parent.id
+    assert step.parent_id == loop.info.run_id
+    assert client.get_run(step.id).data.tags["crossfold.iteration"] == "0"
+    assert len(_runs(client, f"tags.mlflow.parentRunId = '{loop.info.run_id}'")) == 2
+    parent.finish()
+    assert client.get_run(loop.info.run_id).info.status == "FINISHED"
+
+
+def test_a_step_has_its_parameters_and_a_cached_one_a_copy(client: MlflowClient) -> None:
+    with tracking.step_run("train_fold", iteration=0, params={"seed": 7}) as source:
+        pass
+    cached = tracking.log_cached_step(
+        "run-2", name="train_fold", iteration=0, source_run_id=source.id
+    )
+    for run_id in (source.id, cached):
+        assert client.get_run(run_id).data.params == {"seed": "7"}
+
+
+def test_an_experiment_is_of_the_kind_that_shows_runs(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.parent_run("run-1", name="digits")
+    made_elsewhere = client.create_experiment("elsewhere")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
+    tracking.parent_run("run-2", name="digits")
+    for experiment_id in ("1", made_elsewhere):
+        tags = client.get_experiment(experiment_id).tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient) -> None:
+    parent = tracking.parent_run("run-1", name="digits")
+
+    def opened(name: str, below: str, params: dict[str, str]) -> str:
+        tags = {"mlflow.parentRunId": below}
+        run = client.create_run("1", run_name=name, tags=tags)
+        for key, value in params.items():
+            client.log_param(run.info.run_id, key, value)
+        return str(run.info.run_id)
+
+    loop = opened("for-loop-1", parent.id, {})
+    cached = opened("train-fold", loop, {"fold": "3"})
+    other = opened("train-final", parent.id, {"seed": "0"})
+    tracking.name_cached_iterations(parent)
+    run = client.get_run(cached)
+    assert run.info.run_name == "train_fold 3"
+    assert run.data.tags["crossfold.iteration"] == "3"
+    names = [client.get_run(run_id).info.run_name for run_id in (loop, other)]
+    assert names == ["for-loop-1", "train-final"]
 
 
 def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
@@ -251,7 +311,7 @@ def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None
     code = (
         "import sys; from crossfold import tracking\n"
         "for n in range(10):\n"
-        "    with tracking.step_run(f'step_{n}', iteration=int(sys.argv[1])) as run:\n"
+        "    with tracking.step_run('train_fold', iteration=int(f'{sys.argv[1]}{n}')) as run:\n"
         "        run.log_curve([{'epoch': e, 'loss': e} for e in range(50)])\n"
         "        run.parent().log_metrics({f'{n}_{sys.argv[1]}': n})\n"
     )
@@ -261,8 +321,8 @@ def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None
     assert len(steps) == 20
     assert len({run.data.tags["mlflow.parentRunId"] for run in steps}) == 1
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 50 for run in steps)
-    (parent,) = _runs(client, "tags.crossfold.kind = 'pipeline'")
-    assert len(parent.data.metrics) == 20
+    (loop,) = _runs(client, "tags.crossfold.kind = 'loop'")
+    assert len(loop.data.metrics) == 20
 
 
 @pytest.mark.parametrize(

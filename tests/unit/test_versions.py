@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from zc.lockfile import LockFile
+from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
 from crossfold import remotes, versions
 from crossfold.errors import UserError
