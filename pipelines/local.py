@@ -138,7 +138,7 @@ def _run(
         tags={"crossfold.runner": on},
     )
     package = run.folder / "pipeline.yaml"
-    compile_pipeline(package, inputs, num_shards=settings.extraction.shards)
+    compile_pipeline(package, inputs, num_shards=settings.extraction.shards, retries=False)
     session = Session(run, display)
     try:
         with (

@@ -254,6 +254,7 @@ def compile_pipeline(
     num_shards: int = 1,
     registry: str | None = None,
     caching: bool = True,
+    retries: bool = True,
     small: bool = False,
 ) -> None:
     """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
@@ -268,6 +269,8 @@ def compile_pipeline(
         registry: Where a cluster pulls the images from; None: they are there by their names.
         caching: Whether any step may be answered from the cache. Kubeflow takes a word on that
             with a run too, but does not hold to it inside of loops.
+        retries: Whether a failed step is repeated. Kubeflow's local runner would wait 15 s before
+            it gave up.
         small: Whether a step requests no more than fits a cluster of two cores.
     """
     compiler.Compiler().compile(pipeline(num_shards), str(path), pipeline_parameters=defaults)
@@ -278,8 +281,10 @@ def compile_pipeline(
             container["image"] = f"{registry.rstrip('/')}/{container['image']}"
         if small:
             container["resources"] |= {"cpuRequest": SMALL, "resourceCpuRequest": str(SMALL)}
-    if not caching:
-        for component in (spec["root"], *spec["components"].values()):
-            for task in component.get("dag", {}).get("tasks", {}).values():
+    for component in (spec["root"], *spec["components"].values()):
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            if not caching:
                 task["cachingOptions"] = {}
+            if not retries:
+                task.pop("retryPolicy", None)
     path.write_text(yaml.safe_dump_all([spec, platforms], allow_unicode=True))

@@ -29,6 +29,7 @@ from rich.console import Console
 
 from crossfold import remotes, tracking
 from crossfold.errors import UserError
+from crossfold.step import NOT_REPEATED, ON_KUBERNETES, REFUSED
 from pipelines import cluster_run, kubeflow
 from pipelines.cluster_run import _outcome, _push_data, _reach, _watch
 from pipelines.display import Display
@@ -303,6 +304,20 @@ def test_a_step_that_cannot_start_says_why(run: Run, container: Object, reason: 
     with run.watched():
         wait(lambda: run.sees(f"… train_fold 0 +waits: {reason}"))
     assert not run.sees("… train_fold 0 *\n")
+
+
+def test_a_refusal_is_the_pods_termination_message(
+    cluster: TestCluster, namespace: str, image: str
+) -> None:
+    program = "from crossfold.step import step\nwith step('fetch_data', '/tmp/examples'): pass"
+    env = [{"name": ON_KUBERNETES, "value": "refusing"}]  # and nothing about MLflow
+    cluster.apply([short_lived("refusing", image, "python3", "-c", program, env=env)])
+    where = ("pod", "refusing", f"--namespace={namespace}")
+    wait(lambda: cluster.get(*where)["status"]["phase"] in ("Succeeded", "Failed"), 180)
+    (container,) = cluster.get(*where)["status"]["containerStatuses"]
+    ended = container["state"]["terminated"]
+    assert ended["exitCode"] == REFUSED
+    assert ended["message"].startswith(f"{NOT_REPEATED}the environment variable MLFLOW_")
 
 
 def test_a_run_that_is_deleted_is_told(run: Run) -> None:

@@ -211,6 +211,11 @@ def test_every_step_is_repeated_after_a_failure(tasks: dict[str, Any]) -> None:
         assert policy["backoffDuration"] == "5s" and policy["backoffFactor"] == 2
 
 
+def test_on_this_machine_no_step_is_repeated(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    compile_pipeline(tmp_path / "pipeline.yaml", inputs, retries=False)
+    assert "retryPolicy" not in (tmp_path / "pipeline.yaml").read_text()
+
+
 def test_every_step_has_its_image_and_its_share_of_the_machine(spec: dict[str, Any]) -> None:
     found = executors(spec)
     assert found.keys() == STEPS
