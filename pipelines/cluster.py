@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from crossfold.errors import UserError
-from pipelines import manifests
+from pipelines import manifests, programs
 from pipelines.cluster_checks import CORES, PORTS, check_kind, check_kubectl, check_machine
 from pipelines.image_build import build_images
 from pipelines.images import MLFLOW, ROLES, ROOT, image_name
@@ -430,12 +430,14 @@ def _namespace(found: Object) -> str:
 
 def _run(*command: str) -> None:
     """Run a command before the user's eyes."""
-    if subprocess.run(command, check=False).returncode != 0:
+    if subprocess.run(command, env=programs.environment(), check=False).returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: see what it said above")
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=programs.environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from crossfold.errors import UserError
+from pipelines import programs
 from pipelines.image_build import check_docker
 from pipelines.services import is_free
 
@@ -120,7 +121,9 @@ def _docker_info(layout: str) -> str:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=programs.environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -4,6 +4,7 @@ import subprocess
 import threading
 from types import TracebackType
 
+from pipelines import programs
 from pipelines.display import Display
 from pipelines.kubectl import Cluster
 
@@ -39,6 +40,7 @@ class Follower:
         where = (f"--context={self._cluster.context}", f"--namespace={self._namespace}")
         process = subprocess.Popen(
             ["kubectl", *where, "logs", pod, "--container=main", "--follow"],
+            env=programs.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

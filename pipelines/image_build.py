@@ -1,7 +1,6 @@
 """Building the images, and saying what they weigh."""
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.errors import UserError
-from pipelines import images
+from pipelines import images, programs
 from pipelines.images import ROLES, BuildArguments, Torch, build_arguments, image_name
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # what uv's --torch-backend cpu asks
@@ -146,7 +145,7 @@ def _build(role: str, name: str, arguments: BuildArguments, say: Callable[[str],
         image_id = Path(folder) / "id"
         done = subprocess.run(
             ["docker", "build", "--progress=plain", f"--iidfile={image_id}", *options, images.ROOT],
-            env={**os.environ, "DOCKER_BUILDKIT": "1"},
+            env={**programs.environment(), "DOCKER_BUILDKIT": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
@@ -165,12 +164,8 @@ def _build(role: str, name: str, arguments: BuildArguments, say: Callable[[str],
 
 def _commit() -> str:
     """Return the commit, marked if files differ from it; empty outside git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=images.ROOT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
+    describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    return programs.git(images.ROOT, *describe) if programs.has_commit(images.ROOT) else ""
 
 
 def _version() -> str:
@@ -186,7 +181,13 @@ def _docker(*arguments: str) -> str:
 
 
 def _call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        ["docker", *arguments],
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _last_line(text: str) -> str:

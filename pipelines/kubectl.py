@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfold.errors import UserError
+from pipelines import programs
 
 MANAGER = "crossfold"
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
@@ -34,7 +35,12 @@ class Cluster:
         command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
         # Never the terminal's input: kubectl would ask there for a login that is missing.
         done = subprocess.run(
-            command, input=given or "", capture_output=True, text=True, check=False
+            command,
+            input=given or "",
+            env=programs.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
@@ -108,6 +114,7 @@ class Cluster:
                 f"service/{service}",
                 f":{port}",
             ],
+            env=programs.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -144,5 +151,7 @@ def trouble(pod: Object) -> str:
 
 def _contexts() -> list[str]:
     command = ["kubectl", "config", "get-contexts", "--output=name"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    said = subprocess.run(
+        command, env=programs.environment(), stdout=subprocess.PIPE, text=True, check=False
+    )
     return said.stdout.split()

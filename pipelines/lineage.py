@@ -1,10 +1,10 @@
 """Where a run comes from: the commit, the images, the settings, the runner."""
 
-import subprocess
 from pathlib import Path
 
 from crossfold.settings import Settings
 from pipelines.images import DATA, TRAIN, image_name
+from pipelines.programs import git, has_commit
 
 CLUSTER = "cluster"
 
@@ -13,8 +13,11 @@ def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
     """Return what a registered version says of its origin; outside git, without a commit.
 
     Only register_model gets it, which is never answered from the cache: it is in no step's key.
+
+    Raises:
+        UserError: the project is in git, and git cannot name its commit.
     """
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = _commit(root)
     origin = {
         "image_data": image_name(DATA),
         "image_train": image_name(TRAIN),
@@ -24,16 +27,11 @@ def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
     if commit:
         origin["git_commit"] = commit
         # The lines that change with every run are results, not code.
-        changed = _git(root, "status", "--porcelain", "--", ".", ":!reports", ":!dvc.lock")
+        changed = git(root, "status", "--porcelain", "--", ".", ":!reports", ":!dvc.lock")
         origin["git_dirty"] = str(bool(changed)).lower()
     return origin
 
 
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _commit(root: Path) -> str:
+    """Return the commit; nothing outside git, and in a repository that has none yet."""
+    return git(root, "rev-parse", "HEAD") if has_commit(root) else ""

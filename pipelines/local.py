@@ -64,7 +64,7 @@ def run_here(
     with only_run(home):
         # Before anything else, so that what a killed run left behind does not compete with us.
         for left in all_runs(home):
-            _end_steps(left)
+            end_steps(left)
         check_pointers(root)
         versions.ensure_pushed(root, settings.data.remote)
         check_model(root, settings)
@@ -94,7 +94,8 @@ def run_here(
             ) from None
 
 
-def _end_steps(run: Run) -> None:
+def end_steps(run: Run) -> None:
+    """End the processes and containers that a killed run has left."""
     run.end_processes()
     if run.containers:
         from pipelines.containers import remove_left

@@ -1,6 +1,5 @@
 """The local MLflow store: where it is, and serving it to containers for the time of a run."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import psutil
 from crossfold.settings import Settings
 from crossfold.store_location import artifact_folder
 from crossfold.tracking import SERVED_ARTIFACTS, SQLITE
+from pipelines import programs
 from pipelines.failures import StepError
 from pipelines.runs import Run, end_all
 
@@ -54,7 +54,7 @@ def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={**programs.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,  # a terminal's Ctrl-C ends the steps first
         )
     try:

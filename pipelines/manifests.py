@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from crossfold.errors import UserError
+from pipelines import programs
 from pipelines.images import ROOT
 from pipelines.kubectl import Object
 
@@ -43,7 +44,10 @@ def render(components: Sequence[str], mlflow_image: str, folder: Path) -> list[O
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
     command = ["kubectl", "kustomize", str(folder)]
     done = subprocess.run(
-        command, env={**os.environ, **_local_bases(folder)}, capture_output=True, text=True
+        command,
+        env={**programs.environment(), **_local_bases(folder)},
+        capture_output=True,
+        text=True,
     )
     if done.returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
@@ -71,6 +75,6 @@ def _clone(address: str, ref: str, clone: Path) -> None:
         return
     part = clone.with_name(f"{clone.name}.{os.getpid()}")
     command = ["git", "clone", "--bare", "--depth=1", f"--branch={ref}", address, str(part)]
-    if subprocess.run(command).returncode != 0:
+    if subprocess.run(command, env=programs.environment(), check=False).returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: see its message above")
     part.rename(clone)

@@ -6,19 +6,15 @@ command, its files and what it leaves in MLflow.
 
 import contextlib
 import json
-import os
 import re
-import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
@@ -26,10 +22,11 @@ from mlflow.tracking import MlflowClient
 
 from crossfold import remotes, versions
 from crossfold.errors import UserError
+from pipelines import programs
 from pipelines.display import Display
-from pipelines.failures import Interrupted, StepError, signals_interrupt
-from pipelines.local import HOME
-from pipelines.runs import end_all
+from pipelines.failures import StepError, signals_interrupt
+from pipelines.local import HOME, end_steps
+from pipelines.runs import Run, load_run, new_run
 from pipelines.worktree import checked_out, remove
 
 FOLDER = "reproduce"
@@ -38,8 +35,6 @@ _MODEL = "reproduced"
 _GONE = "interrupted; nothing is left of it"
 _PROGRAM = "from pipelines.cli import main; main()"
 _LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
-# Not the user's store, registry and remote, and no variable that a step would get.
-_NOT_INHERITED = ("MLFLOW_", "CROSSFOLD_", "PYTHONPATH")
 _RESULTS = re.compile(r"weights_hash|split_hash|candidate|num_epochs|(cv|test)_\w+")
 _ENVIRONMENT = {
     "num_threads": "threads of the steps that run alone",
@@ -101,8 +96,8 @@ def reproduce(
     scratch = root / HOME / FOLDER
     scratch.mkdir(parents=True, exist_ok=True)
     remove_left(root)
-    home = scratch / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    home.mkdir()
+    command = new_run(scratch, commit)
+    home = command.folder
     display.say(f"commit {commit[:12]}, data {tags['data_hash'][:12]}, in {home}")
     if tags.get("git_dirty") == "true":
         display.say(
@@ -120,7 +115,7 @@ def reproduce(
             _copy_build_arguments(root, project)
             recorded = json.loads(tags["settings"])["data"]["remote"]
             remote = _find_data(root, project, recorded, display)
-            _run(project, home, remote, display, on)
+            _run(project, command, remote, display, on)
             reproduced = _registered(project)
     finally:
         if not keep:
@@ -134,17 +129,11 @@ def remove_left(root: Path) -> None:
     """Delete what a killed reproduction left; one that is going on, and one that is kept, stay."""
     for lock in (root / HOME / FOLDER).glob("*/lock"):
         with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
-            end_all(list(_processes_in(lock.parent)))
+            # The command's record comes first, then those of its runs in the worktree.
+            for record in sorted(lock.parent.rglob("run.json")):
+                end_steps(load_run(record))
             remove(root, lock.parent / WORKTREE)
             shutil.rmtree(lock.parent)
-
-
-def _processes_in(folder: Path) -> Iterator[psutil.Process]:
-    """Yield the processes at work below a folder: a killed command's run may go on there."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if Path(process.cwd()).is_relative_to(folder):
-                yield process
 
 
 @contextlib.contextmanager
@@ -224,18 +213,17 @@ def _find_data(root: Path, project: Path, recorded: str, display: Display) -> di
     )
 
 
-def _run(project: Path, home: Path, remote: Mapping[str, str], display: Display, on: str) -> None:
+def _run(project: Path, command: Run, remote: Mapping[str, str], display: Display, on: str) -> None:
     """Run the pipeline by the code in the worktree, and show its steps."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(_NOT_INHERITED)}
-    environment = {**inherited, **remote, "PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
-    log = home / "run.log"
+    python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
+    log = command.folder / "run.log"
     with (
         log.open("w", encoding="utf-8") as said,
-        (home / "errors.log").open("w+", encoding="utf-8") as errors,
+        (command.folder / "errors.log").open("w+", encoding="utf-8") as errors,
         subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, "run", "--on", on],
             cwd=project,
-            env=environment,
+            env={**programs.environment(), **remote, **python},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -247,10 +235,12 @@ def _run(project: Path, home: Path, remote: Mapping[str, str], display: Display,
     ):
         assert process.stdout is not None
         with display, _passing_on(process):
+            command.process_started(process.pid)
             for line in process.stdout:
                 said.write(line)
                 _show(line, display)
             status = process.wait()
+        command.process_ended(process.pid)
         errors.seek(0)
         complaint = errors.read().strip().removeprefix("error: ")
     if "Traceback (most recent call last)" in complaint:  # old code, new libraries
@@ -263,11 +253,12 @@ def _run(project: Path, home: Path, remote: Mapping[str, str], display: Display,
 
 @contextlib.contextmanager
 def _passing_on(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End the run, which ends its steps, as soon as a signal asks us to end."""
+    """End the run, which ends its steps, with the block: a signal, or a full disk, may end it."""
     try:
         with signals_interrupt(_GONE, process.terminate):
             yield
-    except Interrupted:
+    except BaseException:
+        process.terminate()
         process.wait()
         raise
 

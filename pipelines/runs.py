@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -137,12 +137,15 @@ def new_run(home: Path, fingerprint: str) -> Run:
 
 def all_runs(home: Path) -> list[Run]:
     """Return the recorded runs, oldest first."""
-    runs = [_load(path) for path in home.glob("*/run.json")]
+    runs = [load_run(path) for path in home.glob("*/run.json")]
     return sorted(runs, key=lambda run: run.started)
 
 
-def _load(path: Path) -> Run:
-    values: dict[str, Any] = json.loads(path.read_text())
+def load_run(path: Path) -> Run:
+    """Read a run.json; of another commit's, what this one knows."""
+    known = {entry.name for entry in fields(Run)}
+    content: dict[str, Any] = json.loads(path.read_text())
+    values = {name: value for name, value in content.items() if name in known}
     values["folder"] = path.parent
     values["processes"] = {int(pid): created for pid, created in values["processes"].items()}
     return Run(**values)

@@ -6,12 +6,11 @@ those (Kubeflow Pipelines 2.17.0). So a CronJob starts the runs.
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 from crossfold.errors import UserError
 from crossfold.settings import Settings
-from pipelines import kubeflow
+from pipelines import kubeflow, programs
 from pipelines.cluster import KUBEFLOW, bring_images, is_small, registry_name
 from pipelines.cluster_checks import check_kubectl
 from pipelines.cluster_run import upload
@@ -79,10 +78,9 @@ def schedule(
 
 
 def _origin(root: Path) -> str:
-    found = _git(root, "remote", "get-url", "origin")
-    if not found:
+    if "origin" not in programs.git(root, "remote").split():
         raise UserError("this folder has no git remote `origin`: say --repository (REPOSITORY=…)")
-    return found
+    return programs.git(root, "remote", "get-url", "origin")
 
 
 def _https(address: str) -> str:
@@ -95,16 +93,8 @@ def _https(address: str) -> str:
 
 
 def _check_branch(root: Path, repository: str, branch: str) -> None:
-    if not _git(root, "ls-remote", "--heads", repository, f"refs/heads/{branch}"):
+    if not programs.git(root, "ls-remote", "--heads", repository, f"refs/heads/{branch}"):
         raise UserError(f"there is no branch {branch} in {repository}")
-
-
-def _git(root: Path, *arguments: str) -> str:
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode != 0 and arguments[0] != "remote":
-        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout.strip()
 
 
 def _metadata() -> Object:

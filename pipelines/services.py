@@ -1,6 +1,5 @@
 """MLflow, PostgreSQL and an object store in Docker, for work without a cluster (compose.yaml)."""
 
-import os
 import secrets
 import shutil
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from crossfold.errors import UserError
+from pipelines import programs
 from pipelines.image_build import build_image, check_docker
 from pipelines.images import MLFLOW, image_name
 
@@ -113,7 +113,8 @@ def read_environment(path: Path) -> dict[str, str]:
 def _compose() -> list[str]:
     """Return the command of Docker Compose: Docker's plugin, or the older program."""
     check_docker()
-    if subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0:
+    version = ["docker", "compose", "version"]
+    if subprocess.run(version, env=programs.environment(), capture_output=True).returncode == 0:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
@@ -167,7 +168,13 @@ def _wait_for_mlflow(container: str) -> None:
     while (now := _output(state).split())[0] != "healthy":
         if now[1] != restarts or time.monotonic() > deadline:
             logs = ["docker", "logs", "--tail", "20", container]
-            said = subprocess.run(logs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            said = subprocess.run(
+                logs,
+                env=programs.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
             raise UserError(f"MLflow does not start. The end of its log:\n{said.stdout}")
         time.sleep(1)
 
@@ -200,4 +207,4 @@ def _output(
 
 def _with(environment: Mapping[str, str]) -> dict[str, str]:
     # Over the shell's: keys of AWS there must not become those of a new object store.
-    return {**os.environ, **environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}
+    return {**programs.environment(), **environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}

@@ -1,16 +1,12 @@
 """A scratch copy of the project as a commit has it: a worktree of git, and how it is left again."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crossfold.errors import UserError
-
-
-class _GitError(UserError):
-    """git is there and refuses."""
+from pipelines.programs import GitError, NoRepositoryError, git
 
 
 @contextmanager
@@ -26,7 +22,7 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
     below = _place(root, commit)
     try:
         # No hook of the user's: it would take the worktree for a place where work is done.
-        _git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
+        git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
         for name in ("params.yaml", "pipelines/cli.py"):
             if not (folder / below / name).exists():
                 raise UserError(
@@ -41,24 +37,24 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
 
 def remove(root: Path, folder: Path) -> None:
     """Delete a worktree's files and let git forget it; no other worktree is touched."""
-    with suppress(_GitError):  # it was not complete
-        _git(root, "worktree", "remove", "--force", folder)
+    with suppress(GitError):  # it was not complete
+        git(root, "worktree", "remove", "--force", folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(root: Path, commit: str) -> str:
     """Return where below the repository's root the project lies; the commit is there."""
     try:
-        below = _git(root, "rev-parse", "--show-prefix")
-    except _GitError as error:
+        below = git(root, "rev-parse", "--show-prefix")
+    except NoRepositoryError as error:
         raise UserError(
             f"{root} is in no git repository, and a version is reproduced from its commit: clone "
             "the repository that it was trained in, with its .dvc/config, and run there"
         ) from error
     try:
-        _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
-    except _GitError as error:
-        if _git(root, "rev-parse", "--is-shallow-repository") == "true":
+        git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    except GitError as error:
+        if git(root, "rev-parse", "--is-shallow-repository") == "true":
             raise UserError(
                 f"the commit {commit} is not in this clone, which is a shallow one: "
                 "`git fetch --unshallow`, then again"
@@ -68,15 +64,3 @@ def _place(root: Path, commit: str) -> str:
             "where the version was trained; a commit that was never pushed is only there"
         ) from error
     return below
-
-
-def _git(root: Path, *arguments: str | Path) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError as error:
-        raise UserError("git is not installed, and a version is reproduced from git") from error
-    if done.returncode != 0:
-        raise _GitError(f"`git {' '.join(map(str, arguments))}` failed: {done.stderr.strip()}")
-    return done.stdout.strip()

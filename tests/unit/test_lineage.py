@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.errors import UserError
 from crossfold.settings import Settings, load_settings
 from pipelines.images import DATA, TRAIN, image_name
 from pipelines.lineage import lineage
@@ -76,8 +77,26 @@ def test_outside_git_there_is_no_commit(tmp_path: Path, settings: Settings) -> N
     assert found["image_data"] == image_name(DATA)
 
 
-def test_without_git_there_is_no_commit(
-    repository: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_repository_without_a_commit_has_none(tmp_path: Path, settings: Settings) -> None:
+    git(tmp_path, "init", "--quiet")
+    assert not {"git_commit", "git_dirty"} & lineage(tmp_path, settings, "local").keys()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1", "dubious ownership"),
+        ("PATH", "/nowhere", "git is not installed"),
+    ],
+)
+def test_a_commit_that_git_does_not_name_is_refused(
+    repository: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    said: str,
 ) -> None:
-    monkeypatch.setenv("PATH", str(repository))
-    assert not {"git_commit", "git_dirty"} & lineage(repository, settings, "local").keys()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=said):
+        lineage(repository, settings, "local")

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from rich.console import Console
 from crossfold import remotes, versions
 from crossfold.settings import load_settings
 from pipelines.display import Display
-from pipelines.reproduce import Reproduction, reproduce
+from pipelines.reproduce import Reproduction, remove_left, reproduce
+from pipelines.runs import new_run
 
 PROJECT = Path(__file__).parents[2]
 CLUSTER = (
@@ -147,3 +149,26 @@ def test_another_result_is_named(project: Path) -> None:
     found, _, _ = reproduced(project, test_macro_f1="0.8", torch="3")
     assert [row.name for row in found.results if not row.same] == ["test_macro_f1"]
     assert [row.name for row in found.environment] == ["torch build"]
+
+
+def test_what_a_killed_reproduction_left_is_ended_and_nobody_elses_process(project: Path) -> None:
+    """Only recorded processes: a shell that someone opened in the folder is theirs."""
+    scratch = project / "runs/reproduce"
+    command = new_run(scratch, "abc")
+    (command.folder / "lock").touch()
+    step = new_run(command.folder / "worktree/runs", "abc")
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    started = [subprocess.Popen(sleep, cwd=command.folder) for _ in range(3)]
+    recorded, orphan, shell = started
+    command.process_started(recorded.pid)
+    step.process_started(orphan.pid)
+    try:
+        remove_left(project)
+        recorded.wait(timeout=60)
+        orphan.wait(timeout=60)
+        assert shell.poll() is None
+        assert list(scratch.iterdir()) == []
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
