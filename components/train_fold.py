@@ -35,7 +35,6 @@ def train_fold(
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
     """
-    from datetime import datetime
     from pathlib import Path
 
     from crossfold.step import step
@@ -61,7 +60,6 @@ def train_fold(
         tracking.log_fold(
             run,
             results,
-            started=datetime.now(),
             params={
                 "architecture": architecture,
                 "num_epochs": num_epochs,

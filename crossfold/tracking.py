@@ -296,35 +296,59 @@ def name_cached_iterations(parent: Run) -> None:
             named.set_tags(_step_tags(name, int(float(iteration))) | {"crossfold.cached": "true"})
 
 
-def log_fold(
-    run: Run,
-    results: Sequence[Mapping[str, Any]],
-    *,
-    started: datetime,
-    params: Mapping[str, Any],
-) -> None:
+def log_fold(run: Run, results: Sequence[Mapping[str, Any]], *, params: Mapping[str, Any]) -> None:
     """Log one nested run per candidate under a fold's run.
 
     `results` are the leaderboard's folds, each with its `candidate`. `params` are what all share
     (architecture, device, image_size, num_epochs, batch_size, …). Every run carries the same keys,
     so that MLflow's parallel coordinates compare candidates across folds and pipeline runs.
     """
-    for result in results:
-        candidate = result["candidate"]
-        name = run_name(params["architecture"], candidate["freeze_backbone"], started)
+    labels = short_labels([result["candidate"]["name"] for result in results])
+    for result, label in zip(results, labels, strict=True):
+        candidate, fold = result["candidate"], result["fold"]
         tags = {
             "crossfold.kind": "candidate",
             "crossfold.candidate": candidate["name"],
-            "crossfold.fold": str(result["fold"]),
+            "crossfold.fold": str(fold),
         }
-        with run.child(name, tags) as child:
+        with run.child(f"f{fold} {label}", tags) as child:
             settings = {key: value for key, value in candidate.items() if key != "name"}
-            shared = {**params, "candidate": candidate["name"], "fold": result["fold"]}
-            child.log_params({**shared, **settings})
-            child.log_curve(result["history"])
+            # MLflow's parallel coordinates begin with the first three parameters that differ, by
+            # the alphabet: the fold is a tag alone, so that it is none of them.
+            child.log_params({**params, "candidate": label, **settings})
+            # Before the curve: the plot shows the metric that was logged first.
             child.log_metrics(
                 {key: result[key] for key in ("macro_f1", "accuracy", "loss", "best_epoch")}
             )
+            child.log_curve(result["history"])
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """Shorten candidates' names to the words that tell them apart, for MLflow's lists and plots.
+
+    `head lr=0.003 wd=0.01`, `head lr=0.01 wd=0.01` and `layer4 lr=0.001 wd=0.05` become
+    `head 0.003`, `head 0.01` and `layer4`. Parallel coordinates show ten characters.
+    """
+    words = [name.split() for name in names]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    different = [[word for word in of_name if word not in shared] for of_name in words]
+    return [
+        _without_keys(_unique_start(of_name, different)) or name
+        for of_name, name in zip(different, names, strict=True)
+    ]
+
+
+def _without_keys(words: Sequence[str]) -> str:
+    """Leave out `lr=` and the like, but in the first word."""
+    return " ".join([*words[:1], *(word.rpartition("=")[2] for word in words[1:])])
+
+
+def _unique_start(words: Sequence[str], among: Sequence[Sequence[str]]) -> Sequence[str]:
+    """The fewest first words that no other of the names begins with."""
+    for length in range(1, len(words)):
+        if sum(other[:length] == words[:length] for other in among) == 1:
+            return words[:length]
+    return words
 
 
 def log_outcome(
@@ -354,7 +378,7 @@ def log_outcome(
     run.log_params({**flat, **chosen, "architecture": architecture, "device": "cpu"})
     run.log_dataset("data", evaluation["data_hash"], settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
-    run.rename(run_name(architecture, chosen["freeze_backbone"], started))
+    run.rename(run_name(started, chosen["candidate"], architecture))
     run.log_metrics(
         {f"cv_{name}": value for name, value in best["mean"].items()}
         | {f"cv_{name}_std": value for name, value in best["std"].items()}
@@ -377,9 +401,12 @@ def log_outcome(
         run.log_artifact(file.getvalue(), f"plots/{name}.png")
 
 
-def run_name(architecture: str, freeze_backbone: bool, started: datetime) -> str:
-    """Return a name such as `resnet18_freeze_True_225025` (hour, minute, second)."""
-    return f"{architecture}_freeze_{freeze_backbone}_{started:%H%M%S}"
+def run_name(started: datetime, *words: str) -> str:
+    """Return a name such as `225025 layer4 lr=0.001` for a pipeline's run.
+
+    MLflow's list shows some 20 characters: the time (hour, minute, second) tells runs apart.
+    """
+    return " ".join((f"{started:%H%M%S}", *words))
 
 
 def pipeline_run_id() -> str:

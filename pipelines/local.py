@@ -135,7 +135,7 @@ def _run(
     on = DOCKER if docker else LOCAL
     tracking.parent_run(
         run.id,
-        name=f"{settings.model.architecture}_{started:%H%M%S}",
+        name=tracking.run_name(started, settings.model.architecture),
         tags={"crossfold.runner": on},
     )
     package = run.folder / "pipeline.yaml"

@@ -108,7 +108,7 @@ def test_mlflow_has_one_parent_with_a_nested_run_for_each_step(
     kinds = [run.data.tags["crossfold.kind"] for run in project.mlflow_runs()]
     assert kinds.count("pipeline") == 1
     parent = project.parent(first.run["id"])
-    assert re.fullmatch(r"resnet18_freeze_True_\d{6}", str(parent.info.run_name))
+    assert re.fullmatch(r"\d{6} head .*resnet18", str(parent.info.run_name))
     assert sorted(project.steps(parent)) == sorted(STEPS)
     assert {run.info.status for run in project.mlflow_runs()} == {"FINISHED"}
     assert not any("crossfold.cached" in run.data.tags for run in project.mlflow_runs())
@@ -123,13 +123,13 @@ def test_mlflow_has_a_run_for_each_candidate_of_each_fold(
         assert {run.data.params["learning_rate"] for run in candidates} == {"0.003", "0.0001"}
         assert len(candidates) == 2
         for run in candidates:
-            assert re.fullmatch(r"resnet18_freeze_True_\d{6}", str(run.info.run_name))
+            assert run.info.run_name == f"f{fold} {run.data.params['candidate']}"
+            assert run.data.tags["crossfold.fold"] == str(fold)
             expected = {
                 "architecture": "resnet18",
                 "freeze_backbone": "True",
                 "train_from": "head",
                 "device": "cpu",
-                "fold": str(fold),
                 "num_epochs": "3",
                 "batch_size": "32",
                 "seed": "0",

@@ -60,8 +60,24 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
     }
 
 
-def test_a_run_name_has_backbone_freezing_and_time() -> None:
-    assert tracking.run_name("resnet18", True, STARTED) == "resnet18_freeze_True_225025"
+def test_names_differ_in_the_characters_that_mlflow_shows() -> None:
+    assert tracking.run_name(STARTED, "layer4 lr=0.001") == "225025 layer4 lr=0.001"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["head lr=0.003 wd=0.01"], ["head"]),
+        (
+            ["head lr=0.003 wd=0.01", "head lr=0.01 wd=0.01", "layer4 lr=0.001 wd=0.05"],
+            ["head 0.003", "head 0.01", "layer4"],
+        ),
+        (["layer4 lr=0.0003 wd=0.01", "layer4 lr=0.0003 wd=0.05"], ["wd=0.01", "wd=0.05"]),
+        (["head", "head wd=0.1"], ["head", "wd=0.1"]),
+    ],
+)
+def test_labels_of_candidates_are_short_and_different(names: list[str], labels: list[str]) -> None:
+    assert tracking.short_labels(names) == labels
 
 
 def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
@@ -203,25 +219,26 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
     results = [_result(1, "slow", 0.001), _result(1, "it's fast", 0.01)]
     for _ in range(2):  # a retry replaces
         with tracking.step_run("train_fold", iteration=1) as step:
-            tracking.log_fold(step, results, started=STARTED, params=SHARED)
+            tracking.log_fold(step, results, params=SHARED)
     candidates = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
-    assert {run.data.params["candidate"] for run in candidates} == {"slow", "it's fast"}
+    assert {run.data.tags["crossfold.candidate"] for run in candidates} == {"slow", "it's fast"}
     assert len(candidates) == 2
-    (fast,) = (run for run in candidates if run.data.params["candidate"] == "it's fast")
-    assert fast.info.run_name == "resnet18_freeze_True_225025"
+    (fast,) = (run for run in candidates if run.data.params["candidate"] == "it's")
+    assert fast.info.run_name == "f1 it's"
     assert fast.info.status == "FINISHED"
     assert fast.data.params == {
         "architecture": "resnet18",
         "device": "cpu",
         "num_epochs": "2",
-        "candidate": "it's fast",
-        "fold": "1",
+        "candidate": "it's",
         "freeze_backbone": "True",
         "train_from": "head",
         "learning_rate": "0.01",
         "weight_decay": "0.0",
     }
     assert fast.data.metrics["macro_f1"] == 0.9
+    assert next(iter(fast.data.metrics)) == "macro_f1"
+    assert fast.data.tags["crossfold.fold"] == "1"
     curve = client.get_metric_history(fast.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
 
@@ -436,7 +453,7 @@ def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
         assert step.id == task
         step.log_params({"seed": 0})
         step.log_artifact("text", "note.txt")
-        tracking.log_fold(step, [_result(2, "slow", 0.001)], started=STARTED, params=SHARED)
+        tracking.log_fold(step, [_result(2, "slow", 0.001)], params=SHARED)
         step.parent().log_metrics({"cv_macro_f1": 0.9})
     with pytest.raises(UserError), tracking.step_run("train_fold", iteration=2):
         raise UserError("too few images")
