@@ -102,7 +102,7 @@ test-docker: setup ## Run the tests that need a Docker engine
 	$(BIN)/python -m pytest tests/docker --numprocesses 0
 
 .PHONY: test-cluster
-test-cluster: setup ## Run the tests that need a Kubernetes (the one of KUBECONFIG) and Docker
+test-cluster: setup ## Run the tests that need kind and Docker
 	$(BIN)/python -m pytest tests/cluster --numprocesses 0
 
 .PHONY: test-browser

@@ -6,12 +6,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from crossfold import remotes
 from crossfold.errors import UserError
 from pipelines import manifests, programs
 from pipelines.cluster_checks import CORES, PORTS, check_kind, check_kubectl, check_machine
 from pipelines.image_build import build_images
 from pipelines.images import MLFLOW, ROLES, ROOT, image_name
 from pipelines.kubectl import MANAGER, Cluster, Object, trouble
+from pipelines.kubernetes import REMOTE_SECRET
 
 KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
 KIND_CONTEXT = f"kind-{KIND_CLUSTER}"
@@ -20,6 +22,7 @@ KUBEFLOW = "kubeflow"
 MLFLOW_URI = "http://mlflow.mlflow.svc.cluster.local:5000"
 MINIO_URI = "http://minio.minio.svc.cluster.local:9000"
 EXPERIMENT = "crossfold"
+USERS_SECRET = "users"  # of the object store, in its namespace
 DEFINITION = "CustomResourceDefinition"
 _KUBEFLOW_PORT, _MLFLOW_PORT, _S3_PORT = PORTS
 KUBEFLOW_PAGE = f"http://localhost:{_KUBEFLOW_PORT}"
@@ -76,6 +79,7 @@ def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
     """
     say("applying the manifests")
     _apply_first(cluster, objects)
+    had_root_key = _drop_root_keys(cluster, say)
     make_secrets(cluster, say)
     # A Job cannot be changed.
     cluster.kubectl("delete", "job", "buckets", "--namespace=minio", "--ignore-not-found")
@@ -83,6 +87,8 @@ def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
     _wait(cluster, SERVICES, say)
     # The buckets are there now: Kubeflow's API server only warns when it finds none.
     cluster.apply([found for found in objects if _namespace(found) == KUBEFLOW])
+    if had_root_key:
+        cluster.kubectl("rollout", "restart", "deployment", f"--namespace={KUBEFLOW}")
     _wait(cluster, (*SERVICES, KUBEFLOW), say)
 
 
@@ -203,14 +209,12 @@ def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
         "MINIO_ROOT_USER": "crossfold",
         "MINIO_ROOT_PASSWORD": _password(),
     }
-    postgres = cluster.secret("postgres", "postgres") or {"POSTGRES_PASSWORD": _password()}
-    key = {
-        "AWS_ACCESS_KEY_ID": minio["MINIO_ROOT_USER"],
-        "AWS_SECRET_ACCESS_KEY": minio["MINIO_ROOT_PASSWORD"],
+    users = cluster.secret("minio", USERS_SECRET) or {
+        _password_of(user): _password() for user in ("mlflow", "pipelines", "dvc", "dvc-reader")
     }
+    postgres = cluster.secret("postgres", "postgres") or {"POSTGRES_PASSWORD": _password()}
     mlflow = cluster.secret("mlflow", "mlflow") or {
         "PGPASSWORD": postgres["POSTGRES_PASSWORD"],
-        **key,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": _password(),
         "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
         "MLFLOW_AUTH_ADMIN_PASSWORD": _password(),
@@ -221,12 +225,15 @@ def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
     remote = {"url": "s3://dvc", "endpointurl": MINIO_URI}
     return {
         ("minio", "minio"): minio,
+        ("minio", USERS_SECRET): users,
         ("postgres", "postgres"): postgres,
         ("mlflow", "mlflow"): mlflow,
+        ("mlflow", "s3"): _s3_key("mlflow", users),
         (KUBEFLOW, "mysql-secret"): {"username": "root", "password": _password()},
+        (KUBEFLOW, "ml-pipeline-ui"): {"TENSORBOARD_PROXY_SIGNING_SECRET": _password()},
         (KUBEFLOW, "mlpipeline-minio-artifact"): {
-            "accesskey": key["AWS_ACCESS_KEY_ID"],
-            "secretkey": key["AWS_SECRET_ACCESS_KEY"],
+            "accesskey": "pipelines",
+            "secretkey": users[_password_of("pipelines")],
         },
         (KUBEFLOW, "kfp-mlflow-credentials"): {"username": user, "password": password},
         (KUBEFLOW, "crossfold-mlflow"): {
@@ -236,8 +243,53 @@ def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
             "MLFLOW_TRACKING_PASSWORD": password,
             "MLFLOW_PAGES": MLFLOW_PAGE,
         },
-        (KUBEFLOW, "crossfold-dvc-remote"): {"CROSSFOLD_DVC_REMOTE": json.dumps(remote), **key},
+        (KUBEFLOW, REMOTE_SECRET): {
+            remotes.REMOTE: json.dumps(remote),
+            **_s3_key("dvc-reader", users),
+        },
     }
+
+
+def dvc_writer(cluster: Cluster) -> dict[str, str] | None:
+    """Return the key that may push to the bucket `dvc`; None where it is not our object store."""
+    users = cluster.secret("minio", USERS_SECRET)
+    return _s3_key("dvc", users) if users else None
+
+
+def _s3_key(user: str, users: Mapping[str, str]) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": user, "AWS_SECRET_ACCESS_KEY": users[_password_of(user)]}
+
+
+def _password_of(user: str) -> str:
+    """Return the variable in which images/mlflow/buckets.py looks for a user's password."""
+    return f"S3_PASSWORD_{user.upper().replace('-', '_')}"
+
+
+def _drop_root_keys(cluster: Cluster, say: Say) -> bool:
+    """Remove the object store's root key from Secrets other than its own, where it was once.
+
+    Returns whether there were any; `make_secrets` makes them again, with a user's key.
+    """
+    root = (cluster.secret("minio", "minio") or {}).get("MINIO_ROOT_PASSWORD")
+    holders = [
+        (namespace, name)
+        for namespace, name in (
+            ("mlflow", "mlflow"),
+            (KUBEFLOW, "mlpipeline-minio-artifact"),
+            (KUBEFLOW, REMOTE_SECRET),
+        )
+        if root in (cluster.secret(namespace, name) or {}).values()
+    ]
+    for namespace, name in holders:
+        say(f"removed the object store's root key from the Secret {namespace}/{name}")
+        where = ("secret", name, f"--namespace={namespace}")
+        if name == "mlflow":  # holds other passwords too
+            keys = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+            patch = json.dumps({"data": keys})
+            cluster.kubectl("patch", *where, "--type=merge", f"--patch={patch}")
+        else:
+            cluster.kubectl("delete", *where)
+    return bool(holders)
 
 
 def _password() -> str:
@@ -380,7 +432,7 @@ def _summary(cluster: Cluster) -> str:
     lines = [
         f"Kubeflow: {KUBEFLOW_PAGE}",
         f"MLflow:   {MLFLOW_PAGE}, user pipeline",
-        f"S3:       http://localhost:{_S3_PORT}, buckets dvc, mlflow and pipelines, user crossfold",
+        f"S3:       http://localhost:{_S3_PORT}, bucket dvc, user dvc",
     ]
     if cluster.context != KIND_CONTEXT:
         lines += [
@@ -391,15 +443,15 @@ def _summary(cluster: Cluster) -> str:
         ]
     lines += [
         "The passwords, MLflow's and S3's, are in Secrets:",
-        _show(kubectl, "mlflow", "MLFLOW_TRACKING_PASSWORD"),
-        _show(kubectl, "minio", "MINIO_ROOT_PASSWORD"),
+        _show(kubectl, "mlflow", "mlflow", "MLFLOW_TRACKING_PASSWORD"),
+        _show(kubectl, "minio", USERS_SECRET, _password_of("dvc")),
     ]
     return "\n".join(lines)
 
 
-def _show(kubectl: str, name: str, key: str) -> str:
+def _show(kubectl: str, namespace: str, name: str, key: str) -> str:
     template = f"{{{{.data.{key} | base64decode}}}}"
-    return f"  {kubectl} get secret {name} -n {name} -o 'go-template={template}'"
+    return f"  {kubectl} get secret {name} -n {namespace} -o 'go-template={template}'"
 
 
 def _kind_name(cluster: Cluster) -> str | None:

@@ -22,7 +22,7 @@ from crossfold.errors import UserError
 from crossfold.progress import parse_progress
 from crossfold.settings import Settings
 from pipelines import kubeflow, workflow
-from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images, is_small
+from pipelines.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images, dvc_writer, is_small
 from pipelines.cluster_checks import check_kubectl
 from pipelines.display import Display
 from pipelines.failures import StepError, signals_interrupt
@@ -187,9 +187,10 @@ def _push_data(cluster: Cluster, root: Path, display: Display) -> None:
         endpoint = _reach(cluster, config.get("endpointurl", ""), stack)
         if endpoint is None:
             return
+        writer = dvc_writer(cluster) or keys
         key = {
-            "access_key_id": keys["AWS_ACCESS_KEY_ID"],
-            "secret_access_key": keys["AWS_SECRET_ACCESS_KEY"],
+            "access_key_id": writer["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": writer["AWS_SECRET_ACCESS_KEY"],
         }
         if num_files := versions.push(root, {**config, **key, "endpointurl": endpoint}):
             display.say(f"{num_files} files of data and models pushed to the cluster")

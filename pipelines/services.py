@@ -1,5 +1,6 @@
 """MLflow, PostgreSQL and an object store in Docker, for work without a cluster (compose.yaml)."""
 
+import re
 import secrets
 import shutil
 import socket
@@ -26,8 +27,11 @@ _TEMPLATE = """\
 export MLFLOW_TRACKING_URI=http://127.0.0.1:{mlflow_port}
 export MLFLOW_TRACKING_USERNAME=pipeline
 export MLFLOW_TRACKING_PASSWORD={password}
-export AWS_ACCESS_KEY_ID=crossfold
+export AWS_ACCESS_KEY_ID=dvc
 export AWS_SECRET_ACCESS_KEY={password}
+MINIO_ROOT_USER=crossfold
+MINIO_ROOT_PASSWORD={password}
+S3_PASSWORD_MLFLOW={password}
 MLFLOW_AUTH_ADMIN_USERNAME=admin
 MLFLOW_AUTH_ADMIN_PASSWORD={password}
 MLFLOW_FLASK_SERVER_SECRET_KEY={password}
@@ -51,6 +55,7 @@ def up(root: Path, say: Callable[[str], None]) -> None:
     if not path.exists():
         _refuse_data_without_passwords()
         write_environment(path)
+    _separate_keys(path, say)
     environment = read_environment(path)
     _check_ports(environment)
     build_image(MLFLOW, say)
@@ -82,12 +87,35 @@ def write_environment(
         )
         for line in _TEMPLATE.splitlines(keepends=True)
     ]
+    _replace(path, "".join(lines))
+
+
+def _replace(path: Path, text: str) -> None:
     # Only the owner may read such a file from its first byte on; git ignores its name.
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f"{path.name}.", delete=False
     ) as part:
-        part.writelines(lines)
+        part.write(text)
     Path(part.name).replace(path)
+
+
+def _separate_keys(path: Path, say: Callable[[str], None]) -> None:
+    """Keep the object store's root key from runs, where an earlier version exported it to them."""
+    text = path.read_text()
+    if "MINIO_ROOT_PASSWORD=" in text:
+        return
+    keys = {
+        "AWS_ACCESS_KEY_ID": "MINIO_ROOT_USER",
+        "AWS_SECRET_ACCESS_KEY": "MINIO_ROOT_PASSWORD",
+    }
+    for key, root in keys.items():
+        text = re.sub(f"(?m)^(export )?{key}=", f"{root}=", text)
+    text += (
+        f"export AWS_ACCESS_KEY_ID=dvc\nexport AWS_SECRET_ACCESS_KEY={secrets.token_hex(16)}\n"
+        f"S3_PASSWORD_MLFLOW={secrets.token_hex(16)}\n"
+    )
+    _replace(path, text)
+    say(f"{path.name} has a new key for the remote minio: source it again")
 
 
 def read_environment(path: Path) -> dict[str, str]:

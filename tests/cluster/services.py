@@ -1,11 +1,9 @@
 """The services of manifests/ on a real Kubernetes, with images, passwords and volumes of their own.
 
-PostgreSQL is Debian's, the object store what tests/docker/services.py can have.
+PostgreSQL is Debian's, MinIO that of tests/docker/services.py. A pod stands in for Kubeflow's page.
 """
 
-import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,46 +14,29 @@ import docker
 import pytest
 import yaml
 
-from pipelines.cluster import KUBEFLOW, SERVICES, make_secrets
+from pipelines.cluster import KUBEFLOW, SERVICES, bring_up
 from pipelines.images import DATA, MLFLOW
 from pipelines.kubectl import Object
 
 from ..docker.services import HERE as DOCKER_TESTS
-from ..docker.services import build, free_port, object_store
+from ..docker.services import build, free_port, object_store, s3_client
+from ..pipeline.projects import SOURCE
 from .cluster import TestCluster
 
 HERE = Path(__file__).parent
+MANIFESTS = SOURCE / "manifests"
+COMPONENTS = ("kind", "small")  # the tests share two cores with everything else
 OURS = "crossfold-tests"  # the label of what may be deleted
 STATEFUL = ("minio", "postgres")
-# versitygw has one address that tells its health, MinIO one for each question.
-VERSITYGW = {
-    "target": {"kind": "StatefulSet", "name": "minio"},
-    "patch": yaml.safe_dump(
-        [
-            {
-                "op": "replace",
-                "path": "/spec/template/spec/containers/0/readinessProbe/httpGet/path",
-                "value": "/minio/health/live",
-            }
-        ]
-    ),
-}
 
 
 class Services:
     """The running services. `name` in its methods is that of a namespace and its workload."""
 
-    def __init__(
-        self,
-        cluster: TestCluster,
-        root: Path,
-        images: Sequence[Object],
-        patches: Sequence[Object],
-    ) -> None:
+    def __init__(self, cluster: TestCluster, root: Path, images: Sequence[Object]) -> None:
         self.cluster = cluster
         self.root = root
         self._images = images
-        self._patches = patches
 
     def objects(self, *patches: Object, images: Sequence[Object] = ()) -> list[Object]:
         """Return the manifests, changed by patches and images."""
@@ -63,28 +44,22 @@ class Services:
         kept = [image for image in self._images if image["name"] not in changed]
         overlay = {
             "resources": [os.path.relpath(HERE / "manifests", self.root)],
+            "components": [os.path.relpath(MANIFESTS / name, self.root) for name in COMPONENTS],
             "images": [*kept, *images],
-            "patches": [*self._patches, *patches],
+            "patches": list(patches),
         }
         (self.root / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-        return list(yaml.safe_load_all(self.cluster.kubectl("kustomize", str(self.root))))
+        objects = list(yaml.safe_load_all(self.cluster.kubectl("kustomize", str(self.root))))
+        for file in ("network.yaml", "quota.yaml", "steps.yaml"):
+            for found in yaml.safe_load_all((MANIFESTS / "kubeflow" / file).read_text()):
+                found["metadata"]["namespace"] = KUBEFLOW
+                objects.append(found)
+        return objects
 
     def apply(self, objects: Sequence[Object]) -> None:
         """Bring the cluster to the state described, as `crossfold cluster up` does."""
-        self.cluster.apply([found for found in objects if found["kind"] == "Namespace"])
-        make_secrets(self.cluster, print)
-        self.cluster.kubectl("delete", "job/buckets", "--namespace=minio", "--ignore-not-found")
-        self.cluster.apply(objects)
-        self.wait()
-
-    def wait(self) -> None:
-        """Wait until all works."""
-        for name in STATEFUL:
-            self.rolled_out(name)
-        done = "--for=condition=complete"
-        self.cluster.kubectl("wait", done, "job/buckets", "--namespace=minio", *_patiently(180))
-        self.rolled_out("mlflow")
-        ready = ("wait", "--for=condition=ready", "pod/client", f"--namespace={KUBEFLOW}")
+        bring_up(self.cluster, objects, print)
+        ready = ("wait", "--for=condition=ready", "pod", "--all", f"--namespace={KUBEFLOW}")
         self.cluster.kubectl(*ready, *_patiently(120))
 
     def rolled_out(self, name: str) -> None:
@@ -121,15 +96,14 @@ class Services:
         """Return what Python prints where steps run."""
         return self.cluster.kubectl(*_IN_CLIENT, "python3", "-c", code, *arguments)
 
-    def s3(self, code: str) -> Any:
-        """Return the value of an expression in which `s3` is a client that holds the key."""
-        lines = (
-            "import boto3, json, os",
-            "s3 = boto3.client('s3', endpoint_url=os.environ['MLFLOW_S3_ENDPOINT_URL'])",
-            f"print(json.dumps({code}, default=str))",
-        )
-        where = ("exec", "deployment/mlflow", "--namespace=mlflow", "--")
-        return json.loads(self.cluster.kubectl(*where, "python3", "-c", "\n".join(lines)))
+    def s3(self, user: str) -> Any:
+        """Return a client of the object store with a user's key, at the port of this machine."""
+        store, users = (self.cluster.secret("minio", name) for name in ("minio", "users"))
+        assert store and users
+        name = f"S3_PASSWORD_{user.upper().replace('-', '_')}"
+        root = user == store["MINIO_ROOT_USER"]
+        password = store["MINIO_ROOT_PASSWORD"] if root else users[name]
+        return s3_client("http://127.0.0.1:9000", user, password)
 
     @contextmanager
     def started(self, code: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
@@ -187,17 +161,12 @@ def services(
     for image in replaced.values():
         cluster.load(image)
     root = tmp_path_factory.mktemp("manifests")
-    volumes = tmp_path_factory.mktemp("volumes")
-    patches = [VERSITYGW] if "versitygw" in store_image else []
-    started = Services(cluster, root, [replacement(*pair) for pair in replaced.items()], patches)
+    started = Services(cluster, root, [replacement(*pair) for pair in replaced.items()])
     try:
-        if not cluster.has_provisioner():
-            cluster.apply([_volume(name, volumes / name) for name in STATEFUL])
         started.apply(started.objects())
         yield started
     finally:
         _remove(cluster)
-        shutil.rmtree(volumes)
 
 
 def _patiently(seconds: int) -> tuple[str, str]:
@@ -219,24 +188,6 @@ def _tagged(engine: docker.DockerClient, image: str, name: str) -> str:
     return f"crossfold-test-{name}:{tag}"
 
 
-def _volume(name: str, folder: Path) -> Object:
-    """Return a volume for the claim of a StatefulSet, where the cluster makes none by itself."""
-    folder.mkdir()
-    folder.chmod(0o777)  # fsGroup does nothing for a folder of the node
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"crossfold-tests-{name}", "labels": {OURS: "true"}},
-        "spec": {
-            "capacity": {"storage": "100Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": name, "name": f"data-{name}-0"},
-            "hostPath": {"path": str(folder), "type": "Directory"},
-        },
-    }
-
-
 def _remove(cluster: TestCluster) -> None:
     """Delete what these tests made, now or in a run that was ended; nothing else is touched."""
     for name in (*SERVICES, KUBEFLOW):
@@ -245,6 +196,4 @@ def _remove(cluster: TestCluster) -> None:
             f"the cluster has a namespace {name} that is not of these tests: "
             "give them a cluster of their own"
         )
-    label = f"--selector={OURS}=true"
-    cluster.kubectl("delete", "namespaces", label, *_patiently(180))
-    cluster.kubectl("delete", "persistentvolumes", label, *_patiently(60))
+    cluster.kubectl("delete", "namespaces", f"--selector={OURS}=true", *_patiently(180))

@@ -1,136 +1,127 @@
-"""Who may talk to whom, as the NetworkPolicies say it.
+"""Who reaches whom: pods by connections, this machine by the node's ports."""
 
-Not every cluster enforces them, the rig does not. So they are read here by Kubernetes' rules, for
-the pods that the manifests make: a selector that misses its pod would be an outage elsewhere.
-"""
-
-from dataclasses import dataclass
-from itertools import product
-from typing import Any
+import time
+from collections.abc import Iterator
 
 import pytest
+import requests
 
 from pipelines.cluster import KUBEFLOW, SERVICES
 from pipelines.kubectl import Object
 
-from .services import Services
+from .cluster import TestCluster
+from .services import OURS, Services
+from .test_pods import pod
 
+# Every address in turn, all at once; bash has no client of its own but these devices.
+CONNECT = """
+for target in "$@"; do
+  (timeout 3 bash -c "</dev/tcp/${target%:*}/${target#*:}" 2>/dev/null && echo "$target") &
+done
+wait
+"""
+# Through a node's port a policy sees the pod behind it. What runs on the node itself, as
+# Kubernetes' API does, is outside of the policies here.
 ALLOWED = {
-    ("mlflow", "postgres"),
-    ("mlflow", "minio"),
-    ("buckets", "minio"),
-    ("step", "minio"),
-    ("step", "mlflow"),
-    ("stranger", "mlflow"),  # by whom people reach the pages is for a cluster to say
+    "mlflow": {"minio", "postgres", "dns", "port of minio"},
+    "minio": set(),
+    "postgres": set(),
+    "buckets": {"minio", "dns", "port of minio"},
+    "guest-minio": set(),
+    "guest-mlflow": set(),
+    "guest-postgres": set(),
+    # A step.
+    "client": {"minio", "mlflow", "page", "dns", "port of minio", "port of mlflow", "port of page"},
+    # MLflow asks for a login, so whoever can reach its pages may.
+    "stranger": {"mlflow", "dns", "port of mlflow"},
 }
 
 
-@dataclass(frozen=True)
-class Pod:
-    name: str
-    namespace: str
-    labels: Object
-    ports: dict[str, int]
+@pytest.fixture(scope="module")
+def targets(services: Services, cluster: TestCluster) -> dict[str, str]:
+    """Addresses of pods, so that nobody needs a name server to reach them."""
+
+    def address(namespace: str, name: str, port: int) -> str:
+        return f"{cluster.pods(namespace, name)[0]['status']['podIP']}:{port}"
+
+    (node,) = cluster.items("nodes")
+    found = {kind["type"]: kind["address"] for kind in node["status"]["addresses"]}
+    dns = cluster.items("pods", "--namespace=kube-system", "--selector=k8s-app=kube-dns")
+    return {
+        "minio": address("minio", "minio", 9000),
+        "postgres": address("postgres", "postgres", 5432),
+        "mlflow": address("mlflow", "mlflow", 5000),
+        "page": address(KUBEFLOW, "page", 3000),
+        "dns": f"{dns[0]['status']['podIP']}:53",
+        "port of minio": f"{found['InternalIP']}:30900",
+        "port of mlflow": f"{found['InternalIP']}:30500",
+        "port of page": f"{found['InternalIP']}:30080",
+    }
 
 
 @pytest.fixture(scope="module")
-def objects(services: Services) -> list[Object]:
-    return services.objects()
+def sources(
+    services: Services, cluster: TestCluster, images: dict[str, str]
+) -> Iterator[dict[str, tuple[str, str]]]:
+    """A pod of each kind: its namespace and its name."""
+    made = [_idle("stranger", "default", images["data"])]
+    made += [_idle(f"guest-{name}", name, images["data"]) for name in SERVICES]
+    buckets = _idle("buckets", "minio", images["data"])
+    buckets["metadata"]["labels"]["app.kubernetes.io/name"] = "buckets"
+    made.append(buckets)
+    cluster.apply(made)
+    where = {found["metadata"]["name"]: found["metadata"]["namespace"] for found in made}
+    for name, namespace in where.items():
+        ready = ("wait", "--for=condition=ready", f"pod/{name}", f"--namespace={namespace}")
+        cluster.kubectl(*ready, "--timeout=60s", "--request-timeout=0")
+    # The second replica of MLflow asks, the first is asked.
+    there = [(KUBEFLOW, "client"), *((name, name) for name in SERVICES)]
+    running = {
+        name: (namespace, cluster.pods(namespace, name)[-1]["metadata"]["name"])
+        for namespace, name in there
+    }
+    yield running | {name: (namespace, name) for name, namespace in where.items()}
+    for name, namespace in where.items():
+        cluster.kubectl("delete", "pod", name, f"--namespace={namespace}", "--wait=false")
 
 
-@pytest.fixture(scope="module")
-def pods(objects: list[Object]) -> dict[str, Pod]:
-    """What the manifests make, a step, and a pod that has nothing to do with us."""
-    found = [Pod("step", KUBEFLOW, {}, {}), Pod("stranger", "default", {}, {})]
-    for made in objects:
-        if template := made.get("spec", {}).get("template"):
-            metadata = made["metadata"]
-            (container,) = template["spec"]["containers"]
-            ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
-            labels = template["metadata"]["labels"]
-            found.append(Pod(metadata["name"], metadata["namespace"], labels, ports))
-    return {pod.name: pod for pod in found}
+def _idle(name: str, namespace: str, image: str) -> Object:
+    made = pod(name, namespace, image, "sleep", "infinity")
+    made["metadata"]["labels"] = {OURS: "true"}
+    made["spec"]["terminationGracePeriodSeconds"] = 1
+    return made
 
 
-def selects(selector: Object, labels: Object) -> bool:
-    if not all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items()):
-        return False
-    for expression in selector.get("matchExpressions", []):
-        assert expression["operator"] == "In"
-        if labels.get(expression["key"]) not in expression["values"]:
-            return False
-    return True
-
-
-def is_peer(peer: Object, pod: Pod, namespace: str) -> bool:
-    assert set(peer) <= {"namespaceSelector", "podSelector"}
-    home = {"kubernetes.io/metadata.name": pod.namespace}
-    if "namespaceSelector" in peer:
-        near = selects(peer["namespaceSelector"], home)
-    else:
-        near = pod.namespace == namespace
-    return near and selects(peer.get("podSelector", {}), pod.labels)
-
-
-def passes(objects: list[Object], way: str, pod: Pod, other: Pod, port: int, named: Pod) -> bool:
-    """Whether the policies for a pod let it talk, or be talked to (Egress, Ingress)."""
-    policies = [
-        found["spec"]
-        for found in objects
-        if found["kind"] == "NetworkPolicy"
-        and found["metadata"]["namespace"] == pod.namespace
-        and way in found["spec"]["policyTypes"]
-        and selects(found["spec"]["podSelector"], pod.labels)
-    ]
-    rules = [rule for policy in policies for rule in policy.get(way.lower(), [])]
-    to_or_from = "from" if way == "Ingress" else "to"
-
-    def is_port(wanted: Any) -> bool:
-        return bool(named.ports.get(wanted, wanted) == port)
-
-    return not policies or any(
-        any(is_port(entry["port"]) for entry in rule["ports"])
-        and (
-            to_or_from not in rule
-            or any(is_peer(peer, other, pod.namespace) for peer in rule[to_or_from])
-        )
-        for rule in rules
-    )
-
-
-def test_each_talks_to_what_it_needs_and_to_nothing_else(
-    objects: list[Object], pods: dict[str, Pod]
+@pytest.mark.parametrize("source", ALLOWED)
+def test_a_pod_reaches_what_it_needs_and_nothing_else(
+    cluster: TestCluster,
+    sources: dict[str, tuple[str, str]],
+    targets: dict[str, str],
+    source: str,
 ) -> None:
-    reached = set()
-    for source, target in product(pods.values(), (pods[name] for name in SERVICES)):
-        (port,) = target.ports.values()
-        leaves = passes(objects, "Egress", source, target, port, target)
-        enters = passes(objects, "Ingress", target, source, port, target)
-        if leaves and enters and source != target:
-            reached.add((source.name, target.name))
-    assert reached == ALLOWED
+    namespace, name = sources[source]
+    tried = {target: address for target, address in targets.items() if target != source}
+
+    def reached() -> set[str]:
+        command = ("bash", "-c", CONNECT, "bash", *tried.values())
+        said = cluster.kubectl("exec", name, f"--namespace={namespace}", "--", *command)
+        return {target for target, address in tried.items() if address in said.split()}
+
+    # The policies of a pod hold some moments after its start.
+    deadline = time.monotonic() + 30
+    while (found := reached()) != ALLOWED[source] and time.monotonic() < deadline:
+        time.sleep(1)
+    assert found == ALLOWED[source]
 
 
-def test_whoever_asks_for_a_name_reaches_the_clusters_dns(
-    objects: list[Object], pods: dict[str, Pod]
-) -> None:
-    dns = Pod("dns", "kube-system", {"k8s-app": "kube-dns"}, {})
-    asking = {name for name, pod in pods.items() if passes(objects, "Egress", pod, dns, 53, dns)}
-    assert asking == {"mlflow", "buckets", "step", "stranger"}
+def test_this_machine_reaches_the_nodes_ports(services: Services) -> None:
+    for port, status in ((8080, 200), (5001, 401), (9000, 403)):
+        assert requests.get(f"http://127.0.0.1:{port}", timeout=20).status_code == status
 
 
-def test_nothing_of_ours_reaches_the_world(objects: list[Object], pods: dict[str, Pod]) -> None:
-    ports = {"https": 443, "postgres": 5432, "s3": 9000}
-    world = Pod("world", "default", {}, ports)
-    for pod in pods.values():
-        if pod.namespace in SERVICES:
-            for port in ports.values():
-                assert not passes(objects, "Egress", pod, world, port, world)
-
-
-def test_a_namespace_lets_nothing_pass_that_no_policy_names(objects: list[Object]) -> None:
-    for namespace in SERVICES:
-        guest = Pod("guest", namespace, {}, {})
-        outside = Pod("outside", "default", {}, {})
-        for way in ("Ingress", "Egress"):
-            assert not passes(objects, way, guest, outside, 80, outside)
+def test_the_default_storage_class_made_the_volumes(services: Services) -> None:
+    for name in ("minio", "postgres"):
+        claim = services.cluster.get("pvc", f"data-{name}-0", f"--namespace={name}")
+        volume = services.cluster.get("pv", claim["spec"]["volumeName"])
+        by = volume["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"]
+        assert (claim["status"]["phase"], by) == ("Bound", "rancher.io/local-path")

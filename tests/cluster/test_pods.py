@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from crossfold.errors import UserError
-from pipelines.cluster import KUBEFLOW, SERVICES
+from pipelines.cluster import KUBEFLOW, SERVICES, dvc_writer
 from pipelines.images import DATA, TRAIN
 from pipelines.kubectl import Object
 
@@ -174,9 +174,8 @@ def test_data_are_fetched_from_the_object_store_and_logged_to_mlflow(
     tmp_path: Path,
 ) -> None:
     project = write_project(tmp_path / "project")
-    key = services.cluster.secret(KUBEFLOW, "crossfold-dvc-remote")
-    assert key
-    pushed = {name: value for name, value in key.items() if name.startswith("AWS_")}
+    pushed = dvc_writer(services.cluster)
+    assert pushed
     with services.forwarded("minio", 9000) as address, project.exported(pushed):
         project.call("dvc", "remote", "modify", "minio", "endpointurl", address)
         project.call("dvc", "push", "--quiet", "--remote", "minio")

@@ -173,22 +173,22 @@ def test_a_step_logs_to_postgresql_and_s3_without_a_key(services: Services) -> N
     assert address.startswith("mlflow-artifacts:/")
     assert json.loads(services.python(READ_RUN, run_id)) == READ
     assert services.psql(f"SELECT count(*) FROM metrics WHERE run_uuid = '{run_id}'") == ["100"]
-    listed = services.s3("s3.list_objects_v2(Bucket='mlflow')['Contents']")
+    listed = services.s3("mlflow").list_objects_v2(Bucket="mlflow")["Contents"]
     (size,) = (found["Size"] for found in listed if run_id in found["Key"])
     assert size == 1_100_000
 
 
 def test_the_buckets_are_there_and_making_them_again_changes_nothing(services: Services) -> None:
-    def buckets() -> dict[str, str]:
-        found = services.s3("s3.list_buckets()['Buckets']")
+    def buckets() -> dict[str, Any]:
+        found = services.s3("crossfold").list_buckets()["Buckets"]
         return {bucket["Name"]: bucket["CreationDate"] for bucket in found}
 
     before = buckets()
     assert sorted(before) == ["dvc", "mlflow", "pipelines"]
-    services.s3("s3.put_object(Bucket='dvc', Key='kept', Body=b'data')['ETag']")
+    services.s3("dvc").put_object(Bucket="dvc", Key="kept", Body=b"data")
     services.apply(services.objects())  # with the Job, which was deleted and runs anew
     assert sorted(buckets()) == sorted(before)
-    assert services.s3("s3.get_object(Bucket='dvc', Key='kept')['Body'].read().decode()") == "data"
+    assert services.s3("dvc").get_object(Bucket="dvc", Key="kept")["Body"].read() == b"data"
 
 
 def test_applying_again_changes_no_pod_and_no_password(services: Services) -> None:
@@ -271,7 +271,7 @@ def test_another_version_of_the_manifests_keeps_the_data(
     services: Services, another_image: str
 ) -> None:
     run_id, _ = json.loads(services.python(LOG_RUN).splitlines()[-1])
-    services.s3("s3.put_object(Bucket='dvc', Key='before', Body=b'data')['ETag']")
+    services.s3("dvc").put_object(Bucket="dvc", Key="before", Body=b"data")
     before = {
         name: {p["metadata"]["uid"] for p in services.cluster.pods(name, name)} for name in SERVICES
     }
@@ -299,9 +299,7 @@ def test_another_version_of_the_manifests_keeps_the_data(
     for pod in services.cluster.pods("mlflow", "mlflow"):
         assert pod["spec"]["containers"][0]["image"] == another_image
     assert json.loads(services.python(READ_RUN, run_id)) == READ
-    assert (
-        services.s3("s3.get_object(Bucket='dvc', Key='before')['Body'].read().decode()") == "data"
-    )
+    assert services.s3("dvc").get_object(Bucket="dvc", Key="before")["Body"].read() == b"data"
     services.apply(services.objects())  # and back
     assert json.loads(services.python(READ_RUN, run_id)) == READ
 

@@ -1,6 +1,6 @@
 """The services of compose.yaml for the tests, with ports, passwords and volumes of their own.
 
-PostgreSQL is Debian's. The object store is MinIO where its server can be had, else versitygw.
+PostgreSQL is Debian's. MinIO is the server on the PATH, its image, or built from its Go module.
 """
 
 import os
@@ -18,6 +18,7 @@ import docker
 import pytest
 import requests
 import yaml
+from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
 from pipelines import services as project_services
@@ -26,7 +27,7 @@ from ..pipeline.projects import Project
 
 PROJECT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-VERSITYGW = "v1.8.0"
+MINIO = "v0.0.0-20250907161309-07c3a429bfed"  # the commit of the release in compose.yaml
 
 
 class Services:
@@ -84,15 +85,10 @@ class Services:
             return False
         return True
 
-    def s3(self) -> Any:
-        """Return a client with the key of the object store."""
-        return botocore.session.get_session().create_client(
-            "s3",
-            endpoint_url=self.s3_endpoint,
-            aws_access_key_id=self.settings["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.settings["AWS_SECRET_ACCESS_KEY"],
-            region_name="us-east-1",
-        )
+    def s3(self, user: str = "dvc") -> Any:
+        """Return a client with a user's key; without a name, with the one that runs have."""
+        names = {"dvc": "AWS_SECRET_ACCESS_KEY", "mlflow": "S3_PASSWORD_MLFLOW"}
+        return s3_client(self.s3_endpoint, user, self.settings[names[user]])
 
     def psql(self, query: str, database: str = "mlflow") -> list[str]:
         """Return the rows that PostgreSQL answers, columns separated by |."""
@@ -103,6 +99,37 @@ class Services:
         assert code == 0, output.decode()
         rows: list[str] = output.decode().splitlines()
         return rows
+
+
+def s3_client(address: str, user: str, password: str) -> Any:
+    return botocore.session.get_session().create_client(
+        "s3",
+        endpoint_url=address,
+        aws_access_key_id=user,
+        aws_secret_access_key=password,
+        region_name="us-east-1",
+    )
+
+
+def rights(client: Any, bucket: str) -> str:
+    """Return which of list, read, write and delete a key may do in a bucket, by a letter each."""
+    where = {"Bucket": bucket, "Key": "tried"}
+    tried: dict[str, Callable[[], Any]] = {
+        "w": lambda: client.put_object(**where, Body=b"data"),
+        "l": lambda: client.list_objects_v2(Bucket=bucket),
+        "r": lambda: client.get_object(**where),
+        "d": lambda: client.delete_object(**where),
+    }
+    allowed = ""
+    for letter, call in tried.items():
+        try:
+            call()
+        except ClientError as error:
+            assert error.response["Error"]["Code"] in ("AccessDenied", "NoSuchKey"), error
+            allowed += letter if error.response["Error"]["Code"] == "NoSuchKey" else ""
+        else:
+            allowed += letter
+    return "".join(sorted(allowed))
 
 
 def healthy(container: Container) -> bool:
@@ -165,12 +192,13 @@ def object_store() -> tuple[str, str]:
     """Return what the object store is, and its image."""
     composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())
     image = composed["services"]["minio"]["image"]
-    if minio := shutil.which("minio"):
-        return f"MinIO, {minio}", _build_object_store("minio", Path(minio))
     if _has(image) or _pull(image):
         return f"MinIO, {image}", image
-    versitygw = f"versitygw {VERSITYGW}, since MinIO can't be had"
-    return versitygw, _build_object_store("versitygw", _versitygw())
+    program = Path(shutil.which("minio") or _built_minio())
+    with tempfile.TemporaryDirectory() as context:
+        shutil.copy(HERE / "s3" / "Dockerfile", context)
+        shutil.copy(program, Path(context) / "minio")
+        return f"MinIO, {program}", build("minio", Path(context))
 
 
 def _has(image: str) -> bool:
@@ -188,27 +216,20 @@ def _pull(image: str) -> bool:
     return pull.returncode == 0
 
 
-def _versitygw() -> Path:
-    """Return versitygw, built from its Go module into the user's cache the first time."""
+def _built_minio() -> Path:
+    """Return MinIO's server, built from its Go module into the user's cache the first time."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home) / "crossfold-tests"
-    program = cache / f"versitygw-{VERSITYGW}"
+    program = cache / f"minio-{MINIO}"
     if not program.exists():
-        assert shutil.which("go"), "neither MinIO nor Go, which builds versitygw, is to be had"
+        assert shutil.which("go"), "neither MinIO nor Go, which builds it, is to be had"
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            module = f"github.com/versity/versitygw/cmd/versitygw@{VERSITYGW}"
             environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": folder}
+            module = f"github.com/minio/minio@{MINIO}"
             subprocess.run(["go", "install", module], env=environment, check=True)
-            (Path(folder) / "versitygw").replace(program)
+            (Path(folder) / "minio").replace(program)
     return program
-
-
-def _build_object_store(name: str, program: Path) -> str:
-    with tempfile.TemporaryDirectory() as context:
-        shutil.copytree(HERE / "s3", context, dirs_exist_ok=True)
-        shutil.copy(program, Path(context) / name)
-        return build(name, Path(context), "--build-arg", f"PROGRAM={name}")
 
 
 def build(name: str, context: Path, *options: str) -> str:

@@ -21,7 +21,7 @@ from mlflow.tracking import MlflowClient
 from crossfold.errors import UserError
 from pipelines.services import down, up, write_environment
 
-from .services import Services, free_port, healthy, wait
+from .services import Services, free_port, healthy, rights, wait
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -130,8 +130,21 @@ def test_only_the_administrator_makes_users_who_may_read(
     assert post("runs/set-tag", login, run_id=run_id, key="a", value="b") == 200
 
 
+def test_a_key_opens_its_own_bucket_only(services: Services) -> None:
+    users = ("dvc", "mlflow")
+    found = {
+        (user, bucket): rights(services.s3(user), bucket) for user in users for bucket in users
+    }
+    assert found == {
+        ("dvc", "dvc"): "dlrw",
+        ("dvc", "mlflow"): "",
+        ("mlflow", "dvc"): "",
+        ("mlflow", "mlflow"): "dlrw",
+    }
+
+
 def test_the_object_store_gives_nothing_without_its_key(services: Services) -> None:
-    services.s3().put_object(Bucket="mlflow", Key="a-file", Body=b"secret")
+    services.s3("mlflow").put_object(Bucket="mlflow", Key="a-file", Body=b"secret")
     for path in ("", "/mlflow", "/mlflow/a-file"):
         assert requests.get(services.s3_endpoint + path, timeout=20).status_code == 403
 
@@ -178,7 +191,7 @@ def test_all_that_a_run_writes_goes_through_mlflow(
     copy = client.download_artifacts(run_id, "model/weights.bin", str(tmp_path))
     assert Path(copy).read_bytes() == a_file.read_bytes()
 
-    listed = services.s3().list_objects_v2(Bucket="mlflow")["Contents"]
+    listed = services.s3("mlflow").list_objects_v2(Bucket="mlflow")["Contents"]
     sizes = [entry["Size"] for entry in listed if entry["Key"].endswith("weights.bin")]
     assert sizes == [20_000_000, 20_000_000]
     counted = services.psql(f"SELECT count(*) FROM metrics WHERE run_uuid = '{run_id}'")

@@ -1,4 +1,5 @@
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.errors import UserError
-from pipelines.services import read_environment, write_environment
+from pipelines.services import _separate_keys, read_environment, write_environment
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_every_password_is_another_one(path: Path, tmp_path: Path) -> None:
         for name, value in read_environment(file).items()
         if any(word in name for word in secret)
     ]
-    assert len(set(passwords)) == len(passwords) == 10
+    assert len(set(passwords)) == len(passwords) == 14
     assert min(len(password) for password in passwords) == 32
 
 
@@ -59,6 +60,25 @@ def test_a_file_that_lacks_a_password_is_refused(path: Path) -> None:
     missing = "does not set MLFLOW_AUTH_ADMIN_PASSWORD, POSTGRES_PASSWORD"
     with pytest.raises(UserError, match=f"services.env {missing}"):
         read_environment(path)
+
+
+def test_the_root_key_of_an_earlier_version_is_not_exported_any_more(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    old = [line for line in lines if not re.search("AWS_|MINIO_|S3_PASSWORD", line)]
+    old += ["export AWS_ACCESS_KEY_ID=root", "export AWS_SECRET_ACCESS_KEY=key of the root"]
+    path.write_text("\n".join(old) + "\n")
+    said: list[str] = []
+    _separate_keys(path, said.append)
+    values = read_environment(path)
+    assert (values["MINIO_ROOT_USER"], values["MINIO_ROOT_PASSWORD"]) == ("root", "key of the root")
+    assert values["AWS_ACCESS_KEY_ID"] == "dvc"
+    assert values["POSTGRES_PASSWORD"] in path.read_text()
+    exported = [line for line in path.read_text().splitlines() if line.startswith("export")]
+    assert not [line for line in exported if "root" in line]
+    assert "source it again" in said[0]
+    kept = path.read_text()
+    _separate_keys(path, said.append)
+    assert path.read_text() == kept and len(said) == 1
 
 
 def test_services_that_were_never_started_cannot_be_stopped(tmp_path: Path) -> None:

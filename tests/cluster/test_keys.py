@@ -1,0 +1,108 @@
+"""Keys of the object store: which opens what, who holds which, and where none may be seen."""
+
+import json
+
+import pytest
+import yaml
+
+from crossfold.errors import UserError
+from pipelines.cluster import KUBEFLOW, SERVICES
+from pipelines.kubectl import Object
+
+from ..docker.services import rights
+from ..pipeline.projects import SOURCE
+from .services import Services
+
+BUCKETS = ("dvc", "mlflow", "pipelines")
+TABLE = {
+    "mlflow": ("", "dlrw", ""),
+    "pipelines": ("", "", "dlrw"),
+    "dvc": ("dlrw", "", ""),
+    "dvc-reader": ("lr", "", ""),
+}
+HOLDERS = {
+    ("mlflow", "s3"): "mlflow",
+    (KUBEFLOW, "mlpipeline-minio-artifact"): "pipelines",
+    (KUBEFLOW, "crossfold-dvc-remote"): "dvc-reader",
+}
+
+
+@pytest.mark.parametrize("user", TABLE)
+def test_a_key_opens_its_own_bucket_only(services: Services, user: str) -> None:
+    client = services.s3(user)
+    assert tuple(rights(client, bucket) for bucket in BUCKETS) == TABLE[user]
+
+
+def values(services: Services, namespace: str, name: str) -> set[str]:
+    found = services.cluster.secret(namespace, name)
+    assert found
+    return set(found.values())
+
+
+def test_each_holds_one_users_key(services: Services) -> None:
+    users = services.cluster.secret("minio", "users")
+    assert users
+    by_password = {password: name for name, password in users.items()}
+    for (namespace, name), user in HOLDERS.items():
+        held = values(services, namespace, name)
+        assert [by_password[value] for value in held if value in by_password] == [
+            f"S3_PASSWORD_{user.upper().replace('-', '_')}"
+        ]
+        assert user in held
+
+
+def test_a_step_may_read_its_own_secret_only(services: Services) -> None:
+    account = f"--as=system:serviceaccount:{KUBEFLOW}:crossfold-steps"
+
+    def may_read(namespace: str, name: str) -> bool:
+        command = ("auth", "can-i", "get", f"secret/{name}", f"--namespace={namespace}", account)
+        try:
+            return services.cluster.kubectl(*command).strip() == "yes"
+        except UserError:  # its status tells no
+            return False
+
+    assert may_read(KUBEFLOW, "mlpipeline-minio-artifact")
+    for place in (("minio", "minio"), ("minio", "users"), (KUBEFLOW, "crossfold-dvc-remote")):
+        assert not may_read(*place)
+
+
+def test_the_root_key_of_an_earlier_version_is_replaced(services: Services) -> None:
+    cluster = services.cluster
+    store = cluster.secret("minio", "minio")
+    assert store
+    root = store["MINIO_ROOT_PASSWORD"]
+
+    def change(namespace: str, name: str, keys: dict[str, str]) -> None:
+        patch = json.dumps({"stringData": keys})
+        where = ("secret", name, f"--namespace={namespace}", "--type=merge", f"--patch={patch}")
+        cluster.kubectl("patch", *where)
+
+    s3 = {"AWS_ACCESS_KEY_ID": store["MINIO_ROOT_USER"], "AWS_SECRET_ACCESS_KEY": root}
+    change("mlflow", "mlflow", s3)
+    change(KUBEFLOW, "mlpipeline-minio-artifact", {"accesskey": "crossfold", "secretkey": root})
+    change(KUBEFLOW, "crossfold-dvc-remote", s3)
+    for namespace, name in (("mlflow", "s3"), ("minio", "users")):
+        cluster.kubectl("delete", "secret", name, f"--namespace={namespace}")
+    # The pods of that version read one Secret.
+    patch = json.dumps([{"op": "remove", "path": "/spec/template/spec/containers/0/envFrom/1"}])
+    where = ("deployment", "mlflow", "--namespace=mlflow", "--type=json", f"--patch={patch}")
+    cluster.kubectl("patch", *where)
+    services.apply(services.objects())
+    for namespace in (*SERVICES, KUBEFLOW):
+        for secret in cluster.items("secrets", f"--namespace={namespace}"):
+            name = secret["metadata"]["name"]
+            if (namespace, name) != ("minio", "minio"):
+                assert root not in values(services, namespace, name)
+    test_each_holds_one_users_key(services)
+    for pod in cluster.pods("mlflow", "mlflow"):
+        key = ("exec", pod["metadata"]["name"], "--namespace=mlflow", "--", "printenv")
+        assert cluster.kubectl(*key, "AWS_ACCESS_KEY_ID") == "mlflow\n"
+
+
+def test_kubeflows_page_has_a_secret_of_its_own_to_print() -> None:
+    patch: Object = yaml.safe_load((SOURCE / "manifests" / "kubeflow" / "ui.yaml").read_text())
+    (container,) = patch["spec"]["template"]["spec"]["containers"]
+    (variable,) = (
+        found for found in container["env"] if found["name"] == "TENSORBOARD_PROXY_SIGNING_SECRET"
+    )
+    assert variable["valueFrom"]["secretKeyRef"]["name"] == "ml-pipeline-ui"
