@@ -81,6 +81,14 @@ def image_name(role: str, arguments: BuildArguments | None = None) -> str:
     return f"crossfold-{role}:{digest.hexdigest()[:16]}"
 
 
+def code_name(role: str) -> str:
+    """Return the name of a role's image as far as the project's files go, whatever it is built on.
+
+    A step that is a process has the code, but not the image's Python and torch.
+    """
+    return image_name(role, BuildArguments())
+
+
 def ingredients(role: str) -> Iterator[Path]:
     """Yield the files that a role's image is made of."""
     yield ROOT / ".dockerignore"

@@ -23,7 +23,7 @@ from crossfold.layout import find_misnamed
 from crossfold.settings import Settings
 from pipelines.display import Display
 from pipelines.failures import StepError, signals_interrupt
-from pipelines.images import DATA, TRAIN, image_name
+from pipelines.images import DATA, TRAIN, code_name, image_name
 from pipelines.lineage import lineage
 from pipelines.local_store import HOME as HOME
 from pipelines.local_store import served
@@ -139,7 +139,13 @@ def _run(
         tags={"crossfold.runner": on},
     )
     package = run.folder / "pipeline.yaml"
-    compile_pipeline(package, inputs, num_shards=settings.extraction.shards, retries=False)
+    compile_pipeline(
+        package,
+        inputs,
+        num_shards=settings.extraction.shards,
+        retries=False,
+        processes=on == LOCAL,
+    )
     session = Session(run, display)
     try:
         with (
@@ -297,7 +303,8 @@ def _fingerprint(inputs: Mapping[str, Any], on: str) -> str:
     """
     decisive = {name: value for name, value in inputs.items() if name != "lineage"}
     settings = inputs["lineage"]["settings"]
-    content = [decisive, settings, on, image_name(DATA), image_name(TRAIN)]
+    name = code_name if on == LOCAL else image_name
+    content = [decisive, settings, on, name(DATA), name(TRAIN)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

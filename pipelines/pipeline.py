@@ -21,7 +21,7 @@ from components.train_final import train_final
 from components.train_fold import train_fold
 from crossfold.settings import Settings
 from pipelines import kubernetes
-from pipelines.images import DATA, TRAIN, image_name
+from pipelines.images import DATA, TRAIN, code_name, image_name
 
 # Cores that a step requests on a small cluster: of two, Kubernetes and manifests/small leave 0.9.
 SMALL = 0.5
@@ -256,6 +256,7 @@ def compile_pipeline(
     caching: bool = True,
     retries: bool = True,
     small: bool = False,
+    processes: bool = False,
 ) -> None:
     """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
 
@@ -272,11 +273,16 @@ def compile_pipeline(
         retries: Whether a failed step is repeated. Kubeflow's local runner would wait 15 s before
             it gave up.
         small: Whether a step requests no more than fits a cluster of two cores.
+        processes: Whether steps are processes of this machine, whose cache must not depend on the
+            arguments that images were built with.
     """
+    code = {image_name(role): code_name(role) for role in (DATA, TRAIN)}
     compiler.Compiler().compile(pipeline(num_shards), str(path), pipeline_parameters=defaults)
     spec, platforms = yaml.safe_load_all(path.read_text())
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
+        if processes:
+            container["image"] = code[container["image"]]
         if registry:
             container["image"] = f"{registry.rstrip('/')}/{container['image']}"
         if small:
