@@ -206,10 +206,11 @@ def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
         if stage in node.meta.get("nn_module_stack", ())
     ]
     if not inside:
+        names = [name for node in nodes for name in node.meta.get("nn_module_stack", ())]
         stages = dict.fromkeys(str(n.target).split(".")[0] for n in nodes if n.op == "call_module")
         raise UserError(
-            f"params.yaml candidates: train_from: {cut}: the network has no such stage; it has "
-            f"{', '.join(stages)} and their parts"
+            f"params.yaml candidates: train_from: {cut}: the network has no such stage; "
+            f"{suggestion(cut, names)} It has {', '.join(stages)} and their parts"
         )
     first = inside[0]
     later = set(nodes[first:])

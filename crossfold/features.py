@@ -18,6 +18,7 @@ from crossfold.errors import UserError
 from crossfold.examples import TRAIN, Examples
 from crossfold.progress import report_progress
 from crossfold.settings import PIXELS
+from crossfold.weights_file import read_weights
 
 # Nothing is gained above: at 32 images a layer's activations still fit the processor's cache.
 BATCH_SIZE = 32
@@ -89,6 +90,41 @@ def extract_features(
         done += len(pixels)
         report_progress(done, num_images, "images")
     return bytes_per_image
+
+
+def check_network(
+    architecture: str, weights: Path | None, cuts: Sequence[str], image_size: int
+) -> str:
+    """Refuse a network that `extract_features` would refuse, without computing anything.
+
+    Args:
+        architecture: one of torchvision's classification networks.
+        weights: the weights' file; None: it is not here, and not looked at.
+        cuts: where training begins.
+        image_size: side of the images, in pixels.
+
+    Returns:
+        Where in the file the weights are, see `weights_file.Weights`.
+
+    Raises:
+        UserError: architecture, weights, cuts or image size do not fit each other.
+    """
+    network = _shapes(architecture)
+    with torch.device("meta"):
+        _try_one(network, architecture, image_size)
+    if stages := [cut for cut in cuts if cut != PIXELS]:
+        backbone.prefix(backbone.trace(network), stages)
+    wanted = backbone.pretrained_tensors(network)
+    return read_weights(weights, architecture, wanted).source if weights else ""
+
+
+def _shapes(architecture: str) -> nn.Module:
+    """Return a network without values, whose computations cost next to nothing."""
+    try:
+        with torch.device("meta"):
+            return backbone.build_network(architecture, num_classes=2, seed=0)
+    except NotImplementedError:  # RegNets compute their widths by tensors
+        return backbone.build_network(architecture, num_classes=2, seed=0).to("meta")
 
 
 def join_features(*, shards: Sequence[Path], features: Path) -> None:

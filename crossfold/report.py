@@ -1,5 +1,6 @@
 """The report of a run: one HTML page that loads nothing and runs no script."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import jinja2
 
 from crossfold import figures, metrics, pages, report_content, report_gate, report_lineage
 from crossfold.report_pictures import DataSummary
+from crossfold.sample import weights_warning
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
 
@@ -28,11 +30,14 @@ def render(
         registration: The result of `register_model`.
         lineage: The version's tags.
     """
+    settings = json.loads(lineage.get("settings", "{}"))
+    weights = settings.get("model", {}).get("weights", "")
     test = report_content.predictions(evaluation)
     shown = report_content.confident_mistakes(evaluation)
     page = _environment().get_template("report.html")
     return page.render(
         evaluation=evaluation,
+        weights_warning=weights_warning(evaluation["data_hash"], weights),
         leaderboard=leaderboard,
         ranked=figures.ranked(leaderboard),
         test=test,

@@ -37,6 +37,23 @@ SAMPLE_HASHES = {
 _SEED = 2
 
 
+def weights_warning(data_hash: str, weights: str) -> str:
+    """A warning, if images that are not the sample's meet its weights; else nothing.
+
+    Args:
+        data_hash: the hash in data.dvc.
+        weights: the name of the weights' file.
+    """
+    if weights != SAMPLE_WEIGHTS or data_hash == SAMPLE_HASHES["data"]:
+        return ""
+    return (
+        f"model.weights is {SAMPLE_WEIGHTS}: random convolutions that are made for the sample's "
+        "8 x 8 pixel digits. On your own images, above all photographs, a model with trained "
+        "weights is far better: run `make imagenet-weights` and `dvc add models`, and use the "
+        "settings for photographs in params.yaml"
+    )
+
+
 def write_sample(root: Path) -> list[str]:
     """Write `data/` and `models/` under `root` where they are missing, and add them to DVC.
 

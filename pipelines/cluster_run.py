@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,9 @@ def run_on_cluster(
     cluster = Cluster(context)
     cluster.check_answers()
     check_pointers(root)
-    check_model(root, settings)
+    notes = check_model(root, settings)
+    for note in notes:
+        display.warn(note)
     unsure = f"not watched; a run that is submitted by now goes on: {KUBEFLOW_PAGE}/#/runs"
     with signals_interrupt(unsure):
         run_id = _start(cluster, root, settings, display, registry, caching=caching)
@@ -118,7 +121,7 @@ def run_on_cluster(
         except UserError as error:
             raise StepError(f"the run succeeded, but its outcome cannot be read: {error}") from None
     outcome.write_reports(root, record=record)
-    return outcome
+    return replace(outcome, notes=notes)
 
 
 def _start(

@@ -36,6 +36,10 @@ class Display:
         """Say something that is of no step."""
         self.console.print(Text(line, style="dim"), soft_wrap=True)
 
+    def warn(self, line: str) -> None:
+        """Say something that the user should act on."""
+        self.console.print(Text(f"! {line}", style="yellow"), soft_wrap=True)
+
     def started(self, title: str, attempt: int = 1) -> None:
         """Say that a step has started, and which attempt it is if an earlier one has failed."""
         self._ended.discard(title)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +67,7 @@ def run_here(
             end_steps(left)
         check_pointers(root)
         versions.ensure_pushed(root, settings.data.remote)
-        check_model(root, settings)
+        notes = check_model(root, settings)
         docker = _docker(root, settings) if on == DOCKER else None
         inputs = arguments(settings, root, lineage(root, settings, on))
         os.environ.update(tracking_environment(root, settings))
@@ -77,10 +77,13 @@ def run_here(
             if left.status == RUNNING and left.id != run.id:
                 left.end(INTERRUPTED)
                 tracking.end_parent(left.id, "KILLED")
+        for note in notes:
+            display.warn(note)
         try:
-            return _run(
+            outcome = _run(
                 root, run, settings, inputs, display, docker, caching=caching, record=record
             )
+            return replace(outcome, notes=notes)
         except MlflowException as error:
             if lost := tracking.lost_server(error):
                 raise StepError(lost) from None

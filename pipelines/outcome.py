@@ -11,7 +11,10 @@ REPORTS = "reports"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The artifacts' content, how many steps were reused, and where to look closer."""
+    """The artifacts' content, how many steps were reused, and where to look closer.
+
+    `notes` are lines that the user should know of the weights, see `model_check.check_model`.
+    """
 
     leaderboard: dict[str, Any]
     evaluation: dict[str, Any]
@@ -20,6 +23,7 @@ class Outcome:
     num_steps: int
     num_reused: int
     places: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def write_reports(self, root: Path, *, record: bool) -> None:
         """Write the reports folder of a project; with `record` also what git and DVC compare."""

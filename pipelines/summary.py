@@ -43,6 +43,7 @@ def _render(outcome: Outcome) -> RenderableType:
             f" ({verb}), aliases: {', '.join(registered['aliases']) or 'none'}",
         ),
         Text(f"Gate {registered['gate']}: {registered['reason']}"),
+        *(Text(f"! {note}", "yellow") for note in outcome.notes),
         Text(f"\n{places}", "dim"),
     )
 

@@ -191,16 +191,23 @@ def test_a_tracking_server_that_does_not_answer(project: Project) -> None:
     assert project.runs() == []
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("candidates.0={train_from: layer9, learning_rate: 0.1, weight_decay: 0}", "layer4"),
+        ("model.architecture=resnet50", "the file does not fit resnet50"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_before_the_run(
+    project: Project, change: str, message: str
+) -> None:
+    assert message in refused(project, "run", "--set", change)
+    assert project.runs() == []
+
+
 def corrupt_image(project: Project) -> None:
     (project.root / "data/3/broken.png").write_bytes(b"no image")
     project.call("dvc", "add", "data")
-
-
-def unknown_stage(project: Project) -> None:
-    params = project.root / "params.yaml"
-    values = yaml.safe_load(params.read_text())
-    values["candidates"] = [{"train_from": "layer9", "learning_rate": 0.1, "weight_decay": 0.0}]
-    params.write_text(yaml.safe_dump(values))
 
 
 # Mistakes that only a step can find: what makes one, the step, and what must be said. The unit
@@ -211,7 +218,6 @@ IN_A_STEP: dict[str, tuple[Callable[[Project], None], str, tuple[str, ...]]] = {
         "fetch_data",
         ("1 of 201 images cannot be used", "data/3/broken.png", "data.max_skipped_fraction"),
     ),
-    "unknown stage": (unknown_stage, "extract_features", ("train_from: layer9", "layer4")),
 }
 
 

@@ -22,6 +22,7 @@ import yaml
 from filelock import FileLock
 
 from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
+from crossfold.sample import SAMPLE_WEIGHTS
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
 
@@ -74,6 +75,17 @@ def test_a_run_shows_each_step_and_ends_with_a_summary(first: Finished) -> None:
     assert "Gate passed: " in first.output
     assert "Report:   reports/report.html\nMLflow:   make mlflow-ui\n" in first.output
     assert f"0 of {len(STEPS)} steps from the cache" in first.output
+
+
+def test_own_images_with_the_samples_weights_are_warned_of(
+    project: Project, first: Finished
+) -> None:
+    """At the start, in the summary and in the report."""
+    warning = f"! model.weights is {SAMPLE_WEIGHTS}: random convolutions"
+    before, after = first.output.split(warning)[::2]
+    assert "fetch_data" not in before
+    assert "fetch_data" not in after
+    assert "random convolutions" in (project.root / "reports/report.html").read_text()
 
 
 def test_a_run_leaves_its_reports_and_nothing_half_written(

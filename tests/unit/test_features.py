@@ -14,7 +14,7 @@ from PIL import Image
 from crossfold import backbone, compute, tensorfile
 from crossfold.errors import UserError
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.features import decoded_batches, extract_features, join_features
+from crossfold.features import check_network, decoded_batches, extract_features, join_features
 from crossfold.images import square
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -202,3 +202,40 @@ def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path
     with pytest.raises(UserError, match="layer4"):
         extract(examples, weights, tmp_path / "features", cuts=["head", "layer4"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cut", "size"),
+    [
+        (ARCHITECTURE, "conv5", 32),
+        ("regnet_y_400mf", "trunk_output.block4", 32),
+        ("swin_v2_t", "features.7", 64),
+        ("vit_b_32", "pixels", 224),
+        ("inception_v3", "head", 96),
+    ],
+)
+def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: int) -> None:
+    assert check_network(architecture, None, ["head", cut], size) == ""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cut", "size", "message"),
+    [
+        (ARCHITECTURE, "conv55", 32, "no such stage; did you mean conv5"),
+        (ARCHITECTURE, "stage2.1.branch2", 32, "2 values cross into it"),
+        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 cannot take images of 32"),
+        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 cannot take images of 32"),
+        ("squeezenet1_1", "head", 32, "the file does not fit squeezenet1_1"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_without_its_values(
+    weights: Path, architecture: str, cut: str, size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_network(architecture, weights, [cut], size)
+
+
+def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) -> None:
+    wrapped = tmp_path / "wrapped"
+    torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
+    assert check_network(ARCHITECTURE, wrapped, ["head"], 32) == "`model`"

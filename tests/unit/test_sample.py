@@ -10,7 +10,13 @@ from dvc.repo import Repo
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from crossfold.sample import SAMPLE_HASHES, bitmap, write_sample
+from crossfold.sample import (
+    SAMPLE_HASHES,
+    SAMPLE_WEIGHTS,
+    bitmap,
+    weights_warning,
+    write_sample,
+)
 from crossfold.versions import changed_since_add, pointer_hash
 
 PROJECT = Path(__file__).parents[2]
@@ -144,3 +150,11 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
     ]
     assert not (root / "data").exists()
     assert not (root / "models").exists()
+
+
+def test_own_images_with_the_samples_weights_are_warned_of() -> None:
+    own, of_sample = "0" * 32 + ".dir", SAMPLE_HASHES["data"]
+    said = weights_warning(own, SAMPLE_WEIGHTS)
+    assert "`make imagenet-weights`" in said and "`dvc add models`" in said
+    assert not weights_warning(of_sample, SAMPLE_WEIGHTS)
+    assert not weights_warning(own, "resnet18-imagenet.safetensors")
