@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# A container's limit as the kernel states it: microseconds of processor time in a period of so
-# many, or "max" (Documentation/admin-guide/cgroup-v2.rst).
-_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+# Where the kernel states a container's limit: microseconds of processor time in a period of so
+# many, "max" or -1 if there is none (Documentation/admin-guide/cgroup-v2.rst and, for version 1,
+# Documentation/scheduler/sched-bwc.rst).
+_CGROUP = Path("/sys/fs/cgroup")
+_CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 def num_cores() -> int:
@@ -29,9 +31,12 @@ def num_cores() -> int:
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
-    with suppress(OSError, ValueError):
-        quota, period = map(int, _CPU_LIMIT.read_text().split())
-        cores = min(cores, -(-quota // period))
+    for names in _CPU_LIMITS:
+        with suppress(OSError, ValueError):
+            text = " ".join((_CGROUP / name).read_text() for name in names)
+            quota, period = map(int, text.split())
+            if quota > 0:
+                cores = min(cores, -(-quota // period))
     return max(1, cores)
 
 
