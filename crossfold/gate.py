@@ -5,7 +5,7 @@ thought of, is in docs/decisions/022-gate.md.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from crossfold import metrics, trained_on
 from crossfold.examples import TEST, Examples
+from crossfold.paired_interval import Outcomes, enough_images, macro_f1_interval
 from crossfold.prediction import download, load_version, refuse_altered
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from crossfold.classifier import Classifier
 
-# The fewest test images that a comparison rests on once some had to be left out.
-MIN_IMAGES = 30
+
+_MOST_NAMED = 5  # classes in a reason
 
 
 class Verdict(StrEnum):
@@ -35,6 +36,7 @@ class Verdict(StrEnum):
     NOT_WORSE = "not worse"
     WORSE = "worse"
     UNDECIDED = "undecided"
+    OTHER_CLASSES = "other classes"
     BELOW_FLOOR = "below floor"
 
 
@@ -47,7 +49,9 @@ class Comparison:
 
     `num_left_out` are test images that the champion was trained on. `interval` is the 95 % one of
     the difference of the macro F1; `mcnemar` is of the accuracy: how many images only one of the
-    two has right, and the p-value.
+    two has right, and the p-value. `num_images_enough` is about how many images would settle an
+    undecided comparison, if the two went on to differ as they do; None: it is settled, or no
+    number would.
     """
 
     champion_version: str
@@ -59,6 +63,7 @@ class Comparison:
     interval: tuple[float, float]
     margin: float
     mcnemar: dict[str, Any]
+    num_images_enough: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON can hold and `from_json` reads."""
@@ -73,12 +78,16 @@ class Comparison:
     @property
     def verdict(self) -> Verdict:
         """What the interval says."""
-        low, high = self.interval
-        if low > 0:
-            return Verdict.BETTER
-        if high < 0:
-            return Verdict.WORSE
-        return Verdict.NOT_WORSE if low >= -self.margin else Verdict.UNDECIDED
+        return _verdict(self.interval, self.margin)
+
+
+def _verdict(interval: tuple[float, float], margin: float) -> Verdict:
+    low, high = interval
+    if low > 0:
+        return Verdict.BETTER
+    if high < 0:
+        return Verdict.WORSE
+    return Verdict.NOT_WORSE if low >= -margin else Verdict.UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,9 @@ def compare(
     """Compare what two versions say of the same images: labels and predictions, int [N] each."""
     macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
     only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
+    outcomes = Outcomes.count(labels, predictions, champions)
+    interval = macro_f1_interval(outcomes, num_classes)
+    undecided = _verdict(interval, margin) is Verdict.UNDECIDED
     return Comparison(
         champion_version=champion_version,
         num_images=len(labels),
@@ -129,13 +141,14 @@ def compare(
         macro_f1=macro_f1,
         champion_macro_f1=theirs,
         difference=macro_f1 - theirs,
-        interval=metrics.paired_bootstrap(labels, predictions, champions, num_classes),
+        interval=interval,
         margin=margin,
         mcnemar={
             "only_challenger_right": only_mine,
             "only_champion_right": only_theirs,
             "p_value": p_value,
         },
+        num_images_enough=enough_images(outcomes, num_classes, -margin) if undecided else None,
     )
 
 
@@ -180,13 +193,16 @@ def judge(
     if macro_f1 < rule.min_macro_f1:
         return _below_floor(macro_f1, rule, "")
     network = load_version(champion, num_threads)
+    if refused := other_classes(str(champion.version), network.classes, table.classes):
+        return refused
     trained = _trained_on(champion)
     kept = np.array([text not in trained for text in table.column("content_hash", TEST)])
-    if few := _too_few(table, kept):
+    if gone := _classes_gone(table, kept):
         return Decision(
             Verdict.UNDECIDED,
-            f"there is no fair comparison with version {champion.version}, the champion: {few}. "
-            "It takes test images that are in the training split of neither",
+            f"there is no fair comparison with version {champion.version}, the champion: it was "
+            f"trained on {(~kept).sum()} of the {len(kept)} test images, and of {gone} no other is "
+            "left. Add images that are in the training split of neither",
         )
     labels, champions = _predict(network, table, num_threads)
     predictions = np.array(evaluated["probabilities"]).argmax(axis=1)
@@ -200,6 +216,31 @@ def judge(
         num_left_out=int((~kept).sum()),
     )
     return against_champion(macro_f1, rule, compared, _doubt(champion, table))
+
+
+def other_classes(
+    champion_version: str, champion_classes: Sequence[str], classes: Sequence[str]
+) -> Decision | None:
+    """Refuse to compare a version with a champion that tells other classes apart.
+
+    The order of the classes is no matter. A class that was renamed is one that is new and one that
+    is gone: nothing shows that the two mean the same.
+    """
+    new, gone = set(classes) - set(champion_classes), set(champion_classes) - set(classes)
+    if not (new or gone):
+        return None
+    differences = [
+        f"{len(names)} {title} ({_first(names)})"
+        for names, title in ((new, "new"), (gone, "gone"))
+        if names
+    ]
+    return Decision(
+        Verdict.OTHER_CLASSES,
+        f"version {champion_version}, the champion, knows other classes, so the two are not "
+        f"compared: {' and '.join(differences)}. Give the new classes a model name of their own "
+        "(tracking.model_name), or replace the champion by hand: `crossfold promote @challenger "
+        "--force --reason TEXT`",
+    )
 
 
 def hold(decision: Decision, number: str, taken_back: Mapping[str, str]) -> Decision:
@@ -242,17 +283,16 @@ def _trained_on(version: "ModelVersion") -> frozenset[str]:
             return trained_on.read(path)
 
 
-def _too_few(table: Examples, kept: NDArray[np.bool_]) -> str:
-    """Say why what is left of the test split is no ground for a comparison, or nothing."""
-    num_left_out = int((~kept).sum())
-    if not num_left_out:
-        return ""
-    said = f"it was trained on {num_left_out} of the {len(kept)} test images"
+def _classes_gone(table: Examples, kept: NDArray[np.bool_]) -> str:
+    """Name the classes of the test split that have no image left, if there are any."""
     labels = table.column("label", TEST)
-    if gone := sorted({table.classes[i] for i in set(labels) - set(labels[kept])}):
-        return f"{said}, and of {', '.join(gone[:5])} no other is left"
-    num_kept = len(kept) - num_left_out
-    return f"{said}, and {num_kept} others are too few" if num_kept < MIN_IMAGES else ""
+    return _first({table.classes[i] for i in set(labels) - set(labels[kept])})
+
+
+def _first(names: set[str]) -> str:
+    """Return the first few of some names in words."""
+    shown = sorted(names)[:_MOST_NAMED]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
 
 def _doubt(champion: "ModelVersion", table: Examples) -> str:
@@ -269,24 +309,19 @@ def _predict(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return labels and another network's predictions of the test split, as the table's classes.
 
-    Its classes are matched by name: what it says of a class that the table does not have is left
-    out, and a class that it does not know has probability 0.
+    The network has the same classes, perhaps in another order.
     """
     from crossfold.evaluation import score
 
     _, labels, [theirs] = score([network], table, num_threads)
-    return labels, matched(theirs, network.classes, table.classes).argmax(axis=1)
+    return labels, in_order(theirs, network.classes, table.classes).argmax(axis=1)
 
 
-def matched(
-    probabilities: NDArray[Any], classes: "tuple[str, ...]", wanted: "tuple[str, ...]"
-) -> NDArray[np.float32]:
-    """Return probabilities [N, K] with columns for other classes, matched by name."""
-    found = np.zeros((len(probabilities), len(wanted)), np.float32)
-    for index, name in enumerate(wanted):
-        if name in classes:
-            found[:, index] = probabilities[:, classes.index(name)]
-    return found
+def in_order(
+    probabilities: NDArray[Any], classes: Sequence[str], wanted: Sequence[str]
+) -> NDArray[Any]:
+    """Return probabilities [N, K] with the same classes in another order."""
+    return probabilities[:, [classes.index(name) for name in wanted]]
 
 
 def _reason(compared: Comparison) -> str:
@@ -307,12 +342,19 @@ def _reason(compared: Comparison) -> str:
         if compared.num_left_out
         else ""
     )
-    advice = (
-        "; more test images would narrow the interval, a larger gate.margin would let it pass"
-        if compared.verdict is Verdict.UNDECIDED
-        else ""
-    )
+    advice = f"; {_advice(compared)}" if compared.verdict is Verdict.UNDECIDED else ""
     return f"macro F1 {compared.macro_f1:.4f} {finding}{left_out}: {evidence(compared)}{advice}"
+
+
+def _advice(compared: Comparison) -> str:
+    """Say what would decide an undecided comparison."""
+    margin = "a larger gate.margin would let it pass"
+    if compared.num_images_enough is None:
+        return f"the difference itself is too near the margin, or beyond it; {margin}"
+    return (
+        f"about {compared.num_images_enough} test images would be enough for a margin of "
+        f"{compared.margin:g}, if the two go on to differ as they do; {margin}"
+    )
 
 
 def evidence(compared: Comparison) -> str:

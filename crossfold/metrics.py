@@ -193,28 +193,6 @@ def class_f1_intervals(
     return intervals
 
 
-def paired_bootstrap(
-    labels: NDArray[Any],
-    predictions: NDArray[Any],
-    other_predictions: NDArray[Any],
-    num_classes: int,
-    *,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """95 % interval of the macro F1 of `predictions` minus that of `other_predictions`.
-
-    Both are of the same images, int [N]; each resample takes the same images for both, drawn
-    within each class, so what is hard for both cancels. Method and limits: `bootstrap_intervals`.
-    """
-    one, other = _resampled_counts(
-        np.asarray(labels),
-        [np.asarray(predictions), np.asarray(other_predictions)],
-        num_classes,
-        np.random.default_rng(seed),
-    )
-    return _percentiles(one.f1.mean(axis=0) - other.f1.mean(axis=0))
-
-
 def mcnemar(
     labels: NDArray[Any], predictions: NDArray[Any], other_predictions: NDArray[Any]
 ) -> McNemar:

@@ -58,7 +58,15 @@ def weigh(
     macro_f1 = float(version.tags["test_macro_f1"])
     if champion is None or champion.version == version.version:
         return gate.without_champion(macro_f1, rule, is_champion=champion is not None)
-    compared = _compare(client, version, champion, rule) or _found_by_gate(version, champion, rule)
+    mine, theirs = (_evaluation(client, found) for found in (version, champion))
+    if mine and theirs and macro_f1 >= rule.min_macro_f1:
+        number, classes = str(champion.version), theirs["classes"]
+        if refused := gate.other_classes(number, classes, mine["classes"]):
+            return refused
+    same_split = version.tags.get("split_hash") == champion.tags.get("split_hash")
+    compared = (mine and theirs and same_split and _compare(mine, theirs, champion, rule)) or (
+        _found_by_gate(version, champion, rule)
+    )
     if compared is None:
         return gate.Decision(
             gate.Verdict.UNDECIDED,
@@ -158,22 +166,17 @@ def _record(
 
 
 def _compare(
-    client: MlflowClient, version: ModelVersion, champion: ModelVersion, rule: gate.Rule
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], champion: ModelVersion, rule: gate.Rule
 ) -> gate.Comparison | None:
     """Compare two versions by the evaluations in their runs, if these are of the same images."""
-    split = version.tags.get("split_hash")
-    if split is None or champion.tags.get("split_hash") != split:
+    if mine["paths"] != theirs["paths"] or set(mine["classes"]) != set(theirs["classes"]):
         return None
-    mine, theirs = (_evaluation(client, found) for found in (version, champion))
-    if mine is None or theirs is None or mine["classes"] != theirs["classes"]:
-        return None
-    if (mine["paths"], mine["labels"]) != (theirs["paths"], theirs["labels"]):
-        return None
+    classes = mine["classes"]
     return gate.compare(
         np.array(mine["labels"]),
         np.array(mine["probabilities"]).argmax(axis=1),
-        np.array(theirs["probabilities"]).argmax(axis=1),
-        len(mine["classes"]),
+        gate.in_order(np.array(theirs["probabilities"]), theirs["classes"], classes).argmax(axis=1),
+        len(classes),
         margin=rule.margin,
         champion_version=str(champion.version),
     )

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from crossfold import gate, metrics
+from crossfold import gate
 from crossfold.gate import Comparison, Decision, Rule, Verdict
+from crossfold.paired_interval import Outcomes, macro_f1_interval
 
 RULE = Rule(min_macro_f1=0.5, margin=0.02)
 
@@ -58,7 +59,10 @@ def test_without_a_margin_only_a_better_or_an_equal_version_passes() -> None:
 def test_what_is_undecided_says_what_would_decide_it() -> None:
     decision = gate.against_champion(0.93, RULE, compared(-0.04, 0.05))
     assert "is not shown to be at most 0.02 worse" in decision.reason
-    assert "more test images" in decision.reason
+    assert "the difference itself is too near the margin" in decision.reason
+    enough = replace(compared(-0.04, 0.05), num_images_enough=520)
+    decision = gate.against_champion(0.93, RULE, enough)
+    assert "about 520 test images would be enough" in decision.reason
     assert "gate.margin" in decision.reason
 
 
@@ -81,7 +85,9 @@ def test_two_versions_are_compared_image_by_image() -> None:
     found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="7")
     assert found.num_images == 100
     assert found.difference == pytest.approx(found.macro_f1 - found.champion_macro_f1)
-    assert found.interval == metrics.paired_bootstrap(labels, mine, champions, 2)
+    outcomes = Outcomes.count(labels, mine, champions)
+    assert found.interval == macro_f1_interval(outcomes, 2)
+    assert found.num_images_enough is None
     assert found.mcnemar["only_challenger_right"] == 19
     assert found.mcnemar["only_champion_right"] == 1
     assert found.mcnemar["p_value"] == pytest.approx(4.0054e-05, rel=1e-3)  # 2 * 21 / 2**20
@@ -89,19 +95,61 @@ def test_two_versions_are_compared_image_by_image() -> None:
     assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_equal_predictions_are_not_worse() -> None:
-    labels = np.array([0, 1] * 20)
+@pytest.mark.parametrize(("num_images", "verdict"), [(100, "undecided"), (200, "not worse")])
+def test_equal_predictions_are_not_worse_on_enough_images(num_images: int, verdict: str) -> None:
+    labels = np.arange(num_images) % 2
     said = predictions(labels, [3])
     found = gate.compare(labels, said, said, 2, margin=0.02, champion_version="1")
-    assert (found.difference, found.interval) == (0, (0, 0))
+    assert (found.difference, found.verdict) == (0, verdict)
+
+
+def test_few_images_leave_a_small_difference_undecided_and_say_how_many_would_do() -> None:
+    labels = np.arange(40) % 2
+    mine, champions = predictions(labels, [0, 1]), predictions(labels, [2, 3])
+    found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
+    assert found.verdict == Verdict.UNDECIDED
+    assert found.num_images_enough is not None
+    times = -(-found.num_images_enough // 40)
+    found = gate.compare(
+        *(np.tile(values, times) for values in (labels, mine, champions)),
+        2,
+        margin=0.02,
+        champion_version="1",
+    )
     assert found.verdict == Verdict.NOT_WORSE
 
 
-def test_few_images_leave_a_small_difference_undecided() -> None:
-    labels = np.array([0, 1] * 10)
+def test_a_version_worse_by_the_margin_is_not_helped_by_more_images() -> None:
+    labels = np.arange(40) % 2
     mine, champions = predictions(labels, [0, 1]), predictions(labels, [2])
     found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
-    assert found.verdict == Verdict.UNDECIDED
+    assert (found.verdict, found.num_images_enough) == (Verdict.UNDECIDED, None)
+
+
+@pytest.mark.parametrize(
+    ("champions", "differences"),
+    [
+        (("cat", "dog"), None),
+        (("dog", "cat"), None),  # in another order
+        (("cat",), "1 new (dog)"),
+        (("cat", "dog", "owl"), "1 gone (owl)"),
+        (("cat", "hound"), "1 new (dog) and 1 gone (hound)"),  # renamed
+        (tuple("0123456"), "2 new (cat, dog) and 7 gone (0, 1, 2, 3, 4, …)"),
+    ],
+)
+def test_a_champion_with_other_classes_is_not_compared(
+    champions: tuple[str, ...], differences: str | None
+) -> None:
+    decision = gate.other_classes("3", champions, ("cat", "dog"))
+    if differences is None:
+        assert decision is None
+        return
+    assert decision is not None
+    assert (decision.verdict, decision.passed) == (Verdict.OTHER_CLASSES, False)
+    assert differences in decision.reason
+    assert "version 3, the champion" in decision.reason
+    assert "tracking.model_name" in decision.reason
+    assert "crossfold promote @challenger --force --reason" in decision.reason
 
 
 def test_what_a_person_took_back_is_held_whatever_its_figures_say() -> None:
@@ -121,6 +169,7 @@ def test_a_decision_says_itself_in_a_word() -> None:
         "passed",
         "passed",
         "passed",
+        "refused",
         "refused",
         "refused",
         "refused",

@@ -4,6 +4,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from crossfold import metrics
+from crossfold.paired_interval import Outcomes, macro_f1_interval
 
 
 def random_case(num_images: int, num_classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -151,40 +152,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         for name in within:  # mistakes are spread evenly, so macro F1 is the accuracy
             low, high = intervals[name]
             within[name] += low <= 0.8 <= high
-        low, high = metrics.paired_bootstrap(labels, one, other, 3)
+        low, high = macro_f1_interval(Outcomes.count(labels, one, other), 3)
         paired_within += low <= 0 <= high
     for times in (*within.values(), paired_within):
         assert 0.92 <= times / num_simulations <= 0.98
-
-
-def test_paired_bootstrap_matches_drawing_image_by_image() -> None:
-    rng = np.random.default_rng(5)
-    labels = np.arange(120) % 3
-    one, other = noisy(labels, 0.9, rng), noisy(labels, 0.7, rng)
-    differences = []
-    for _ in range(2000):
-        rows = np.concatenate([rng.choice(group, len(group)) for group in images_by_class(labels)])
-        f1, other_f1 = (
-            metrics.scores(labels[rows], np.eye(3)[said[rows]])["macro_f1"] for said in (one, other)
-        )
-        differences.append(f1 - other_f1)
-    low, high = np.quantile(differences, [0.025, 0.975])
-    found = metrics.paired_bootstrap(labels, one, other, 3)
-    assert found == pytest.approx((low, high), abs=0.1 * (high - low))
-    swapped = metrics.paired_bootstrap(labels, other, one, 3)
-    assert swapped == pytest.approx((-high, -low), abs=0.1 * (high - low))
-
-
-def test_pairing_makes_the_interval_of_near_equals_narrow() -> None:
-    rng = np.random.default_rng(5)
-    labels = np.arange(300) % 3
-    one = noisy(labels, 0.8, rng)
-    other = one.copy()
-    other[0] = (labels[0] + 2) % 3
-    low, high = metrics.paired_bootstrap(labels, one, other, 3)
-    alone = metrics.bootstrap_intervals(labels, np.eye(3)[one])["macro_f1"]
-    assert high - low < 0.25 * (alone[1] - alone[0])
-    assert metrics.paired_bootstrap(labels, one, one, 3) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
