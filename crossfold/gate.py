@@ -131,7 +131,7 @@ def compare(
     """Compare what two versions say of the same images: labels and predictions, int [N] each."""
     macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
     only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
-    outcomes = Outcomes.count(labels, predictions, champions)
+    outcomes = Outcomes.tally(labels, predictions, champions)
     interval = macro_f1_interval(outcomes, num_classes)
     undecided = _verdict(interval, margin) is Verdict.UNDECIDED
     return Comparison(

@@ -31,7 +31,7 @@ class Outcomes(NamedTuple):
     counts: NDArray[np.int64]
 
     @classmethod
-    def count(
+    def tally(
         cls, labels: NDArray[Any], predictions: NDArray[Any], other_predictions: NDArray[Any]
     ) -> "Outcomes":
         """Count images, int [N] each."""

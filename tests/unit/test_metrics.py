@@ -152,7 +152,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         for name in within:  # mistakes are spread evenly, so macro F1 is the accuracy
             low, high = intervals[name]
             within[name] += low <= 0.8 <= high
-        low, high = macro_f1_interval(Outcomes.count(labels, one, other), 3)
+        low, high = macro_f1_interval(Outcomes.tally(labels, one, other), 3)
         paired_within += low <= 0 <= high
     for times in (*within.values(), paired_within):
         assert 0.92 <= times / num_simulations <= 0.98

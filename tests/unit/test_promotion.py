@@ -74,7 +74,7 @@ def aliases(client: MlflowClient) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("num_wrong", "verdict"),
-    [(2, Verdict.BETTER), (60, Verdict.WORSE), (20, Verdict.NOT_WORSE), (21, Verdict.NOT_WORSE)],
+    [(2, Verdict.BETTER), (60, Verdict.WORSE), (20, Verdict.NOT_WORSE), (21, Verdict.UNDECIDED)],
 )
 def test_predictions_on_the_same_images_are_compared(
     client: MlflowClient, num_wrong: int, verdict: Verdict

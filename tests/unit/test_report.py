@@ -296,7 +296,8 @@ def test_a_first_version_has_nothing_to_be_compared_with(
 
 
 @pytest.mark.parametrize(
-    "verdict", ["first", "same", "better", "not worse", "worse", "undecided", "below floor"]
+    "verdict",
+    ["first", "same", "better", "not worse", "worse", "undecided", "other classes", "below floor"],
 )
 def test_every_verdict_has_its_words(
     evaluation: dict[str, Any], leaderboard: dict[str, Any], verdict: str
