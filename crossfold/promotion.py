@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,14 @@ from mlflow.tracking import MlflowClient
 
 from crossfold import gate
 from crossfold.errors import UserError
-from crossfold.registry import CHAMPION, FORMER_CHAMPION, ROLLED_BACK, crown
+from crossfold.promotion_turn import promotion_turn
+from crossfold.registry import (
+    CHAMPION,
+    FORMER_CHAMPION,
+    ROLLED_BACK,
+    is_champion,
+    set_champion,
+)
 from crossfold.user import user_name
 
 PROMOTIONS = "promotions"
@@ -86,9 +94,26 @@ def promote(
     reason: str,
     forced: bool,
 ) -> None:
-    """Make a version champion and record how; the champion before becomes the former one."""
-    _record(client, "promote", version, champion, decision, reason, forced=forced)
-    crown(client, version.name, str(version.version))
+    """Make a version champion and record how; the champion before becomes the former one.
+
+    Raises:
+        UserError: the champion is no longer the one that the decision is about.
+    """
+    with _unchanged(client, version.name, champion):
+        _record(client, "promote", version, champion, decision, reason, forced=forced)
+        set_champion(client, version.name, str(version.version))
+
+
+@contextmanager
+def _unchanged(client: MlflowClient, name: str, champion: ModelVersion | None) -> Iterator[None]:
+    """Let the block replace a champion, if it still is champion."""
+    with promotion_turn(client, name):
+        if not is_champion(client, name, champion):
+            raise UserError(
+                f"the champion of {name} has changed since the versions were compared, so nothing "
+                "was changed: run the command again to compare with the present one"
+            )
+        yield
 
 
 def former_champion(client: MlflowClient, name: str) -> ModelVersion:
@@ -123,13 +148,17 @@ def rollback(
     """Make the former champion champion again, and the champion the former one.
 
     The gate will not make the version that is taken back champion again by itself.
+
+    Raises:
+        UserError: the champion is no longer the one that the decision is about.
     """
-    record = _record(client, "rollback", former, champion, decision, reason, forced=False)
-    if champion:
-        number = str(champion.version)
-        said = json.dumps({"by": record.by, "at": record.at, "reason": record.reason})
-        client.set_model_version_tag(former.name, number, ROLLED_BACK, said)
-    crown(client, former.name, str(former.version))
+    with _unchanged(client, former.name, champion):
+        record = _record(client, "rollback", former, champion, decision, reason, forced=False)
+        if champion:
+            number = str(champion.version)
+            said = json.dumps({"by": record.by, "at": record.at, "reason": record.reason})
+            client.set_model_version_tag(former.name, number, ROLLED_BACK, said)
+        set_champion(client, former.name, str(former.version))
 
 
 def promotions(version: ModelVersion) -> list[Promotion]:

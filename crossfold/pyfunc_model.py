@@ -4,6 +4,7 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
 
 import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -11,8 +12,13 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.models import Model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
+from crossfold.file_hashes import ARTIFACTS, TAG, verify_file
 from crossfold.images import BadImage, read_image, refuse_large
 from crossfold.prediction import GRAPH_FILE, open_network, predict_images
 
@@ -30,8 +36,15 @@ class ImageClassifier(PythonModel):
     """Encoded images in, labels and probabilities out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network."""
-        self.network = open_network(Path(context.artifacts[GRAPH_FILE]))
+        """Load the network.
+
+        Raises:
+            UserError: its file is not the one that was registered.
+        """
+        graph = Path(context.artifacts[GRAPH_FILE])
+        version, registered = _registered(graph.parents[1])
+        verify_file(graph, registered[f"{ARTIFACTS}/{GRAPH_FILE}"], version)
+        self.network = open_network(graph)
 
     def predict(
         self,
@@ -50,6 +63,23 @@ class ImageClassifier(PythonModel):
         predictions = predict_images(self.network, list(model_input["image"]), _encoded)
         # Not as texts: these would hold a missing label as NaN, which JSON does not have.
         return pd.DataFrame(predictions, dtype=object)
+
+
+def _registered(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return which version a model's folder is of, and the SHA-256 of the version's files.
+
+    The registry is asked where MLflow knows it and the folder was downloaded from it. Elsewhere the
+    folder itself tells, which finds damage, but nobody who replaces all of it.
+    """
+    origin = folder / REGISTERED_MODEL_META_FILE_NAME
+    has_registry = mlflow.tracking.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if origin.exists() and has_registry:
+        about = yaml.safe_load(origin.read_text())
+        name, number = about["model_name"], str(about["model_version"])
+        tags = MlflowClient().get_model_version(name, number).tags
+        if TAG in tags:
+            return f"{name} version {number}", json.loads(tags[TAG])
+    return str(folder), (Model.load(folder).metadata or {})[TAG]
 
 
 def _encoded(image: Any) -> bytes:

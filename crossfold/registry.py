@@ -11,8 +11,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold import gate, model_card, origin, tracking, trained_on
+from crossfold import file_hashes, gate, model_card, origin, tracking, trained_on
 from crossfold.examples import Examples
+from crossfold.promotion_turn import promotion_turn
 from crossfold.versions import pointer_hash
 
 # torch, what packs a model and what draws take seconds to import: functions that need them do it. A
@@ -85,14 +86,16 @@ def register_model(
     _ensure_registered_model(client, model_name)
     version = _find_version(client, model_name, tags)
     created = version is None
-    # Judged first: a champion that cannot be loaded leaves no version that nobody has judged.
-    champion = find_champion(client, model_name)
-    decision = _judge(version, champion, evaluated, table, rule, num_threads)
-    if version is None:
-        networks = (model, exported)
-        version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
-    num_judged_before = _count_judged(client, model_name, tags)
-    _apply(client, version, decision, num_judged_before)
+    is_settled = False
+    while not is_settled:  # judged once more for each change of the champion in the meantime
+        # Judged first: a champion that cannot be loaded leaves no version that nobody has judged.
+        champion = find_champion(client, model_name)
+        decision = _judge(version, champion, evaluated, table, rule, num_threads)
+        if version is None:
+            networks = (model, exported)
+            version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
+        num_judged_before = _count_judged(client, model_name, tags)
+        is_settled = _apply(client, version, champion, decision, num_judged_before)
     found = client.get_model_version(model_name, version.version)
     compared = decision.comparison
     registered = {
@@ -177,6 +180,7 @@ def _create_version(
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model"
         save_model(saved, *networks, table, Model(model_id=logged.model_id, run_id=run.id))
+        hashes = file_hashes.hash_folder(saved)
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -189,7 +193,7 @@ def _create_version(
         model_name,
         logged.model_uri,
         run.id,
-        tags={**tags, "training_images": trained_on.FILE},
+        tags={**tags, "training_images": trained_on.FILE, file_hashes.TAG: json.dumps(hashes)},
         description=f"{tags['architecture']}, {tags['candidate']}: test macro F1 "
         f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
         model_id=logged.model_id,
@@ -255,9 +259,17 @@ def _count_judged(client: MlflowClient, model_name: str, tags: Mapping[str, str]
 
 
 def _apply(
-    client: MlflowClient, version: ModelVersion, decision: gate.Decision, num_judged_before: int
-) -> None:
-    """Record the decision, then act on it; cut off in between, a retry decides the same again."""
+    client: MlflowClient,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    num_judged_before: int,
+) -> bool:
+    """Record the decision, then act on it; cut off in between, a retry decides the same again.
+
+    Returns False if the version was to become champion and the champion is no longer the one that
+    it was judged against.
+    """
     name, number = version.name, str(version.version)
     compared = decision.comparison
     # What has made a version champion is not forgotten over its being champion.
@@ -274,12 +286,23 @@ def _apply(
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, value)
     client.set_registered_model_alias(name, CHALLENGER, number)
-    if decision.passed:
-        crown(client, name, number)
+    if not decision.passed:
+        return True
+    with promotion_turn(client, name):
+        if not is_champion(client, name, champion):
+            return False
+        set_champion(client, name, number)
+    return True
 
 
-def crown(client: MlflowClient, name: str, number: str) -> None:
-    """Make a version champion, and the champion before it the former one."""
+def is_champion(client: MlflowClient, name: str, version: ModelVersion | None) -> bool:
+    """Whether a version is the champion at this moment; None: whether there is none."""
+    found = find_champion(client, name)
+    return (found and str(found.version)) == (version and str(version.version))
+
+
+def set_champion(client: MlflowClient, name: str, number: str) -> None:
+    """Make a version champion, and the champion before it the former one, in a promotion turn."""
     champion = find_champion(client, name)
     if champion and str(champion.version) == number:
         return

@@ -6,12 +6,16 @@ brings the code that it was registered with, and MLflow puts that first on the p
 Status 200 means that every image of the request is predicted. See docs/decisions/023-serving.md.
 """
 
+import hashlib
+import json
 import os
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.parse import quote
@@ -25,9 +29,11 @@ import mlflow
 import pandas as pd
 import uvicorn
 from anyio import CapacityLimiter
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.pyfunc import PyFuncModel, load_model
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -37,6 +43,7 @@ from starlette.routing import Route
 from pipelines.scoring_requests import MAX_BODY, RefusedRequestError, read_images
 
 _HOST = "127.0.0.1"
+_HASHES = "files_sha256"  # crossfold.file_hashes.TAG
 # Seconds that requests have to end after a signal.
 _PATIENCE = 5
 _MAX_NAMED = 5  # rows in an error's message
@@ -166,6 +173,7 @@ def main(name: str, version: str, port: int) -> None:
             path = download_artifacts(
                 source, dst_path=folder, tracking_uri=store, registry_uri=store
             )
+            _verify(Path(path), MlflowClient(store).get_model_version(name, version).tags)
             model = load_model(path)
             _require_classifier(model)
         except Exception as error:  # what stands in a version's files is not ours to foresee
@@ -179,6 +187,29 @@ def main(name: str, version: str, port: int) -> None:
             timeout_graceful_shutdown=_PATIENCE,
         )
         _Server(config).run()
+
+
+def _verify(folder: Path, tags: Mapping[str, str]) -> None:
+    """Check that a version's folder holds the files that were registered, and no other.
+
+    Raises:
+        ValueError: a file is missing, new or modified.
+    """
+    if _HASHES not in tags:
+        print("its files cannot be verified: they were registered without hashes", flush=True)
+        return
+    hashes = json.loads(tags[_HASHES])
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    files.pop(REGISTERED_MODEL_META_FILE_NAME, None)  # MLflow adds it to a download
+    if different := sorted(files.keys() ^ hashes.keys()):
+        raise ValueError(f"{different[0]} is missing, or was not registered with it")
+    for name, path in files.items():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != hashes[name]:
+            raise ValueError(
+                f"{name} is damaged or has been modified: its SHA-256 is not the "
+                "one that was registered"
+            )
 
 
 def _require_classifier(model: PyFuncModel) -> None:

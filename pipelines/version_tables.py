@@ -14,7 +14,14 @@ from rich.text import Text
 if TYPE_CHECKING:
     from pipelines.reproduce import Reproduction
 
-_JSON_TAGS = ("settings", "libraries", "gate_comparison", "promotions", "rolled_back")
+_JSON_TAGS = (
+    "settings",
+    "libraries",
+    "gate_comparison",
+    "promotions",
+    "rolled_back",
+    "files_sha256",
+)
 # A version's tags by what they tell; the rest comes under a heading of its own.
 _SECTIONS = {
     "Scores": (
@@ -58,6 +65,7 @@ _SECTIONS = {
         "libraries",
     ),
     "Settings": ("settings",),
+    "Files": ("files_sha256",),
 }
 
 

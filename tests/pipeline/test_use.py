@@ -34,11 +34,10 @@ import torch
 from mlflow.models import Model
 from PIL import Image
 
-from crossfold import backbone
+from crossfold import backbone, file_hashes
 from crossfold.classifier import export
 from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.packaging import save_model
-from crossfold.prediction import EXPORTED
 
 from .projects import SOURCE, Project, alive, wait_until
 
@@ -101,7 +100,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(root)
     client = project.client()
     client.create_registered_model("crossfold")
-    client.create_model_version("crossfold", (root / "model").as_uri(), tags={EXPORTED: "openvino"})
+    hashes = json.dumps(file_hashes.hash_folder(root / "model"))
+    tags = {file_hashes.TAG: hashes}
+    client.create_model_version("crossfold", (root / "model").as_uri(), tags=tags)
     client.set_registered_model_alias("crossfold", "champion", "1")
     return project
 
@@ -513,7 +514,7 @@ def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path:
     version = client.create_model_version("crossfold", swapped.as_uri()).version
     model = ("--model", f"crossfold/{version}")
     said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=1)
-    assert "graph.safetensors is not safetensors, and is not loaded" in said
+    assert "graph.safetensors is damaged or has been modified" in said
     assert "Traceback" not in said
     client.delete_model_version("crossfold", version)
     assert not proof.exists()

@@ -110,12 +110,8 @@ def test_few_images_leave_a_small_difference_undecided_and_say_how_many_would_do
     assert found.verdict == Verdict.UNDECIDED
     assert found.num_images_enough is not None
     times = -(-found.num_images_enough // 40)
-    found = gate.compare(
-        *(np.tile(values, times) for values in (labels, mine, champions)),
-        2,
-        margin=0.02,
-        champion_version="1",
-    )
+    labels, mine, champions = (np.tile(values, times) for values in (labels, mine, champions))
+    found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
     assert found.verdict == Verdict.NOT_WORSE
 
 

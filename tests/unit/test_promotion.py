@@ -176,6 +176,21 @@ def test_a_promotion_moves_the_aliases_and_is_recorded(client: MlflowClient) -> 
     assert entry.at.endswith("+00:00")
 
 
+def test_a_champion_that_changed_since_the_comparison_is_not_replaced(
+    client: MlflowClient,
+) -> None:
+    first, second, third = (register(client, number) for number in (20, 2, 3))
+    make_champion(client, first)
+    decision = promotion.weigh(client, second, first, RULE)
+    make_champion(client, third)
+    with pytest.raises(UserError, match="has changed since"):
+        promotion.promote(client, second, first, decision, reason="", forced=False)
+    with pytest.raises(UserError, match="has changed since"):
+        promotion.rollback(client, second, first, decision, reason="")
+    assert aliases(client) == {"champion": 3}
+    assert promotion.promotions(client.get_model_version("animals", "2")) == []
+
+
 def test_a_rollback_swaps_the_two_and_another_one_swaps_them_back(client: MlflowClient) -> None:
     first, second = register(client, 20), register(client, 2)
     make_champion(client, first)

@@ -21,6 +21,7 @@ from PIL import Image
 from crossfold import (
     backbone,
     calibration,
+    file_hashes,
     gate,
     metrics,
     promotion,
@@ -408,13 +409,12 @@ def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
     ("damage", "message"),
     [
         (Path.unlink, "(?s)colours version 1 cannot be loaded from .* Its files are gone"),
-        (lambda path: path.write_bytes(b"none"), "training_images.safetensors is not safetensors"),
         (
             lambda path: tensorfile.write(path, {"other": np.zeros(3, np.float32)}, {}),
-            "training_images.safetensors was altered or is damaged",
+            "colours version 1: training_images.safetensors is damaged or has been modified",
         ),
     ],
-    ids=["gone", "no safetensors", "others"],
+    ids=["gone", "others"],
 )
 def test_a_champion_whose_training_images_are_gone_or_others_is_a_clear_error(
     tmp_path: Path,
@@ -430,6 +430,61 @@ def test_a_champion_whose_training_images_are_gone_or_others_is_a_clear_error(
     good = _save_network(tmp_path / "good", examples, right=1)
     with pytest.raises(UserError, match=message):
         _register(monkeypatch, examples, good)
+
+
+# Registers a network in a process of its own; it goes on from its judgement when both have judged.
+REGISTER = """
+import os, sys, time
+from pathlib import Path
+import pytest
+sys.path.insert(0, sys.argv[1])
+import test_registry
+from crossfold import registry
+
+examples, model, other = map(Path, sys.argv[2:5])
+judge = registry._judge
+
+def judge_together(*arguments):
+    decision = judge(*arguments)
+    model.with_suffix(".judged").touch()
+    while not other.with_suffix(".judged").exists():
+        time.sleep(0.05)
+    return decision
+
+registry._judge = judge_together
+with pytest.MonkeyPatch.context() as patch:
+    test_registry._register(patch, examples, model, run_id=model.name, floor=0)
+"""
+
+
+def test_of_two_registrations_at_once_one_is_judged_against_the_other(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, wrong, floor=0)
+    models = []
+    for name, right in (("one", 1), ("two", 2)):
+        (tmp_path / name).mkdir()
+        models.append(_save_network(tmp_path / name / name, examples, right=right))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER, str(Path(__file__).parent), examples, mine, other]
+        )
+        for mine, other in (models, models[::-1])
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    aliases = client.get_registered_model("colours").aliases
+    champion = int(aliases["champion"])
+    assert champion in (2, 3)
+    assert int(aliases["former-champion"]) == 1
+    tags = client.get_model_version("colours", str(champion)).tags
+    assert (tags["gate_verdict"], json.loads(tags["gate_comparison"])["champion_version"]) == (
+        "better",
+        "1",
+    )
+    tags = client.get_model_version("colours", str(5 - champion)).tags
+    assert tags["gate"] == "refused"
+    assert json.loads(tags["gate_comparison"])["champion_version"] == str(champion)
 
 
 class _KilledError(BaseException):
@@ -574,6 +629,67 @@ def test_a_champion_that_cannot_be_loaded_leaves_no_version_behind(
     with pytest.raises(UserError, match="colours version 1 cannot be loaded"):
         _register(monkeypatch, examples, good, run_id="run-2", floor=0)
     assert len(client.search_model_versions("name = 'colours'")) == 1
+
+
+def test_no_loader_takes_another_file_than_the_one_that_was_registered(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = _save_network(tmp_path / "good", examples, right=1)
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, good)
+    (folder,) = (path.parent for path in (tmp_path / "store/mlartifacts").rglob("MLmodel"))
+    registered = client.get_model_version("colours", "1").tags[file_hashes.TAG]
+    assert json.loads(registered) == file_hashes.hash_folder(folder)
+
+    graph = folder / "artifacts/graph.safetensors"
+    shutil.copyfile(_exported(wrong), graph)  # a valid one
+    about = (folder / "MLmodel").read_text()
+    (hash_before, hash_after) = map(file_hashes.hash_file, (_exported(good), graph))
+    assert hash_before in about
+    (folder / "MLmodel").write_text(about.replace(hash_before, hash_after))
+    refused = "colours version 1: graph.safetensors is damaged or has been modified"
+    with pytest.raises(UserError, match=refused):
+        load_model("colours@champion")
+    with pytest.raises(UserError, match=refused):
+        _register(monkeypatch, examples, wrong, run_id="run-2")
+    assert len(client.search_model_versions("name = 'colours'")) == 1
+    load = "import mlflow.pyfunc; mlflow.pyfunc.load_model('models:/colours@champion')"
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
+    assert refused in done.stderr
+    serve = [sys.executable, "-m", "pipelines.scoring_server", "colours", "1", "1"]
+    done = subprocess.run(serve, capture_output=True, text=True, check=False)
+    assert "MLmodel is damaged or has been modified" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["code/crossfold/errors.py", "code/numpy.py"])
+def test_code_that_was_not_registered_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    from pipelines.scoring_server import _verify
+
+    (tmp_path / "code/crossfold").mkdir(parents=True)
+    (tmp_path / "code/crossfold/errors.py").write_text("1")
+    tags = {file_hashes.TAG: json.dumps(file_hashes.hash_folder(tmp_path))}
+    (tmp_path / "registered_model_meta").write_text("MLflow's")
+    _verify(tmp_path, tags)
+    (tmp_path / damage).write_text("2")
+    with pytest.raises(ValueError, match=damage):
+        _verify(tmp_path, tags)
+
+
+def test_a_version_without_hashes_predicts_with_its_verified_weights(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "good", examples, right=1))
+    client.delete_model_version_tag("colours", "1", file_hashes.TAG)
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    (graph,) = (tmp_path / "store/mlartifacts").rglob("graph.safetensors")
+    shutil.copyfile(_exported(wrong), graph)
+    _, labels, [probabilities] = score([load_model("colours/1")], Examples(examples), 1)
+    assert probabilities.argmax(axis=1).tolist() == labels.tolist()
+    shutil.copyfile(wrong, graph.with_name("network.safetensors"))
+    with pytest.raises(UserError, match="colours version 1: network"):
+        load_model("colours/1")
 
 
 def test_the_registered_folder_holds_no_pickle(

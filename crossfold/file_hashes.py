@@ -1,0 +1,40 @@
+"""SHA-256 of the files of a registered version: what predicts is what was judged.
+
+See docs/decisions/026-file-hashes.md.
+"""
+
+import hashlib
+from pathlib import Path
+
+from crossfold.errors import UserError
+
+# The tag of a version: JSON, the hash of each file by its path in the version's folder.
+TAG = "files_sha256"
+# Where MLflow keeps a version's files that Crossfold reads; `packaging` puts them there.
+ARTIFACTS = "artifacts"
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file below a folder, by its path relative to the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+
+
+def verify_file(path: Path, registered: str, version: str) -> None:
+    """Check that a file is the one that was registered.
+
+    Raises:
+        UserError: it is another; names the version and the file.
+    """
+    if hash_file(path) != registered:
+        raise UserError(
+            f"{version}: {path.name} is damaged or has been modified, so it was not loaded: its "
+            "SHA-256 is not the one that was registered. Restore the file, or remove the version's "
+            "aliases in MLflow and use another version"
+        )
