@@ -86,8 +86,10 @@ def _ask(server: str, encoded: bytes) -> Prediction:
     body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
     answer = _post(f"{server.rstrip('/')}/invocations", json.dumps(body).encode())
     try:
-        (row,) = json.loads(answer)["predictions"]
-        return Prediction(row["label"], row["probabilities"], row["error"])
+        found = json.loads(answer)
+        (row,) = found["predictions"]
+        origin = (found.get("model"), found.get("version"))  # MLflow's own server does not tell
+        return Prediction(row["label"], row["probabilities"], row["error"], *origin)
     except (KeyError, TypeError, ValueError):
         raise _UnpredictedError("answers with something else than a prediction") from None
 

@@ -35,11 +35,13 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 class Prediction(NamedTuple):
-    """What one image was taken for; of an image that cannot be used, only why."""
+    """What one image was taken for, and by which version; of an unusable image, only why."""
 
     label: str | None
     probabilities: dict[str, float]
     error: str | None
+    model: str | None = None
+    version: str | None = None
 
     def most_likely(self, num_classes: int) -> list[tuple[str, float]]:
         """Return the most likely classes and their probabilities; the first is the label's."""

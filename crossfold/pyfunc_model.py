@@ -62,7 +62,7 @@ class ImageClassifier(PythonModel):
         """
         predictions = predict_images(self.network, list(model_input["image"]), _encoded)
         # Not as texts: these would hold a missing label as NaN, which JSON does not have.
-        return pd.DataFrame(predictions, dtype=object)
+        return pd.DataFrame(predictions, dtype=object)[["label", "probabilities", "error"]]
 
 
 def _registered(folder: Path) -> tuple[str, dict[str, str]]:

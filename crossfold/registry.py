@@ -86,8 +86,7 @@ def register_model(
     _ensure_registered_model(client, model_name)
     version = _find_version(client, model_name, tags)
     created = version is None
-    is_settled = False
-    while not is_settled:  # judged once more for each change of the champion in the meantime
+    while True:  # once more for each change of the champion in the meantime
         # Judged first: a champion that cannot be loaded leaves no version that nobody has judged.
         champion = find_champion(client, model_name)
         decision = _judge(version, champion, evaluated, table, rule, num_threads)
@@ -95,7 +94,8 @@ def register_model(
             networks = (model, exported)
             version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
         num_judged_before = _count_judged(client, model_name, tags)
-        is_settled = _apply(client, version, champion, decision, num_judged_before)
+        if _apply(client, version, champion, decision, num_judged_before):
+            break
     found = client.get_model_version(model_name, version.version)
     compared = decision.comparison
     registered = {

@@ -120,11 +120,15 @@ def _predicted(
     model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
 ) -> Generator["Prediction", None, None]:
     """Predict with a model that is loaded for the first row, when what takes the rows is there."""
+    from crossfold import tracking
     from crossfold.images import read_image
-    from crossfold.prediction import load_model, predict_images
+    from crossfold.prediction import find_version, load_version, predict_images
 
-    network = load_model(_registered(model, settings))
-    yield from predict_images(network, paths, read_image, batch_size)
+    name = _registered(model, settings)
+    version = find_version(tracking.connect(), name)
+    network = load_version(version)
+    for prediction in predict_images(network, paths, read_image, batch_size):
+        yield prediction._replace(model=version.name, version=str(version.version))
 
 
 def _asked(

@@ -105,18 +105,19 @@ def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
 def _columns(top_k: int) -> list[str]:
     """Return the columns of CSV, JSON and Parquet."""
     more = [f"{name}_{n}" for n in range(2, top_k + 1) for name in ("label", "probability")]
-    return ["path", "label", "probability", *more, "error"]
+    return ["path", "label", "probability", *more, "error", "model", "version"]
 
 
 def _values(row: Row, top_k: int) -> list[Any]:
     """Return a row's values by column; None where it has none."""
     classes: list[Any] = [value for pair in row.prediction.most_likely(top_k) for value in pair]
     classes += [None] * (2 * top_k - len(classes))
-    return [row.path, *classes, row.prediction.error]
+    prediction = row.prediction
+    return [row.path, *classes, prediction.error, prediction.model, prediction.version]
 
 
 def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
-    """Return what writes a line a row with tabs between path, class and probability."""
+    """Return what writes a line a row with tabs between path, class, probability and model."""
 
     def text(rows: Sequence[Row]) -> str:
         return "".join(
@@ -128,11 +129,13 @@ def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
 
 
 def _cells(row: Row, top_k: int) -> list[str]:
-    """Return a row's classes and probabilities in turn, for people; or the error."""
-    if row.prediction.error is not None:
-        return [row.prediction.error]
-    classes = row.prediction.most_likely(top_k)
-    return [cell for label, probability in classes for cell in (label, f"{probability:.4f}")]
+    """Return a row's classes and probabilities in turn, and the model, for people; or the error."""
+    prediction = row.prediction
+    if prediction.error is not None:
+        return [prediction.error]
+    classes = prediction.most_likely(top_k)
+    cells = [cell for label, probability in classes for cell in (label, f"{probability:.4f}")]
+    return [*cells, f"{prediction.model}/{prediction.version}"] if prediction.model else cells
 
 
 def _csv(top_k: int) -> Callable[[Sequence[Row]], str]:
@@ -211,14 +214,14 @@ class Table:
         if not self._label_width:
             classes = {name for row in rows for name in row.prediction.probabilities}
             self._label_width = max(len("class"), *(cell_len(name) for name in classes), 0)
-            names = ["class", "probability"] * self._top_k
+            names = [*["class", "probability"] * self._top_k, "model"]
             yield Text(self._line("image", names), style="bold")
         for row in rows:
             style = "" if row.prediction.error is None else "red"
             yield Text(self._line(row.path, _cells(row, self._top_k)), style=style)
 
     def _line(self, path: str, cells: Sequence[str]) -> str:
-        widths = [self._path_width, *[self._label_width, len("probability")] * self._top_k]
+        widths = [self._path_width, *[self._label_width, len("probability")] * self._top_k, 0]
         texts = [_printable(text) for text in (path, *cells)]
         padded = [
             text + " " * (width - cell_len(text))

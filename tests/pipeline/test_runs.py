@@ -559,7 +559,7 @@ def test_after_clean_and_a_move_registered_models_still_predict(
     image = first_image(project, "7")
     for model in ("crossfold@champion", "crossfold/1"):
         output = project.call("crossfold", "predict", image, "--model", model)
-        assert re.fullmatch(rf"{image}\t\d\t[01]\.\d{{4}}\n", output)
+        assert re.fullmatch(rf"{image}\t\d\t[01]\.\d{{4}}\tcrossfold/\d+\n", output)
 
 
 def first_image(project: Project, label: str) -> str:

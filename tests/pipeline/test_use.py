@@ -420,8 +420,11 @@ def test_a_terminal_shows_a_table_and_a_bar(project: Project, served: str) -> No
         assert process.wait() == 1
     assert "6/6" in shown
     lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).strip())
-    assert any(re.fullmatch(r"image +class +probability *", line) for line in lines)
-    assert any(re.fullmatch(r"images/more/4.png  (cat|dog|owl)    0\.\d{4} *", n) for n in lines)
+    assert any(re.fullmatch(r"image +class +probability +model *", line) for line in lines)
+    assert any(
+        re.fullmatch(r"images/more/4.png  (cat|dog|owl)    0\.\d{4} +crossfold/1 *", n)
+        for n in lines
+    )
     assert "corrupt, or not an image in a known format" in shown
     assert lines[-1] == "error: 1 of 6 images cannot be used"
 

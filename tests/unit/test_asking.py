@@ -13,8 +13,11 @@ from crossfold.asking import LostServerError, ask
 from crossfold.errors import UserError
 from crossfold.prediction import Prediction
 
-GOOD = b'{"predictions": [{"label": "cat", "probabilities": {"cat": 1.0}, "error": null}]}'
-CAT = Prediction("cat", {"cat": 1.0}, None)
+GOOD = (
+    b'{"predictions": [{"label": "cat", "probabilities": {"cat": 1.0}, "error": null}], '
+    b'"model": "zoo", "version": "3"}'
+)
+CAT = Prediction("cat", {"cat": 1.0}, None, "zoo", "3")
 
 Handler = BaseHTTPRequestHandler
 Answer = Callable[[Handler], None]

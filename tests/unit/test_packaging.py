@@ -73,7 +73,7 @@ def is_pickle(path: Path) -> bool:
     if zipfile.is_zipfile(path):
         return True
     try:
-        return bool(list(pickletools.genops(path.read_bytes())))
+        return len(list(pickletools.genops(path.read_bytes()))) > 1  # "." alone begins CSS too
     except Exception:
         return False
 

@@ -13,11 +13,16 @@ from crossfold.prediction import Prediction
 from pipelines import prediction_formats
 from pipelines.prediction_formats import Format, Row, format_for, writer
 
-CAT = Row("a/cat.png", Prediction("cat", {"cat": 0.75, "hippopotamus": 0.15, "owl": 0.1}, None))
-BROKEN = Row("a/broken, or so.png", Prediction(None, {}, "the file is empty"))
-OWL = Row("owl.png", Prediction("owl", {"cat": 0.125, "hippopotamus": 0.0, "owl": 0.875}, None))
+ZOO = ("zoo", "3")
+CAT = Row(
+    "a/cat.png", Prediction("cat", {"cat": 0.75, "hippopotamus": 0.15, "owl": 0.1}, None, *ZOO)
+)
+BROKEN = Row("a/broken, or so.png", Prediction(None, {}, "the file is empty", *ZOO))
+OWL = Row(
+    "owl.png", Prediction("owl", {"cat": 0.125, "hippopotamus": 0.0, "owl": 0.875}, None, *ZOO)
+)
 ROWS = [CAT, BROKEN, OWL]
-COLUMNS = ["path", "label", "probability", "label_2", "probability_2", "error"]
+COLUMNS = ["path", "label", "probability", "label_2", "probability_2", "error", "model", "version"]
 
 
 def written(kind: Format, rows: list[Row], top_k: int = 1, batch_size: int = 2) -> bytes:
@@ -30,18 +35,18 @@ def written(kind: Format, rows: list[Row], top_k: int = 1, batch_size: int = 2) 
 
 def test_a_table_has_columns_for_people() -> None:
     assert written(Format.TABLE, ROWS).decode().splitlines() == [
-        "image                class         probability",
-        "a/cat.png            cat           0.7500",
+        "image                class         probability  model",
+        "a/cat.png            cat           0.7500       zoo/3",
         "a/broken, or so.png  the file is empty",
-        "owl.png              owl           0.8750",
+        "owl.png              owl           0.8750       zoo/3",
     ]
 
 
 def test_lines_have_tabs() -> None:
     assert written(Format.LINES, ROWS, top_k=2).decode().splitlines() == [
-        "a/cat.png\tcat\t0.7500\thippopotamus\t0.1500",
+        "a/cat.png\tcat\t0.7500\thippopotamus\t0.1500\tzoo/3",
         "a/broken, or so.png\tthe file is empty",
-        "owl.png\towl\t0.8750\tcat\t0.1250",
+        "owl.png\towl\t0.8750\tcat\t0.1250\tzoo/3",
     ]
 
 
@@ -49,9 +54,9 @@ def test_csv_has_a_header_and_all_digits() -> None:
     rows = list(csv.reader(io.StringIO(written(Format.CSV, ROWS, top_k=2).decode())))
     assert rows == [
         COLUMNS,
-        ["a/cat.png", "cat", "0.75", "hippopotamus", "0.15", ""],
-        ["a/broken, or so.png", "", "", "", "", "the file is empty"],
-        ["owl.png", "owl", "0.875", "cat", "0.125", ""],
+        ["a/cat.png", "cat", "0.75", "hippopotamus", "0.15", "", *ZOO],
+        ["a/broken, or so.png", "", "", "", "", "the file is empty", *ZOO],
+        ["owl.png", "owl", "0.875", "cat", "0.125", "", *ZOO],
     ]
 
 
@@ -62,9 +67,9 @@ def test_json_is_an_array_and_json_lines_are_its_objects(batch_size: int) -> Non
     assert json.loads(written(Format.JSON, ROWS, 2, batch_size)) == rows
     assert [list(row) for row in rows] == [COLUMNS] * 3
     assert [list(row.values()) for row in rows] == [
-        ["a/cat.png", "cat", 0.75, "hippopotamus", 0.15, None],
-        ["a/broken, or so.png", None, None, None, None, "the file is empty"],
-        ["owl.png", "owl", 0.875, "cat", 0.125, None],
+        ["a/cat.png", "cat", 0.75, "hippopotamus", 0.15, None, *ZOO],
+        ["a/broken, or so.png", None, None, None, None, "the file is empty", *ZOO],
+        ["owl.png", "owl", 0.875, "cat", 0.125, None, *ZOO],
     ]
 
 
@@ -107,7 +112,7 @@ def test_a_path_that_is_not_utf8_is_kept_where_the_format_can() -> None:
 
 def test_a_path_cannot_break_a_line_or_command_a_terminal() -> None:
     row = CAT._replace(path="a\n\tb\x1b[31m.png")
-    assert written(Format.LINES, [row]) == "a��b\x1b[31m.png\tcat\t0.7500\n".encode()
+    assert written(Format.LINES, [row]) == "a��b\x1b[31m.png\tcat\t0.7500\tzoo/3\n".encode()
     assert "\x1b" not in written(Format.TABLE, [row]).decode()
 
 
