@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold import metrics
+from crossfold.paired_interval import Outcomes, macro_f1_interval
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _compare(
     only_best_right, only_other_right, p_value = test
     return Comparison(
         difference=macro_f1(of_best) - macro_f1(of_other),
-        interval=metrics.paired_bootstrap(labels, of_best, of_other, num_classes),
+        interval=macro_f1_interval(Outcomes.tally(labels, of_best, of_other), num_classes),
         only_best_right=only_best_right,
         only_this_right=only_other_right,
         p_value=p_value,
