@@ -651,7 +651,7 @@ def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     with pytest.raises(UserError, match=refused):
         load_model("colours@champion")
     with pytest.raises(UserError, match=refused):
-        _register(monkeypatch, examples, wrong, run_id="run-2")
+        _register(monkeypatch, examples, wrong, run_id="run-2", floor=0)
     assert len(client.search_model_versions("name = 'colours'")) == 1
     load = "import mlflow.pyfunc; mlflow.pyfunc.load_model('models:/colours@champion')"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
