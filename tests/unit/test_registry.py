@@ -215,7 +215,7 @@ def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
         "data_hash": table.data_hash,
         "intervals": metrics.bootstrap_intervals(labels, probabilities),
         "class_f1_intervals": metrics.class_f1_intervals(
-            labels, probabilities.argmax(axis=1), len(CLASSES)
+            labels, probabilities.argmax(axis=1), len(table.classes)
         ).tolist(),
         "calibration": calibration.assess(labels, probabilities, temperature=1.0),
         "latency": {"median_ms": 1.0, "p99_ms": 2.0, "num_images": 9, "num_threads": 1},
