@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from benchmarks.outcome import Outcome, Scored
-from benchmarks.workload import ARCHITECTURE, Workload
+from benchmarks.workload import ARCHITECTURE, CUT, Workload
 from crossfold import backbone, classifier, compute, features, graph, tensorfile, training
 from crossfold.examples import Examples
+from crossfold.feature_rows import FeatureRows
 from crossfold.settings import HEAD, PIXELS, Candidate
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
@@ -52,7 +53,7 @@ def extract(
     threads: int,
     precision: str,
     output: Path,
-    cuts: tuple[str, ...] = (HEAD,),
+    cuts: tuple[str, ...] = (CUT,),
 ) -> dict[str, int]:
     """Run extract_features; return the bytes that one image takes at each cut."""
     return features.extract_features(
@@ -79,7 +80,6 @@ def train_fold(
         candidates=[workload.candidate],
         num_epochs=workload.num_epochs,
         batch_size=workload.batch_size,
-        patience=workload.patience,
         seed=workload.seed,
         precision=precision,
         num_threads=THREADS_FOLDS,
@@ -119,14 +119,14 @@ def run(
         return result
 
     timed("extract", lambda: extract(table, weights, workload, threads, precision, stored))
-    results = timed(
+    timed(
         "folds",
         lambda: [
             train_fold(stored, weights, workload, fold, precision, output)
             for fold, output in enumerate(predictions)
         ],
     )
-    board = timed("aggregate", lambda: aggregate_cv(predictions, leaderboard))
+    timed("aggregate", lambda: aggregate_cv(predictions, leaderboard))
     timed(
         "final",
         lambda: train_final(stored, weights, leaderboard, workload, precision, threads, model),
@@ -139,9 +139,7 @@ def run(
         ),
     )
     outcome = Outcome(
-        best_epochs=[result["best_epoch"] for result in results],
         folds=[_fold_scored(path) for path in predictions],
-        final_epochs=board["num_epochs"],
         test=Scored.of(labels, probabilities),
     )
     return WholeRun(outcome, seconds)
@@ -257,11 +255,11 @@ def fine_tuning_step(
     size, side = workload.batch_size, workload.image_size
     pixels = draw.integers(0, 256, (size, side, side, 3), np.uint8)
     labels = draw.integers(0, 2, size)
-    rows = training.FeatureRows(pixels, labels, np.arange(size))
+    rows = FeatureRows(pixels, labels, np.arange(size))
     model = training.trainable(network, candidate, rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
 
     def step() -> None:
-        training.train_one_epoch(model, optimizer, rows, size, 0, precision)
+        training.train_one_epoch(model, optimizer, rows, size, (0, 1), precision)
 
     return step

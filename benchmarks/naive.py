@@ -5,14 +5,11 @@ validation, again in the final fit, and for the test. The backbone stays in eval
 `model.train()` on it would move its batch normalization's statistics although no weight of it is
 trained (https://github.com/pytorch/pytorch/issues/86590).
 
-Head, order of the images, learning rate and choice of the epoch are those of the pipeline, from
-torch's own parts, so that the predictions must be the same. The moments by which the head's
-features are scaled are given: to find them costs the loop one pass more in each fold, which is
-neither counted nor timed here. The temperature of the probabilities is fitted by the pipeline's own
-function, on the same out-of-fold predictions.
+Classifier, order of the images and learning rate are those of the pipeline, from torch's own parts,
+so that the predictions must be the same. The temperature of the probabilities is fitted by the
+pipeline's own function, on the same out-of-fold predictions.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +21,13 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional
 
 from benchmarks.outcome import Outcome, Scored
 from benchmarks.workload import Workload
-from crossfold import calibration, metrics
+from crossfold import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NO_FOLD = -1
@@ -105,16 +102,15 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A frozen backbone and a trained head on features of mean 0 and variance 1."""
+    """A frozen backbone and a trained head."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Linear, moments: tuple[Tensor, Tensor]):
+    def __init__(self, backbone: nn.Module, head: nn.Linear):
         super().__init__()
         self.backbone, self.head = backbone, head
-        self.mean, self.std = moments
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
-            features = (self.backbone(images) - self.mean) / self.std
+            features = self.backbone(images)
         logits: Tensor = self.head(features)
         return logits
 
@@ -126,26 +122,19 @@ def new_head(num_classes: int, seed: int) -> nn.Linear:
     return head
 
 
-def moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation [C] of features [N, C]; of a constant one, 1."""
-    values = features.double()
-    std = values.std(dim=0, correction=0)
-    return values.mean(dim=0).float(), torch.where(std > 1e-6, std, 1.0).float()
-
-
 def train_one_epoch(
     model: Classifier,
     optimizer: torch.optim.Optimizer,
     data: Data,
     rows: Numbers,
     batch_size: int,
-    seed: int,
+    seed: tuple[int, int],
 ) -> None:
     """Take one optimizer step per batch; only the head is in training mode, or trained."""
     model.head.train()
-    subset = Subset(data.items, rows.tolist())
-    order = RandomSampler(subset, generator=torch.Generator().manual_seed(seed))
-    for images, labels in _loader(data, subset, batch_size, order):
+    (order_seed,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    order = np.random.default_rng(order_seed).permutation(rows)
+    for images, labels in _loader(data, Subset(data.items, order.tolist()), batch_size):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -158,24 +147,22 @@ def predict(
     """Return probabilities float32 [M, K] in the order of the rows."""
     model.head.eval()
     subset = Subset(data.items, rows.tolist())
-    batches = _loader(data, subset, batch_size, None)
+    batches = _loader(data, subset, batch_size)
     return torch.cat([model(images).softmax(dim=1) for images, _ in batches]).numpy()
 
 
-def _loader(
-    data: Data, subset: Items, batch_size: int, order: RandomSampler | None
-) -> DataLoader[tuple[Tensor, ...]]:
-    return DataLoader(subset, batch_size, sampler=order, num_workers=data.num_workers)
+def _loader(data: Data, subset: Items, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+    return DataLoader(subset, batch_size, num_workers=data.num_workers)
 
 
-def run(backbone: nn.Module, data: Data, features: Tensor, workload: Workload) -> Outcome:
+def run(backbone: nn.Module, data: Data, workload: Workload) -> Outcome:
     """Cross-validate one head, fit it on all but the test split, and test it.
 
-    `features` [N, C] give the moments, and nothing else. With them as the data's items and an
-    identity as the backbone, the very same loop runs with each image computed once.
+    With features as the data's items and an identity as the backbone, the very same loop runs with
+    each image computed once.
     """
 
-    def new_model(rows: Numbers) -> tuple[Classifier, torch.optim.Optimizer, Any]:
+    def new_model() -> tuple[Classifier, torch.optim.Optimizer, Any]:
         head = new_head(data.num_classes, workload.seed)
         optimizer = torch.optim.AdamW(
             head.parameters(),
@@ -184,23 +171,20 @@ def run(backbone: nn.Module, data: Data, features: Tensor, workload: Workload) -
             fused=True,
         )
         rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, workload.num_epochs)
-        return Classifier(backbone, head, moments(features[rows])), optimizer, rate
+        return Classifier(backbone, head), optimizer, rate
 
-    best_epochs, scored = [], []
-    out_of_fold = []
+    scored, out_of_fold = [], []
     for fold in range(workload.num_folds):
         training = np.flatnonzero((data.folds != fold) & (data.folds != NO_FOLD))
         validation = np.flatnonzero(data.folds == fold)
-        epoch, predicted = _fit(new_model(training), data, training, validation, workload)
-        best_epochs.append(epoch)
+        predicted = _fit(new_model(), data, training, validation, workload)
         scored.append(Scored.of(data.labels[validation], predicted))
         out_of_fold.append((data.labels[validation], predicted))
 
-    final_epochs = max(1, round(sum(best_epochs) / len(best_epochs)))
     everything = np.flatnonzero(data.folds != NO_FOLD)
-    model, optimizer, rate = new_model(everything)
-    for epoch in range(1, final_epochs + 1):
-        seed = workload.seed + epoch
+    model, optimizer, rate = new_model()
+    for epoch in range(1, workload.num_epochs + 1):
+        seed = workload.seed, epoch
         train_one_epoch(model, optimizer, data, everything, workload.batch_size, seed)
         rate.step()
     held_out = np.flatnonzero(data.folds == NO_FOLD)
@@ -208,7 +192,7 @@ def run(backbone: nn.Module, data: Data, features: Tensor, workload: Workload) -
     temperature = calibration.fit_temperature(labels, predictions)
     probabilities = predict(model, data, held_out, workload.batch_size)
     calibrated = calibration.tempered(probabilities, temperature)
-    return Outcome(best_epochs, scored, final_epochs, Scored.of(data.labels[held_out], calibrated))
+    return Outcome(scored, Scored.of(data.labels[held_out], calibrated))
 
 
 def _fit(
@@ -217,29 +201,21 @@ def _fit(
     training: Numbers,
     validation: Numbers,
     workload: Workload,
-) -> tuple[int, np.ndarray[Any, np.dtype[np.float32]]]:
-    """Return the epoch with the lowest validation loss, and the probabilities [M, K] then."""
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Train for all epochs, validating after each; return the probabilities [M, K] of the last."""
     model, optimizer, rate = start
-    lowest, best_epoch = math.inf, 0
-    best: np.ndarray[Any, np.dtype[np.float32]] | None = None
     for epoch in range(1, workload.num_epochs + 1):
-        seed = workload.seed + epoch
+        seed = workload.seed, epoch
         train_one_epoch(model, optimizer, data, training, workload.batch_size, seed)
         rate.step()
         probabilities = predict(model, data, validation, workload.batch_size)
-        loss = metrics.scores(data.labels[validation], probabilities)["loss"]
-        if loss < lowest:
-            lowest, best_epoch, best = loss, epoch, probabilities
-        if epoch - best_epoch >= workload.patience:
-            break
-    assert best is not None
-    return best_epoch, best
+    return probabilities
 
 
 @torch.inference_mode()
 def all_features(backbone: nn.Module, data: Data, batch_size: int) -> Tensor:
     """Return every image's features [N, C], each computed once."""
-    batches = _loader(data, data.items, batch_size, None)
+    batches = _loader(data, data.items, batch_size)
     return torch.cat([backbone(images) for images, _ in batches])
 
 

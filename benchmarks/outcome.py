@@ -34,11 +34,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Each fold's best epoch and its out-of-fold split, the epochs of the final fit, the test."""
+    """Each fold's out-of-fold split, and the test."""
 
-    best_epochs: list[int]
     folds: list[Scored]
-    final_epochs: int
     test: Scored
 
     def to_json(self) -> dict[str, Any]:
@@ -67,13 +65,11 @@ def num_different(one: Outcome, other: Outcome) -> tuple[int, int]:
 def require_same(one: Outcome, other: Outcome, what: str) -> None:
     """Refuse two float32 outcomes that are not the same.
 
-    Every prediction, accuracy, macro F1 and number of epochs must be equal; losses, which are sums
+    Every prediction, accuracy and macro F1 must be equal; losses, which are sums
     of roundings, within LOSS_TOLERANCE.
     """
     different, total = num_different(one, other)
     problems = [f"{different} of {total} predictions differ"] if different else []
-    if (one.best_epochs, one.final_epochs) != (other.best_epochs, other.final_epochs):
-        problems.append("another epoch is the best one")
     for index, (left, right) in enumerate(zip(one.splits, other.splits, strict=True)):
         name = "test" if index == len(one.folds) else f"fold {index}"
         if (left.accuracy, left.macro_f1) != (right.accuracy, right.macro_f1):

@@ -116,7 +116,7 @@ def plain(workspace: Workspace) -> Figures:
     features = naive.all_features(backbone, decoded, MAIN.batch_size)
     middle = perf_counter()
     stored = naive.Data(TensorDataset(features, photos.labels), labels, folds, len(CLASSES))
-    outcome = naive.run(torch.nn.Identity(), stored, features, MAIN)
+    outcome = naive.run(torch.nn.Identity(), stored, MAIN)
     end = perf_counter()
     return {
         "seconds": end - start,
@@ -217,13 +217,11 @@ def check_naive(workspace: Workspace) -> Figures:
     backbone = naive.Backbone(workspace.weights)
     photos, folds = _photos(workspace, CHECK, "few")
     data = naive.Data(photos, photos.labels.numpy(), folds, len(CLASSES))
-    features = naive.all_features(backbone, data, CHECK.batch_size)
-    backbone.num_passes = 0
     start = perf_counter()
-    outcome = naive.run(backbone, data, features, CHECK)
+    outcome = naive.run(backbone, data, CHECK)
     seconds = perf_counter() - start
     num_test = int((folds == naive.NO_FOLD).sum())
-    expected = naive_passes(len(folds) - num_test, num_test, CHECK, outcome.final_epochs)
+    expected = naive_passes(len(folds) - num_test, num_test, CHECK)
     if backbone.num_passes != expected.total:
         raise SystemExit(f"{backbone.num_passes} passes counted, {expected.total} expected")
     return {"seconds": seconds, "passes": backbone.num_passes, "outcome": outcome.to_json()}

@@ -22,9 +22,9 @@ def train_final(
     Args:
         features: Stored features, labels and folds.
         backbone: The weights' file.
-        leaderboard: Which candidate is best, and for how many epochs to train it.
+        leaderboard: Which candidate is best.
         architecture: A classification network of torchvision.
-        num_epochs: The most epochs a fit may take; the learning rate falls over them.
+        num_epochs: Epochs of the fit, as in the folds; a head is trained to convergence.
         batch_size: Images per optimizer step.
         seed: Of the classifier's initial weights and the order of the images.
         precision: What the network is computed in, "float32" or "bfloat16".

@@ -13,7 +13,6 @@ def train_fold(
     candidates: list,
     num_epochs: int,
     batch_size: int,
-    patience: int,
     seed: int,
     precision: str,
     num_threads: int,
@@ -27,9 +26,8 @@ def train_fold(
         architecture: A classification network of torchvision.
         fold: The fold to predict.
         candidates: The sets of hyper-parameters to compare.
-        num_epochs: The most epochs a fit may take.
+        num_epochs: Epochs of each fit but a head's, which is trained to convergence.
         batch_size: Images per optimizer step.
-        patience: Epochs without a lower validation loss before a fit stops.
         seed: Of the classifier's initial weights and the order of the images.
         precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
@@ -50,7 +48,6 @@ def train_fold(
             candidates=candidates,
             num_epochs=num_epochs,
             batch_size=batch_size,
-            patience=patience,
             seed=seed,
             precision=precision,
             num_threads=num_threads,
@@ -64,7 +61,6 @@ def train_fold(
                 "architecture": architecture,
                 "num_epochs": num_epochs,
                 "batch_size": batch_size,
-                "patience": patience,
                 "seed": seed,
                 "precision": precision,
                 **compute.describe(),

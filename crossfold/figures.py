@@ -135,13 +135,9 @@ def loss_curves(leaderboard: dict[str, Any]) -> Figure:
 
 
 def score_curves(leaderboard: dict[str, Any]) -> Figure:
-    """Validation macro F1 by epoch, a dot for each fold's best; see `_learning_curves`."""
+    """Validation macro F1 by epoch; see `_learning_curves`."""
     figure = _learning_curves(leaderboard, "score_curves", "macro F1", {"val_macro_f1": BLUE})
-    for axes, entry in zip(figure.axes, with_epochs(leaderboard), strict=False):
-        for fold in entry["folds"]:
-            axes.plot(fold["best_epoch"], fold["macro_f1"], ".", color=BLUE, markersize=6)
-    dot = Line2D([], [], color=BLUE, marker=".", linestyle="", markersize=6)
-    _legend(figure, [Line2D([], [], color=BLUE), dot], ["validation", "best epoch"], num_columns=2)
+    _legend(figure, [Line2D([], [], color=BLUE)], ["validation"], num_columns=1)
     return figure
 
 
@@ -150,8 +146,7 @@ def _learning_curves(
 ) -> Figure:
     """A row of axes for each of the best MAX_CANDIDATES_DRAWN, a colour for each key of an epoch.
 
-    A line is the mean over the folds that reached an epoch, its band their minimum and maximum. It
-    is dashed from where the first fold has stopped, as the mean is then one of fewer folds.
+    A line is the mean over the folds, its band their minimum and maximum.
     """
     candidates = with_epochs(leaderboard)[:MAX_CANDIDATES_DRAWN]
     figure = _figure(label, WIDTH, 0.6 + 2.2 * len(candidates))
@@ -305,18 +300,12 @@ def _draw_curves(
 
 
 def _draw_history(axes: Axes, folds: Sequence[dict[str, Any]], key: str, color: str) -> None:
-    histories = [[epoch[key] for epoch in fold["history"]] for fold in folds]
-    by_epoch = [
-        [history[epoch] for history in histories if epoch < len(history)]
-        for epoch in range(max(map(len, histories)))
-    ]
-    epochs = np.arange(1, len(by_epoch) + 1)
-    means = np.array([np.mean(values) for values in by_epoch])
-    all_train = min(map(len, histories))
-    low, high = [min(values) for values in by_epoch], [max(values) for values in by_epoch]
+    histories = np.array([[epoch[key] for epoch in fold["history"]] for fold in folds])
+    epochs = np.arange(1, histories.shape[1] + 1)
+    low, high = histories.min(axis=0), histories.max(axis=0)
     axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
-    axes.plot(epochs[:all_train], means[:all_train], color=color, linewidth=1.4)
-    axes.plot(epochs[all_train - 1 :], means[all_train - 1 :], "--", color=color, linewidth=1.2)
+    marker = "." if len(epochs) == 1 else ""
+    axes.plot(epochs, histories.mean(axis=0), color=color, linewidth=1.4, marker=marker)
 
 
 def _width(bin: dict[str, Any]) -> float:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 CONFIDENCE = 0.95
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 MAX_CURVE_POINTS = 200
+# No stored probability is smaller, so that every library finds the same loss in a stored file.
+MIN_PROBABILITY = np.finfo(np.float32).eps  # 2^-23, about 1.2e-7: a miss costs at most 15.9
 NUM_RESAMPLES = 2000
 _MOST_DRAWN = 2**22  # images drawn at a time, so that memory stays bounded
 
@@ -106,13 +108,19 @@ def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
     )
 
 
+def floored(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities that are at least MIN_PROBABILITY, as they are scored and stored."""
+    clipped: NDArray[np.float32] = np.maximum(probabilities, np.float32(MIN_PROBABILITY))
+    return clipped
+
+
 def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float]:
     """Loss, accuracy, macro F1, macro precision and macro recall.
 
-    The loss is the mean negative log likelihood in float64, of probabilities clipped from below at
-    float32's smallest normal number: only what a float32 softmax underflows is altered, and a miss
-    costs at most 87.3. Macro averages run over all K classes; a class that is neither present nor
-    predicted counts as 0, as in scikit-learn with labels=range(K) and zero_division=0.
+    The loss is the mean negative log likelihood in float64; a probability below MIN_PROBABILITY
+    counts as that, which is where scikit-learn's log_loss clips float32. Macro averages run over
+    all K classes; a class that is neither present nor predicted counts as 0, as in scikit-learn
+    with labels=range(K) and zero_division=0.
     """
     labels = np.asarray(labels)
     predictions = np.argmax(probabilities, axis=1)
@@ -230,7 +238,7 @@ def pr_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
 def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.float64]:
     """Negative log likelihood of each image [N], clipped as `scores` says."""
     of_label = np.asarray(probabilities)[np.arange(len(labels)), labels].astype(np.float64)
-    losses: NDArray[np.float64] = -np.log(np.maximum(of_label, np.finfo(np.float32).tiny))
+    losses: NDArray[np.float64] = -np.log(np.maximum(of_label, MIN_PROBABILITY))
     return losses
 
 

@@ -68,13 +68,18 @@ def _title(
     return (
         f"# {registered['name']} version {registered['version']}\n\n"
         f"Tells which of {len(classes)} classes an image is of: {shown}. "
-        f"Architecture {tags['architecture']}, candidate {tags['candidate']}, trained for "
-        f"{tags['num_epochs']} epochs on {tags['num_train_images']} images.\n\n"
+        f"Architecture {tags['architecture']}, candidate {tags['candidate']}, trained "
+        f"{_length(tags)} on {tags['num_train_images']} images.\n\n"
         "**Intended use.** Images from the same source as the training images, each of one of "
         "these classes; an image is cut to its centre square and scaled. Of an image that is of "
         "none of them it names one all the same. What it is worth on images from another source "
         "has not been measured."
     )
+
+
+def _length(tags: Mapping[str, str]) -> str:
+    epochs = tags.get("num_epochs")
+    return f"for {epochs} epochs" if epochs else "to convergence"
 
 
 def _use(registered: Mapping[str, Any]) -> str:

@@ -47,7 +47,7 @@ def of_model(
         "export_num_different": str(evaluated["export"]["num_different"]),
         "architecture": board["architecture"],
         "candidate": best["candidate"]["name"],
-        "num_epochs": str(board["num_epochs"]),
+        **({"num_epochs": str(board["num_epochs"])} if board["num_epochs"] else {}),
         **{f"cv_{name}": str(value) for name, value in best["mean"].items()},
         **{f"cv_{name}_std": str(value) for name, value in best["std"].items()},
         **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},

@@ -1,16 +1,32 @@
 """How far a step has come, as a line of its log that the command line turns into a bar."""
 
 import re
+import time
 
-_LINE = re.compile(r"^progress (\d+)/(\d+) (\w+)$")
+_LINE = re.compile(r"^progress (\d+(?:\.\d+)?)/(\d+) (\w+)$")
+INTERVAL = 1.0  # seconds between two lines
 
 
-def report_progress(done: int, total: int, unit: str) -> None:
+def report_progress(done: float, total: int, unit: str) -> None:
     """Say that `done` of `total` things are done; `unit` names them in one word."""
-    print(f"progress {done}/{total} {unit}", flush=True)
+    print(f"progress {round(done, 3)}/{total} {unit}", flush=True)
 
 
-def parse_progress(line: str) -> tuple[int, int, str] | None:
+class Progress:
+    """Reports that come as often as they like, of which one a second is passed on, and the last."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self._next = time.monotonic() + INTERVAL
+
+    def report(self, done: float) -> None:
+        """Say that `done` of the things are done, if it is time to."""
+        if done >= self.total or time.monotonic() >= self._next:
+            report_progress(done, self.total, self.unit)
+            self._next = time.monotonic() + INTERVAL
+
+
+def parse_progress(line: str) -> tuple[float, int, str] | None:
     """Return (done, total, unit) if the line is one of `report_progress`, else None."""
     match = _LINE.match(line.strip())
-    return (int(match[1]), int(match[2]), match[3]) if match else None
+    return (float(match[1]), int(match[2]), match[3]) if match else None

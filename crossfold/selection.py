@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from crossfold import calibration, metrics, tensorfile
 from crossfold.candidate_comparison import compare
+from crossfold.errors import UserError
 
 _SCORES = ("macro_f1", "accuracy", "loss")
 
@@ -20,54 +20,62 @@ def aggregate_cv(
     """Rank the candidates by mean macro F1 over the folds; of equal ones the lower loss wins.
 
     Writes the leaderboard as JSON: per candidate the mean, standard deviation and interval of its
-    scores, with its folds and a comparison with the best; the index of the best; the epochs of the
-    final fit, which are the mean over the folds of the best candidate's best epoch; the temperature
-    of its probabilities, fitted on all folds at once.
+    scores, with its folds and a comparison with the best; the index of the best; the epochs of its
+    fits (None for a head); the temperature of its probabilities, fitted on all folds at once. A
+    candidate that has diverged in any fold has no mean: it comes after the others, in a list of
+    its own ("diverged"), with those folds and epochs.
 
     Returns:
         The leaderboard.
+
+    Raises:
+        UserError: every candidate has diverged.
     """
     folds = sorted(
         (tensorfile.read(path) for path in predictions),
         key=lambda fold: fold[1]["results"][0]["fold"],
     )
-    results = [about["results"] for _, about in folds]
-    candidates = [_summarise(of_folds) for of_folds in zip(*results, strict=True)]
+    by_candidate = list(zip(*(about["results"] for _, about in folds), strict=True))
+    sound = [
+        index
+        for index, results in enumerate(by_candidate)
+        if not any("diverged" in result for result in results)
+    ]
+    if not sound:
+        names = ", ".join(results[0]["candidate"]["name"] for results in by_candidate)
+        raise UserError(
+            f"params.yaml candidates: every one diverged, its loss is no number: {names}. "
+            "Lower their learning_rate."
+        )
+    candidates = [_summarise(by_candidate[index]) for index in sound]
     best = min(
         range(len(candidates)),
         key=lambda i: (-candidates[i]["mean"]["macro_f1"], candidates[i]["mean"]["loss"]),
     )
     arrays = [of_fold for of_fold, _ in folds]
-    _add_comparisons(candidates, arrays, best, len(folds[0][1]["classes"]))
+    predicted = {
+        position: np.concatenate([fold[f"probabilities_{index}"].argmax(axis=1) for fold in arrays])
+        for position, index in enumerate(sound)
+    }
+    labels = np.concatenate([fold["label"] for fold in arrays])
+    compared = compare(labels, predicted, best, len(folds[0][1]["classes"]))
+    for position, candidate in enumerate(candidates):
+        against = compared.get(position)
+        candidate["against_best"] = against.to_json() if against else None
     board = {
         "architecture": architecture,
         "classes": folds[0][1]["classes"],
         "num_folds": len(folds),
         "candidates": candidates,
+        "diverged": [
+            _diverged(results) for index, results in enumerate(by_candidate) if index not in sound
+        ],
         "best": best,
-        "num_epochs": max(1, round(mean(f["best_epoch"] for f in candidates[best]["folds"]))),
-        "temperature": _temperature(arrays, best),
+        "num_epochs": candidates[best]["folds"][0]["num_epochs"],
+        "temperature": _temperature(arrays, sound[best]),
     }
     leaderboard.write_text(json.dumps(board))
     return board
-
-
-def _add_comparisons(
-    candidates: Sequence[dict[str, Any]],
-    folds: Sequence[dict[str, tensorfile.Array]],
-    best: int,
-    num_classes: int,
-) -> None:
-    """Compare each candidate with the best one; one that diverged has no predictions."""
-    predicted = {
-        index: np.concatenate([fold[f"probabilities_{index}"].argmax(axis=1) for fold in folds])
-        for index in range(len(candidates))
-        if all(f"probabilities_{index}" in fold for fold in folds)
-    }
-    labels = np.concatenate([fold["label"] for fold in folds])
-    compared = compare(labels, predicted, best, num_classes)
-    for index, candidate in enumerate(candidates):
-        candidate["against_best"] = compared[index].to_json() if index in compared else None
 
 
 def _temperature(folds: Sequence[dict[str, tensorfile.Array]], candidate: int) -> float:
@@ -76,6 +84,16 @@ def _temperature(folds: Sequence[dict[str, tensorfile.Array]], candidate: int) -
         np.concatenate([arrays["label"] for arrays in folds]),
         np.concatenate([arrays[f"probabilities_{candidate}"] for arrays in folds]),
     )
+
+
+def _diverged(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a candidate with the folds in which it diverged, and the epochs."""
+    folds = [
+        {"fold": result["fold"], "epoch": result["diverged"]}
+        for result in results
+        if "diverged" in result
+    ]
+    return {"candidate": results[0]["candidate"], "folds": folds}
 
 
 def _summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:

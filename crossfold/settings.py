@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -83,12 +83,13 @@ class Candidate(_Section):
     """One set of hyper-parameters that cross-validation compares with the others.
 
     `train_from` is where training begins: "head" (the classifier alone, freeze_backbone: true),
-    a stage's name, or "pixels" (the whole network).
+    a stage's name, or "pixels" (the whole network). A head has no learning rate; its weight_decay
+    is the coefficient of an L2 penalty (`head.fit_head`), that of the others is AdamW's.
     """
 
     freeze_backbone: bool
     train_from: str
-    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
     weight_decay: Annotated[Number, Field(ge=0)]
 
     @model_validator(mode="before")
@@ -107,10 +108,28 @@ class Candidate(_Section):
             raise ValueError(f"freeze_backbone: {frozen} contradicts train_from: {stage}")
         return {**values, "freeze_backbone": frozen, "train_from": stage}
 
+    @model_validator(mode="after")
+    def _rate_unless_head(self) -> Self:
+        if self.train_from != HEAD:
+            if self.learning_rate is None:
+                raise ValueError("learning_rate: is missing")
+        elif self.learning_rate is not None:
+            raise ValueError(
+                "learning_rate: a classifier on the frozen network has none, as it is trained to "
+                "convergence: delete it, and let such candidates differ by their weight_decay"
+            )
+        elif self.weight_decay == 0:
+            raise ValueError(
+                "weight_decay: has to be above 0 for a classifier on the frozen network: without "
+                "a penalty its training need not converge"
+            )
+        return self
+
     @property
     def name(self) -> str:
         """The candidate in a few characters, unique among the candidates of a run."""
-        return f"{self.train_from} lr={self.learning_rate:g} wd={self.weight_decay:g}"
+        rate = "" if self.learning_rate is None else f" lr={self.learning_rate:g}"
+        return f"{self.train_from}{rate} wd={self.weight_decay:g}"
 
 
 class ExtractionSettings(_Section):
@@ -120,12 +139,21 @@ class ExtractionSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How every candidate is trained; `num_epochs` is the most that a fit may take."""
+    """How every candidate but a head is trained."""
 
-    num_epochs: Positive
+    num_epochs: Annotated[int, Field(ge=1, le=1000)]
     batch_size: Annotated[int, Field(ge=2)]
-    patience: Positive
     seed: Seed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _patience_is_gone(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "patience" in values:
+            raise ValueError(
+                "patience: there is no early stop any more, since a fit that ends before the "
+                "learning rate has fallen is worse than it need be: delete it"
+            )
+        return values
 
 
 class ThreadSettings(_Section):

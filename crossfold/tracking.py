@@ -301,7 +301,8 @@ def log_fold(run: Run, results: Sequence[Mapping[str, Any]], *, params: Mapping[
 
     `results` are the leaderboard's folds, each with its `candidate`. `params` are what all share
     (architecture, device, image_size, num_epochs, batch_size, …). Every run carries the same keys,
-    so that MLflow's parallel coordinates compare candidates across folds and pipeline runs.
+    so that MLflow's parallel coordinates compare candidates across folds and pipeline runs; the
+    learning rate of a head is "none". A candidate that diverged has a tag in place of scores.
     """
     labels = short_labels([result["candidate"]["name"] for result in results])
     for result, label in zip(results, labels, strict=True):
@@ -315,11 +316,12 @@ def log_fold(run: Run, results: Sequence[Mapping[str, Any]], *, params: Mapping[
             settings = {key: value for key, value in candidate.items() if key != "name"}
             # MLflow's parallel coordinates begin with the first three parameters that differ, by
             # the alphabet: the fold is a tag alone, so that it is none of them.
-            child.log_params({**params, "candidate": label, **settings})
+            child.log_params({"learning_rate": "none", **params, "candidate": label, **settings})
+            if "diverged" in result:
+                child.set_tags({"crossfold.diverged": f"epoch {result['diverged']}"})
+                continue
             # Before the curve: the plot shows the metric that was logged first.
-            child.log_metrics(
-                {key: result[key] for key in ("macro_f1", "accuracy", "loss", "best_epoch")}
-            )
+            child.log_metrics({key: result[key] for key in ("macro_f1", "accuracy", "loss")})
             child.log_curve(result["history"])
 
 
@@ -375,7 +377,9 @@ def log_outcome(
     }
     architecture = leaderboard["architecture"]
     run.set_tags(_parent_tags(pipeline_run_id()))
-    run.log_params({**flat, **chosen, "architecture": architecture, "device": "cpu"})
+    run.log_params(
+        {"learning_rate": "none", **flat, **chosen, "architecture": architecture, "device": "cpu"}
+    )
     run.log_dataset("data", evaluation["data_hash"], settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
     run.rename(run_name(started, chosen["candidate"], architecture))
@@ -392,9 +396,10 @@ def log_outcome(
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
         "pr_curves": figures.pr_curves(curves["pr"], classes),
         "roc_curves": figures.roc_curves(curves["roc"], classes),
-        "loss_curves": figures.loss_curves(dict(leaderboard)),
-        "score_curves": figures.score_curves(dict(leaderboard)),
     }
+    if figures.with_epochs(dict(leaderboard)):
+        drawn["loss_curves"] = figures.loss_curves(dict(leaderboard))
+        drawn["score_curves"] = figures.score_curves(dict(leaderboard))
     for name, figure in drawn.items():
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150)

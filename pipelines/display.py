@@ -1,7 +1,14 @@
 """What a person sees of a run: a line as a step starts and ends, a bar while it works."""
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from crossfold.progress import parse_progress
@@ -20,6 +27,7 @@ class Display:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -73,7 +81,7 @@ class Display:
         self._remove_bar(title)
         self._line("✗", "red", title, "failed")
 
-    def _move_bar(self, title: str, done: int, total: int, unit: str) -> None:
+    def _move_bar(self, title: str, done: float, total: int, unit: str) -> None:
         if title not in self._bars:
             self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
         self._progress.update(self._bars[title], completed=done, total=total)

@@ -72,7 +72,6 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         cuts: list,
         num_epochs: int,
         batch_size: int,
-        patience: int,
         training_seed: int,
         threads_alone: int,
         threads_folds: int,
@@ -97,9 +96,8 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
             precision: What the network is computed in, "float32" or "bfloat16".
             candidates: The sets of hyper-parameters to compare.
             cuts: The distinct places where the candidates' training begins.
-            num_epochs: The most epochs a fit may take.
+            num_epochs: Epochs of each fit but a head's.
             batch_size: Images per optimizer step.
-            patience: Epochs without a lower validation loss before a fit stops.
             training_seed: Of the classifier's initial weights and the order of the images.
             threads_alone: Processor threads of the steps that have the machine to themselves.
             threads_folds: Processor threads of each train_fold.
@@ -141,7 +139,6 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
                 candidates=candidates,
                 num_epochs=num_epochs,
                 batch_size=batch_size,
-                patience=patience,
                 seed=training_seed,
                 precision=precision,
                 num_threads=threads_folds,
@@ -227,11 +224,12 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
         "architecture": settings.model.architecture,
         "weights": settings.model.weights,
         "precision": settings.model.precision,
-        "candidates": [candidate.model_dump() for candidate in settings.candidates],
+        "candidates": [
+            candidate.model_dump(exclude_none=True) for candidate in settings.candidates
+        ],
         "cuts": settings.cuts,
         "num_epochs": settings.training.num_epochs,
         "batch_size": settings.training.batch_size,
-        "patience": settings.training.patience,
         "training_seed": settings.training.seed,
         "threads_alone": settings.threads.alone,
         "threads_folds": settings.threads.folds,

@@ -33,7 +33,7 @@ def _render(outcome: Outcome) -> RenderableType:
     return Group(
         Text(f"Cross-validation, {board['num_folds']} folds (mean ± standard deviation)", "bold"),
         _leaderboard(board),
-        Text.assemble("\nChosen: ", (chosen, "bold"), f", trained {board['num_epochs']} epochs"),
+        Text.assemble("\nChosen: ", (chosen, "bold"), f", trained {_length(board)}"),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -46,6 +46,11 @@ def _render(outcome: Outcome) -> RenderableType:
         *(Text(f"! {note}", "yellow") for note in outcome.notes),
         Text(f"\n{places}", "dim"),
     )
+
+
+def _length(board: dict[str, Any]) -> str:
+    epochs = board["num_epochs"]
+    return f"{epochs} epochs" if epochs else "to convergence"
 
 
 def _leaderboard(board: dict[str, Any]) -> Table:
@@ -63,6 +68,8 @@ def _leaderboard(board: dict[str, Any]) -> Table:
             ),
             style="bold" if best else "",
         )
+    for entry in board["diverged"]:
+        table.add_row("", entry["candidate"]["name"], "diverged")
     return table
 
 

@@ -94,7 +94,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
         held_out = np.arange(len(labels)) % NUM_FOLDS == fold
         model = SGDClassifier(loss="log_loss", random_state=fold)
         history = []
-        for epoch in range(1, num_epochs + fold + 1):
+        for epoch in range(1, num_epochs + 1):
             model.partial_fit(pixels[~held_out], labels[~held_out], classes=range(10))
             trained, validated = (
                 metrics.scores(labels[rows], model.predict_proba(pixels[rows]))
@@ -107,7 +107,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
                     **{f"val_{key}": value for key, value in validated.items()},
                 }
             )
-        folds.append({"fold": fold, "best_epoch": epoch, "history": history, **validated})
+        folds.append({"fold": fold, "history": history, **validated})
     spread = {
         key: metrics.mean_std_interval([fold[key] for fold in folds], NUM_FOLDS)
         for key in ("macro_f1", "accuracy", "loss")
@@ -164,6 +164,7 @@ def page() -> str:
         "num_folds": NUM_FOLDS,
         "num_epochs": 4,
         "best": 0,
+        "diverged": [],
         "candidates": [
             candidate(name, pixels[~test], labels[~test], num_epochs)
             for name, num_epochs in (

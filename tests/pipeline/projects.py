@@ -249,8 +249,8 @@ def small_settings() -> dict[str, Any]:
     settings: dict[str, Any] = yaml.safe_load((SOURCE / "params.yaml").read_text())
     settings["data"].update(image_size=32, num_folds=NUM_FOLDS)
     settings["candidates"] = [
-        {"freeze_backbone": True, "learning_rate": 0.003, "weight_decay": 0.1},
-        {"freeze_backbone": True, "learning_rate": 0.0001, "weight_decay": 0.0},
+        {"train_from": "fc", "learning_rate": 0.003, "weight_decay": 0.1},
+        {"train_from": "fc", "learning_rate": 0.0001, "weight_decay": 0.0},
     ]
     settings["training"].update(num_epochs=3, batch_size=32)
     settings["threads"].update(alone=1)  # another test is at work beside this one

@@ -63,7 +63,7 @@ def test_a_run_shows_each_step_and_ends_with_a_summary(first: Finished) -> None:
     assert sorted(titles(first.output, "…")) == sorted(STEPS)
     assert sorted(titles(first.output, "✓")) == sorted(STEPS)
     metrics = json.loads(first.metrics)
-    for candidate in ("head lr=0.003 wd=0.1", "head lr=0.0001 wd=0"):
+    for candidate in ("fc lr=0.003 wd=0.1", "fc lr=0.0001 wd=0"):
         assert re.search(rf"{re.escape(candidate)}( +0\.\d{{4}} ± \d\.\d{{4}}){{2}}", first.output)
     assert f"→  {metrics['candidate']}" in first.output
     assert f"Chosen: {metrics['candidate']}, trained " in first.output
@@ -120,7 +120,7 @@ def test_mlflow_has_one_parent_with_a_nested_run_for_each_step(
     kinds = [run.data.tags["crossfold.kind"] for run in project.mlflow_runs()]
     assert kinds.count("pipeline") == 1
     parent = project.parent(first.run["id"])
-    assert re.fullmatch(r"\d{6} head .*resnet18", str(parent.info.run_name))
+    assert re.fullmatch(r"\d{6} fc .*resnet18", str(parent.info.run_name))
     assert sorted(project.steps(parent)) == sorted(STEPS)
     assert {run.info.status for run in project.mlflow_runs()} == {"FINISHED"}
     assert not any("crossfold.cached" in run.data.tags for run in project.mlflow_runs())
@@ -139,15 +139,15 @@ def test_mlflow_has_a_run_for_each_candidate_of_each_fold(
             assert run.data.tags["crossfold.fold"] == str(fold)
             expected = {
                 "architecture": "resnet18",
-                "freeze_backbone": "True",
-                "train_from": "head",
+                "freeze_backbone": "False",
+                "train_from": "fc",
                 "device": "cpu",
                 "num_epochs": "3",
                 "batch_size": "32",
                 "seed": "0",
             }
             assert expected.items() <= run.data.params.items()
-            assert run.data.params.keys() >= {"weight_decay", "patience", "num_threads", "torch"}
+            assert run.data.params.keys() >= {"weight_decay", "num_threads", "torch"}
             for split in ("train", "val"):
                 for name in ("loss", "accuracy", "macro_f1"):
                     curve = project.client().get_metric_history(run.info.run_id, f"{split}_{name}")

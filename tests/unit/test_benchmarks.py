@@ -52,17 +52,15 @@ def test_naive_loop_and_pipeline_give_the_same(folder: Path, tmp_path: Path) -> 
     data = tiny_data(folder)
     backbone = naive.Backbone(folder / "weights")
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    features = naive.all_features(backbone, data, TINY.batch_size)
-    backbone.num_passes = 0
 
-    expected = naive.run(backbone, data, features, TINY)
+    expected = naive.run(backbone, data, TINY)
     found = adapter.run(folder / "examples", folder / "weights", TINY, 1, FLOAT32, tmp_path)
 
     require_same(expected, found.outcome, "naive loop and pipeline")
     num_test = int((data.folds == naive.NO_FOLD).sum())
     assert len(expected.test.predictions) == num_test
     assert len(set(expected.test.predictions)) > 1
-    passes = naive_passes(len(data.folds) - num_test, num_test, TINY, expected.final_epochs)
+    passes = naive_passes(len(data.folds) - num_test, num_test, TINY)
     assert backbone.num_passes == passes.total
     # What model.train() on a frozen backbone would change: batch normalization's statistics.
     assert all(tensor.equal(before[name]) for name, tensor in backbone.state_dict().items())
@@ -75,9 +73,9 @@ def test_computing_each_image_once_gives_the_same(folder: Path) -> None:
     num_test = int((data.folds == naive.NO_FOLD).sum())
     assert backbone.num_passes == pipeline_passes(len(data.folds) - num_test, num_test)
 
-    whole = naive.run(backbone, data, features, TINY)
+    whole = naive.run(backbone, data, TINY)
     stored = replace(data, items=TensorDataset(features, torch.from_numpy(data.labels)))
-    once = naive.run(nn.Identity(), stored, features, TINY)
+    once = naive.run(nn.Identity(), stored, TINY)
 
     require_same(whole, once, "once")
 
@@ -92,7 +90,7 @@ def test_images_are_the_same_for_the_same_seed(folder: Path, tmp_path: Path) -> 
 def test_passes_are_those_of_the_formula() -> None:
     workload = Workload()
     assert naive_passes(300, 100, workload).total == 5 * 300 * (5 + 1) + 100
-    assert naive_passes(300, 100, workload, final_epochs=3) == Passes(5 * 300 * 4 + 900, 1500, 100)
+    assert naive_passes(300, 100, workload) == Passes(5 * 300 * 5, 1500, 100)
     assert pipeline_passes(300, 100) == 400
 
 
@@ -134,7 +132,7 @@ def test_others_are_what_is_busy_beside_oneself() -> None:
 
 def results() -> dict[str, Any]:
     """A round as the paths measure it: naive 10 images a second, everything else faster."""
-    ours = {"num_train": 300, "num_test": 100, "outcome": {"final_epochs": 5}}
+    ours = {"num_train": 300, "num_test": 100}
     return {
         "peak": {"float32": 200.0, "bfloat16": 800.0},
         "naive": {"training": 10.0, "validation": 10.0, "decoding_seconds": 0.01},
@@ -220,7 +218,7 @@ def scored(predictions: list[int], loss: float = 0.5) -> Scored:
 
 
 def outcome(predictions: list[int], loss: float = 0.5) -> Outcome:
-    return Outcome([2, 3], [scored([0, 1]), scored([1, 1])], 3, scored(predictions, loss))
+    return Outcome([scored([0, 1]), scored([1, 1])], scored(predictions, loss))
 
 
 def test_outcomes_are_compared() -> None:

@@ -72,6 +72,16 @@ def test_a_terminal_shows_a_bar_while_a_step_works() -> None:
         assert "train_fold" not in plain(text) and "extract" in plain(text)
 
 
+def test_a_bar_shows_the_time_left_and_moves_within_an_epoch() -> None:
+    text = io.StringIO()
+    display = Display(Console(file=text, force_terminal=True, width=90), verbose=False)
+    with display:
+        for done in (10, 20.5, 31.25):
+            display.output("train_final", f"progress {done}/100 percent\n")
+        display._progress.refresh()
+        assert re.search(r"train_final.*31/100.*percent \d:\d\d:\d\d", plain(text))
+
+
 def plain(text: io.StringIO) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.getvalue())
 

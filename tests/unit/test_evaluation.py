@@ -38,13 +38,12 @@ def run(
         "num_threads": 1,
         "num_epochs": 1,
     }
-    candidate = {"train_from": "head", "learning_rate": 2e-4, "weight_decay": 0}
+    candidate = {"train_from": "conv5", "learning_rate": 2e-4, "weight_decay": 0}
     for fold in range(3):
         train_fold(
             **common,
             fold=fold,
             candidates=[candidate],
-            patience=1,
             predictions=folder / f"predictions {fold}",
         )
     aggregate_cv(

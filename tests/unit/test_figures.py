@@ -12,14 +12,13 @@ from matplotlib.patches import Rectangle
 from crossfold import calibration, figures, metrics
 
 
-def board(names: list[str], epochs_of_folds: list[int]) -> dict[str, Any]:
+def board(names: list[str], num_epochs: int = 2) -> dict[str, Any]:
     """Candidates whose later ones are worse; the fold's number is the loss."""
     candidates = []
     for rank, name in enumerate(names):
         folds = [
             {
                 "fold": fold,
-                "best_epoch": num_epochs,
                 "macro_f1": 0.9 - rank / 100,
                 "history": [
                     {
@@ -31,7 +30,7 @@ def board(names: list[str], epochs_of_folds: list[int]) -> dict[str, Any]:
                     for epoch in range(1, num_epochs + 1)
                 ],
             }
-            for fold, num_epochs in enumerate(epochs_of_folds)
+            for fold in range(2)
         ]
         candidates.append(
             {
@@ -57,7 +56,7 @@ def predictions(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
 def all_figures(classes: list[str]) -> dict[str, Figure]:
     labels, probabilities = predictions(len(classes))
     confusion = metrics.confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
-    ranking = board(["frozen", "layer4"], [3, 5])
+    ranking = board(["frozen", "layer4"])
     return {
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
         "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
@@ -122,24 +121,21 @@ def test_many_classes_leave_the_worst_five_and_the_micro_average_in_the_legend()
     ]
 
 
-def test_learning_curve_is_dashed_where_a_fold_has_stopped() -> None:
-    loss = figures.loss_curves(board(["frozen"], [2, 4])).axes[0]
-    validation = [line for line in loss.lines if line.get_color() == figures.BLUE]
-    solid, dashed = validation
-    assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
-    assert np.array(solid.get_xydata()).tolist() == [[1, 1.0], [2, 1.0]]
-    assert np.array(dashed.get_xydata()).tolist() == [[2, 1.0], [3, 1.5], [4, 1.5]]
+def test_a_learning_curve_is_the_mean_over_the_folds() -> None:
+    loss = figures.loss_curves(board(["layer4"])).axes[0]
+    (validation,) = [line for line in loss.lines if line.get_color() == figures.BLUE]
+    assert np.array(validation.get_xydata()).tolist() == [[1, 1.0], [2, 1.0]]
 
 
 def test_learning_curves_of_many_candidates_show_the_best() -> None:
     names = [f"candidate {i}" for i in range(figures.MAX_CANDIDATES_DRAWN + 3)]
-    drawn = figures.loss_curves(board(names, [2, 2])).axes
+    drawn = figures.loss_curves(board(names)).axes
     titles = [axes.get_title(loc="left") for axes in drawn]
     assert titles == names[: figures.MAX_CANDIDATES_DRAWN]
 
 
 def test_a_candidate_without_epochs_has_no_learning_curve() -> None:
-    ranking = board(["head", "layer4"], [2, 2])
+    ranking = board(["head", "layer4"])
     for fold in ranking["candidates"][0]["folds"]:
         fold["history"] = []
     for figure in (figures.loss_curves(ranking), figures.score_curves(ranking)):
@@ -199,11 +195,11 @@ def test_reliability_shows_each_bin_with_what_chance_allows() -> None:
 
 
 def test_leaderboard_bars_stop_at_one() -> None:
-    axes = figures.leaderboard(board(["frozen", "layer4"], [2, 2])).axes[0]
+    axes = figures.leaderboard(board(["frozen", "layer4"])).axes[0]
     assert max(np.max(line.get_xdata()) for line in axes.lines) == 1
 
 
 def test_ranked_puts_the_chosen_first() -> None:
-    ranking = board(["a", "b", "c"], [1, 1])
+    ranking = board(["a", "b", "c"])
     ranking["best"] = 2
     assert [entry["candidate"]["name"] for entry in figures.ranked(ranking)] == ["c", "a", "b"]

@@ -50,7 +50,21 @@ def test_scores_and_confusion_match_sklearn(num_images: int, num_classes: int) -
 
 def test_loss_of_an_impossible_label_is_finite() -> None:
     loss = metrics.scores(np.array([1]), np.array([[1.0, 0.0]], np.float32))["loss"]
-    assert loss == pytest.approx(87.3365, abs=1e-4)
+    assert loss == pytest.approx(15.9424, abs=1e-4)
+
+
+def test_what_is_stored_has_the_same_loss_in_scikit_learn() -> None:
+    """Read as float32 or, from JSON, as float64; with a class that some image surely is not."""
+    logits = 40 * np.random.default_rng(0).normal(size=(50, 4))
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    labels = np.arange(50) % 4
+    raw = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    assert (raw[np.arange(50), labels] < metrics.MIN_PROBABILITY).any()
+    stored = metrics.floored(raw)
+    loss = metrics.scores(labels, stored)["loss"]
+    assert loss == metrics.scores(labels, raw)["loss"]
+    for read in (stored, np.array(stored.tolist())):
+        assert sk.log_loss(labels, read, labels=range(4)) == pytest.approx(loss, rel=1e-6)
 
 
 def test_interval_is_wider_than_that_of_independent_folds() -> None:

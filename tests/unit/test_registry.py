@@ -120,7 +120,6 @@ LEADERBOARD = {
                     "macro_f1": 0.9,
                     "accuracy": 0.9,
                     "loss": 0.2,
-                    "best_epoch": 1,
                     "history": [
                         {
                             "epoch": epoch,
@@ -140,6 +139,7 @@ LEADERBOARD = {
     ],
     "best": 0,
     "num_epochs": 1,
+    "diverged": [],
 }
 
 

@@ -70,6 +70,7 @@ def leaderboard() -> dict[str, Any]:
         "num_epochs": 2,
         "best": 1,
         "candidates": [_candidate("slow", 0.5), _candidate("quick", 0.75)],
+        "diverged": [],
     }
 
 
@@ -167,9 +168,7 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
             "p_value": 0.00073,
         },
         "interval": {"macro_f1": [0.4, 1.2], "accuracy": [0.4, 1.2], "loss": [0.1, 0.5]},
-        "folds": [
-            {"fold": fold, "best_epoch": 2, "history": history, **scores} for fold in range(2)
-        ],
+        "folds": [{"fold": fold, "history": history, **scores} for fold in range(2)],
     }
 
 
@@ -486,3 +485,31 @@ def test_a_failure_changes_nothing(
             folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
         )
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_heads_alone_have_no_learning_curves(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], tmp_path: Path
+) -> None:
+    leaderboard["num_epochs"] = None
+    for entry in leaderboard["candidates"]:
+        del entry["candidate"]["learning_rate"]
+        for fold in entry["folds"]:
+            fold["history"] = []
+    page = render(evaluation, leaderboard)
+    assert "for 2 epochs" not in page and "learning_curves" not in page
+    write_reports(
+        tmp_path, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
+    )
+    assert _rows(tmp_path / "plots" / "learning_curves.csv") == []
+
+
+def test_a_diverged_candidate_is_the_tables_last_row(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    wild = {"name": "layer4 lr=9", "freeze_backbone": False, "train_from": "layer4"}
+    folds = [{"fold": 1, "epoch": 3}]
+    leaderboard["diverged"] = [{"candidate": wild, "folds": folds}]
+    page = render(evaluation, leaderboard)
+    table = page[page.index("<h2>Candidates") : page.index("<h2>Learning curves")]
+    last = table[table.rindex("<tr") : table.index("</tbody>")]
+    assert "layer4 lr=9" in last and "diverged in fold 1 (epoch 3)" in last

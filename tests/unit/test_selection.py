@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from crossfold import calibration, tensorfile
+from crossfold.errors import UserError
 from crossfold.selection import aggregate_cv
 
-# Per candidate and fold: macro F1, loss, best epoch.
+# Per candidate and fold: macro F1, loss, number of epochs.
 Table = list[list[tuple[float, float, int]]]
 
 
@@ -24,7 +25,7 @@ def predictions(folder: Path, table: Table) -> list[Path]:
                 "macro_f1": scores[fold][0],
                 "accuracy": scores[fold][0] / 2,
                 "loss": scores[fold][1],
-                "best_epoch": scores[fold][2],
+                "num_epochs": scores[fold][2],
                 "history": [{"epoch": 1, "val_loss": scores[fold][1]}],
             }
             for name, scores in zip("abc", table, strict=False)
@@ -91,12 +92,41 @@ def test_the_leaderboard_has_means_spreads_and_every_fold(tmp_path: Path) -> Non
     )
 
 
-@pytest.mark.parametrize(("epochs", "wanted"), [((3, 4, 4), 4), ((1, 1, 2), 1), ((9, 2, 1), 4)])
-def test_the_final_fit_takes_the_best_candidates_mean_of_best_epochs(
-    tmp_path: Path, epochs: tuple[int, ...], wanted: int
-) -> None:
+def test_the_epochs_are_those_of_the_best_candidate(tmp_path: Path) -> None:
     other = [(0.5, 0.5, 20)] * 3
-    assert aggregate(tmp_path, [other, [(0.6, 0.5, n) for n in epochs]])["num_epochs"] == wanted
+    assert aggregate(tmp_path, [other, [(0.6, 0.5, 7)] * 3])["num_epochs"] == 7
+
+
+def diverge(path: Path, candidate: int, epoch: int) -> None:
+    arrays, about = tensorfile.read(path)
+    kept = {name: np.array(values) for name, values in arrays.items()}
+    del kept[f"probabilities_{candidate}"]
+    result = about["results"][candidate]
+    about["results"][candidate] = {key: result[key] for key in ("candidate", "fold", "num_epochs")}
+    about["results"][candidate]["diverged"] = epoch
+    tensorfile.write(path, kept, about)
+
+
+def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Path) -> None:
+    paths = predictions(tmp_path, [[(0.9, 0.1, 2)] * 3, [(0.5, 0.5, 4)] * 3, [(0.4, 0.5, 6)] * 3])
+    diverge(paths[1], 0, epoch=2)
+    board = aggregate_cv(
+        predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+    )
+    assert [entry["candidate"]["name"] for entry in board["candidates"]] == ["b", "c"]
+    assert (board["best"], board["num_epochs"]) == (0, 4)
+    (last,) = board["diverged"]
+    assert (last["candidate"]["name"], last["folds"]) == ("a", [{"fold": 1, "epoch": 2}])
+
+
+def test_it_is_an_error_if_every_candidate_diverged(tmp_path: Path) -> None:
+    paths = predictions(tmp_path, [[(0.9, 0.1, 2)] * 3, [(0.5, 0.5, 4)] * 3])
+    diverge(paths[0], 0, epoch=1)
+    diverge(paths[2], 1, epoch=1)
+    with pytest.raises(UserError, match=r"every one diverged.*a, b.*learning_rate"):
+        aggregate_cv(
+            predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+        )
 
 
 def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilities(

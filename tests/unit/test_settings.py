@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,6 @@ from crossfold.errors import UserError
 from crossfold.settings import Candidate, load_settings
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
-
-
-def candidate(**values: Any) -> Candidate:
-    return Candidate(**{"learning_rate": 0.1, "weight_decay": 0.0, **values})
 
 
 def mistakes(*changes: str) -> str:
@@ -40,8 +37,8 @@ def test_settings_are_frozen() -> None:
 
 @pytest.mark.parametrize("text", ["1e-3", "0.001", "1.0e-3"])
 def test_every_way_to_write_a_small_number_is_taken(text: str) -> None:
-    changed = load_settings(SHIPPED, [f"candidates.0.learning_rate={text}"])
-    assert changed.candidates[0].learning_rate == 0.001
+    changed = load_settings(SHIPPED, [f"candidates.2.learning_rate={text}"])
+    assert changed.candidates[2].learning_rate == 0.001
 
 
 @pytest.mark.parametrize(
@@ -60,7 +57,8 @@ def test_every_way_to_write_a_small_number_is_taken(text: str) -> None:
 def test_freezing_and_the_stage_imply_each_other(
     values: dict[str, Any], frozen: bool, stage: str
 ) -> None:
-    found = candidate(**values)
+    rate = {} if stage == "head" else {"learning_rate": 0.1}
+    found = Candidate(**values, **rate, weight_decay=0.1)
     assert (found.freeze_backbone, found.train_from) == (frozen, stage)
     assert Candidate(**found.model_dump()) == found
 
@@ -82,10 +80,10 @@ def test_contradictions_name_the_candidate(text: str, said: str) -> None:
 
 def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
     message = mistakes(
-        "candidates.0={freeze_backbone: true, learning_rate: 1e-3, weight_decay: 0}",
-        "candidates.1={train_from: head, learning_rate: 0.001, weight_decay: 0.0}",
+        "candidates.0={freeze_backbone: true, weight_decay: 1e-3}",
+        "candidates.1={train_from: head, weight_decay: 0.001}",
     )
-    assert "twice" in message and "head lr=0.001 wd=0" in message
+    assert "twice" in message and "head wd=0.001" in message
 
 
 @pytest.mark.parametrize(
@@ -93,6 +91,8 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
     [
         ("training.num_epochs=many", ["training.num_epochs", "'many'", "integer"]),
         ("training.num_epochs=0", ["training.num_epochs", "0 is not allowed", "equal to 1"]),
+        ("training.num_epochs=1001", ["training.num_epochs", "1001", "equal to 1000"]),
+        ("training.patience=3", ["training", "patience", "no early stop", "delete it"]),
         ("training.num_epochs=2.5", ["training.num_epochs", "2.5", "integer"]),
         ("training.num_epochs=true", ["training.num_epochs", "True", "integer"]),
         ("training.batch_size=1", ["training.batch_size", "1 is not allowed", "equal to 2"]),
@@ -116,8 +116,11 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("model.weights='.'", ["model.weights", "'.'", "below models/"]),
         ("gate.min_macro_f1=1.1", ["gate.min_macro_f1", "1.1", "equal to 1"]),
         ("gate.margin=-0.1", ["gate.margin", "-0.1", "equal to 0"]),
-        ("candidates.0.learning_rate=0", ["candidates.0.learning_rate", "greater than 0"]),
-        ("candidates.0.learning_rate=.inf", ["candidates.0.learning_rate", "inf", "finite"]),
+        ("candidates.2.learning_rate=0", ["candidates.2.learning_rate", "greater than 0"]),
+        ("candidates.2.learning_rate=.inf", ["candidates.2.learning_rate", "inf", "finite"]),
+        ("candidates.0.learning_rate=0.1", ["candidates.0", "learning_rate", "convergence"]),
+        ("candidates.2.learning_rate=null", ["candidates.2", "learning_rate: is missing"]),
+        ("candidates.0.weight_decay=0", ["candidates.0", "weight_decay", "above 0"]),
         ("candidates.0.weight_decay=-1", ["candidates.0.weight_decay", "-1", "equal to 0"]),
         ("candidates.0.weight_decay=true", ["candidates.0.weight_decay", "True", "number"]),
         ("candidates.2.freeze_backbone=maybe", ["candidates.2.freeze_backbone", "'maybe'"]),
@@ -145,8 +148,8 @@ def test_weights_may_lie_in_a_folder_below_models() -> None:
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    message = mistakes("data.num_folds=1", "training.patience=0", "gate.floor=1")
-    named = ("data.num_folds", "training.patience", "gate.floor")
+    message = mistakes("data.num_folds=1", "training.batch_size=0", "gate.floor=1")
+    named = ("data.num_folds", "training.batch_size", "gate.floor")
     assert all(key in message for key in named)
 
 
@@ -209,3 +212,17 @@ def test_a_file_that_is_not_a_mapping_in_yaml_is_refused(tmp_path: Path, content
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"params\.yaml .*(is not YAML|holds no settings)"):
         load_settings(path)
+
+
+def test_the_block_for_photographs_is_right_as_it_stands() -> None:
+    _, block = SHIPPED.read_text().split("# --- photographs")
+    lines = block.split("#\n", 1)[1].splitlines()
+    photographs = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines))
+    assert photographs.keys() == {"data", "model", "candidates", "training"}
+    changes = [f"candidates={json.dumps(photographs.pop('candidates'))}"]
+    for section, values in photographs.items():
+        changes += [f"{section}.{key}={json.dumps(value)}" for key, value in values.items()]
+    settings = load_settings(SHIPPED, changes)
+    assert settings.data.image_size == 224
+    assert settings.model.weights == "resnet18-imagenet.safetensors"
+    assert {"head", "layer4"} == set(settings.cuts)

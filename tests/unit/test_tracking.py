@@ -55,7 +55,6 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
         "macro_f1": 0.9,
         "accuracy": 0.91,
         "loss": 0.3,
-        "best_epoch": 2,
         "history": history,
     }
 
@@ -241,6 +240,21 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
     assert fast.data.tags["crossfold.fold"] == "1"
     curve = client.get_metric_history(fast.info.run_id, "train_loss")
     assert [(point.step, point.value) for point in curve] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_head_has_no_rate_and_a_diverged_candidate_no_scores(client: MlflowClient) -> None:
+    head, diverged = _result(0, "head", 0.1), _result(0, "wild", 9.0)
+    del head["candidate"]["learning_rate"]
+    head["history"] = []
+    diverged = {key: diverged[key] for key in ("candidate", "fold")} | {"diverged": 2}
+    with tracking.step_run("train_fold", iteration=0) as step:
+        tracking.log_fold(step, [head, diverged], params=SHARED)
+    runs = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
+    found = {run.data.params["candidate"]: run.data for run in runs}
+    assert found["head"].params["learning_rate"] == "none"
+    assert found["head"].metrics == {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.3}
+    assert found["wild"].metrics == {}
+    assert found["wild"].tags["crossfold.diverged"] == "epoch 2"
 
 
 def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
