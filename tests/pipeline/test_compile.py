@@ -107,9 +107,10 @@ def test_on_kubernetes_no_step_is_root_or_hangs_for_ever(
 def test_on_kubernetes_a_step_learns_of_its_run_from_its_pod(
     compiled: tuple[Project, list[Path]],
 ) -> None:
-    label = {"name": "CROSSFOLD_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+    run = {"name": "CROSSFOLD_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"}
+    pod = {"name": "CROSSFOLD_POD_NAME", "fieldPath": "metadata.name"}
     for step in on_kubernetes(compiled[1][0]).values():
-        assert step["fieldPathAsEnv"] == [label]
+        assert step["fieldPathAsEnv"] == [run, pod]
 
 
 def test_on_kubernetes_secrets_reach_only_the_steps_that_need_them(
