@@ -209,9 +209,9 @@ def test_dvc_has_nothing_to_do_after_it(project: Project, first: Finished) -> No
     assert project.runs() == [first.run]
 
 
-def test_dvc_shows_the_plots(project: Project, first: Finished) -> None:
-    project.call("dvc", "plots", "show", "--out", "shown")
-    page = (project.root / "shown" / "index.html").read_text()
+def test_dvc_shows_the_plots(project: Project, first: Finished, tmp_path: Path) -> None:
+    project.call("dvc", "plots", "show", "--out", str(tmp_path))
+    page = (tmp_path / "index.html").read_text()
     for title in ("Confusion matrix", "ROC", "Precision and recall", "Validation loss"):
         assert title in page
 
