@@ -56,7 +56,7 @@ def _by_channel(rows: FeatureRows) -> Iterator[Tensor]:
 
 
 def _batch_size(rows: FeatureRows, num_classes: int = 1) -> int:
-    per_image = max(math.prod(rows.features.shape[1:]), num_classes)
+    per_image: int = max(math.prod(rows.features.shape[1:]), num_classes)
     return max(2, MAX_NUMBERS // per_image)
 
 
@@ -79,14 +79,17 @@ def fit_head(
     of the Hessian (Böhning, "Multinomial logistic regression algorithm", 1992) is about 1.
     """
     head = suffix.double().eval().get_submodule(backbone.head_name(suffix))
-    assert isinstance(head, nn.Linear | nn.Conv2d) and head.bias is not None
-    assert head.weight.shape[2:].numel() == 1
+    assert isinstance(head, nn.Linear | nn.Conv2d) and head.weight.shape[2:].numel() == 1
+    layer_weight, layer_bias = head.weight, head.bias
+    assert layer_bias is not None
     moments = Moments.of(rows)
-    size = _batch_size(rows, len(head.weight))
+    size = _batch_size(rows, len(layer_weight))
     identity = torch.eye(len(moments.std), dtype=torch.float64)
-    factor = torch.linalg.cholesky(moments.correlation / len(head.weight) + weight_decay * identity)
-    scaled = (head.weight.detach().flatten(1) @ factor).requires_grad_()
-    bias = head.bias.detach().clone().requires_grad_()
+    factor = torch.linalg.cholesky(
+        moments.correlation / len(layer_weight) + weight_decay * identity
+    )
+    scaled = (layer_weight.detach().flatten(1) @ factor).requires_grad_()
+    bias = layer_bias.detach().clone().requires_grad_()
     optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         [scaled, bias],
         max_iter=MAX_PASSES,
@@ -106,14 +109,14 @@ def fit_head(
         progress(passes / MAX_PASSES)
         weight = torch.linalg.solve_triangular(factor, scaled, upper=False, left=False)
         unscaled = weight / moments.std
-        head.weight.copy_(unscaled.view_as(head.weight))
-        head.bias.copy_(bias - unscaled @ moments.mean)
+        layer_weight.copy_(unscaled.view_as(layer_weight))
+        layer_bias.copy_(bias - unscaled @ moments.mean)
         loss = _mean_loss(suffix, rows, size)
-        assert head.weight.grad is not None and head.bias.grad is not None
-        gradient = head.weight.grad.flatten(1) - torch.outer(head.bias.grad, moments.mean)
+        assert layer_weight.grad is not None and layer_bias.grad is not None
+        gradient = layer_weight.grad.flatten(1) - torch.outer(layer_bias.grad, moments.mean)
         gradient = gradient / moments.std + weight_decay * weight
         gradient = torch.linalg.solve_triangular(factor.T, gradient, upper=True, left=False)
-        scaled.grad, bias.grad = gradient.contiguous(), head.bias.grad.clone()
+        scaled.grad, bias.grad = gradient.contiguous(), layer_bias.grad.clone()
         return float(loss + weight_decay / 2 * weight.square().sum())
 
     optimizer.step(objective)

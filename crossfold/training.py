@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def train_fold(
                 rows,
                 replace(rows, rows=validation),
                 recipe,
-                lambda share, done=index: progress.report(done + share),
+                partial(_report_share, progress, index),
             )
         except DivergedError as error:
             result["diverged"] = error.epoch
@@ -117,6 +118,10 @@ def train_fold(
         progress.report(index + 1)
     tensorfile.write(predictions, outputs, {"classes": about["classes"], "results": results})
     return results
+
+
+def _report_share(progress: Progress, done: int, share: float) -> None:
+    progress.report(done + share)
 
 
 def train_final(

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from crossfold import backbone
 from crossfold.architectures import ARCHITECTURES
 from crossfold.errors import UserError
+from crossfold.feature_rows import FeatureRows
 from crossfold.settings import Candidate
-from crossfold.training import FeatureRows, train_one_epoch, trainable
+from crossfold.training import Recipe, fit, trainable
 from tests.unit.networks import SMALL, build, pixels, save
 
 
@@ -101,14 +102,14 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     candidate = Candidate(
         freeze_backbone=train_from == "head",
         train_from=train_from,
-        learning_rate=0.01,
+        learning_rate=None if train_from == "head" else 0.01,
         weight_decay=0.01,
     )
     rows = FeatureRows(values, np.arange(12) % 3, np.arange(12))
     before = state(network)
     suffix = trainable(network, candidate, rows)
-    optimizer = torch.optim.AdamW(suffix.parameters(), lr=0.01, weight_decay=0.01)
-    train_one_epoch(suffix, optimizer, rows, batch_size=6, seed=1, precision="float32")
+    recipe = Recipe(candidate, num_epochs=1, batch_size=6, seed=1, precision="float32")
+    fit(suffix, rows, None, recipe, lambda share: None)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if name.startswith(moving)}

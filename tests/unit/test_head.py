@@ -99,6 +99,6 @@ def test_an_image_in_which_a_nearly_constant_channel_fires_is_not_decided_by_it(
     values = draw.normal(size=(90, 4)) + 3 * np.eye(4)[labels]
     values[:, 3] = 0
     values[labels == 2, 3] = 1e-4  # tells one class without a mistake, by next to nothing
-    unseen = np.float32([[4, 0, 0, 1]])  # clearly of class 0
+    unseen = np.array([[4, 0, 0, 1]], np.float32)  # clearly of class 0
     suffix = trained(rows_of(values, labels), 0.01)
     assert suffix(torch.from_numpy(unseen)).argmax() == 0

@@ -57,7 +57,7 @@ def test_every_way_to_write_a_small_number_is_taken(text: str) -> None:
 def test_freezing_and_the_stage_imply_each_other(
     values: dict[str, Any], frozen: bool, stage: str
 ) -> None:
-    rate = {} if stage == "head" else {"learning_rate": 0.1}
+    rate: dict[str, Any] = {} if stage == "head" else {"learning_rate": 0.1}
     found = Candidate(**values, **rate, weight_decay=0.1)
     assert (found.freeze_backbone, found.train_from) == (frozen, stage)
     assert Candidate(**found.model_dump()) == found
