@@ -1,4 +1,4 @@
-"""Complaints of the decoders about a file that they decode all the same.
+"""Collect the warnings that decoders give about a file that they can still decode.
 
 A decoder fills in the missing parts of a damaged picture and says so on the side: libtiff writes
 lines to the terminal, Pillow issues Python's warnings, and libjpeg only counts, which Pillow does

@@ -1,4 +1,4 @@
-"""The name of whoever runs this process: in a container, a uid often has none."""
+"""Give this process a user name: in a container, a uid often has none."""
 
 import getpass
 import os
