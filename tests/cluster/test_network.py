@@ -82,7 +82,9 @@ def sources(
     }
     yield running | {name: (namespace, name) for name, namespace in where.items()}
     for name, namespace in where.items():
-        cluster.kubectl("delete", "pod", name, f"--namespace={namespace}", "--wait=false")
+        # Waited for: until they are gone, they count in the quotas that other tests look at.
+        gone = ("--grace-period=1", "--timeout=60s", "--request-timeout=0")
+        cluster.kubectl("delete", "pod", name, f"--namespace={namespace}", *gone)
 
 
 def _idle(name: str, namespace: str, image: str) -> Object:
