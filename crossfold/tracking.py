@@ -92,7 +92,7 @@ class Run:
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, cut to the length that MLflow takes; the same value twice is fine."""
         entries = [
-            Param(self.param_prefix + key, str(value)[:MAX_PARAM_LENGTH])
+            Param(self.param_prefix + key, _param_text(value)[:MAX_PARAM_LENGTH])
             for key, value in params.items()
         ]
         for start in range(0, len(entries), MAX_PARAMS_PER_BATCH):
@@ -157,6 +157,11 @@ class Run:
         entries = [Metric(key, float(value), now, step) for key, value, step in values]
         for start in range(0, len(entries), MAX_METRICS_PER_BATCH):
             self.client.log_batch(self.id, metrics=entries[start : start + MAX_METRICS_PER_BATCH])
+
+
+def _param_text(value: Any) -> str:
+    """Return equal texts for equal values: Kubeflow gives a setting's keys in any order."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else str(value)
 
 
 def parent_run(

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -267,6 +268,14 @@ def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
     assert len(client.get_metric_history(step.id, "loss")) == 800
     assert len(run.data.params) == 151
     assert len(run.data.params["long"]) == tracking.MAX_PARAM_LENGTH
+
+
+def test_a_repeated_step_may_get_its_settings_in_another_order(client: MlflowClient) -> None:
+    with tracking.step_run("train_fold", iteration=0) as step:
+        step.log_params({"candidates": [{"a": 1, "b": 2}]})
+        step.log_params({"candidates": [{"b": 2, "a": 1}]})
+    run = client.get_run(step.id)
+    assert json.loads(run.data.params["candidates"]) == [{"a": 1, "b": 2}]
 
 
 def test_artifacts_are_files_texts_and_bytes_beside_the_store(
