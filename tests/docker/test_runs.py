@@ -27,7 +27,6 @@ from ..pipeline.projects import (
     STEPS,
     Project,
     alive,
-    commit,
     titles,
     wait_until,
     write_project,
@@ -62,9 +61,7 @@ def run(project: Project, *command: str, containers: dict[str, Any] | None = Non
 
 @pytest.fixture(scope="module")
 def in_processes(project: Project) -> Finished:
-    finished = run(project, "crossfold", "run")
-    commit(project)
-    return finished
+    return run(project, "crossfold", "run")
 
 
 @pytest.fixture(scope="module")
