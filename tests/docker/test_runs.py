@@ -23,14 +23,7 @@ from crossfold.prediction import NETWORK_FILE
 from crossfold.tracking import OUTCOME
 from pipelines.containers import IMAGE_USER
 
-from ..pipeline.projects import (
-    STEPS,
-    Project,
-    alive,
-    titles,
-    wait_until,
-    write_project,
-)
+from ..pipeline.projects import STEPS, Project, alive, titles, wait_until, write_project
 from .watch import watched
 
 IN_DOCKER = ("crossfold", "run", "--on", "docker")
