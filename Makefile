@@ -122,6 +122,7 @@ lint: setup ## Check style and format (ruff) and types (mypy, strict)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 .PHONY: lint-workflows
 lint-workflows: ## Check the workflows of GitHub Actions (actionlint; needs Go)

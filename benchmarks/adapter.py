@@ -17,10 +17,12 @@ import torch
 
 from benchmarks.outcome import Outcome, Scored
 from benchmarks.workload import ARCHITECTURE, CUT, Workload
-from crossfold import backbone, classifier, compute, features, graph, tensorfile, training
-from crossfold.examples import Examples
-from crossfold.feature_rows import FeatureRows
+from crossfold.data.examples import Examples
+from crossfold.network import backbone, classifier, determinism, features, tensorfile
+from crossfold.network import engine as network_engine
 from crossfold.settings import HEAD, PIXELS, Candidate
+from crossfold.training import steps
+from crossfold.training.feature_rows import FeatureRows
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 
@@ -39,7 +41,7 @@ _LATE_IMPORTS = ("torch._dynamo", "scipy.optimize", "scipy.special", "sklearn.me
 def import_all() -> None:
     """Import what the clock would else have in it.
 
-    Imports are part of a step's start-up, which has its own row; `pipelines.warm` has them done
+    Imports are part of a step's start-up, which has its own row; the fork server has them done
     before the first step.
     """
     for name in _LATE_IMPORTS:
@@ -72,7 +74,7 @@ def train_fold(
     stored: Path, weights: Path, workload: Workload, fold: int, precision: str, output: Path
 ) -> dict[str, Any]:
     """Train the workload's head on all folds but one; return its scores on that one."""
-    (result,) = training.train_fold(
+    (result,) = steps.train_fold(
         features=stored,
         backbone_weights=weights,
         architecture=ARCHITECTURE,
@@ -105,7 +107,7 @@ def run(
     `evaluate`.
     """
     import_all()
-    from crossfold import evaluation
+    from crossfold.evaluation import test_split
 
     seconds: dict[str, float] = {}
     names = ("features", "leaderboard", "model", "exported")
@@ -134,7 +136,7 @@ def run(
     timed("export", lambda: export(folder))
     _, labels, [probabilities] = timed(
         "test",
-        lambda: evaluation.score(
+        lambda: test_split.score(
             [classifier.Classifier(exported, threads)], Examples(table), threads
         ),
     )
@@ -147,9 +149,9 @@ def run(
 
 def aggregate_cv(predictions: list[Path], leaderboard: Path) -> dict[str, Any]:
     """Run aggregate_cv; return the leaderboard."""
-    from crossfold import selection
+    from crossfold.evaluation import cross_validation
 
-    return selection.aggregate_cv(
+    return cross_validation.aggregate_cv(
         predictions=predictions, architecture=ARCHITECTURE, leaderboard=leaderboard
     )
 
@@ -164,7 +166,7 @@ def train_final(
     model: Path,
 ) -> None:
     """Train the workload's head on all images outside the test split and write the network."""
-    training.train_final(
+    steps.train_final(
         features=stored,
         backbone_weights=weights,
         architecture=ARCHITECTURE,
@@ -194,9 +196,9 @@ def evaluate(table: Path, folder: Path, threads: int) -> dict[str, Any]:
     Besides predicting, it has torch predict the same images, to compare the two, times single
     images and draws the intervals.
     """
-    from crossfold import evaluation
+    from crossfold.evaluation import test_split
 
-    return evaluation.evaluate_test(
+    return test_split.evaluate_test(
         examples=table,
         model=folder / "model",
         exported=folder / "exported",
@@ -212,19 +214,21 @@ def engine(
 
     Loading, tracing and, where the engine has one, conversion happen here, not in the function.
     """
-    compute.prepare(threads)
+    determinism.prepare(threads)
     network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
     prefix = backbone.from_pixels(backbone.prefix(backbone.trace(network), [HEAD]))
-    return graph.compiled(graph.from_torch(prefix, workload.image_size), precision, threads)
+    return network_engine.compiled(
+        network_engine.from_torch(prefix, workload.image_size), precision, threads
+    )
 
 
 def one_image(
     weights: Path, workload: Workload, threads: int, folder: Path
 ) -> Callable[[bytes], object]:
     """Return what predicts one encoded image, end to end, with a network that was saved."""
-    from crossfold import prediction
+    from crossfold.predict.model import predict_images
 
-    compute.prepare(threads)
+    determinism.prepare(threads)
     path = folder / "model"
     backbone.save_network(
         path,
@@ -239,7 +243,7 @@ def one_image(
     network = classifier.Classifier(folder / "exported", threads)
 
     def predict(encoded: bytes) -> object:
-        return list(prediction.predict_images(network, [encoded], lambda data: data))
+        return list(predict_images(network, [encoded], lambda data: data))
 
     return predict
 
@@ -248,7 +252,7 @@ def fine_tuning_step(
     weights: Path, workload: Workload, threads: int, precision: str
 ) -> Callable[[], None]:
     """Return train_one_epoch on an epoch of one batch: forward, backward and AdamW."""
-    compute.prepare(threads)
+    determinism.prepare(threads)
     candidate = Candidate(**{**workload.candidate, "freeze_backbone": False, "train_from": PIXELS})
     network = backbone.pretrained_network(ARCHITECTURE, weights, 2, seed=0)
     draw = np.random.default_rng(0)
@@ -256,10 +260,10 @@ def fine_tuning_step(
     pixels = draw.integers(0, 256, (size, side, side, 3), np.uint8)
     labels = draw.integers(0, 2, size)
     rows = FeatureRows(pixels, labels, np.arange(size))
-    model = training.trainable(network, candidate, rows)
+    model = steps.trainable(network, candidate, rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
 
     def step() -> None:
-        training.train_one_epoch(model, optimizer, rows, size, (0, 1), precision)
+        steps.train_one_epoch(model, optimizer, rows, size, (0, 1), precision)
 
     return step

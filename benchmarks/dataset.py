@@ -21,9 +21,9 @@ from safetensors.numpy import save_file
 
 from benchmarks.machine import num_cores
 from benchmarks.workload import CHECK, MAIN, Workload
-from crossfold.examples import Example, Examples, write_examples
-from crossfold.folder import check_folder
-from crossfold.sample import random_resnet18
+from crossfold.data.examples import Example, Examples, write_examples
+from crossfold.data.folder import check_folder
+from crossfold.data.sample import random_resnet18
 
 CLASSES = ("china-left", "china-right", "flower-left", "flower-right")
 PHOTO_SIZE = (640, 480)

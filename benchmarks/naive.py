@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.outcome import Outcome, Scored
 from benchmarks.workload import Workload
-from crossfold import calibration
+from crossfold.evaluation import calibration
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NO_FOLD = -1

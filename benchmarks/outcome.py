@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from crossfold import metrics
+from crossfold.evaluation import metrics
 
 LOSS_TOLERANCE = 1e-4  # relative
 IMAGES_PER_DIFFERENCE = 300  # in bfloat16, one prediction in so many may differ

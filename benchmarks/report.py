@@ -19,7 +19,7 @@ from benchmarks.adapter import BFLOAT16, FLOAT32
 from benchmarks.figures import median_and_minimum
 from benchmarks.goals import FAR_BELOW, GOALS, MATRIX_UNITS, Goal
 from benchmarks.rounds import ROOT
-from crossfold.figures import BLUE, INK, VERMILION
+from crossfold.report.figures import BLUE, INK, VERMILION
 
 PAGE = ROOT / "docs" / "performance.md"
 FIGURES = PAGE.with_suffix(".json")
@@ -127,7 +127,7 @@ def _goals(results: Results) -> str:
                 "space of stored cuts, an image at 224×224",
                 "stated; refused before writing",
                 sizes,
-                "yes (`tests/unit/test_features.py`)",
+                "yes (`tests/unit/network/test_features.py`)",
             ]
         )
     return _table(("measure", "goal", "median [minimum]", "reached"), rows)

@@ -20,7 +20,7 @@ from benchmarks.dataset import write_images
 from benchmarks.goals import GOALS
 from benchmarks.rounds import run_module
 from benchmarks.scale_steps import SMALL, STEPS
-from crossfold.sample import random_resnet18
+from crossfold.data.sample import random_resnet18
 
 SIZES = (1_000, 10_000, 100_000)
 FILE_SIZE = (64, 64)

@@ -19,18 +19,19 @@ import yaml
 
 from benchmarks.machine import Watch
 from benchmarks.rounds import ROOT
-from crossfold.step import Record
-from pipelines import warm
+from crossfold.runners.local import fork_server
+from crossfold.step.runtime import Record
 
 COMMAND = Path(sys.executable).with_name("crossfold")
 # What the command imports: before the first step, and with MLflow's store.
 _COMMAND_MODULES = (
-    "import pipelines.cli, pipelines.display, pipelines.summary, pipelines.local, "
+    "import crossfold.cli.main, crossfold.cli.summary, crossfold.runners.display, "
+    "crossfold.runners.local.run, "
     "mlflow.store.tracking.sqlalchemy_store"
 )
 # What Kubeflow's launcher and the step's first lines have imported when the work begins.
-_LAUNCHER = "import kfp.dsl.executor_main, crossfold.step"
-_TRACKING = "from crossfold import tracking"
+_LAUNCHER = "import kfp.dsl.executor_main, crossfold.step.runtime"
+_TRACKING = "import crossfold.tracking.runs"
 _STARTS = "… "  # before a step's name, in what `crossfold run` prints
 _LIBRARIES = {
     "torch": "import torch",
@@ -38,7 +39,7 @@ _LIBRARIES = {
     "mlflow, as the steps use it": _TRACKING,
     "scikit-learn": "import sklearn.metrics",
     "kfp": "import kfp.dsl.executor_main",
-    "crossfold.backbone": "import crossfold.backbone",
+    "crossfold.network.backbone": "import crossfold.network.backbone",
 }
 _OPENING = ("fetch_data", "extract_features", "train_fold", "aggregate_cv")
 STEPS = (*_OPENING, "train_final", "evaluate_test", "register_model")
@@ -62,7 +63,7 @@ def forked_import_seconds(imports: Sequence[str]) -> list[float]:
     """Time imports as a step of a local run does them: forked from a process that has most."""
     context = multiprocessing.get_context("forkserver")
     taken = []
-    with warm.fork_server():
+    with fork_server.fork_server():
         for code in ("", *imports):  # the first waits for the server
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=_time_imports, args=(code, theirs))

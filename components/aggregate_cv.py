@@ -20,10 +20,10 @@ def aggregate_cv(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("aggregate_cv", leaderboard.path) as run:
-        from crossfold.selection import aggregate_cv
+        from crossfold.evaluation.cross_validation import aggregate_cv
 
         board = aggregate_cv(
             predictions=[Path(artifact.path) for artifact in predictions],

@@ -24,12 +24,12 @@ def evaluate_test(
     """
     from pathlib import Path
 
-    from crossfold.step import step, write_metrics
+    from crossfold.step.runtime import step, write_metrics
 
     with step("evaluate_test", evaluation.path) as run:
-        from crossfold import compute
-        from crossfold.evaluation import evaluate_test
-        from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
+        from crossfold.evaluation.test_split import evaluate_test
+        from crossfold.network import determinism
+        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
 
         evaluated = evaluate_test(
             examples=Path(examples.path),
@@ -47,4 +47,4 @@ def evaluate_test(
             {f"test_{name}": value for name, value in evaluated["metrics"].items()}
         )
         run.log_metrics(evaluation.metadata)
-        run.set_tags(compute.describe())
+        run.set_tags(determinism.describe())

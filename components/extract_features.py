@@ -29,11 +29,11 @@ def extract_features(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("extract_features", features.path) as run:
-        from crossfold import compute
-        from crossfold.features import extract_features
+        from crossfold.network import determinism
+        from crossfold.network.features import extract_features
 
         bytes_per_image = extract_features(
             examples=Path(examples.path),
@@ -46,4 +46,4 @@ def extract_features(
             features=Path(features.path),
         )
         run.log_metrics({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})
-        run.set_tags(compute.describe())
+        run.set_tags(determinism.describe())

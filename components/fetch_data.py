@@ -35,10 +35,10 @@ def fetch_data(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("fetch_data", examples.path) as run:
-        from crossfold.data import fetch_data
+        from crossfold.data.fetch import fetch_data
 
         fetched = fetch_data(
             data_pointer=data_pointer,

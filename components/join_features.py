@@ -14,9 +14,9 @@ def join_features(shards: Input[list[Dataset]], features: Output[Dataset]) -> No
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("join_features", features.path):
-        from crossfold.features import join_features
+        from crossfold.network.features import join_features
 
         join_features(shards=[Path(shard.path) for shard in shards], features=Path(features.path))

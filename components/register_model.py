@@ -40,13 +40,14 @@ def register_model(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("register_model", registration.path) as run:
-        from crossfold import gate, registry, tracking
-        from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
+        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+        from crossfold.registry import gate, register
+        from crossfold.tracking import runs
 
-        registered = registry.register_model(
+        registered = register.register_model(
             examples=Path(examples.path),
             model=Path(model.path) / NETWORK_FILE,
             exported=Path(model.path) / GRAPH_FILE,
@@ -65,6 +66,6 @@ def register_model(
         )
         registration.log_metric("version", int(registered["version"]))
         registration.log_metric("champion", int("champion" in registered["aliases"]))
-        registration.metadata.update(registry.figures(registered))
+        registration.metadata.update(register.figures(registered))
         run.log_metrics(registration.metadata)
-        tracking.name_cached_iterations(run.parent())
+        runs.name_cached_iterations(run.parent())

@@ -33,15 +33,16 @@ def train_final(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("train_final", model.path) as run:
-        from crossfold import classifier, compute, training
-        from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
+        from crossfold.network import classifier, determinism
+        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+        from crossfold.training import steps
 
         folder = Path(model.path)
         folder.mkdir(exist_ok=True)
-        figures = training.train_final(
+        figures = steps.train_final(
             features=Path(features.path),
             backbone_weights=Path(backbone.path),
             leaderboard=Path(leaderboard.path),
@@ -54,6 +55,6 @@ def train_final(
             model=folder / NETWORK_FILE,
         )
         classifier.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
-        model.metadata.update(compute.describe())  # register_model tells it of the version
+        model.metadata.update(determinism.describe())  # register_model tells it of the version
         run.log_metrics({f"train_{name}": value for name, value in figures.items()})
-        run.set_tags(compute.describe())
+        run.set_tags(determinism.describe())

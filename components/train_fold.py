@@ -35,12 +35,13 @@ def train_fold(
     """
     from pathlib import Path
 
-    from crossfold.step import step
+    from crossfold.step.runtime import step
 
     with step("train_fold", predictions.path, fold) as run:
-        from crossfold import compute, tracking, training
+        from crossfold.network import determinism
+        from crossfold.training import fold_runs, steps
 
-        results = training.train_fold(
+        results = steps.train_fold(
             features=Path(features.path),
             backbone_weights=Path(backbone.path),
             architecture=architecture,
@@ -53,8 +54,8 @@ def train_fold(
             num_threads=num_threads,
             predictions=Path(predictions.path),
         )
-        run.set_tags(compute.describe())
-        tracking.log_fold(
+        run.set_tags(determinism.describe())
+        fold_runs.log_fold(
             run,
             results,
             params={
@@ -63,6 +64,6 @@ def train_fold(
                 "batch_size": batch_size,
                 "seed": seed,
                 "precision": precision,
-                **compute.describe(),
+                **determinism.describe(),
             },
         )

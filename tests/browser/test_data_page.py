@@ -6,8 +6,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
-from crossfold.data_page import render
-from crossfold.folder import check_folder, examine_folder
+from crossfold.data.folder import check_folder, examine_folder
+from crossfold.data.page import render
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 

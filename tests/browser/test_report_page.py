@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-from crossfold import calibration, metrics
-from crossfold.data_facts import DataFacts, Pair, PairCounts
-from crossfold.report import render
-from crossfold.report_content import NUM_MISTAKES_SHOWN, confident_mistakes
-from crossfold.report_pictures import DataSummary
-from crossfold.thumbnails import data_uri
+from crossfold.data.findings import DataFacts, Pair, PairCounts
+from crossfold.evaluation import calibration, metrics
+from crossfold.imaging.thumbnails import data_uri
+from crossfold.report.content import NUM_MISTAKES_SHOWN, confident_mistakes
+from crossfold.report.page import render
+from crossfold.report.pictures import DataSummary
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import docker
 import pytest
 
-from pipelines.cluster import KIND_CLUSTER, load_image, start_kind_cluster
-from pipelines.kubectl import Cluster, Object
+from crossfold.infra.cluster import KIND_CLUSTER, load_image, start_kind_cluster
+from crossfold.infra.kubectl import Cluster, Object
 
 RIG_HOME = Path(os.environ.get("RIG_HOME", "/var/lib/rig"))
 

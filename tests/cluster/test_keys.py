@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from pipelines.cluster import KUBEFLOW, SERVICES
-from pipelines.kubectl import Object
+from crossfold.infra.cluster import KUBEFLOW, SERVICES
+from crossfold.infra.kubectl import Object
 
 from ..docker.services import rights
 from ..pipeline.projects import SOURCE

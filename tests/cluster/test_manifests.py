@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from pipelines.kubectl import Object
-from pipelines.manifests import BASES, render
+from crossfold.infra.kubectl import Object
+from crossfold.infra.manifests import BASES, render
 
 from ..pipeline.projects import SOURCE
 from .cluster import RIG_HOME

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from crossfold.errors import UserError
-from pipelines.cluster import KUBEFLOW, SERVICES, dvc_writer
-from pipelines.images import DATA, TRAIN
-from pipelines.kubectl import Object
+from crossfold.infra.cluster import KUBEFLOW, SERVICES, dvc_writer
+from crossfold.infra.images import DATA, TRAIN
+from crossfold.infra.kubectl import Object
 
 from ..docker.services import wait
 from ..docker.test_images import COMPONENTS, FETCH, component_imports

@@ -27,17 +27,19 @@ import requests
 import yaml
 from rich.console import Console
 
-from crossfold import remotes, tracking
+from crossfold.data import remotes
 from crossfold.errors import UserError
-from crossfold.step import NOT_REPEATED, ON_KUBERNETES, REFUSED
-from pipelines import cluster_run, kubeflow
-from pipelines.cluster_run import _outcome, _push_data, _reach, _watch
-from pipelines.display import Display
-from pipelines.failures import Interrupted, StepError, signals_interrupt
-from pipelines.images import DATA
-from pipelines.kubectl import Object
-from pipelines.kubernetes import MLFLOW_SECRET, REMOTE_SECRET
-from pipelines.workflow import State, Task
+from crossfold.infra.images import DATA
+from crossfold.infra.kubectl import Object
+from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.runners.display import Display
+from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
+from crossfold.runners.kubeflow import api
+from crossfold.runners.kubeflow import run as kubeflow_run
+from crossfold.runners.kubeflow.run import _outcome, _push_data, _reach, _watch
+from crossfold.runners.kubeflow.workflow import State, Task
+from crossfold.step.runtime import NOT_REPEATED, ON_KUBERNETES, REFUSED
+from crossfold.tracking import runs
 
 from ..docker.services import free_port, wait
 from ..pipeline.projects import Project, write_project
@@ -99,9 +101,9 @@ def _remove(cluster: TestCluster) -> None:
 
 @pytest.fixture
 def runs_here(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cluster_run, kubeflow):
+    for module in (kubeflow_run, api):
         monkeypatch.setattr(module, "KUBEFLOW", namespace)
-    monkeypatch.setattr(cluster_run, "INTERVAL", 0.2)
+    monkeypatch.setattr(kubeflow_run, "INTERVAL", 0.2)
 
 
 @pytest.fixture(scope="session")
@@ -309,7 +311,9 @@ def test_a_step_that_cannot_start_says_why(run: Run, container: Object, reason: 
 def test_a_refusal_is_the_pods_termination_message(
     cluster: TestCluster, namespace: str, image: str
 ) -> None:
-    program = "from crossfold.step import step\nwith step('fetch_data', '/tmp/examples'): pass"
+    program = (
+        "from crossfold.step.runtime import step\nwith step('fetch_data', '/tmp/examples'): pass"
+    )
     env = [{"name": ON_KUBERNETES, "value": "refusing"}]  # and nothing about MLflow
     cluster.apply([short_lived("refusing", image, "python3", "-c", program, env=env)])
     where = ("pod", "refusing", f"--namespace={namespace}")
@@ -449,7 +453,7 @@ def test_a_short_silence_is_waited_out(run: Run, way: Way) -> None:
 def test_a_long_silence_ends_the_watching(
     run: Run, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_run, "PATIENCE", 1)
+    monkeypatch.setattr(kubeflow_run, "PATIENCE", 1)
     with run.watched("way") as watching:
         run.at_work()
         way.close()
@@ -534,7 +538,7 @@ def test_an_address_outside_of_the_cluster_is_left_as_it_is(
 
 def test_a_cluster_without_kubeflow_is_refused(cluster: TestCluster, runs_here: None) -> None:
     message = rf'{NAMESPACE}/ml-pipeline cannot be reached: .*"ml-pipeline" not found'
-    with pytest.raises(UserError, match=message), kubeflow.connected(cluster):
+    with pytest.raises(UserError, match=message), api.connected(cluster):
         pass
 
 
@@ -639,7 +643,7 @@ def mlflow(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) -> None:
-    run = tracking.parent_run("a-run", name="a run")
+    run = runs.parent_run("a-run", name="a run")
     contents: dict[str, Any] = {
         "leaderboard.json": {"best": 0},
         "evaluation.json": {"labels": [1, 2]},
@@ -669,7 +673,7 @@ def test_a_run_that_mlflow_does_not_know_is_told(services: Services, mlflow: Non
 
 
 def test_a_run_that_has_logged_too_little_is_told(services: Services, mlflow: None) -> None:
-    tracking.parent_run("half-a-run", name="a run")
+    runs.parent_run("half-a-run", name="a run")
     with pytest.raises(StepError, match=r"its run in MLflow lacks .*registration\.json"):
         _outcome(services.cluster, "half-a-run", "http://kubeflow/half-a-run", [])
 

@@ -11,9 +11,9 @@ import pytest
 import requests
 import yaml
 
-from pipelines.cluster import SERVICES
-from pipelines.images import MLFLOW
-from pipelines.kubectl import Object
+from crossfold.infra.cluster import SERVICES
+from crossfold.infra.images import MLFLOW
+from crossfold.infra.kubectl import Object
 
 from ..docker.services import wait
 from ..pipeline.projects import SOURCE

@@ -2,7 +2,7 @@
 
 import json
 
-from pipelines.cluster import KUBEFLOW, SERVICES, start_kind_cluster
+from crossfold.infra.cluster import KUBEFLOW, SERVICES, start_kind_cluster
 
 from ..docker.services import wait
 from .services import Services

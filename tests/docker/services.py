@@ -21,7 +21,7 @@ import yaml
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
-from pipelines import services as project_services
+from crossfold.infra import compose as project_services
 
 from ..pipeline.projects import Project
 

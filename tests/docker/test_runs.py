@@ -19,9 +19,9 @@ import pytest
 import yaml
 from docker.errors import NotFound
 
-from crossfold.prediction import NETWORK_FILE
-from crossfold.tracking import OUTCOME
-from pipelines.containers import IMAGE_USER
+from crossfold.predict.model import NETWORK_FILE
+from crossfold.runners.local.containers import IMAGE_USER
+from crossfold.tracking.runs import OUTCOME
 
 from ..pipeline.projects import STEPS, Project, alive, titles, wait_until, write_project
 from .watch import watched
@@ -298,8 +298,8 @@ def test_a_container_that_is_killed_fails_the_run(
 def test_a_step_that_needs_more_memory_than_its_limit_is_named(
     engine: docker.DockerClient, images: dict[str, str], tmp_path: Path
 ) -> None:
-    from pipelines.containers import _Container
-    from pipelines.runs import new_run
+    from crossfold.runners.local.containers import _Container
+    from crossfold.runners.local.runs import new_run
 
     container = engine.containers.create(
         images["data"], ["python3", "-c", "b'x' * 2**30"], mem_limit="64m", memswap_limit="64m"

@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Param
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
-from pipelines.services import down, up, write_environment
+from crossfold.infra.compose import down, up, write_environment
 
 from .services import Services, free_port, healthy, rights, wait
 

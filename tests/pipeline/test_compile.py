@@ -9,8 +9,8 @@ import pytest
 import yaml
 from kfp import components
 
-from pipelines import images
-from pipelines.pipeline import compile_pipeline
+from crossfold.infra import images
+from pipelines.classification import compile_pipeline
 
 from .projects import SCRIPTS, SOURCE, Project, environment
 
@@ -190,5 +190,5 @@ def test_an_image_is_named_by_what_goes_into_it(
     assert images.image_name(images.DATA) == there[images.DATA]
     assert images.image_name(images.TRAIN) != there[images.TRAIN]
 
-    (tmp_path / "crossfold/images.py").open("a").write("#")
+    (tmp_path / "crossfold/imaging/decoding.py").open("a").write("#")
     assert images.image_name(images.DATA) != there[images.DATA]

@@ -21,8 +21,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from crossfold.prediction import GRAPH_FILE, NETWORK_FILE
-from crossfold.sample import SAMPLE_WEIGHTS
+from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
 

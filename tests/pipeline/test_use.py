@@ -34,10 +34,11 @@ import torch
 from mlflow.models import Model
 from PIL import Image
 
-from crossfold import backbone, file_hashes
-from crossfold.classifier import export
-from crossfold.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.packaging import save_model
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.network import backbone
+from crossfold.network.classifier import export
+from crossfold.predict import file_hashes
+from crossfold.registry.package import save_model
 
 from .projects import SOURCE, Project, alive, wait_until
 

@@ -10,9 +10,9 @@ import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from crossfold import backbone
-from crossfold.examples import TEST, TRAIN, Example, write_examples
-from crossfold.features import extract_features
+from crossfold.data.examples import TEST, TRAIN, Example, write_examples
+from crossfold.network import backbone
+from crossfold.network.features import extract_features
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from crossfold import backbone
+from crossfold.network import backbone
 
 SMALL = "squeezenet1_1"
 

@@ -1,0 +1,1 @@
+"""The crossfold command: its arguments, and what it prints."""

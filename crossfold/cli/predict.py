@@ -1,0 +1,235 @@
+"""The commands that use a registered model: predict images with it, serve it."""
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from crossfold.cli.prediction_outputs import Format, Row, Table, Write, format_for, writer
+from crossfold.errors import UserError
+from crossfold.runners.failures import StepError, signals_interrupt
+
+from .console import (
+    PARAMS,
+    console,
+    errors,
+    fail,
+    require_free_port,
+    require_local_store,
+)
+
+if TYPE_CHECKING:
+    from crossfold.predict.model import Prediction
+    from crossfold.settings import Settings
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="NAME@ALIAS or NAME/VERSION in MLflow's registry.",
+        show_default="tracking.model_name@champion",
+    ),
+]
+
+
+def predict(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Image files, folders with images, and quoted globs ('data/**/*.jpg').",
+            show_default=False,
+        ),
+    ],
+    model: Model = None,
+    kind: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to write the rows.",
+            show_default="by the ending of --output; a table on a terminal, else lines",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write a file, whole or not at all."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images predicted at a time.")] = 64,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Ask the model that is served there."),
+    ] = None,
+) -> None:
+    """Predict images with a registered model; exits with 1 if any of them cannot be used."""
+    from crossfold.predict.inputs import find_images
+
+    not_written = f"; {output} is not written" if output else ""
+    if server and model:
+        raise UserError("--model is for a model that is loaded here, not for one behind --server")
+    settings = None if server else _settings()
+    kind = _format(kind, output)
+    paths = find_images(images)
+    if server:
+        predictions, batch_size = _asked(server, paths, not_written), 1
+    else:
+        assert settings is not None
+        predictions = _predicted(model, settings, paths, batch_size)
+
+    num_failed = 0
+    with (
+        signals_interrupt(f"interrupted{not_written}"),
+        closing(predictions),
+        _bar(kind, output, len(paths)) as advance,
+        _destination(kind, output, paths, top_k) as write,
+    ):
+        rows = map(Row, paths, predictions)
+        while batch := list(islice(rows, batch_size)):
+            write(batch)
+            advance(len(batch))
+            num_failed += sum(row.prediction.error is not None for row in batch)
+    if num_failed:
+        fail(f"{num_failed} of {len(paths)} images cannot be used", 1)
+
+
+def serve(
+    model: Model = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5002,
+) -> None:
+    """Serve a registered model over HTTP with MLflow's scoring server, on this machine only."""
+    settings = _settings()
+    require_free_port(port, "make serve")
+
+    from crossfold.predict.model import find_version
+    from crossfold.tracking import store
+
+    name = _registered(model, settings)
+    version = find_version(store.connect(), name)
+    # A process of its own kind, not a child: it ends with this one, however that is ended. What
+    # this one has imported would take the place of the code that belongs to the version.
+    program = ["-m", "crossfold.predict.server", version.name, str(version.version), str(port)]
+    os.execv(sys.executable, [sys.executable, *program])
+
+
+def _predicted(
+    model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
+) -> Generator["Prediction", None, None]:
+    """Predict with a model that is loaded for the first row, when what takes the rows is there."""
+    from crossfold.imaging.decoding import read_image
+    from crossfold.predict.model import find_version, load_version, predict_images
+    from crossfold.tracking import store
+
+    name = _registered(model, settings)
+    version = find_version(store.connect(), name)
+    network = load_version(version)
+    for prediction in predict_images(network, paths, read_image, batch_size):
+        yield prediction._replace(model=version.name, version=str(version.version))
+
+
+def _asked(
+    server: str, paths: Sequence[str], not_written: str
+) -> Generator["Prediction", None, None]:
+    """Let a server predict; raises StepError, with what that means for the file, if it is lost."""
+    from crossfold.predict.client import LostServerError, ask
+
+    try:
+        yield from ask(server, paths)
+    except LostServerError as error:
+        raise StepError(f"{error}{not_written}") from None
+
+
+def _settings() -> "Settings":
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS)
+    if not settings.tracking.store:
+        require_local_store()
+    return settings
+
+
+def _registered(model: str | None, settings: "Settings") -> str:
+    """Return the name of the model that is meant, once MLflow's clients know the registry."""
+    from crossfold.runners.local.mlflow_store import tracking_environment
+
+    os.environ.update(tracking_environment(Path.cwd(), settings))
+    return model or f"{settings.tracking.model_name}@champion"
+
+
+def _format(kind: Format | None, output: Path | None) -> Format:
+    """Return the format that is meant."""
+    if output is None:
+        if kind is Format.PARQUET:
+            raise UserError("--format parquet needs a file: --output predictions.parquet")
+        if kind is Format.JSON:
+            return Format.JSONL  # which a pipe's reader need not wait for the end of
+        return kind or (Format.TABLE if console.is_terminal else Format.LINES)
+    return format_for(kind, output)
+
+
+@contextmanager
+def _destination(
+    kind: Format, output: Path | None, paths: list[str], top_k: int
+) -> Iterator[Write]:
+    """Give what writes rows where they are wanted."""
+    if output:
+        with _whole_file(output) as file, writer(kind, file, paths, top_k) as write:
+            yield write
+    elif kind is Format.TABLE and console.is_terminal:
+        table = Table(paths, top_k)
+        yield lambda rows: console.print(Text("\n").join(table.lines(rows)), soft_wrap=True)
+    else:
+        # Not by rich, which turns tabs into spaces.
+        with writer(kind, sys.stdout.buffer, paths, top_k) as write:
+
+            def write_now(rows: Sequence[Row]) -> None:
+                write(rows)
+                sys.stdout.buffer.flush()
+
+            yield write_now
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that gets its name once it is complete, and is deleted if it never is.
+
+    Raises:
+        UserError: no file can be made there.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"--output {path}: not a file in a folder that is there")
+        opened = part.open("wb")
+    except OSError as error:
+        raise UserError(f"--output {path}: no file can be made there: {error.strerror}") from None
+    try:
+        with opened as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(kind: Format, output: Path | None, num_images: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, below the table if that is there too; give what moves it."""
+    rows_on_terminal = output is None and console.is_terminal
+    shown = console if rows_on_terminal else errors
+    with Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeRemainingColumn(),
+        console=shown,
+        transient=True,
+        redirect_stdout=False,
+        disable=not shown.is_terminal or (rows_on_terminal and kind is not Format.TABLE),
+    ) as progress:
+        task = progress.add_task("", total=num_images)
+        yield lambda num_done: progress.advance(task, num_done)

@@ -1,0 +1,244 @@
+"""Predictions as rows of a file: each format takes them as they come and keeps few in memory."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from crossfold.errors import UserError
+from crossfold.predict.model import Prediction
+
+
+class Format(StrEnum):
+    """How predictions are written."""
+
+    TABLE = "table"
+    LINES = "lines"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+class Row(NamedTuple):
+    """An image file and what it was taken for."""
+
+    path: str
+    prediction: Prediction
+
+
+Write = Callable[[Sequence[Row]], None]
+
+_BY_SUFFIX = {
+    ".txt": Format.TABLE,
+    ".tsv": Format.LINES,
+    ".csv": Format.CSV,
+    ".json": Format.JSON,
+    ".jsonl": Format.JSONL,
+    ".parquet": Format.PARQUET,
+}
+# Rows of one group of a Parquet file, which is held in memory.
+_ROWS_IN_GROUP = 10_000
+_WIDEST_PATH = 80
+_IN_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r"), "�")
+
+
+def format_for(kind: Format | None, output: Path) -> Format:
+    """Return the format of a file: the one that is chosen, or else that of the name's ending.
+
+    JSON is an array only where the name says so; in other files it is lines, as in a pipe.
+
+    Raises:
+        UserError: none is chosen, and the ending stands for none.
+    """
+    by_name = _BY_SUFFIX.get(output.suffix.lower())
+    if kind is Format.JSON and by_name is not Format.JSON:
+        return Format.JSONL
+    if found := kind or by_name:
+        return found
+    raise UserError(
+        f"{output}: no format has this ending; choose one with --format, or end the name in "
+        f"{', '.join(_BY_SUFFIX)}"
+    )
+
+
+@contextmanager
+def writer(kind: Format, file: BinaryIO, paths: Sequence[str], top_k: int) -> Iterator[Write]:
+    """Give what writes rows in a format, one batch after the other; the file is left open.
+
+    Args:
+        kind: The format.
+        file: Where to write.
+        paths: Those of all rows to come: a table is as wide as they need.
+        top_k: How many classes a row has.
+    """
+    if kind is Format.PARQUET:
+        with _parquet(file, top_k) as write:
+            yield write
+    elif kind is Format.JSON:
+        yield _encoded(file, _json(top_k))
+        file.write(b"\n]\n")
+    elif kind is Format.TABLE:
+        yield _encoded(file, _table_text(Table(paths, top_k)))
+    else:
+        text = {Format.LINES: _lines, Format.CSV: _csv, Format.JSONL: _jsonl}[kind]
+        yield _encoded(file, text(top_k))
+
+
+def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
+    """Return what writes rows as text; a path need not be UTF-8, its bytes stay as they are."""
+
+    def write(rows: Sequence[Row]) -> None:
+        file.write(text(rows).encode("utf-8", "surrogateescape"))
+
+    return write
+
+
+def _columns(top_k: int) -> list[str]:
+    """Return the columns of CSV, JSON and Parquet."""
+    more = [f"{name}_{n}" for n in range(2, top_k + 1) for name in ("label", "probability")]
+    return ["path", "label", "probability", *more, "error", "model", "version"]
+
+
+def _values(row: Row, top_k: int) -> list[Any]:
+    """Return a row's values by column; None where it has none."""
+    classes: list[Any] = [value for pair in row.prediction.most_likely(top_k) for value in pair]
+    classes += [None] * (2 * top_k - len(classes))
+    prediction = row.prediction
+    return [row.path, *classes, prediction.error, prediction.model, prediction.version]
+
+
+def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
+    """Return what writes a line a row with tabs between path, class, probability and model."""
+
+    def text(rows: Sequence[Row]) -> str:
+        return "".join(
+            "\t".join((row.path.translate(_IN_ONE_LINE), *_cells(row, top_k))) + "\n"
+            for row in rows
+        )
+
+    return text
+
+
+def _cells(row: Row, top_k: int) -> list[str]:
+    """Return a row's classes and probabilities in turn, and the model, for people; or the error."""
+    prediction = row.prediction
+    if prediction.error is not None:
+        return [prediction.error]
+    classes = prediction.most_likely(top_k)
+    cells = [cell for label, probability in classes for cell in (label, f"{probability:.4f}")]
+    return [*cells, f"{prediction.model}/{prediction.version}"] if prediction.model else cells
+
+
+def _csv(top_k: int) -> Callable[[Sequence[Row]], str]:
+    header = [_columns(top_k)]
+
+    def text(rows: Sequence[Row]) -> str:
+        lines = io.StringIO()
+        table = csv.writer(lines, lineterminator="\n")
+        table.writerows(header)
+        header.clear()
+        table.writerows(_values(row, top_k) for row in rows)
+        return lines.getvalue()
+
+    return text
+
+
+def _jsonl(top_k: int) -> Callable[[Sequence[Row]], str]:
+    """Return what writes an object a line (https://jsonlines.org)."""
+    return lambda rows: "".join(f"{row}\n" for row in _objects(rows, top_k))
+
+
+def _json(top_k: int) -> Callable[[Sequence[Row]], str]:
+    """Return what writes an array as far as its last object: the same lines, in between."""
+    before = chain(["[\n"], repeat(",\n"))
+    return lambda rows: "".join(f"{next(before)}{row}" for row in _objects(rows, top_k))
+
+
+def _objects(rows: Sequence[Row], top_k: int) -> Iterator[str]:
+    columns = _columns(top_k)
+    for row in rows:
+        values = _values(row._replace(path=_utf8(row.path)), top_k)
+        yield json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
+
+
+@contextmanager
+def _parquet(file: BinaryIO, top_k: int) -> Iterator[Write]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = _columns(top_k)
+    schema = pa.schema(
+        [
+            pa.field(name, pa.float64() if name.startswith("probability") else pa.string())
+            for name in columns
+        ]
+    )
+    waiting: list[list[Any]] = []
+    with pq.ParquetWriter(file, schema) as table:
+
+        def flush() -> None:
+            if waiting:
+                by_column = zip(*waiting, strict=True)
+                table.write(pa.table(dict(zip(columns, by_column, strict=True)), schema))
+                waiting.clear()
+
+        def write(rows: Sequence[Row]) -> None:
+            waiting.extend(_values(row._replace(path=_utf8(row.path)), top_k) for row in rows)
+            if len(waiting) >= _ROWS_IN_GROUP:
+                flush()
+
+        yield write
+        flush()
+
+
+class Table:
+    """Rows for people, in columns whose widths are known before the first row."""
+
+    def __init__(self, paths: Sequence[str], top_k: int) -> None:
+        widest = max((cell_len(_printable(path)) for path in paths), default=0)
+        self._path_width = min(max(widest, len("image")), _WIDEST_PATH)
+        self._top_k = top_k
+        self._label_width = 0  # of no class yet
+
+    def lines(self, rows: Sequence[Row]) -> Iterator[Text]:
+        """Yield a line a row, after a first one with the names of the columns."""
+        if not self._label_width:
+            classes = {name for row in rows for name in row.prediction.probabilities}
+            self._label_width = max(len("class"), *(cell_len(name) for name in classes), 0)
+            names = [*["class", "probability"] * self._top_k, "model"]
+            yield Text(self._line("image", names), style="bold")
+        for row in rows:
+            style = "" if row.prediction.error is None else "red"
+            yield Text(self._line(row.path, _cells(row, self._top_k)), style=style)
+
+    def _line(self, path: str, cells: Sequence[str]) -> str:
+        widths = [self._path_width, *[self._label_width, len("probability")] * self._top_k, 0]
+        texts = [_printable(text) for text in (path, *cells)]
+        padded = [
+            text + " " * (width - cell_len(text))
+            for text, width in zip(texts, widths, strict=False)
+        ]
+        return "  ".join(padded).rstrip()
+
+
+def _table_text(table: Table) -> Callable[[Sequence[Row]], str]:
+    return lambda rows: "".join(f"{line.plain}\n" for line in table.lines(rows))
+
+
+def _printable(text: str) -> str:
+    """Return a text that does nothing to a terminal but stand there."""
+    return "".join(c if c.isprintable() else "�" for c in _utf8(text))
+
+
+def _utf8(path: str) -> str:
+    """Return a path with a sign in place of each byte that is not UTF-8."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

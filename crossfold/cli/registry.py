@@ -1,0 +1,224 @@
+"""The commands about registered versions: models, lineage, promote, rollback, reproduce."""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+
+from crossfold.errors import UserError
+
+from .console import PARAMS, console, fail, require_local_store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+    from crossfold.registry.gate import Decision, Rule
+    from crossfold.settings import Settings
+
+
+Version = Annotated[
+    str,
+    typer.Argument(
+        metavar="VERSION",
+        help="3, crossfold/3, crossfold@champion or @champion.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class Runner(StrEnum):
+    """Where a version is trained again."""
+
+    LOCAL = "local"
+    DOCKER = "docker"
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the registered versions with their scores, newest first."""
+    from .version_tables import model_rows, models_table
+
+    settings, client = _registry()
+    name = settings.tracking.model_name
+    found = client.search_model_versions(f"name = '{name}'")
+    versions = [client.get_model_version(name, version.version) for version in found]
+    versions.sort(key=lambda version: int(version.version), reverse=True)
+    if as_json:
+        _print_json(model_rows(versions))
+    elif versions:
+        console.print(models_table(versions))
+    else:
+        raise UserError(f"{name} has no version yet: `crossfold run` registers one")
+
+
+def lineage(version: Version, as_json: AsJson = False) -> None:
+    """Tell where a version comes from: commit, data, weights, settings, libraries, run."""
+    from . import version_tables
+
+    settings, client = _registry()
+    found = _find(client, settings, version)
+    if as_json:
+        _print_json(version_tables.as_json(found))
+    else:
+        console.print(version_tables.lineage_table(found))
+
+
+def promote(
+    version: Version,
+    yes: Yes = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote it against the evidence; with --reason.")
+    ] = False,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for the record.", show_default=False)
+    ] = "",
+) -> None:
+    """Make a version champion if its evidence lets it; exits with 1 if it does not."""
+    from crossfold.registry import promotion
+    from crossfold.registry.register import find_champion
+
+    if force and not reason:
+        raise UserError("--force takes a reason, for the record: --reason TEXT")
+    settings, client = _registry()
+    found = _find(client, settings, version)
+    champion = find_champion(client, found.name)
+    if champion and champion.version == found.version:
+        console.print(f"{found.name} version {found.version} is the champion already")
+        return
+    decision = promotion.weigh(client, found, champion, _rule(settings))
+    _show_evidence(found, champion, decision)
+    if not decision.passed and not force:
+        fail(
+            f"{found.name} version {found.version} is not promoted. Against the evidence it takes "
+            "--force and --reason TEXT",
+            1,
+        )
+    _confirm(f"Make {found.name} version {found.version} champion?", yes)
+    promotion.promote(client, found, champion, decision, reason=reason, forced=not decision.passed)
+    _show_champion(found, champion)
+
+
+def rollback(
+    yes: Yes = False,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for the record.", show_default="asked for")
+    ] = "",
+) -> None:
+    """Make the former champion champion again; the gate will not undo it."""
+    from crossfold.registry import promotion
+    from crossfold.registry.register import find_champion
+
+    settings, client = _registry()
+    name = settings.tracking.model_name
+    _find(client, settings, "@champion")
+    champion = find_champion(client, name)
+    former = promotion.former_champion(client, name)
+    decision = promotion.weigh(client, former, champion, _rule(settings))
+    _show_evidence(former, champion, decision)
+    if not reason and sys.stdin.isatty():
+        reason = typer.prompt("Why? It is recorded")
+    if not reason:
+        raise UserError("a rollback takes a reason, for the record: --reason TEXT")
+    _confirm(f"Make {name} version {former.version} champion again?", yes)
+    promotion.rollback(client, former, champion, decision, reason=reason)
+    _show_champion(former, champion)
+
+
+def reproduce(
+    version: Version,
+    on: Annotated[Runner, typer.Option(help="Where the steps run.")] = Runner.LOCAL,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the worktree and its run.")] = False,
+) -> None:
+    """Train a version again from its commit, data and settings; exits with 1 if it comes out else.
+
+    Nothing is registered, and `reports/` stays as it is.
+    """
+    settings, client = _registry()
+    found = _find(client, settings, version)
+
+    from crossfold.reproduce.reproduce import reproduce
+    from crossfold.runners.display import Display
+
+    from .version_tables import reproduction_tables
+
+    outcome = reproduce(Path.cwd(), found, Display(console, verbose=False), on=on.value, keep=keep)
+    console.print()
+    for part in reproduction_tables(outcome):
+        console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
+    if outcome.kept:
+        console.print(
+            f"\nKept: {escape(str(outcome.kept))}; `git worktree remove --force "
+            f"{escape(str(outcome.kept))}/worktree` deletes it",
+            soft_wrap=True,
+        )
+    if not outcome.same:
+        raise typer.Exit(1)
+
+
+def _registry() -> "tuple[Settings, MlflowClient]":
+    """Return the settings and a client of the registry that they name."""
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS)
+    if not settings.tracking.store:
+        require_local_store()
+
+    from crossfold.runners.local.run import tracking_environment
+    from crossfold.tracking import store
+
+    os.environ.update(tracking_environment(Path.cwd(), settings))
+    return settings, store.connect()
+
+
+def _find(client: "MlflowClient", settings: "Settings", text: str) -> "ModelVersion":
+    """Look up a version by its number, its name and number, or an alias."""
+    from crossfold.predict.model import find_version
+
+    name = settings.tracking.model_name
+    if text.isdigit():
+        text = f"{name}/{text}"
+    found = find_version(client, f"{name}{text}" if text.startswith("@") else text)
+    return client.get_model_version(found.name, found.version)  # with all its aliases
+
+
+def _rule(settings: "Settings") -> "Rule":
+    from crossfold.registry.gate import Rule
+
+    return Rule(settings.gate.min_macro_f1, settings.gate.margin)
+
+
+def _show_evidence(
+    version: "ModelVersion", champion: "ModelVersion | None", decision: "Decision"
+) -> None:
+    from .version_tables import side_by_side
+
+    console.print(side_by_side([version, champion] if champion else [version]))
+    style = "green" if decision.passed else "red"
+    finding = f"\n[{style}]{decision.verdict.capitalize()}:[/] {escape(decision.reason)}\n"
+    console.print(finding, soft_wrap=not console.is_terminal)
+
+
+def _show_champion(version: "ModelVersion", replaced: "ModelVersion | None") -> None:
+    former = f"; version {replaced.version} is the former one" if replaced else ""
+    console.print(f"{version.name} version {version.version} is champion{former}", soft_wrap=True)
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask at: --yes confirms")
+    if not typer.confirm(question):
+        fail("nothing was changed", 1)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

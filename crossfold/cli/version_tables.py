@@ -1,0 +1,271 @@
+"""What a person sees of the registry: its versions, one version's lineage, two side by side."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlflow.entities.model_registry import ModelVersion
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from crossfold.reproduce.reproduce import Reproduction
+
+_JSON_TAGS = (
+    "settings",
+    "libraries",
+    "gate_comparison",
+    "promotions",
+    "rolled_back",
+    "files_sha256",
+)
+# A version's tags by what they tell; the rest comes under a heading of its own.
+_SECTIONS = {
+    "Scores": (
+        "architecture",
+        "candidate",
+        "num_epochs",
+        "test_macro_f1",
+        "test_accuracy",
+        "test_macro_precision",
+        "test_macro_recall",
+        "test_loss",
+        "cv_macro_f1",
+        "cv_macro_f1_std",
+        "cv_accuracy",
+        "cv_accuracy_std",
+        "cv_loss",
+        "cv_loss_std",
+    ),
+    "Gate": ("gate", "gate_verdict", "gate_reason", "gate_comparison", "num_judged_before"),
+    "By hand": ("promotions", "rolled_back"),
+    "Code": ("git_commit", "git_dirty", "image_data", "image_train"),
+    "Data": (
+        "data_hash",
+        "split_hash",
+        "num_train_images",
+        "num_test_images",
+        "seed_split",
+        "seed_training",
+    ),
+    "Weights": ("models_hash", "weights_hash", "training_images"),
+    "Export": ("exported_by", "export_max_difference", "export_num_different"),
+    "Run": ("runner", "started", "pipeline_run", "mlflow_parent_run"),
+    "Computed with": (
+        "device",
+        "num_threads",
+        "num_threads_folds",
+        "processor_kernels",
+        "matrix_units",
+        "torch",
+        "openvino",
+        "libraries",
+    ),
+    "Settings": ("settings",),
+    "Files": ("files_sha256",),
+}
+
+
+def as_json(version: ModelVersion) -> dict[str, Any]:
+    """Return a version with its tags, those that hold JSON read."""
+    parsed = {
+        key: json.loads(value) if key in _JSON_TAGS else value
+        for key, value in sorted(version.tags.items())
+    }
+    return {
+        "name": version.name,
+        "version": str(version.version),
+        "aliases": sorted(version.aliases),
+        "created": created(version).isoformat(timespec="seconds"),
+        **parsed,
+    }
+
+
+def created(version: ModelVersion) -> datetime:
+    """Return when a version was registered."""
+    return datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+
+
+def lineage_table(version: ModelVersion) -> Table:
+    """Return all that a version says of its origin, under headings."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    aliases = ", ".join(sorted(version.aliases)) or "no alias"
+    table.add_row(Text(f"{version.name} {version.version}", "bold not dim"), aliases)
+    table.add_row("registered", f"{created(version):%Y-%m-%d %H:%M:%S} UTC")
+    known = {tag for tags in _SECTIONS.values() for tag in tags}
+    others = tuple(sorted(version.tags.keys() - known))
+    for heading, tags in {**_SECTIONS, "Other": others}.items():
+        rows = [row for tag in tags if tag in version.tags for row in _rows(tag, version.tags[tag])]
+        if rows:
+            table.add_row("")
+            table.add_row(Text(heading, "bold not dim"))
+            for key, value in rows:
+                table.add_row(key, Text(value))
+    return table
+
+
+def _rows(tag: str, value: str) -> Iterator[tuple[str, str]]:
+    if tag not in _JSON_TAGS:
+        yield tag, value
+        return
+    found = json.loads(value)
+    if tag == "gate_comparison" and found is None:
+        return
+    if tag == "files_sha256":  # its paths would leave no room for the other tags' values
+        yield tag, f"{len(found)} files, listed by --json"
+        return
+    if tag == "promotions":
+        for entry in found:
+            yield entry["action"], f"{entry['at']} by {entry['by']}: {_story(entry)}"
+        return
+    yield from _flat("" if tag == "settings" else tag, found)
+
+
+def _story(entry: Mapping[str, Any]) -> str:
+    """Return in words how a version was made champion by hand."""
+    parts = [
+        entry["reason"],
+        "against the evidence" if entry["forced"] else "",
+        f"in place of version {entry['replaced']}" if entry["replaced"] else "",
+        f"{entry['verdict']}: {entry['evidence']}",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yield nested values a line each; a list's items are counted from 0 on, as `--set` does."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}" if key else name, inner)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for index, item in enumerate(value):
+            yield f"{key}.{index}", ", ".join(f"{k} {v}" for k, v in item.items())
+    elif isinstance(value, list):
+        yield key, ", ".join(map(str, value))
+    else:
+        yield key, str(value)
+
+
+def models_table(versions: Sequence[ModelVersion]) -> Table:
+    """Return a registered model's versions, a row each."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for heading in ("", "aliases", "created"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("candidate")
+    for heading in ("CV F1", "test F1", "accuracy"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("gate", overflow="fold")
+    table.add_column("data", no_wrap=True)
+    for row in versions:
+        champion = "champion" in row.aliases
+        table.add_row(
+            str(row.version),
+            "\n".join(sorted(row.aliases)),
+            f"{created(row):%Y-%m-%d}",
+            row.tags.get("candidate", ""),
+            *(_score(row, tag) for tag in ("cv_macro_f1", "test_macro_f1", "test_accuracy")),
+            _verdict(row),
+            row.tags.get("data_hash", "")[:7],
+            style="bold" if champion else "",
+        )
+    return table
+
+
+def _verdict(version: ModelVersion) -> str:
+    """Return what the gate found; a version that was taken back is refused whatever that is."""
+    found = version.tags.get("gate_verdict", version.tags.get("gate", ""))
+    return f"{found}\nrefused" if "rolled_back" in version.tags else found
+
+
+def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
+    """Return the same for JSON."""
+    return [
+        {
+            "name": row.name,
+            "version": str(row.version),
+            "aliases": sorted(row.aliases),
+            "created": created(row).isoformat(timespec="seconds"),
+            "candidate": row.tags.get("candidate"),
+            "cv_macro_f1": _number(row, "cv_macro_f1"),
+            "test_macro_f1": _number(row, "test_macro_f1"),
+            "test_accuracy": _number(row, "test_accuracy"),
+            "gate": row.tags.get("gate"),
+            "verdict": row.tags.get("gate_verdict"),
+            "data_hash": row.tags.get("data_hash"),
+        }
+        for row in versions
+    ]
+
+
+def side_by_side(versions: Sequence[ModelVersion]) -> Table:
+    """Return what is known of versions, a column each."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", style="dim")
+    for version in versions:
+        table.add_column(f"version {version.version}")
+    table.add_row("aliases", *(", ".join(sorted(version.aliases)) for version in versions))
+    for title, tag in (
+        ("candidate", "candidate"),
+        ("cross-validation, macro F1", "cv_macro_f1"),
+        ("test, macro F1", "test_macro_f1"),
+        ("test, accuracy", "test_accuracy"),
+        ("gate", "gate_verdict"),
+        ("data", "data_hash"),
+        ("test split", "split_hash"),
+    ):
+        table.add_row(title, *(_cell(version, tag) for version in versions))
+    return table
+
+
+def _cell(version: ModelVersion, tag: str) -> str:
+    if "hash" in tag:
+        return str(version.tags.get(tag, "not recorded"))[:12]
+    number = _number(version, tag) if tag.startswith(("cv_", "test_")) else None
+    return f"{number:.4f}" if number is not None else str(version.tags.get(tag, "not recorded"))
+
+
+def _score(version: ModelVersion, tag: str) -> str:
+    number = _number(version, tag)
+    return "" if number is None else f"{number:.4f}"
+
+
+def _number(version: ModelVersion, tag: str) -> float | None:
+    return float(version.tags[tag]) if tag in version.tags else None
+
+
+def reproduction_tables(found: "Reproduction") -> Iterator[RenderableType]:
+    """Yield what a reproduction gave: each result, the verdict, what else differs."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "recorded", "reproduced"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("")
+    for row in found.results:
+        sign, style = ("same", "green") if row.same else ("different", "red")
+        table.add_row(row.name, _short(row.recorded), _short(row.reproduced), Text(sign, style))
+    yield table
+    different = [row.name for row in found.results if not row.same]
+    if different:
+        yield Text.assemble(("\nDifferent: ", "bold red"), ", ".join(different))
+    else:
+        yield Text.assemble(("\nThe same", "bold green"), ", weights and scores to the last digit")
+    if not found.environment:
+        yield Text("Threads, processor kernels, torch build, libraries and code are as recorded")
+        return
+    yield Text("\nWhat else is not as recorded:")
+    others = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("", "recorded", "here"):
+        others.add_column(heading, overflow="fold")
+    for row in found.environment:
+        others.add_row(row.name, row.recorded or "not recorded", row.reproduced or "not there")
+    yield others
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "not there"
+    return value[:16] if re.fullmatch("[0-9a-f]{64}", value) else value

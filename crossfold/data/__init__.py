@@ -1,0 +1,1 @@
+"""Labelled folders, DVC versions and remotes, splits, and the table of examples."""

@@ -1,0 +1,337 @@
+"""Data versions through DVC: pulled from a remote, compared with the folders, pushed to a folder.
+
+A pointer is the file `data.dvc` or `models.dvc`, which DVC writes: the hash of a folder's content.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from crossfold.errors import UserError
+
+from .remotes import (
+    REMOTE,
+    Remote,
+    credentials_hint,
+    find_remote,
+    patience_with,
+    refused_by_dvc,
+    remote_config,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+FOLDERS = ("data", "models")
+_MAX_LISTED = 50
+
+
+def listed(lines: list[str]) -> str:
+    """The first lines, indented, and how many more there are."""
+    shown = [f"  {line}" for line in lines[:_MAX_LISTED]]
+    if len(lines) > _MAX_LISTED:
+        shown.append(f"  ... and {len(lines) - _MAX_LISTED} more")
+    return "\n".join(shown)
+
+
+def pointer_hash(text: str, name: str = "the pointer") -> str:
+    """The MD5 of the folder that a pointer's text describes, with its suffix `.dir`.
+
+    Raises:
+        UserError: the text is no pointer of DVC 3 to one folder; `name` says which.
+    """
+    try:
+        (out,) = yaml.safe_load(text)["outs"]
+        found = out["md5"] if out["hash"] == "md5" else None
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        found = None
+    if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{32}\.dir", found):
+        raise UserError(
+            f"{name} is not a pointer to one folder as DVC 3 writes it: "
+            "put the files in a folder and `dvc add` that folder again"
+        )
+    return found
+
+
+def changed_since_add(root: Path) -> list[str]:
+    """The names among `data` and `models` whose folder is there and differs from its pointer."""
+    with _dvc_log(), _project(root) as repo:
+        folders = [str(root / name) for name in FOLDERS if (root / name).exists()]
+        return [
+            Path(out.fspath).name
+            for folder in folders
+            for out in repo.find_outs_by_path(folder)
+            if out.changed_checksum()
+        ]
+
+
+def ensure_pushed(root: Path, remote: str) -> None:
+    """Push what the pointers describe, if the remote is a folder and has it not yet.
+
+    Any other remote is the user's to push to, and so is the one that REMOTE describes.
+
+    Raises:
+        UserError: no such remote, or neither the remote nor DVC's cache has what a pointer names.
+    """
+    url = remote_config(remote, root / ".dvc")["url"]
+    if "://" in url or REMOTE in os.environ:
+        return
+    objects = {name: _object(Path(url), root / f"{name}.dvc") for name in FOLDERS}
+    if all(path.exists() for path in objects.values()):
+        return
+    with _dvc_log(), _project(root) as repo:
+        repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote)
+    for name, path in objects.items():
+        if not path.exists():
+            raise UserError(_how_to_find(root, name, remote))
+
+
+def push(root: Path, config: Mapping[str, Any]) -> int:
+    """Push what the pointers describe to a remote with this configuration, keys included.
+
+    Returns:
+        How many files it did not have.
+
+    Raises:
+        UserError: the remote cannot be used, or neither it nor DVC's cache has what a pointer
+            names.
+    """
+    remote = Remote("cluster", config)
+    with _dvc_log(), _project(root, {"remote": {remote.name: dict(config)}}) as repo:
+        try:
+            pushed = repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote.name)
+            objects = repo.cloud.get_remote_odb(remote.name)
+            missing = [name for name in FOLDERS if not _holds(objects, root / f"{name}.dvc")]
+        except Exception as error:  # each kind of remote has a family of exceptions of its own
+            raise UserError(f"{remote} cannot be pushed to: {error}") from error
+    for name in missing:
+        raise UserError(_how_to_find(root, name, remote.name))
+    return int(pushed)
+
+
+def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
+    """The folder of a project's DVC cache, if it has all that the pointers describe."""
+    with _dvc_log(), _project(root) as repo:
+        objects = repo.cache.local
+        for pointer in pointers:
+            if not _holds(objects, pointer):
+                return None
+            md5 = pointer_hash(pointer.read_text(), pointer.name)
+            files = json.loads(objects.fs.cat_file(objects.oid_to_path(md5)))
+            if not all(objects.exists(file["md5"]) for file in files):
+                return None
+        return Path(repo.cache.local_cache_dir)
+
+
+def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
+    """The files that a project's pointer describes: path below its folder to MD5.
+
+    None if the list is neither in DVC's cache nor in a remote that is a folder of this machine.
+    """
+    md5 = pointer_hash((root / f"{name}.dvc").read_text(), f"{name}.dvc")
+    path = find_object(root, md5, remote)
+    if path is None:
+        return None
+    return {file["relpath"]: file["md5"] for file in json.loads(path.read_text())}
+
+
+def find_object(root: Path, md5: str, remote: str) -> Path | None:
+    """Where this machine has the content with this MD5: DVC's cache, or a remote in a folder."""
+    with _dvc_log(), _project(root) as repo:
+        folders = [repo.cache.local_cache_dir]
+        if REMOTE not in os.environ:  # else it describes the remote
+            url = repo.config["remote"].get(remote, {}).get("url", "://")
+            folders += [] if "://" in url else [url]
+    paths = [Path(folder) / _key(md5) for folder in folders]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
+    """Whether a remote of a project can be reached and has what the pointers describe."""
+    try:
+        found = find_remote(name, root / ".dvc")
+        settings = {"remote": {name: dict(found.config)}}
+        with _dvc_log(), patience_with(found), _project(root, settings) as repo:
+            objects = repo.cloud.get_remote_odb(name)
+            return all(_holds(objects, pointer) for pointer in pointers)
+    except Exception:  # each kind of remote has a family of exceptions of its own
+        return False
+
+
+def _holds(objects: Any, pointer: Path) -> bool:
+    md5 = pointer_hash(pointer.read_text(), pointer.name)
+    return bool(objects.fs.exists(objects.oid_to_path(md5)))
+
+
+def _object(remote_folder: Path, pointer: Path) -> Path:
+    """Where a folder remote has a pointer's list of files, which DVC pushes last."""
+    md5 = pointer_hash(pointer.read_text(), pointer.name)
+    return remote_folder / _key(md5)
+
+
+def _how_to_find(root: Path, name: str, remote: str) -> str:
+    lost = f"what {name}.dvc describes is neither in DVC's cache nor in the remote {remote!r}: "
+    if (root / name).exists():
+        return lost + f"`dvc add {name}`"
+    return lost + (
+        f"put your files under {name}/ and `dvc add {name}`, or `dvc pull` them; "
+        "if it is the sample, `crossfold sample` writes it"
+    )
+
+
+@contextmanager
+def _project(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    from dvc.repo import Repo
+
+    # Without git: DVC then works in a downloaded archive as well and leaves .gitignore alone.
+    config = {"core": {"no_scm": "true"}, **(settings or {})}
+    # As `dvc --wait-for-lock` does: another command may hold the project's lock for a while.
+    with refused_by_dvc(), Repo(str(root), config=config, _wait_for_lock=True) as repo:
+        yield repo
+
+
+def add(folder: Path) -> None:
+    """`dvc add` a folder of the project that it lies in."""
+    with _dvc_log(), _project(folder.parent) as repo:
+        repo.add(str(folder))
+
+
+class _Errors(logging.Handler):
+    """Keeps the exceptions that DVC logs and does not raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[1]:
+            self.found.append(record.exc_info[1])
+
+
+@contextmanager
+def _dvc_log() -> Iterator[_Errors]:
+    """Send DVC's log to Python's root logger alone, not to the terminal as well."""
+    import dvc  # noqa: F401  (importing it adds its handlers)
+
+    errors = _Errors()
+    loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
+    handlers = [logger.handlers for logger in loggers]
+    for logger in loggers:
+        logger.handlers = [errors]
+    try:
+        yield errors
+    finally:
+        for logger, own in zip(loggers, handlers, strict=True):
+            logger.handlers = own
+
+
+def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
+    """Pull the folders of the pointers (name to text) into an empty `workspace`, hashes verified.
+
+    The remote is as REMOTE describes it, or else as in the working directory's .dvc; credentials
+    come from where DVC takes them. The workspace has a cache of its own.
+
+    Raises:
+        UserError: a pointer is malformed, the remote cannot be used, or does not have the data
+            whole and unaltered.
+        OSError: no space left.
+    """
+    from dvc.repo import Repo
+
+    hashes = {name: pointer_hash(text, f"{name}.dvc") for name, text in pointers.items()}
+    found = find_remote(remote)
+    (workspace / ".dvc").mkdir()
+    for name, md5 in hashes.items():
+        out = {"md5": md5, "hash": "md5", "path": name}
+        (workspace / f"{name}.dvc").write_text(json.dumps({"outs": [out]}))
+    config = {
+        "core": {"no_scm": "true", "site_cache_dir": str(workspace / ".dvc" / "site")},
+        "cache": {"dir": str(workspace / ".dvc" / "cache"), "type": "hardlink,copy"},
+        "remote": {remote: found.config},
+    }
+    with (
+        _dvc_log() as errors,
+        refused_by_dvc(),
+        patience_with(found),
+        Repo(str(workspace), config=config) as repo,
+    ):
+        _check_remote(repo, found, hashes)
+        try:
+            repo.pull(remote=remote)
+        except Exception:
+            _raise_passing(errors.found)
+            _raise_damaged(repo, found, hashes)
+            raise
+
+
+def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
+    """See that the remote answers and has the pointers' lists of files."""
+    missing = []
+    try:
+        objects = repo.cloud.get_remote_odb(remote.name)
+        for name, md5 in hashes.items():
+            try:
+                objects.fs.info(objects.oid_to_path(md5))
+            except FileNotFoundError:
+                missing.append(name)
+    except Exception as error:  # each kind of remote has a family of exceptions of its own
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise UserError(
+            f"{remote} cannot be used: {reason}. {credentials_hint(remote)}Its address is in "
+            f".dvc/config, or in {REMOTE} where that is set"
+        ) from error
+    if missing:
+        files = " ".join(f"{name}.dvc" for name in missing)
+        raise UserError(
+            f"{remote} does not have what {files.replace(' ', ' and ')} describes: run "
+            f"`dvc push -r {remote.name} {files}` where the files were added"
+        )
+
+
+def _raise_passing(errors: list[BaseException]) -> None:
+    """Raise what DVC logged and another attempt, or a larger disk, may mend."""
+    for error in errors:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            # Of a copy, name the file that was written.
+            raise OSError(error.errno, error.strerror, error.filename2 or error.filename)
+    for error in errors:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+
+def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
+    """Say which files the remote does not have as their hashes say."""
+    cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
+    faults = []
+    for name, md5 in hashes.items():
+        content = objects.fs.cat_file(objects.oid_to_path(md5))
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
+            faults.append(f"{name}.dvc's list of files is truncated or altered ({_key(md5)})")
+            continue
+        for file in json.loads(content):
+            if not cache.exists(file["md5"]):
+                there = objects.exists(file["md5"])
+                fault = "is truncated or altered" if there else "is missing"
+                faults.append(f"{name}/{file['relpath']} {fault} ({_key(file['md5'])})")
+    if faults:
+        lists = " and ".join(map(_key, hashes.values()))
+        raise UserError(
+            f"{remote} does not have the data as their hashes say:\n{listed(faults)}\n"
+            f"Delete these objects there, and the lists {lists} (DVC takes a list for proof that "
+            f"its files are there), then `dvc push -r {remote.name}` where the files were added"
+        )
+
+
+def _key(md5: str) -> str:
+    """An object's path in a remote."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"

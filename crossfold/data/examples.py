@@ -1,0 +1,180 @@
+"""The table of examples: every image of a data version with its label, split and fold.
+
+One Parquet file with the columns path (str, below the data folder), image (the file's bytes), label
+(int32), content_hash (str), split (str) and fold (int32), in row groups small enough to hold in
+memory, sorted by path.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .findings import DataFacts
+from .splits import TEST as TEST
+from .splits import TRAIN as TRAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in (
+            ("path", pa.string()),
+            ("image", pa.binary()),
+            ("label", pa.int32()),
+            ("content_hash", pa.string()),
+            ("split", pa.string()),
+            ("fold", pa.int32()),
+        )
+    ]
+)
+NO_FACTS = DataFacts()
+_MAX_ROWS = 1024
+_MAX_BYTES = 32 * 2**20
+
+
+class Example(NamedTuple):
+    """A row of the table."""
+
+    path: str
+    image: bytes
+    label: int
+    content_hash: str
+    split: str
+    fold: int
+
+
+def write_examples(
+    path: Path,
+    rows: Iterable[Example],
+    *,
+    classes: tuple[str, ...],
+    data_hash: str,
+    num_folds: int,
+    skipped: tuple[str, ...] = (),
+    facts: DataFacts = NO_FACTS,
+) -> None:
+    """Write the table as a stream, in the order of `rows`; no file is left behind on failure."""
+    about = {
+        "classes": classes,
+        "data_hash": data_hash,
+        "num_folds": num_folds,
+        "skipped": skipped,
+        "facts": facts.model_dump(),
+    }
+    schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
+    part = path.with_name(f"{path.name}.part")
+    try:
+        # Dictionaries and statistics of images would hold whole images.
+        with pq.ParquetWriter(
+            part, schema, use_dictionary=["split"], write_statistics=["label", "fold"]
+        ) as writer:
+            for group in _row_groups(rows):
+                columns = [list(column) for column in zip(*group, strict=True)]
+                writer.write_table(pa.table(columns, schema=schema))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
+    group: list[Example] = []
+    num_bytes = 0
+    for row in rows:
+        group.append(row)
+        num_bytes += len(row.image)
+        if len(group) == _MAX_ROWS or num_bytes >= _MAX_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+class Examples:
+    """The table at `path`, or one shard of it, read as a stream.
+
+    A shard is a run of row groups; the shards, in order, are the table. One may be empty.
+
+    Attributes:
+        classes: the names of the classes; a label is an index into them.
+        data_hash: the MD5 of the data version in data.dvc.
+        num_folds: the number of folds of the train split.
+        skipped: a line for each image that was left out.
+        facts: what is worth knowing of the images.
+    """
+
+    def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
+        self._path = path
+        metadata = pq.read_metadata(path)
+        bounds = (metadata.num_row_groups * n // num_shards for n in (shard, shard + 1))
+        self._groups = range(*bounds)
+        about: dict[str, Any] = json.loads(metadata.metadata[b"crossfold"])
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.data_hash: str = about["data_hash"]
+        self.num_folds: int = about["num_folds"]
+        self.skipped: tuple[str, ...] = tuple(about["skipped"])
+        self.facts = DataFacts.model_validate(about["facts"])
+
+    def count(self, split: str | None) -> int:
+        """The number of images in `split`, or of all."""
+        return len(self.column("label", split))
+
+    def column(self, name: str, split: str | None) -> NDArray[Any]:
+        """One column in the table's order; no other than it and `split` is read.
+
+        Returns:
+            [N], int32 for numbers, otherwise objects.
+        """
+        with pq.ParquetFile(self._path) as file:
+            table = file.read_row_groups(list(self._groups), columns=list({name, "split"}))
+        return np.asarray(_only(table, split).column(name).to_numpy())
+
+    def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
+        """The files of some images of `split`, by their places in `column`, in the order given.
+
+        Reads only the row groups that hold one of them, and holds one at a time.
+        """
+        wanted, start = set(indices), 0
+        found: dict[int, bytes] = {}
+        with pq.ParquetFile(self._path) as file:
+            for group in self._groups:
+                splits = file.read_row_group(group, columns=["split"])
+                inside = range(start, start + len(_only(splits, split)))
+                start = inside.stop
+                if here := sorted(wanted.intersection(inside)):
+                    table = _only(file.read_row_group(group, columns=["image", "split"]), split)
+                    rows = table.column("image").take([index - inside.start for index in here])
+                    found.update(zip(here, rows.to_pylist(), strict=True))
+        return [found[index] for index in indices]
+
+    def batches(
+        self, split: str | None, batch_size: int
+    ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
+        """Paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
+
+        A batch never reaches into the next row group, so that the batches of a shard, on whose
+        sizes the last digits of what is computed depend, are those of the whole table. Holds one
+        row group in memory.
+        """
+        names = ["path", "image", "label"]
+        with pq.ParquetFile(self._path) as file:
+            for group in self._groups:
+                table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
+                for start in range(0, len(table), batch_size):
+                    rows = table.slice(start, batch_size)
+                    paths, images, labels = (rows.column(name).to_pylist() for name in names)
+                    yield paths, images, np.asarray(labels, np.int64)
+
+
+def _only(table: pa.Table, split: str | None) -> pa.Table:
+    return table if split is None else table.filter(pc.equal(table.column("split"), split))

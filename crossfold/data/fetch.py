@@ -1,0 +1,149 @@
+"""Images and weights of a version, pulled, checked and split, to one table of examples."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossfold.errors import UserError, suggestion
+from crossfold.step.progress import report_progress
+
+from . import dvc, splits
+from .examples import Example, write_examples
+from .folder import check_folder
+from .listing import files_below
+from .page import write_page
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from .findings import PairCounts
+    from .folder import FolderReport
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FetchedData:
+    """What `fetch_data` brought: numbers of usable images, and the versions they come from."""
+
+    num_images: int
+    num_test: int
+    classes: tuple[str, ...]
+    counts: dict[str, int]  # of each class
+    skipped: tuple[str, ...]  # a line for each image that was left out
+    near_duplicates: PairCounts
+    data_hash: str
+    models_hash: str
+
+
+def fetch_data(
+    *,
+    data_pointer: str,
+    models_pointer: str,
+    remote: str,
+    weights: str,
+    test_fraction: float,
+    num_folds: int,
+    seed: int,
+    max_skipped_fraction: float,
+    examples: Path,
+    backbone: Path,
+    data_page: Path,
+) -> FetchedData:
+    """Pull images and weights through DVC, check and split the images, write the table.
+
+    What is worth knowing of the images, and no reason to refuse them, is logged as a warning.
+
+    Args:
+        data_pointer: the text of data.dvc.
+        models_pointer: the text of models.dvc.
+        remote: a DVC remote's name, see `versions.pull`.
+        weights: a file's name under models/.
+        test_fraction: the share of each class that is held out.
+        num_folds: the number of folds for the rest.
+        seed: decides which image goes where, see `splits.assign`.
+        max_skipped_fraction: the share of the images that may be unusable.
+        examples: where to write the table, see `crossfold.data.examples`.
+        backbone: where to copy the weights to.
+        data_page: where to write the page to look at, see `crossfold.data.page`.
+
+    Raises:
+        UserError: the versions cannot be pulled (see `versions.pull`), the images cannot be trained
+            on (see `check_folder`), or there is no such weights' file. Nothing is written then.
+        OSError: no space left.
+    """
+    data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
+    models_hash = dvc.pointer_hash(models_pointer, "models.dvc")
+    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
+        workspace = Path(scratch)
+        dvc.pull({"data": data_pointer, "models": models_pointer}, remote, workspace)
+        weights_file = _find_weights(workspace / "models", weights)
+        report = check_folder(
+            workspace / "data",
+            num_folds=num_folds,
+            test_fraction=test_fraction,
+            seed=seed,
+            max_skipped_fraction=max_skipped_fraction,
+            progress=report_progress,
+        )
+        for line in report.skipped:
+            _logger.warning("skipped %s", line)
+        facts = report.facts()
+        for line in facts.lines():
+            _logger.warning("%s", line)
+        write_examples(
+            examples,
+            _rows(workspace / "data", report),
+            classes=report.classes,
+            data_hash=data_hash,
+            num_folds=num_folds,
+            skipped=report.skipped,
+            facts=facts,
+        )
+        part = backbone.with_name(f"{backbone.name}.part")
+        shutil.copyfile(weights_file, part)
+        part.replace(backbone)
+        write_page(data_page, report, workspace / "data")
+    return FetchedData(
+        num_images=len(report.paths),
+        num_test=report.splits.count(splits.TEST),
+        classes=report.classes,
+        counts=report.counts,
+        skipped=report.skipped,
+        near_duplicates=facts.pair_counts,
+        data_hash=data_hash,
+        models_hash=models_hash,
+    )
+
+
+def _find_weights(models: Path, name: str) -> Path:
+    require_weights(name, [path.relative_to(models).as_posix() for path in files_below(models)])
+    return models / name
+
+
+def require_weights(name: str, files: Collection[str]) -> None:
+    """Raise UserError if the weights' file is not among the files that models.dvc describes."""
+    if name not in files:
+        raise UserError(
+            f"params.yaml model.weights: models.dvc has no file {name!r}; "
+            f"{suggestion(name, sorted(files))} Set model.weights to one of its files, or put the "
+            "file under models/ and `dvc add models`"
+        )
+
+
+def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:
+    columns = zip(
+        report.paths,
+        report.labels,
+        report.content_hashes,
+        report.splits,
+        report.folds,
+        strict=True,
+    )
+    for path, label, content_hash, split, fold in columns:
+        yield Example(path, (folder / path).read_bytes(), label, content_hash, split, fold)

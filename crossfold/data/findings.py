@@ -1,0 +1,114 @@
+"""What an examination of the images says of them, in the same words wherever it is said.
+
+`check-data`, the data page and the report of a run take their facts and sentences from here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from crossfold.imaging.quality import KINDS
+
+
+class PairCounts(NamedTuple):
+    """Numbers of near duplicates; before there are splits, none is divided by one."""
+
+    pairs: int = 0
+    images: int = 0  # that are in one of the pairs
+    other_class: int = 0  # pairs in two classes
+    leaks: int = 0  # pairs of which one is in the test split and the other is trained on
+    leaked: int = 0  # test images in such a pair
+    folds: int = 0  # pairs in two folds
+
+
+class Pair(BaseModel):
+    """Two images that look nearly the same."""
+
+    model_config = ConfigDict(frozen=True)
+
+    paths: tuple[str, str]
+    correlation: float
+    other_class: bool
+    places: tuple[str, ...]  # of both, "test" or "fold 3"; none before there are splits
+
+    @property
+    def divided(self) -> bool:
+        """Whether the holdout or the folds divide them."""
+        return len(set(self.places)) > 1
+
+    def __str__(self) -> str:
+        words = "In two classes; " if self.other_class else ""
+        if self.divided:
+            words += f"one in {self.places[0]}, the other in {self.places[1]}"
+        elif self.places:
+            words += f"both in {self.places[0]}"
+        return words.removesuffix("; ")
+
+
+class DataFacts(BaseModel):
+    """What is worth knowing of the images that a model is trained and tested on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    num_images: int = 0
+    num_test: int = 0
+    notes: tuple[str, ...] = ()  # on the layout of the folder
+    remarks: dict[str, int] = {}  # kind -> number of images; see `remarks.KINDS`
+    num_copies: int = 0  # images whose pixels another image before them has
+    pair_counts: PairCounts = PairCounts()
+    leaked: tuple[str, ...] = ()  # paths of the test images that look like one trained on
+    leaks: tuple[Pair, ...] = ()  # some of their pairs, those that look most alike first
+
+    def lines(self) -> list[str]:
+        """Return a line for each fact."""
+        lines = list(self.notes)
+        lines += [
+            f"{KINDS[kind].title}: {number} of {self.num_images} images"
+            for kind, number in self.remarks.items()
+        ]
+        if self.num_copies:
+            lines.append(copies(self.num_copies))
+        return lines + near_duplicates(self.pair_counts, self.num_test)
+
+
+def copies(number: int) -> str:
+    """Say how many images are copies of others."""
+    return f"copies of other images, kept together in every split: {number}"
+
+
+def near_duplicates(counts: PairCounts, num_test: int) -> list[str]:
+    """Say in sentences how many near duplicates there are, and what they may do to the scores.
+
+    `num_test` is the number of test images, 0 before there are splits.
+    """
+    if not counts.pairs:
+        return []
+    lines = [
+        f"near duplicates: {_pairs(counts.pairs)} of images look nearly the same. Some may show "
+        "different things: look at them"
+    ]
+    if counts.leaks:
+        lines.append(
+            f"near duplicates between the test split and training: {_pairs(counts.leaks)}, "
+            f"{counts.leaked} of {num_test} test images. If they show the same thing, the test "
+            "score may be too good"
+        )
+    elif num_test:
+        lines.append("near duplicates between the test split and training: none")
+    if counts.folds:
+        lines.append(
+            f"near duplicates between two folds: {_pairs(counts.folds)}. They may do the same to "
+            "the scores of cross-validation"
+        )
+    if counts.other_class:
+        lines.append(
+            f"near duplicates between two classes: {_pairs(counts.other_class)}. "
+            "One of the labels may be wrong"
+        )
+    return lines
+
+
+def _pairs(number: int) -> str:
+    return f"{number} pair{'' if number == 1 else 's'}"

@@ -1,0 +1,415 @@
+"""A folder of labelled images: what is in it, whether it can be trained on, and its splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crossfold.errors import UserError
+from crossfold.imaging.decoding import BadImage, opened, read_image
+from crossfold.imaging.near_duplicates import Index, Pairs, shrink
+from crossfold.imaging.quality import KINDS, remarks
+from crossfold.step.concurrency import in_order, num_cores
+
+from . import splits
+from .findings import DataFacts, Pair, PairCounts
+from .layout import Finding, class_of, ignored_files, name_of, read_layout
+from .listing import escaped
+from .splits import TEST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from crossfold.imaging.decoding import Picture
+
+MAX_LEAKS_SHOWN = 12  # pairs in the report
+IMBALANCED = 2.0  # of the largest class to the smallest
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What a folder of images has; the lists go by usable image, sorted by path.
+
+    `splits` and `folds` are empty until `split_folder` has been there.
+    """
+
+    name: str  # of the folder
+    classes: tuple[str, ...]
+    counts: dict[str, int]  # of each class
+    paths: list[str]  # below the folder
+    labels: list[int]
+    content_hashes: list[str]
+    sizes: NDArray[np.int64]  # [N, 2], width and height in pixels, upright
+    remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `remarks.KINDS`
+    near_duplicates: Pairs  # as indices into `paths`, one of each content
+    unusable: dict[str, str]  # path -> why
+    faults: tuple[Finding, ...] = ()  # of the layout
+    notes: tuple[Finding, ...] = ()
+    ignored: tuple[str, ...] = ()  # what operating systems left behind
+    image_size: int | None = None  # what images smaller than this were looked for
+    splits: tuple[str, ...] = ()
+    folds: tuple[int, ...] = ()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """A line for each image that is left out."""
+        return tuple(f"{self.name}/{path}: {why}" for path, why in sorted(self.unusable.items()))
+
+    @property
+    def num_copies(self) -> int:
+        """The number of images whose pixels another image before them has."""
+        return len(self.paths) - len(set(self.content_hashes))
+
+    def count_test(self) -> dict[str, int]:
+        """Count the test images of each class; before there are splits, none is one."""
+        num_test = dict.fromkeys(self.classes, 0)
+        for label, split in zip(self.labels, self.splits, strict=bool(self.splits)):
+            num_test[self.classes[label]] += split == TEST
+        return num_test
+
+    def count_pairs(self) -> PairCounts:
+        """Count the near duplicates, and those of them that matter more."""
+        first, second, _ = self.near_duplicates
+        other_class, leaks, folds = self._divided()
+        return PairCounts(
+            pairs=len(first),
+            images=len(np.unique([first, second])),
+            other_class=int(other_class.sum()),
+            leaks=int(leaks.sum()),
+            leaked=len({i for i in (*first[leaks], *second[leaks]) if self.splits[i] == TEST}),
+            folds=int(folds.sum()),
+        )
+
+    def facts(self) -> DataFacts:
+        """What is worth knowing of the images; no reason to refuse them."""
+        first, second, correlation = self.near_duplicates
+        _, leaks, _ = self._divided()
+        most_alike_first = np.lexsort((-correlation, ~leaks))[: leaks.sum()]
+        ignored = [f"ignored: {ignored_files(self.ignored)}"] if self.ignored else []
+        return DataFacts(
+            num_images=len(self.paths),
+            num_test=self.splits.count(TEST),
+            notes=(*map(str, self.notes), *ignored),
+            remarks={kind: len(found) for kind, found in self.remarks.items()},
+            num_copies=self.num_copies,
+            pair_counts=self.count_pairs(),
+            leaked=tuple(
+                self.paths[i]
+                for i in np.unique([first[leaks], second[leaks]])
+                if self.splits[i] == TEST
+            ),
+            leaks=tuple(self._pairs(most_alike_first, MAX_LEAKS_SHOWN)),
+        )
+
+    def pairs(self, limit: int) -> list[Pair]:
+        """The near duplicates, those first that matter most; of each image one or two pairs."""
+        _, _, correlation = self.near_duplicates
+        other_class, leaks, folds = self._divided()
+        return self._pairs(np.lexsort((-correlation, ~folds, ~leaks, ~other_class)), limit)
+
+    def _pairs(self, order: NDArray[np.intp], limit: int) -> list[Pair]:
+        first, second, correlation = self.near_duplicates
+        other_class, _, _ = self._divided()
+        shown: set[int] = set()
+        pairs: list[Pair] = []
+        for number in order:
+            ours, theirs = int(first[number]), int(second[number])
+            if len(pairs) == limit:
+                break
+            if not {ours, theirs} <= shown:
+                shown |= {ours, theirs}
+                pairs.append(
+                    Pair(
+                        paths=(self.paths[ours], self.paths[theirs]),
+                        correlation=float(correlation[number]),
+                        other_class=bool(other_class[number]),
+                        places=(self._place(ours), self._place(theirs)) if self.splits else (),
+                    )
+                )
+        return pairs
+
+    def _divided(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of each pair, whether classes, the holdout, or the folds divide it."""
+        first, second, _ = self.near_duplicates
+        labels = np.array(self.labels, np.int64)
+        other_class = labels[first] != labels[second]
+        if not self.splits:
+            nowhere = np.zeros(len(first), np.bool_)
+            return other_class, nowhere, nowhere
+        tested = np.array([split == TEST for split in self.splits], np.bool_)
+        folds = np.array(self.folds, np.int64)
+        leaks = tested[first] != tested[second]
+        return other_class, leaks, ~leaks & (folds[first] != folds[second])
+
+    def _place(self, number: int) -> str:
+        return "test" if self.splits[number] == TEST else f"fold {self.folds[number]}"
+
+
+def balance(counts: dict[str, int]) -> str:
+    """Say in words how evenly the images are spread over the classes."""
+    ordered = sorted(counts, key=lambda name: (counts[name], name))
+    smallest, largest = ordered[0], ordered[-1]
+    fewest, most = counts[smallest], counts[largest]
+    if most < IMBALANCED * fewest:
+        return f"The classes are about equally large: {fewest} to {most} images"
+    return (
+        f"The classes are unequal: {largest} has {most} images, {smallest} has {fewest}, "
+        f"a ratio of {most / max(fewest, 1):.1f} to 1. Macro F1 counts each class equally, "
+        "accuracy does not"
+    )
+
+
+def _no_progress(done: int, total: int, unit: str) -> None:
+    pass
+
+
+def check_folder(
+    folder: Path,
+    *,
+    num_folds: int,
+    test_fraction: float,
+    seed: int = 0,
+    max_skipped_fraction: float = 0.0,
+    progress: Callable[[int, int, str], None] = _no_progress,
+) -> FolderReport:
+    """Check that a folder with a folder of images per class can be trained on, and split it.
+
+    Raises:
+        UserError: as `examine_folder` and `split_folder`.
+    """
+    return split_folder(
+        examine_folder(folder, progress=progress),
+        num_folds=num_folds,
+        test_fraction=test_fraction,
+        seed=seed,
+        max_skipped_fraction=max_skipped_fraction,
+    )
+
+
+def examine_folder(
+    folder: Path,
+    *,
+    image_size: int | None = None,
+    progress: Callable[[int, int, str], None] = _no_progress,
+) -> FolderReport:
+    """Look at every image of a folder with a folder of images per class, each once.
+
+    Hidden files, and those that operating systems leave behind, are passed over; any other file
+    counts as an image, however deep it lies below its class. An image is unusable if it cannot be
+    decoded, or lies under two classes with the same pixels. A fault of the layout is noted in the
+    report, so that the images are examined too.
+
+    Args:
+        folder: the folder of the class folders.
+        image_size: remark on images that are smaller than this, in pixels.
+        progress: is told how many of all images have been looked at.
+
+    Raises:
+        UserError: as `read_layout`.
+    """
+    layout = read_layout(folder)
+    paths = sorted(path for of_class in layout.files.values() for path in of_class)
+    index = Index()
+    contents = _contents(folder, paths, image_size, index, progress)
+    unusable = {path: found.reason for path, found in contents.items() if found.reason}
+    decoded = [path for path in paths if path not in unusable]  # as they are in the index
+    unusable |= _conflicts({path: contents[path].hash for path in decoded})
+
+    classes = tuple(sorted(layout.files))
+    usable = [path for path in paths if path not in unusable]
+    labels = [classes.index(class_of(path)) for path in usable]
+    of_label = Counter(labels)
+    hashes = [contents[path].hash for path in usable]
+    return FolderReport(
+        name=escaped(name_of(folder)),
+        classes=classes,
+        counts={name: of_label[label] for label, name in enumerate(classes)},
+        paths=usable,
+        labels=labels,
+        content_hashes=hashes,
+        sizes=np.array([contents[path].size for path in usable], np.int64).reshape(-1, 2),
+        remarks=_by_kind({path: contents[path].remarks for path in usable}),
+        near_duplicates=_near_duplicates(index, decoded, usable, hashes),
+        unusable=unusable,
+        faults=layout.faults,
+        notes=layout.notes,
+        ignored=layout.ignored,
+        image_size=image_size,
+    )
+
+
+def _by_kind(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    kinds: dict[str, dict[str, str]] = {}
+    for kind in KINDS:
+        of_kind = {path: said[kind] for path, said in found.items() if kind in said}
+        if of_kind:
+            kinds[kind] = of_kind
+    return kinds
+
+
+def _near_duplicates(
+    index: Index, indexed: list[str], usable: list[str], hashes: list[str]
+) -> Pairs:
+    """Those among the first of each content: that copies look the same is known."""
+    position = {path: number for number, path in enumerate(usable)}
+    first_of = {content: path for path, content in zip(usable[::-1], hashes[::-1], strict=True)}
+    different = set(first_of.values())
+    among = [number for number, path in enumerate(indexed) if path in different]
+    pairs = index.find(np.array(among, np.int64))
+    first, second = (
+        np.array([position[indexed[number]] for number in side], np.int64)
+        for side in (pairs.first, pairs.second)
+    )
+    return Pairs(first, second, pairs.correlation)
+
+
+def split_folder(
+    report: FolderReport,
+    *,
+    num_folds: int,
+    test_fraction: float,
+    seed: int = 0,
+    max_skipped_fraction: float = 0.0,
+) -> FolderReport:
+    """Give every usable image its split and fold.
+
+    Raises:
+        UserError: the layout has faults, too many images are unusable, or a class has too few
+            images for the holdout and every fold; all of it is listed.
+    """
+    split_names, folds = splits.assign(
+        report.labels,
+        report.content_hashes,
+        test_fraction=test_fraction,
+        num_folds=num_folds,
+        seed=seed,
+    )
+    report = replace(report, splits=tuple(split_names), folds=tuple(folds))
+    faults = (
+        *report.faults,
+        *_too_many_unusable(report, max_skipped_fraction),
+        *_classes_too_small(report, num_folds, test_fraction),
+    )
+    if faults:
+        raise UserError("\n\n".join(map(str, faults)))
+    return report
+
+
+@dataclass(frozen=True)
+class _Content:
+    hash: str = ""
+    size: tuple[int, int] = (0, 0)
+    remarks: dict[str, str] = field(default_factory=dict)
+    reason: str = ""  # why the image is unusable
+
+
+def _contents(
+    folder: Path,
+    paths: Sequence[str],
+    image_size: int | None,
+    index: Index,
+    progress: Callable[[int, int, str], None],
+) -> dict[str, _Content]:
+    """What is in each file; those that can be decoded are added to the index, in order."""
+    contents = {}
+    step = max(1, len(paths) // 100)
+    found = in_order(lambda path: _content(folder, path, image_size), paths, num_cores())
+    for done, (path, (content, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
+        contents[path] = content
+        if sketch is not None:
+            index.add(sketch)
+        if done % step == 0:
+            progress(done, len(paths), "images")
+    return contents
+
+
+def _content(
+    folder: Path, path: str, image_size: int | None
+) -> tuple[_Content, NDArray[np.uint8] | None]:
+    """What is in a file, and its sketch for `lookalikes`.
+
+    The hash is the SHA-256 of the size and the RGB pixels: the same for copies in other formats.
+    """
+    try:
+        with opened(read_image(folder / path)) as picture:
+            small = shrink(picture)
+            sketch = np.asarray(small.convert("L"))
+            said = remarks(path, picture, small, sketch, image_size)
+            return _Content(_hash(picture), picture.size, said), sketch
+    except BadImage as error:
+        return _Content(reason=str(error)), None
+    except OSError as error:
+        return _Content(reason=f"cannot be read: {error.strerror}"), None
+
+
+def _hash(picture: Picture) -> str:
+    width, height = picture.size
+    pixels = hashlib.sha256(f"{width}x{height}:".encode())
+    for _, strip in picture.strips():
+        pixels.update(strip.tobytes())
+    return pixels.hexdigest()
+
+
+def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
+    """The images whose pixels also lie under another class, and where."""
+    copies = defaultdict(list)
+    for path, content_hash in hashes.items():
+        copies[content_hash].append(path)
+    conflicts = {}
+    for group in copies.values():
+        for path in group:
+            other = next((p for p in group if class_of(p) != class_of(path)), None)
+            if other:
+                conflicts[path] = f"the same image is under another class, {other}"
+    return conflicts
+
+
+def _too_many_unusable(report: FolderReport, max_skipped_fraction: float) -> Iterator[Finding]:
+    num_unusable = len(report.unusable)
+    num_images = len(report.paths) + num_unusable
+    share = num_unusable / max(num_images, 1)
+    if share > max_skipped_fraction:
+        yield Finding(
+            f"{num_unusable} of {num_images} images cannot be used",
+            report.skipped,
+            "Mend or remove them and `dvc add` the folder, or let params.yaml "
+            f"data.max_skipped_fraction (now {max_skipped_fraction:g}) allow to skip "
+            f"{share:.2%} of the images",
+        )
+
+
+def _classes_too_small(
+    report: FolderReport, num_folds: int, test_fraction: float
+) -> Iterator[Finding]:
+    """Name the classes that the holdout and every fold cannot have an image of."""
+    places = set(zip(report.labels, report.folds, strict=True))
+    num_files = Counter(map(class_of, (*report.paths, *report.unusable)))
+    lines = []
+    for label, name in enumerate(report.classes):
+        if num_files[name] and any((label, fold) not in places for fold in range(num_folds)):
+            hashes = zip(report.labels, report.content_hashes, strict=True)
+            num_different = len({content for of, content in hashes if of == label})
+            lines.append(f"class {name!r}: {report.counts[name]} images, {num_different} different")
+    if lines:
+        yield Finding(
+            "too few images for the holdout and every fold to have one of each class; "
+            f"{_num_needed(num_folds, test_fraction)} different images a class are enough for "
+            f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}",
+            tuple(lines),
+            "Add images to these classes, or lower data.num_folds",
+        )
+
+
+def _num_needed(num_folds: int, test_fraction: float) -> int:
+    """The fewest different images of a class that leave one for every fold."""
+    needed = num_folds + 1
+    while needed - max(1, round(test_fraction * needed)) < num_folds:
+        needed += 1
+    return needed

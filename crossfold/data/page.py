@@ -1,0 +1,173 @@
+"""The data as one HTML page: counts, samples, and what there is to know of the images."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from crossfold.html.environment import template_environment
+from crossfold.imaging.decoding import read_image
+from crossfold.imaging.quality import KINDS
+from crossfold.imaging.thumbnails import data_uri
+from crossfold.step.concurrency import in_order, num_cores
+
+from .findings import near_duplicates
+from .splits import TEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from .folder import FolderReport
+
+NUM_SAMPLES = 6  # of each class
+MAX_SAMPLES = 300  # of all classes
+NUM_OF_KIND = 6  # pictures of each kind of remark
+MIN_UNEVEN = 5  # images, before it is told that they are not of all classes
+NUM_PAIRS = 40
+MAX_LISTED = 1000  # lines of each list
+_SIDE = 112  # pixels; what the page shows, or half of it on a screen of high density
+_BOUNDS = (16, 32, 64, 128, 224, 384)
+
+
+class Picture(NamedTuple):
+    """An image as the page shows it: `uri` has its bytes."""
+
+    path: str
+    uri: str
+
+
+def write_page(path: Path, report: FolderReport, folder: Path, problem: str = "") -> None:
+    """Write the page on what `report` says of `folder`; it loads nothing and runs no script.
+
+    Args:
+        path: where to write it.
+        report: what is in the folder.
+        folder: where the images are.
+        problem: why the folder cannot be trained on, if it cannot.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
+    text = render(report, folder, problem)
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def render(report: FolderReport, folder: Path, problem: str = "") -> str:
+    """Return the page that `write_page` writes."""
+    # The modules that say what is in a folder import this one.
+    from .folder import balance
+
+    samples, pairs = _samples(report), report.pairs(NUM_PAIRS)
+    of_kind = {
+        kind: _spread(sorted(found), NUM_OF_KIND) if len(found) < len(report.paths) else []
+        for kind, found in report.remarks.items()
+    }
+    shown = _pictures(
+        folder,
+        [path for paths in (*samples.values(), *of_kind.values()) for path in paths]
+        + [path for pair in pairs for path in pair.paths],
+    )
+    page = template_environment("crossfold.data").get_template("data.html")
+    return page.render(
+        report=report,
+        problem=problem,
+        balance=balance(report.counts),
+        rows=_class_rows(report),
+        num_test=report.splits.count(TEST),
+        samples={name: [shown[path] for path in paths] for name, paths in samples.items()},
+        remarks=[
+            {
+                "id": kind,
+                "kind": KINDS[kind],
+                "found": sorted(found.items())[:MAX_LISTED],
+                "count": len(found),
+                "classes": _uneven(found, report),
+                "pictures": [shown[path] for path in of_kind[kind]],
+            }
+            for kind, found in report.remarks.items()
+        ],
+        unusable=report.skipped[:MAX_LISTED],
+        copies=_copies(report),
+        pair_counts=report.count_pairs(),
+        near_duplicates=near_duplicates(report.count_pairs(), report.splits.count(TEST)),
+        pairs=[(pair, [shown[path] for path in pair.paths]) for pair in pairs],
+        size_rows=_size_rows(report),
+        max_listed=MAX_LISTED,
+    )
+
+
+def _spread(items: Sequence[str], number: int) -> list[str]:
+    """So many of the items, at equal distances."""
+    number = min(number, len(items))
+    return [items[i * len(items) // number] for i in range(number)]
+
+
+def _samples(report: FolderReport) -> dict[str, list[str]]:
+    """Some images of each class; of very many classes, of the first of them."""
+    of_class: dict[str, list[str]] = {name: [] for name in report.classes}
+    for path, label in zip(report.paths, report.labels, strict=True):
+        of_class[report.classes[label]].append(path)
+    number = max(1, min(NUM_SAMPLES, MAX_SAMPLES // len(of_class)))
+    some = list(of_class.items())[:MAX_SAMPLES]
+    return {name: _spread(paths, number) for name, paths in some if paths}
+
+
+def _pictures(folder: Path, paths: Iterable[str]) -> dict[str, Picture]:
+    def picture(path: str) -> Picture:
+        return Picture(path, data_uri(read_image(folder / path), _SIDE))
+
+    unique = list(dict.fromkeys(paths))
+    return dict(zip(unique, in_order(picture, unique, num_cores()), strict=True))
+
+
+def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
+    most = max(report.counts.values())
+    num_test = report.count_test()
+    return [
+        {
+            "name": name,
+            "images": count,
+            "share": round(100 * count / max(most, 1)),
+            "train": count - num_test[name],
+            "test": num_test[name],
+        }
+        for name, count in report.counts.items()
+    ]
+
+
+def _uneven(found: Iterable[str], report: FolderReport) -> str:
+    """How many of each class are meant, if there are some and not of all classes."""
+    counts: dict[str, int] = {}
+    for path in found:
+        name = path.partition("/")[0]
+        counts[name] = counts.get(name, 0) + 1
+    if len(counts) == len(report.classes) or sum(counts.values()) < MIN_UNEVEN:
+        return ""
+    first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
+    more = f", and {len(counts) - len(first)} more" if len(counts) > len(first) else ""
+    return ", ".join(f"{name} ({count})" for name, count in first) + more
+
+
+def _copies(report: FolderReport) -> list[list[str]]:
+    """The paths of each content that is there more than once."""
+    groups: dict[str, list[str]] = {}
+    for path, content in zip(report.paths, report.content_hashes, strict=True):
+        groups.setdefault(content, []).append(path)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size_rows(report: FolderReport) -> list[tuple[str, int]]:
+    """How many images have a shorter side of so many pixels."""
+    edges = [0, *_BOUNDS, 2**31]
+    numbers, _ = np.histogram(report.sizes.min(axis=1), edges)
+    words = [
+        f"below {_BOUNDS[0]}",
+        *(f"{low} to {high - 1}" for low, high in itertools.pairwise(_BOUNDS)),
+        f"{_BOUNDS[-1]} or more",
+    ]
+    return [(word, int(number)) for word, number in zip(words, numbers, strict=True) if number]

@@ -1,0 +1,1 @@
+"""Scores, intervals, calibration, cross-validation and the test split."""

@@ -1,0 +1,210 @@
+"""Whether a classifier is as often right as its probabilities say, and how to bring that about.
+
+Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import exp, log
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .metrics import CONFIDENCE, scores
+
+NUM_BINS = 15  # as in Guo et al.
+NUM_DRAWS = 1000
+MAX_TEMPERATURE = 10.0
+_MOST_AT_A_TIME = 2**22  # numbers, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The images whose predicted class has a probability in (low, high].
+
+    `confidence` is the mean of those probabilities and `accuracy` the share that is right. Were
+    the probabilities true, that share would lie within `chance` in 95 % of draws.
+    """
+
+    low: float
+    high: float
+    num_images: int
+    confidence: float
+    accuracy: float
+    chance: list[float]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The reliability curve, its expected calibration error, and what chance alone would give."""
+
+    bins: list[Bin]
+    error: float
+    error_by_chance: float
+
+
+def tempered(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32]:
+    """Return softmax(logits / temperature) [N, K] for the probabilities softmax(logits)."""
+    scaled = np.empty(probabilities.shape, np.float32)
+    for rows in _slices(probabilities):
+        odds = np.exp(_logits(probabilities[rows], temperature))
+        scaled[rows] = odds / odds.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Return the temperature that makes the labels likeliest, at most MAX_TEMPERATURE.
+
+    The probabilities have to be of images that their networks were not trained on. Above 1 they
+    were too sure, below 1 not sure enough; which class is the likeliest never changes. C. Guo,
+    G. Pleiss, Y. Sun and K. Weinberger, "On calibration of modern neural networks", 2017
+    (https://arxiv.org/abs/1706.04599), section 4.2.
+
+    Where no image is wrong, or all are, there is nothing to learn from how sure to be: 1.
+    """
+    from scipy.optimize import minimize_scalar
+
+    right = np.argmax(probabilities, axis=1) == labels
+    if right.all() or not right.any():
+        return 1.0
+    reach = log(MAX_TEMPERATURE)
+    found = minimize_scalar(
+        lambda log_temperature: _loss(labels, probabilities, exp(log_temperature)),
+        bounds=(-reach, reach),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return exp(float(found.x))
+
+
+def expected_calibration_error(
+    labels: NDArray[Any], probabilities: NDArray[Any], num_bins: int = NUM_BINS
+) -> float:
+    """Return the mean distance of confidence and accuracy over bins of equal width.
+
+    Each bin counts by its images. Guo et al. (see `fit_temperature`), equation 3.
+    """
+    confidence, right = _confidence(labels, probabilities)
+    ends = _bin_ends(confidence, num_bins)
+    distances = np.abs(_sums(right, ends) - _sums(confidence, ends))
+    return float(distances.sum() / len(confidence))
+
+
+def reliability(
+    labels: NDArray[Any],
+    probabilities: NDArray[Any],
+    num_bins: int = NUM_BINS,
+    *,
+    seed: int = 0,
+) -> Reliability:
+    """Return the reliability curve; bins without an image are left out.
+
+    With few images even true probabilities do not lie on the diagonal. How far off they would be
+    is drawn NUM_DRAWS times: J. Broecker and L. Smith, "Increasing the reliability of reliability
+    diagrams", Weather and Forecasting 22 (2007), pages 651-661.
+    """
+    confidence, right = _confidence(labels, probabilities)
+    ends = _bin_ends(confidence, num_bins)
+    sizes, drawn = np.diff(ends), _draws(confidence, ends, np.random.default_rng(seed))
+    quantiles = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(drawn, quantiles, axis=0) / np.maximum(sizes, 1)
+    mean_confidence, accuracy = (
+        _sums(values, ends) / np.maximum(sizes, 1) for values in (confidence, right)
+    )
+    bins = [
+        Bin(
+            low=i / num_bins,
+            high=(i + 1) / num_bins,
+            num_images=int(sizes[i]),
+            confidence=float(mean_confidence[i]),
+            accuracy=float(accuracy[i]),
+            chance=[float(low[i]), float(high[i])],
+        )
+        for i in np.flatnonzero(sizes).tolist()
+    ]
+    by_chance = np.abs(drawn - _sums(confidence, ends)).sum(axis=1) / len(confidence)
+    error = expected_calibration_error(labels, probabilities, num_bins)
+    return Reliability(bins, error, float(by_chance.mean()))
+
+
+def assess(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> dict[str, Any]:
+    """Return what an evaluation holds, for JSON: reliability with and without the temperature.
+
+    `probabilities` have the temperature in them; "without" also has the loss.
+    """
+    without = tempered(probabilities, 1 / temperature)
+    return {
+        "temperature": temperature,
+        **asdict(reliability(labels, probabilities)),
+        "without": {
+            **asdict(reliability(labels, without)),
+            "loss": scores(labels, without)["loss"],
+        },
+    }
+
+
+def _slices(probabilities: NDArray[Any]) -> Iterator[slice]:
+    """Yield runs of rows that are few enough to compute with at a time."""
+    size = max(1, _MOST_AT_A_TIME // probabilities.shape[1])
+    for start in range(0, len(probabilities), size):
+        yield slice(start, start + size)
+
+
+def _logits(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float64]:
+    """Return logits at a temperature, each row's largest as 0.
+
+    Only what a float32 softmax underflows is altered.
+    """
+    tiny = np.finfo(np.float32).tiny
+    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), tiny)) / temperature
+    shifted: NDArray[np.float64] = logits - logits.max(axis=1, keepdims=True)
+    return shifted
+
+
+def _loss(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> float:
+    """Mean negative log likelihood at a temperature."""
+    total = 0.0
+    for rows in _slices(probabilities):
+        logits, of_label = _logits(probabilities[rows], temperature), labels[rows]
+        total += float(np.log(np.exp(logits).sum(axis=1)).sum())
+        total -= float(logits[np.arange(len(of_label)), of_label].sum())
+    return total / len(labels)
+
+
+def _confidence(
+    labels: NDArray[Any], probabilities: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Probability of the predicted class and whether it is the true one, [N], by the former."""
+    confidence = np.max(probabilities, axis=1).astype(np.float64)
+    order = np.argsort(confidence, kind="stable")
+    return confidence[order], (np.argmax(probabilities, axis=1) == labels)[order]
+
+
+def _bin_ends(confidence: NDArray[np.float64], num_bins: int) -> NDArray[np.int64]:
+    """Return where each bin ends in the sorted confidences, [num_bins + 1], from 0 on."""
+    edges = np.linspace(0, 1, num_bins + 1)
+    ends = np.searchsorted(confidence, edges, side="right")
+    ends[0], ends[-1] = 0, len(confidence)  # float32 may round a probability to above 1
+    return ends
+
+
+def _sums(values: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sums over each bin of values [..., N], [..., num_bins]."""
+    before = np.cumsum(values, axis=-1, dtype=np.float64)
+    padded = np.concatenate([np.zeros((*values.shape[:-1], 1)), before], axis=-1)
+    sums: NDArray[np.float64] = np.diff(padded[..., ends], axis=-1)
+    return sums
+
+
+def _draws(
+    confidence: NDArray[np.float64], ends: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw how many of each bin would be right were the confidences true, [NUM_DRAWS, bins]."""
+    size = max(1, _MOST_AT_A_TIME // len(confidence))
+    return np.concatenate(
+        [
+            _sums(rng.random((min(size, NUM_DRAWS - start), len(confidence))) < confidence, ends)
+            for start in range(0, NUM_DRAWS, size)
+        ]
+    )

@@ -1,0 +1,94 @@
+"""Compare candidates in pairs, on the images that neither had seen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import metrics
+from .paired_interval import Outcomes, macro_f1_interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate beside the best one, by their out-of-fold predictions of the same images."""
+
+    difference: float  # of macro F1: the best one's minus this one's
+    interval: tuple[float, float]  # of the difference, 95 %
+    only_best_right: int  # images
+    only_this_right: int
+    p_value: float  # McNemar's, adjusted by Holm for the number of candidates
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as the leaderboard has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Self:
+        """Read what `to_json` returned."""
+        return cls(**{**written, "interval": tuple(written["interval"])})
+
+
+def compare(
+    labels: NDArray[Any], predictions: Mapping[int, NDArray[Any]], best: int, num_classes: int
+) -> dict[int, Comparison]:
+    """Compare each candidate with the best one.
+
+    Every image was predicted by the networks of one fold, which had not seen it; all candidates
+    have the same folds. So predictions are paired by image, and the differences between folds and
+    images cancel. The test is McNemar's, one of the two whose false alarms T. G. Dietterich found
+    acceptable ("Approximate statistical tests for comparing supervised classification learning
+    algorithms", Neural Computation 10, 1998, pages 1895-1923). Several comparisons at once are
+    adjusted by S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+    Journal of Statistics 6 (1979), pages 65-70.
+
+    Args:
+        labels: int [N], of all folds.
+        predictions: index of a candidate -> its predicted classes, int [N].
+        best: the index of the best one.
+        num_classes: the number of classes.
+
+    Returns:
+        The comparisons by index, without that of the best one.
+    """
+    of_best = predictions[best]
+    compared = {
+        index: _compare(labels, of_best, of_other, num_classes)
+        for index, of_other in predictions.items()
+        if index != best
+    }
+    adjusted = holm([comparison.p_value for comparison in compared.values()])
+    return {
+        index: replace(comparison, p_value=p_value)
+        for (index, comparison), p_value in zip(compared.items(), adjusted, strict=True)
+    }
+
+
+def _compare(
+    labels: NDArray[Any], of_best: NDArray[Any], of_other: NDArray[Any], num_classes: int
+) -> Comparison:
+    def macro_f1(predicted: NDArray[Any]) -> float:
+        confusion = metrics.confusion_matrix(labels, predicted, num_classes)
+        return float(metrics.class_scores(confusion).f1.mean())
+
+    test = metrics.mcnemar(labels, of_best, of_other)
+    only_best_right, only_other_right, p_value = test
+    return Comparison(
+        difference=macro_f1(of_best) - macro_f1(of_other),
+        interval=macro_f1_interval(Outcomes.tally(labels, of_best, of_other), num_classes),
+        only_best_right=only_best_right,
+        only_this_right=only_other_right,
+        p_value=p_value,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the chance of any false alarm among them is kept."""
+    order = np.argsort(p_values, kind="stable")
+    remaining = np.arange(len(p_values), 0, -1)
+    raised = np.minimum(np.maximum.accumulate(np.array(p_values)[order] * remaining), 1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = raised
+    return [float(p_value) for p_value in adjusted]

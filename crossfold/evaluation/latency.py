@@ -1,0 +1,50 @@
+"""How long one image takes, from its file's bytes to probabilities."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crossfold.imaging import decoding
+
+if TYPE_CHECKING:
+    from crossfold.network.classifier import Classifier
+
+NUM_WARM_UP = 5
+NUM_TIMED = 100
+MAX_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one image at a time; of how many images, on how many threads."""
+
+    median_ms: float
+    p99_ms: float
+    num_images: int
+    num_threads: int
+
+
+def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -> Latency:
+    """Time predictions of single images, decoding included, after a warm-up.
+
+    The images are taken in turn, NUM_TIMED times in all or for as long as MAX_SECONDS allow.
+    """
+
+    def predict(image: bytes) -> None:
+        pixels = decoding.square(image, network.image_size)
+        network.predict(np.stack([pixels]))
+
+    for turn in range(NUM_WARM_UP):
+        predict(encoded[turn % len(encoded)])
+    taken: list[float] = []
+    end = time.perf_counter() + MAX_SECONDS
+    while len(taken) < NUM_TIMED and (not taken or time.perf_counter() < end):
+        image = encoded[len(taken) % len(encoded)]
+        start = time.perf_counter()
+        predict(image)
+        taken.append(1000 * (time.perf_counter() - start))
+    median, p99 = np.quantile(taken, [0.5, 0.99])
+    return Latency(float(median), float(p99), len(taken), num_threads)

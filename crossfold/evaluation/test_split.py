@@ -1,0 +1,134 @@
+"""The test split, once, from the pixels: the number that the whole run is about."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crossfold.data.examples import TEST, Examples
+from crossfold.network import backbone, determinism, engine
+from crossfold.network.classifier import Classifier
+from crossfold.network.features import decoded_batches
+from crossfold.step.progress import report_progress
+
+from . import calibration, latency, metrics
+
+NUM_LATENCY_IMAGES = 50
+MAX_DIFFERENCE = 1e-3  # of a probability, between the export and torch, both in float32
+
+
+def evaluate_test(
+    *,
+    examples: Path,
+    model: Path,
+    exported: Path,
+    num_threads: int,
+    evaluation: Path,
+) -> dict[str, Any]:
+    """Run the whole network over the test split and write the evaluation.
+
+    The export predicts (see `classifier`); torch predicts the same images, to compare the two.
+
+    Returns:
+        The evaluation: classes; per test image its path, label and probabilities; metrics and
+        their 95 % "intervals"; "class_f1_intervals", by class; the confusion matrix (rows are the
+        true classes); "curves": "roc" and "pr", of `metrics.Curves`; "calibration", of
+        `calibration.assess`; "latency", of `latency.Latency`, which no two runs share; the hashes
+        of the model's file (sha256), of the data (DVC's) and of the test split; "export": how far
+        the export is from torch (see `compare_with_torch`).
+
+    Raises:
+        RuntimeError: the export does not compute what torch does.
+    """
+    determinism.prepare(num_threads)
+    table, network, reference = (
+        Examples(examples),
+        Classifier(exported, num_threads),
+        backbone.Network(model),
+    )
+    paths, labels, (computed, torchs) = score([network, reference], table, num_threads)
+    probabilities = metrics.floored(computed)
+    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
+    evaluated = {
+        "classes": list(table.classes),
+        "paths": paths,
+        "labels": labels.tolist(),
+        "probabilities": probabilities.tolist(),
+        **_scored(labels, probabilities),
+        "calibration": calibration.assess(labels, probabilities, reference.temperature),
+        "latency": asdict(latency.measure(network, timed, num_threads)),
+        "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "data_hash": table.data_hash,
+        "split_hash": split_hash(table),
+        "export": compare_with_torch(reference, computed, torchs),
+    }
+    evaluation.write_text(json.dumps(evaluated))
+    return evaluated
+
+
+def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    predictions, num_classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    intervals = metrics.bootstrap_intervals(labels, probabilities)
+    return {
+        "metrics": metrics.scores(labels, probabilities),
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
+        "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
+        "curves": metrics.curves(labels, probabilities),
+    }
+
+
+def compare_with_torch(
+    network: backbone.Network, probabilities: NDArray[np.float32], torchs: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Compare the export's probabilities on the test split with those of torch in float32.
+
+    Returns:
+        by: what made the export; max_difference: of a probability; num_different: images whose
+        most probable class is another.
+
+    Raises:
+        RuntimeError: they differ by more than MAX_DIFFERENCE, though computed in float32.
+    """
+    largest = float(np.abs(probabilities - torchs).max())
+    if not np.isfinite(largest) or (network.precision == "float32" and largest > MAX_DIFFERENCE):
+        raise RuntimeError(
+            f"the exported {network.architecture} does not compute what torch does: a probability "
+            f"differs by {largest:.2g}"
+        )
+    different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
+    return {"by": engine.ENGINE, "max_difference": largest, "num_different": different}
+
+
+def split_hash(table: Examples) -> str:
+    """Return the SHA-256 of the test split: its images by content, each with its class."""
+    classes = (table.classes[label] for label in table.column("label", TEST))
+    pairs = zip(table.column("content_hash", TEST), classes, strict=True)
+    return hashlib.sha256("".join(f"{h} {c}\n" for h, c in sorted(pairs)).encode()).hexdigest()
+
+
+def score(
+    networks: Sequence[Classifier | backbone.Network], table: Examples, num_threads: int
+) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float32]]]:
+    """Predict the test split from its encoded images, each decoded once for all the networks.
+
+    Returns:
+        Paths, labels int64 [N] and of each network its probabilities float32 [N, K].
+    """
+    total = table.count(TEST)
+    paths: list[str] = []
+    labels = []
+    predicted: list[list[NDArray[np.float32]]] = [[] for _ in networks]
+    batches = decoded_batches(table, TEST, networks[0].image_size, num_threads)
+    for batch_paths, pixels, batch_labels in batches:
+        paths += batch_paths
+        labels.append(batch_labels)
+        for network, probabilities in zip(networks, predicted, strict=True):
+            probabilities.append(network.predict(pixels))
+        report_progress(len(paths), total, "images")
+    return paths, np.concatenate(labels), [np.concatenate(parts) for parts in predicted]

@@ -1,0 +1,413 @@
+"""Image files to pixels: opened within a bound on memory, decoded, upright, RGB of 8 bits.
+
+Everything that looks at an image's pixels opens it here: training, prediction, checks and pages see
+the same picture.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pillow_heif
+import pylibjxl
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+
+from crossfold.step.concurrency import Budget
+
+from . import decoder_warnings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+# An encoded image that is larger is not even read.
+MAX_FILE_SIZE = 256 * 2**20
+# Bytes that one image may take while it is decoded, and that all together may.
+MAX_MEMORY = 2**30
+# Pillow refuses twice this number of pixels before it reads more than the header: at 4 bytes a
+# pixel, what MAX_MEMORY holds.
+Image.MAX_IMAGE_PIXELS = MAX_MEMORY // 8
+
+Image.init()
+# HEIC's own threads would come on top of those that decode images side by side.
+pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
+pylibjxl.register_pillow()
+# An EPS file is a program, which Pillow hands to Ghostscript.
+_FORMATS = sorted(Image.OPEN.keys() - {"EPS"})
+# What turns an image upright, by its EXIF orientation; 1 is upright. Pillow's exif_transpose also
+# writes the EXIF again, which can fail.
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# These decoders turn the image themselves.
+_TURNED_BY_DECODER = {"TIFF", "HEIF", "JXL"}
+# Bytes a pixel that a decoder takes beside the image that it makes, measured with photographs of 6
+# megapixels and rounded up; docs/decisions/030-memory-of-images.md. Of any other format, the most.
+_BESIDE = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "TIFF": 4, "HEIF": 5, "AVIF": 8, "WEBP": 13}
+_BESIDE_AT_MOST = 16
+_BESIDE_PROGRESSIVE = 6  # the coefficients of a progressive JPEG, all at a time
+_BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+# Pixels that are turned and converted at a time, and the bytes that each of them takes then.
+_STRIP = 2**20
+_BESIDE_STRIP = 16
+
+_budget = Budget(MAX_MEMORY)
+
+
+class BadImage(ValueError):  # noqa: N818
+    """The bytes are no image that can be used; says why in a few words."""
+
+
+def read_image(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        BadImage: it is none, such as a FIFO, or has more than MAX_FILE_SIZE.
+        OSError: it cannot be read.
+    """
+    status = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):  # to open a FIFO waits until somebody writes to it
+        raise BadImage(f"{_kind(status.st_mode)}, not a file")
+    refuse_large(status.st_size)
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a named pipe (FIFO)"
+    if stat.S_ISSOCK(mode):
+        return "a socket"
+    return "a folder" if stat.S_ISDIR(mode) else "a device"
+
+
+def refuse_large(num_bytes: int) -> None:
+    """Raise BadImage if an encoded image has more than MAX_FILE_SIZE."""
+    if num_bytes > MAX_FILE_SIZE:
+        raise BadImage(f"too large: {num_bytes} bytes, at most {MAX_FILE_SIZE} allowed")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image upright, in RGB with 8 bits a channel: made in strips, never as a second copy."""
+
+    format: str  # Pillow's name of the file's format
+    mode: str  # Pillow's name of how the pixels are stored
+    depth: int  # the bits of the stored values: 8, or what was scaled to 8
+    turned: bool  # as the file says, by EXIF or a note of its format
+    warnings: tuple[str, ...]  # of the decoder
+    _stored: Image.Image
+    _turn: Image.Transpose | None
+    _encoded: bytes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        width, height = self._stored.size
+        return (height, width) if self._swaps_sides else (width, height)
+
+    @property
+    def _swaps_sides(self) -> bool:
+        transpose = Image.Transpose
+        return self._turn in {
+            transpose.TRANSPOSE,
+            transpose.ROTATE_270,
+            transpose.TRANSVERSE,
+            transpose.ROTATE_90,
+        }
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one picture in the file; this is the first."""
+        # Opened again: to know it of a GIF moves to its second picture.
+        try:
+            return bool(getattr(_open(self._encoded), "is_animated", False))
+        except Exception:  # the second is damaged; it is not used
+            return True
+
+    def complaints(self) -> list[str]:
+        """The warnings of the decoder; those of libjpeg are looked for here, see `of_jpeg`."""
+        if self.format in {"JPEG", "MPO"}:
+            return [*self.warnings, *decoder_warnings.of_jpeg(self._encoded, self.mode)]
+        return list(self.warnings)
+
+    @property
+    def transparent(self) -> bool:
+        """Whether white shows somewhere through the picture."""
+        if not self._stored.has_transparency_data:
+            return False
+        alphas = (part.convert("RGBA").getchannel("A") for _, part in self._parts(1))
+        return any(alpha.getextrema() != (255, 255) for alpha in alphas)
+
+    def strips(self, multiple: int = 1) -> Iterator[tuple[int, Image.Image]]:
+        """Yield the picture in strips from top to bottom, each with the number of its first row.
+
+        All but the last have a multiple of `multiple` rows.
+        """
+        for top, part in self._parts(multiple):
+            yield top, _to_rgb(part, self.depth)
+
+    def _parts(self, multiple: int) -> Iterator[tuple[int, Image.Image]]:
+        """Yield the strips as they are stored, turned upright."""
+        width, height = self.size
+        num_rows = math.ceil(max(1, _STRIP // width) / multiple) * multiple
+        for top in range(0, height, num_rows):
+            part = self._stored.crop(self._box(top, min(top + num_rows, height)))
+            yield top, part if self._turn is None else part.transpose(self._turn)
+
+    def _box(self, top: int, bottom: int) -> tuple[int, int, int, int]:
+        """Where rows of the picture are stored."""
+        width, height = self._stored.size
+        transpose = Image.Transpose
+        if self._turn in {transpose.FLIP_TOP_BOTTOM, transpose.ROTATE_180}:
+            return 0, height - bottom, width, height - top
+        if self._turn in {transpose.TRANSPOSE, transpose.ROTATE_270}:
+            return top, 0, bottom, height
+        if self._turn in {transpose.TRANSVERSE, transpose.ROTATE_90}:
+            return width - bottom, 0, width - top, height
+        return 0, top, width, bottom
+
+    def square(self, side: int) -> NDArray[np.uint8]:
+        """Scale the shorter side to `side`, bilinearly, and cut the centre square.
+
+        Returns:
+            uint8 [side, side, 3]: those of one call of Pillow's `resize` that scales the rows first
+            and then the columns. By itself Pillow takes the other order for some tall images, and
+            its values are then by 1 higher or lower here and there.
+        """
+        width, height = self.size
+        length = min(width, height)
+        left, top = (width - length) / 2, (height - length) / 2
+        narrow = Image.new("RGB", (side, height))
+        for row, strip in self.strips():
+            box = (left, 0, left + length, strip.height)
+            size = (side, strip.height)
+            narrow.paste(strip.resize(size, Image.Resampling.BILINEAR, box=box), (0, row))
+        square = narrow.resize(
+            (side, side), Image.Resampling.BILINEAR, box=(0, top, side, top + length)
+        )
+        pixels: NDArray[Any] = np.asarray(square)
+        return pixels
+
+    def resize(
+        self, size: tuple[int, int], resample: Image.Resampling, *, reducing_gap: float
+    ) -> Image.Image:
+        """Scale the picture as Pillow's `resize` does, to the last bit."""
+        across, down = (
+            int(ours / theirs / reducing_gap) or 1
+            for ours, theirs in zip(self.size, size, strict=True)
+        )
+        width, height = self.size
+        reduced = Image.new("RGB", (math.ceil(width / across), math.ceil(height / down)))
+        for top, strip in self.strips(down):
+            reduced.paste(strip.reduce((across, down)), (0, top // down))
+        return reduced.resize(size, resample, box=(0, 0, width / across, height / down))
+
+
+@contextmanager
+def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Picture]:
+    """Decode an image file; what it takes of the memory for images is its own during the block.
+
+    Waits until there is so much. An animation gives its first frame; transparency is laid on white.
+    A thread opens one image at a time.
+
+    Args:
+        data: the file.
+        at_least: decode a JPEG to a smaller size, quickly, but to no less than this.
+
+    Raises:
+        BadImage: empty, not an image, corrupt, truncated, or too large.
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    with decoder_warnings.collected() as warnings:
+        with _refused():
+            image = _open(data)
+            if at_least:
+                image.draft(None, at_least)
+            needed = _memory(image, len(data))
+        with _budget.part(needed):
+            with _refused():
+                picture = _load(image, data, warnings)
+            yield picture
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode an image file to one upright RGB image.
+
+    Raises:
+        BadImage: as `opened`.
+    """
+    with opened(data) as picture:
+        image = Image.new("RGB", picture.size)
+        for top, strip in picture.strips():
+            image.paste(strip, (0, top))
+    return image
+
+
+def square(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode an image file to the square that the network gets, see `Picture.square`.
+
+    Raises:
+        BadImage: as `opened`.
+    """
+    with opened(data) as picture:
+        return picture.square(side)
+
+
+def thumbnail(data: bytes, side: int) -> Image.Image:
+    """Decode an image file to at most `side` x `side` pixels; a large JPEG is quick.
+
+    Raises:
+        BadImage: as `opened`.
+    """
+    with opened(data, (2 * side, 2 * side)) as picture:
+        scale = min(1, side / max(picture.size))
+        width, height = (max(1, round(length * scale)) for length in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Turn what a decoder raises into BadImage."""
+    try:
+        yield
+    except (BadImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise BadImage("corrupt, or not an image in a known format") from None
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"too large: {error}") from None
+    except Exception as error:  # a decoder raises whatever its parser stumbles over
+        raise BadImage(f"corrupt or truncated: {error}") from None
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read an image's header."""
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    assert isinstance(image, ImageFile.ImageFile)
+    return image
+
+
+def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
+    """The bytes that an image takes while it is decoded, judged by its header.
+
+    Raises:
+        BadImage: more than MAX_MEMORY.
+    """
+    num_pixels = image.width * image.height
+    of_pixel = _BYTES_OF_MODE.get(image.mode, 4) + _BESIDE.get(image.format or "", _BESIDE_AT_MOST)
+    if image.info.get("progressive"):
+        of_pixel += _BESIDE_PROGRESSIVE
+    needed = num_bytes + num_pixels * of_pixel
+    if needed > MAX_MEMORY:
+        raise BadImage(
+            f"too large: {image.width} x {image.height} pixels of {image.format} take "
+            f"{needed / 2**30:.1f} GiB of memory, at most {MAX_MEMORY / 2**30:g} GiB allowed"
+        )
+    return needed + min(num_pixels, _STRIP) * _BESIDE_STRIP
+
+
+def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Picture:
+    # Once it is loaded, an image has forgotten how its pixels are stored.
+    image_format, mode = image.format or "", image.mode
+    is_16_bits = any(";16" in str(tile) for tile in image.tile)
+    # A TIFF is turned as it is loaded, and a PNG may have its EXIF behind the pixels.
+    orientation = _orientation(image) if image_format == "TIFF" else 1
+    image.load()
+    if image_format != "TIFF":
+        orientation = _orientation(image)
+    depth = 16 if is_16_bits else 8
+    if image.mode.startswith(("I", "F")):
+        depth = _depth(image, data)
+    by_us = None if image_format in _TURNED_BY_DECODER else _TO_UPRIGHT.get(orientation)
+    _to_rgb(image.crop((0, 0, 1, 1)), depth)  # raises now what it would raise later
+    return Picture(
+        format=image_format,
+        mode=mode,
+        depth=depth,
+        turned=orientation in _TO_UPRIGHT,
+        warnings=tuple(warnings),
+        _stored=image,
+        _turn=by_us,
+        _encoded=data,
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, if there is none, or none that can be read."""
+    if image.format == "JXL":
+        return 1  # its EXIF is not what turns it
+    if image.format == "HEIF":
+        return int(image.info.get("original_orientation") or 1)
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever the parser stumbles over; the pixels are sound
+        return 1
+
+
+def _depth(image: Image.Image, data: bytes) -> int:
+    """The bits of greyscale values that are stored in 16 or 32.
+
+    The file may declare them; else they are 8, 12 or 16, by its largest value. No other number is
+    guessed: a camera of 12 bits makes a dark image that would fit into 10, and all its images are
+    to be scaled alike. By the file alone, so that an image is the same among others and on its own.
+
+    Raises:
+        BadImage: the values have no fixed range.
+    """
+    lowest, largest = np.ravel(image.getextrema())
+    if image.mode == "F" or lowest < 0 or largest > 65535:
+        raise BadImage(f"pixels of mode {image.mode} have no fixed range; save with 8 or 16 bits")
+    bits, largest = _declared(image, data, int(largest))
+    if bits and largest < 2**bits:
+        return bits
+    return next(bits for bits in (8, 12, 16) if largest < 2**bits)
+
+
+def _declared(image: Image.Image, data: bytes, largest: int) -> tuple[int, int]:
+    """The bits of a value, 0 if it is not declared, and the largest value that there may be."""
+    if isinstance(image, PngImagePlugin.PngImageFile):
+        return _significant_bits(data), largest
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,)))
+        greatest = [tags.get(tag) for tag in (281, 341)]  # MaxSampleValue, SMaxSampleValue
+        largest = max(largest, *(int(np.max(value)) for value in greatest if value), 0)
+        return (bits if bits < 16 else 0), min(largest, 65535)
+    return 0, largest
+
+
+def _significant_bits(png: bytes) -> int:
+    """The number in a greyscale PNG's sBIT chunk, 0 if there is none (PNG 1.2, 4.2.4.1)."""
+    start = 8
+    while png[start + 4 : start + 8] not in (b"IDAT", b""):
+        if png[start + 4 : start + 8] == b"sBIT":
+            return png[start + 8]
+        start += 12 + int.from_bytes(png[start : start + 4], "big")
+    return 0
+
+
+def _to_rgb(image: Image.Image, depth: int) -> Image.Image:
+    if image.mode.startswith("I"):
+        largest = 2**depth - 1
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + largest // 2) // largest).astype(np.uint8))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,40 @@
+"""Small pictures that a page holds itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from . import decoding
+
+_JPEG = {"format": "JPEG", "quality": 80}
+_PNG = {"format": "PNG", "optimize": True}
+
+
+def data_uri(encoded: bytes, side: int) -> str:
+    """Return an image file as a data URI whose longer side is at most `side` pixels.
+
+    A smaller image is enlarged by a whole number, so that each of its pixels stays to be seen. The
+    shorter of PNG and JPEG is taken; neither has any metadata of the file.
+
+    Raises:
+        BadImage: the bytes are no image that can be used.
+    """
+    image = decoding.thumbnail(encoded, side)
+    factor = side // max(image.size)
+    if factor > 1:
+        size = (image.width * factor, image.height * factor)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    small = min((_save(image, **how) for how in (_PNG, _JPEG)), key=len)
+    kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"
+
+
+def _save(image: Image.Image, **how: object) -> bytes:
+    file = io.BytesIO()
+    # What a file says of colours and cameras is no part of its pixels.
+    bare = Image.frombytes(image.mode, image.size, image.tobytes())
+    bare.save(file, **how)  # type: ignore[arg-type]
+    return file.getvalue()

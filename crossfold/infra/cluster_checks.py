@@ -1,0 +1,141 @@
+"""What commonly goes wrong with a cluster on one's own machine, found before anything is made."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from crossfold.errors import UserError
+
+from . import shell
+from .compose import is_free
+from .image_build import check_docker
+
+# The node image of kind-cluster.yaml is of this release.
+KIND = (0, 33)
+# The first whose kustomize has what the manifests use.
+KUBECTL = (1, 27)
+# Of 4 cores, Kubernetes requests 0.95, Kubeflow and the services 1.3, a step 1. With fewer,
+# manifests/small and the steps request less, which fits 2.
+CORES = 4
+MIN_CORES = 2
+# Kubeflow, the services and one step at its limit; images and volumes.
+MEMORY = 8e9
+DISK = 20e9
+PORTS = {8080: "Kubeflow's pages", 5001: "MLflow", 9000: "MinIO"}
+# https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
+INOTIFY = {"max_user_instances": 512, "max_user_watches": 524288}
+PROC = Path("/proc/sys/fs/inotify")
+
+
+def check_kubectl() -> None:
+    """Raise UserError when kubectl, or the git that it calls, is not there or too old."""
+    _require("kubectl", "https://kubernetes.io/docs/tasks/tools/")
+    _require("git", "https://git-scm.com/downloads")
+    found = _output("kubectl", "version", "--client", "--output=json")
+    version = str(json.loads(found)["clientVersion"]["gitVersion"])
+    if _numbers(version) < KUBECTL:
+        raise UserError(f"kubectl is {version}, and {_text(KUBECTL)} or later is needed")
+
+
+def check_machine() -> None:
+    """Raise UserError, with all that is wrong, when this machine cannot hold a new cluster."""
+    problems = [*_cores(), *_memory(), *_disk(), *_inotify(), *_ports()]
+    if problems:
+        raise UserError("\n  ".join(["the cluster would not work here:", *problems]))
+
+
+def check_kind() -> None:
+    """Raise UserError when Docker or kind is not there, does not answer, or is too old."""
+    check_docker()
+    _require("kind", "https://kind.sigs.k8s.io/docs/user/quick-start/#installation")
+    version = _output("kind", "version")
+    if _numbers(version) < KIND:
+        raise UserError(
+            f"this is {version}, and kind-cluster.yaml names a node image that needs "
+            f"kind v{_text(KIND)} or later"
+        )
+
+
+def _cores() -> list[str]:
+    total = int(_docker_info("{{.NCPU}}"))
+    if total >= MIN_CORES:
+        return []
+    return [
+        f"Docker has {total} processor cores, and {MIN_CORES} are needed "
+        "(Docker Desktop: Settings, Resources)"
+    ]
+
+
+def _memory() -> list[str]:
+    total = int(_docker_info("{{.MemTotal}}"))
+    if total >= MEMORY:
+        return []
+    return [
+        f"Docker has {total / 1e9:.1f} GB of memory, and {MEMORY / 1e9:.0f} GB are needed "
+        "(Docker Desktop: Settings, Resources)"
+    ]
+
+
+def _disk() -> list[str]:
+    folder = Path(_docker_info("{{.DockerRootDir}}"))
+    if not folder.exists():  # in Docker Desktop's virtual machine
+        return []
+    free = shutil.disk_usage(folder).free
+    if free >= DISK:
+        return []
+    return [
+        f"{folder} has {free / 1e9:.1f} GB free, and {DISK / 1e9:.0f} GB are needed "
+        "(`docker system df` shows what Docker holds)"
+    ]
+
+
+def _inotify() -> list[str]:
+    low = {
+        name: least
+        for name, least in INOTIFY.items()
+        if (PROC / name).exists() and int((PROC / name).read_text()) < least
+    }
+    if not low:
+        return []
+    settings = " ".join(f"fs.inotify.{name}={least}" for name, least in low.items())
+    return [f"the limits of inotify are too low for a cluster's pods: sudo sysctl {settings}"]
+
+
+def _ports() -> list[str]:
+    return [
+        f"port {port}, for {what}, is in use by another program: stop it (`make services-down` "
+        "if it is the services), or change kind-cluster.yaml"
+        for port, what in PORTS.items()
+        if not is_free(port)
+    ]
+
+
+def _require(program: str, where: str) -> None:
+    if not shutil.which(program):
+        raise UserError(f"there is no `{program}` command: install it ({where})")
+
+
+def _docker_info(layout: str) -> str:
+    return _output("docker", "info", "--format", layout)
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(
+        command, env=shell.environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = re.search(r"v(\d+)\.(\d+)", version)
+    if found is None:
+        raise UserError(f"no version in {version!r}")
+    return tuple(int(number) for number in found.groups())
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

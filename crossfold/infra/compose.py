@@ -1,0 +1,239 @@
+"""MLflow, PostgreSQL and an object store in Docker, for work without a cluster (compose.yaml)."""
+
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from crossfold.errors import UserError
+
+from . import shell
+from .image_build import build_image, check_docker
+from .images import MLFLOW, image_name
+
+ENVIRONMENT = "services.env"
+START_TIMEOUT = 180  # seconds
+
+# `source` exports the marked lines alone: a server's own passwords are no business of a step's.
+_TEMPLATE = """\
+# Addresses and passwords of the services, written by `make services-up`; docs/services.md.
+# `source services.env` exports what a run and DVC need; the rest is between the services.
+export MLFLOW_TRACKING_URI=http://127.0.0.1:{mlflow_port}
+export MLFLOW_TRACKING_USERNAME=pipeline
+export MLFLOW_TRACKING_PASSWORD={password}
+export AWS_ACCESS_KEY_ID=dvc
+export AWS_SECRET_ACCESS_KEY={password}
+MINIO_ROOT_USER=crossfold
+MINIO_ROOT_PASSWORD={password}
+S3_PASSWORD_MLFLOW={password}
+MLFLOW_AUTH_ADMIN_USERNAME=admin
+MLFLOW_AUTH_ADMIN_PASSWORD={password}
+MLFLOW_FLASK_SERVER_SECRET_KEY={password}
+POSTGRES_PASSWORD={password}
+COMPOSE_PROJECT_NAME={project}
+CROSSFOLD_MLFLOW_PORT={mlflow_port}
+CROSSFOLD_S3_PORT={s3_port}
+"""
+
+
+def up(root: Path, say: Callable[[str], None]) -> None:
+    """Start the services of `root`, wait until they work, and say what to do with them.
+
+    Safe to repeat: what runs goes on running.
+
+    Raises:
+        UserError: something stands in the way, or a service does not start.
+    """
+    compose = _compose()
+    path = root / ENVIRONMENT
+    if not path.exists():
+        _refuse_data_without_passwords()
+        write_environment(path)
+    _separate_keys(path, say)
+    environment = read_environment(path)
+    _check_ports(environment)
+    build_image(MLFLOW, say)
+    _call(root, environment, [*compose, "up", "--detach"])
+    _wait_for_mlflow(_output([*compose, "ps", "--all", "--quiet", "mlflow"], root, environment))
+    say(_summary(environment))
+
+
+def down(root: Path) -> None:
+    """Stop the services of `root` and remove their containers; the data stays.
+
+    Raises:
+        UserError: there is no services.env, or Docker is not there.
+    """
+    compose = _compose()
+    _call(root, read_environment(root / ENVIRONMENT), [*compose, "down"])
+
+
+def write_environment(
+    path: Path, *, project: str = "crossfold", mlflow_port: int = 5001, s3_port: int = 9000
+) -> None:
+    """Write new passwords to `path`, for its owner's eyes only."""
+    lines = [
+        line.format(
+            password=secrets.token_hex(16),
+            project=project,
+            mlflow_port=mlflow_port,
+            s3_port=s3_port,
+        )
+        for line in _TEMPLATE.splitlines(keepends=True)
+    ]
+    _replace(path, "".join(lines))
+
+
+def _replace(path: Path, text: str) -> None:
+    # Only the owner may read such a file from its first byte on; git ignores its name.
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, prefix=f"{path.name}.", delete=False
+    ) as part:
+        part.write(text)
+    Path(part.name).replace(path)
+
+
+def _separate_keys(path: Path, say: Callable[[str], None]) -> None:
+    """Keep the object store's root key from runs, where an earlier version exported it to them."""
+    text = path.read_text()
+    if "MINIO_ROOT_PASSWORD=" in text:
+        return
+    keys = {
+        "AWS_ACCESS_KEY_ID": "MINIO_ROOT_USER",
+        "AWS_SECRET_ACCESS_KEY": "MINIO_ROOT_PASSWORD",
+    }
+    for key, root in keys.items():
+        text = re.sub(f"(?m)^(export )?{key}=", f"{root}=", text)
+    text += (
+        f"export AWS_ACCESS_KEY_ID=dvc\nexport AWS_SECRET_ACCESS_KEY={secrets.token_hex(16)}\n"
+        f"S3_PASSWORD_MLFLOW={secrets.token_hex(16)}\n"
+    )
+    _replace(path, text)
+    say(f"{path.name} has a new key for the remote minio: source it again")
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Return all that `path` sets.
+
+    Raises:
+        UserError: it is not there, or lacks a variable.
+    """
+    if not path.exists():
+        raise UserError(f"{path.name} is not in this folder: its services were never started")
+    found = dotenv_values(path, interpolate=False)
+    values = {name: value for name, value in found.items() if value}
+    needed = [line.removeprefix("export ").split("=")[0] for line in _TEMPLATE.splitlines()[2:]]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        raise UserError(
+            f"{path.name} does not set {', '.join(missing)}: put back what was there (the data may "
+            "need the old passwords; docs/services.md)"
+        )
+    return values
+
+
+def _compose() -> list[str]:
+    """Return the command of Docker Compose: Docker's plugin, or the older program."""
+    check_docker()
+    version = ["docker", "compose", "version"]
+    if subprocess.run(version, env=shell.environment(), capture_output=True).returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    raise UserError(
+        "Docker Compose is not there: install docker-compose-plugin (from Docker's packages) or "
+        "docker-compose (from Debian's or Ubuntu's)"
+    )
+
+
+def _refuse_data_without_passwords() -> None:
+    command = ["docker", "volume", "ls", "--quiet", "--filter"]
+    volumes = _output([*command, "label=com.docker.compose.project=crossfold"]).split()
+    if volumes:
+        raise UserError(
+            f"{ENVIRONMENT} is not in this folder, but data of the services exist. Copy the file "
+            "from the folder where they were first started, or delete the data: "
+            f"docker volume rm {' '.join(volumes)}"
+        )
+
+
+def _check_ports(environment: Mapping[str, str]) -> None:
+    label = f"label=com.docker.compose.project={environment['COMPOSE_PROJECT_NAME']}"
+    ours = _output(["docker", "ps", "--filter", label, "--format", "{{.Ports}}"])
+    for variable in ("CROSSFOLD_MLFLOW_PORT", "CROSSFOLD_S3_PORT"):
+        port = environment[variable]
+        if not port.isdecimal() or not 0 < int(port) < 65536:
+            raise UserError(f"{ENVIRONMENT} {variable}: {port} is not a port")
+        if f"127.0.0.1:{port}->" not in ours and not is_free(int(port)):
+            raise UserError(
+                f"port {port} is in use by another program: stop it, or change {variable} in "
+                f"{ENVIRONMENT} (docs/services.md)"
+            )
+
+
+def is_free(port: int) -> bool:
+    """Tell whether nothing listens at a loopback port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_for_mlflow(container: str) -> None:
+    layout = "--format={{.State.Health.Status}} {{.RestartCount}}"
+    state = ["docker", "inspect", layout, container]
+    _, restarts = _output(state).split()
+    deadline = time.monotonic() + START_TIMEOUT
+    while (now := _output(state).split())[0] != "healthy":
+        if now[1] != restarts or time.monotonic() > deadline:
+            logs = ["docker", "logs", "--tail", "20", container]
+            said = subprocess.run(
+                logs,
+                env=shell.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            raise UserError(f"MLflow does not start. The end of its log:\n{said.stdout}")
+        time.sleep(1)
+
+
+def _summary(environment: Mapping[str, str]) -> str:
+    return f"""\
+MLflow: {environment["MLFLOW_TRACKING_URI"]}, user {environment["MLFLOW_TRACKING_USERNAME"]}
+S3: http://localhost:{environment["CROSSFOLD_S3_PORT"]}, buckets dvc and mlflow
+The passwords are in {ENVIRONMENT}. To log a run there, with data from the remote minio:
+  source {ENVIRONMENT}
+  dvc push --remote minio
+  crossfold run --set data.remote=minio"""
+
+
+def _call(root: Path, environment: Mapping[str, str], command: Sequence[str]) -> None:
+    """Run Compose before the user's eyes."""
+    ended = subprocess.run(command, cwd=root, env=_with(environment))
+    if ended.returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: see what it said above")
+
+
+def _output(
+    command: Sequence[str], root: Path | None = None, environment: Mapping[str, str] | None = None
+) -> str:
+    env = _with(environment or {})
+    return subprocess.run(
+        command, cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
+def _with(environment: Mapping[str, str]) -> dict[str, str]:
+    # Over the shell's: keys of AWS there must not become those of a new object store.
+    return {**shell.environment(), **environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}

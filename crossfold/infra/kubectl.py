@@ -1,0 +1,158 @@
+"""A Kubernetes cluster, by kubectl: it knows how to log in wherever the user can."""
+
+import base64
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from crossfold.errors import UserError
+
+from . import shell
+
+MANAGER = "crossfold"
+_ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Kubernetes cluster, by its context of kubectl."""
+
+    context: str
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        """Return what kubectl says.
+
+        Raises:
+            UserError: it fails; the message is kubectl's.
+        """
+        command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
+        # Never the terminal's input: kubectl would ask there for a login that is missing.
+        done = subprocess.run(
+            command,
+            input=given or "",
+            env=shell.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
+            raise UserError(f"`kubectl {arguments[0]}` failed in context {self.context}: {said}")
+        return done.stdout
+
+    def check_answers(self, seconds: float = 0) -> None:
+        """See that the cluster answers, within that time.
+
+        Raises:
+            UserError: kubectl has no such context, or the cluster does not answer.
+        """
+        known = _contexts()
+        if self.context not in known:
+            raise UserError(
+                f"kubectl has no context {self.context}; it has: {', '.join(known) or 'none'}. "
+                "`make cluster-up` makes a cluster with kind, CONTEXT=… names another"
+            )
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                self.kubectl("get", "--raw=/readyz", "--request-timeout=10s")
+                return
+            except UserError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"{error}. If it was stopped, start it; the kind cluster: `make cluster-up`"
+                    ) from None
+            time.sleep(2)
+
+    def get(self, *arguments: str) -> Object:
+        """Return an object or a list of them; empty if there is none of that name."""
+        said = self.kubectl("get", *arguments, "--output=json", "--ignore-not-found")
+        return json.loads(said) if said else {}
+
+    def items(self, *arguments: str) -> list[Object]:
+        """Return the objects of a list, which may be empty."""
+        found: list[Object] = self.get(*arguments).get("items", [])
+        return found
+
+    def apply(self, objects: Sequence[Object], *options: str) -> None:
+        """Bring objects to the state described; with --dry-run=server, see that it is a valid one.
+
+        Raises:
+            UserError: it is not.
+        """
+        always = ("--server-side", "--force-conflicts", f"--field-manager={MANAGER}")
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+        self.kubectl("apply", *always, *options, "--filename=-", given=given)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """Return the values of a Secret, or None if there is none."""
+        found = self.get("secret", name, f"--namespace={namespace}")
+        if not found:
+            return None
+        return {key: base64.b64decode(value).decode() for key, value in found["data"].items()}
+
+    @contextmanager
+    def forwarded(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """Reach a Service at an address on this machine's loopback for the block.
+
+        Raises:
+            UserError: it cannot be reached.
+        """
+        command = ["kubectl", f"--context={self.context}", f"--namespace={namespace}"]
+        forward = subprocess.Popen(
+            [
+                *command,
+                "port-forward",
+                "--pod-running-timeout=15s",
+                f"service/{service}",
+                f":{port}",
+            ],
+            env=shell.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert forward.stdout is not None
+        try:
+            said = forward.stdout.readline()
+            address = _ADDRESS.search(said)
+            if address is None:
+                raise UserError(f"{namespace}/{service} cannot be reached: {said.strip()}")
+            # It says a line for each connection, and would stop where nobody reads them.
+            threading.Thread(target=forward.stdout.read, daemon=True).start()
+            yield f"http://{address[0]}"
+        finally:
+            forward.terminate()
+            forward.wait()
+
+
+def trouble(pod: Object) -> str:
+    """Return why a pod's containers do not run, in Kubernetes' words; empty if they do."""
+    state = pod["status"]
+    if state.get("phase") == "Succeeded":
+        return ""
+    for container in (*state.get("initContainerStatuses", []), *state.get("containerStatuses", [])):
+        waiting = container["state"].get("waiting")
+        if waiting and waiting.get("reason") != "PodInitializing":
+            return f"{waiting.get('reason')}: {waiting.get('message', '')}".rstrip(": ")
+    for condition in state.get("conditions", []):
+        if condition["type"] in ("PodScheduled", "Ready") and condition["status"] == "False":
+            return f"{condition.get('reason')}: {condition.get('message', '')}".rstrip(": ")
+    return "" if state.get("phase") == "Running" else str(state.get("phase"))
+
+
+def _contexts() -> list[str]:
+    command = ["kubectl", "config", "get-contexts", "--output=name"]
+    said = subprocess.run(
+        command, env=shell.environment(), stdout=subprocess.PIPE, text=True, check=False
+    )
+    return said.stdout.split()

@@ -1,0 +1,81 @@
+"""manifests/ as kustomize renders them, with Kubeflow's own fetched once."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from crossfold.errors import UserError
+
+from . import shell
+from .images import ROOT
+from .kubectl import Object
+
+RENDERED = Path("runs", "cluster")
+# The base of manifests/kubeflow, and the base that it names in turn.
+BASES = {
+    "https://github.com/kubeflow/pipelines": "2.17.0",
+    "https://github.com/argoproj/argo-workflows": "v4.0.5",
+}
+
+
+def render(components: Sequence[str], mlflow_image: str, folder: Path) -> list[Object]:
+    """Render manifests/cluster with components of manifests/ on top.
+
+    Args:
+        components: Names of folders, as in `kind`.
+        mlflow_image: The image of MLflow's server, with its tag.
+        folder: Gets the kustomization, and keeps the clones of remote bases for the next time.
+
+    Raises:
+        UserError: a base cannot be fetched, or kustomize refuses the manifests.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifests = Path(os.path.relpath(ROOT / "manifests", folder))
+    name, tag = mlflow_image.rsplit(":", 1)
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [str(manifests / "cluster")],
+        "components": [str(manifests / component) for component in components],
+        "images": [{"name": "crossfold-mlflow", "newName": name, "newTag": tag}],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
+    command = ["kubectl", "kustomize", str(folder)]
+    done = subprocess.run(
+        command,
+        env={**shell.environment(), **_local_bases(folder)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def _local_bases(folder: Path) -> dict[str, str]:
+    """Return the variables by which git finds the remote bases on this machine.
+
+    Kustomize keeps nothing: it fetches a base anew for each of its folders, five times in all, and
+    of those that Kubeflow names it gives up two after 27 s.
+    """
+    variables = {"GIT_CONFIG_COUNT": str(len(BASES))}
+    for number, (address, ref) in enumerate(BASES.items()):
+        clone = folder.absolute() / f"{address.rsplit('/', 1)[1]}-{ref}"
+        _clone(address, ref, clone.with_name(f"{clone.name}.git"))
+        # Without .git, which git tries by itself: some releases of kustomize append it.
+        variables[f"GIT_CONFIG_KEY_{number}"] = f"url.file://{clone}.insteadOf"
+        variables[f"GIT_CONFIG_VALUE_{number}"] = address
+    return variables
+
+
+def _clone(address: str, ref: str, clone: Path) -> None:
+    if clone.exists():
+        return
+    part = clone.with_name(f"{clone.name}.{os.getpid()}")
+    command = ["git", "clone", "--bare", "--depth=1", f"--branch={ref}", address, str(part)]
+    if subprocess.run(command, env=shell.environment(), check=False).returncode != 0:
+        raise UserError(f"`{' '.join(command)}` failed: see its message above")
+    part.rename(clone)

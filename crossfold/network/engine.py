@@ -1,0 +1,100 @@
+"""A network that is no longer trained, as a graph that OpenVINO computes on the processor.
+
+Torch trains, and is the reference for what a graph gives; see docs/decisions/019-engine.md.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino
+from openvino import opset13
+
+from . import tensorfile
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Values = np.ndarray[Any, np.dtype[np.float32]]
+
+ENGINE = f"openvino {version('openvino')}"
+ALL_CORES = 0
+_TYPES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
+    """Return the graph of a module that takes uint8 pixels [N, S, S, 3], for any N.
+
+    Each value of the tuple that the module returns is an output, in that order.
+    """
+    import torch
+
+    example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
+    with torch.no_grad(), warnings.catch_warnings():
+        # The tracer, which is OpenVINO's too, is deprecated, and warns of each constant.
+        warnings.simplefilter("ignore")
+        # OpenVINO would have the trace checked, by a second one and after a second of imports.
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            module.eval(), example, check_trace=False
+        )
+        return openvino.convert_model(
+            traced, example_input=example, input=[-1, image_size, image_size, 3]
+        )
+
+
+def compiled(
+    model: openvino.Model, precision: str, num_threads: int
+) -> Callable[[np.ndarray[Any, Any]], list[Values]]:
+    """Return what computes a graph's outputs, float32, from a batch, in "float32" or "bfloat16".
+
+    Several threads may call it at once.
+    """
+    settings = {
+        "INFERENCE_PRECISION_HINT": _TYPES[precision],
+        "INFERENCE_NUM_THREADS": num_threads,
+        "NUM_STREAMS": 1,
+        # Steps that run beside each other would be held on the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    network = openvino.Core().compile_model(model, "CPU", settings)
+
+    def compute(batch: np.ndarray[Any, Any]) -> list[Values]:
+        # A request of its own, which costs nothing to speak of: one that threads share mixes up
+        # what they asked.
+        return list(network.infer_new_request([batch]).values())
+
+    return compute
+
+
+def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
+    """Cut a graph with two outputs at the first: what leads to it, and from it to the second."""
+    first = openvino.Model([model.outputs[0]], model.get_parameters())
+    rest = model.clone()
+    crossing = rest.outputs[0].get_node().input_value(0)
+    taken = opset13.parameter(crossing.get_partial_shape(), crossing.get_element_type())
+    crossing.replace(taken.output(0))
+    return first, openvino.Model([rest.outputs[1]], [taken])
+
+
+def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
+    """Write a graph, and what JSON can hold about it, as one file of safetensors' format.
+
+    Of OpenVINO's own two files, the XML is in the metadata and the weights are the one tensor.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / "graph.xml"
+        openvino.serialize(model, xml)
+        weights = np.fromfile(xml.with_suffix(".bin"), np.uint8)
+        tensorfile.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
+
+
+def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
+    """Return the graph that `save` wrote, and what is said about it; no code comes with it."""
+    arrays, about = tensorfile.read(path)
+    xml = about.pop("xml")
+    weights = openvino.Tensor(np.array(arrays["weights"]))  # the file may go while it is in use
+    return openvino.Core().read_model(xml.encode(), weights), about

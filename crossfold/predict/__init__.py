@@ -1,0 +1,1 @@
+"""Predict images with a registered version: in Python, over HTTP, to files."""

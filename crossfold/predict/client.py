@@ -1,0 +1,116 @@
+"""Asking a model that is served: MLflow's scoring protocol, an image at a time.
+
+https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
+"""
+
+import base64
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Sequence
+
+from crossfold.errors import UserError
+from crossfold.imaging.decoding import BadImage, read_image
+
+from .model import Prediction
+
+# Seconds; what MLflow's server gives a request at the most.
+_PATIENCE = 60
+
+
+class LostServerError(Exception):
+    """A server that has predicted images cannot be reached any more."""
+
+
+class _UnpredictedError(Exception):
+    """A server does not predict an image; it may predict others."""
+
+
+def ask(server: str, paths: Sequence[str]) -> Generator[Prediction, None, None]:
+    """Let the server at an address predict image files, in order, each sent whole.
+
+    Once it has predicted one, a request that it refuses or is too slow for is that image's error.
+
+    Raises:
+        UserError: no server answers there, or it is not one that serves such a model.
+        LostServerError: it answered at first, and does no longer.
+    """
+    has_predicted = False
+    for path in paths:
+        try:
+            encoded = read_image(path)
+        except OSError as error:
+            yield Prediction(None, {}, error.strerror or str(error))
+        except BadImage as error:
+            yield Prediction(None, {}, str(error))
+        else:
+            yield _ask_again(server, encoded) if has_predicted else _ask_first(server, encoded)
+            has_predicted = True
+
+
+def _ask_first(server: str, encoded: bytes) -> Prediction:
+    try:
+        return _ask(server, encoded)
+    except _UnpredictedError as error:
+        raise UserError(
+            f"the server at {server} {error}: it does not serve a model of Crossfold, or its own "
+            "log says more"
+        ) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise UserError(
+            f"no model answers at {server}: {_reason(error)}. To serve one: make serve"
+        ) from None
+
+
+def _ask_again(server: str, encoded: bytes) -> Prediction:
+    try:
+        return _ask(server, encoded)
+    except _UnpredictedError as error:
+        return Prediction(None, {}, f"the server {error}")
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", error), TimeoutError):
+            return Prediction(None, {}, f"the server gave no answer within {_PATIENCE} seconds")
+        raise LostServerError(
+            f"the server at {server} does not answer any more: {_reason(error)}"
+        ) from None
+
+
+def _ask(server: str, encoded: bytes) -> Prediction:
+    """Ask for one image.
+
+    Raises:
+        _UnpredictedError: the answer is an error, or not a prediction.
+        OSError, http.client.HTTPException: there is no answer, or not one of HTTP.
+        ValueError: the address is none.
+    """
+    body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
+    answer = _post(f"{server.rstrip('/')}/invocations", json.dumps(body).encode())
+    try:
+        found = json.loads(answer)
+        (row,) = found["predictions"]
+        origin = (found.get("model"), found.get("version"))  # MLflow's own server does not tell
+        return Prediction(row["label"], row["probabilities"], row["error"], *origin)
+    except (KeyError, TypeError, ValueError):
+        raise _UnpredictedError("answers with something else than a prediction") from None
+
+
+def _post(address: str, body: bytes) -> bytes:
+    # Not through a proxy that the environment may name: it would look for the server elsewhere.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        with direct.open(request, timeout=_PATIENCE) as answer:
+            content: bytes = answer.read()
+            return content
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.UNPROCESSABLE_ENTITY:  # with the image's own error
+            return error.read()
+        raise _UnpredictedError(f"answers {error.code} {error.reason}") from None
+
+
+def _reason(error: Exception) -> str:
+    # Of what does not speak HTTP, the text is what it sent instead, which a terminal need not like.
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+        return "it does not speak HTTP"
+    return str(getattr(error, "reason", error))

@@ -1,0 +1,59 @@
+"""From what a user names, files, folders and globs, to the image files that are meant."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from crossfold.data.dvc import listed
+from crossfold.data.listing import files_below, is_left_behind
+from crossfold.errors import UserError
+
+
+def find_images(names: Sequence[str]) -> list[str]:
+    """Return the paths of the image files that are named, in the order of the names, each once.
+
+    Of two spellings of a path, such as `a.png` and `./a.png`, the first one stays.
+    A folder stands for all files below it, sorted (see `listing.files_below`), a glob for what it
+    matches, sorted; `**` in it stands for any number of folders.
+
+    Raises:
+        UserError: a name is no file, a folder has no images, or a glob matches nothing; all such
+            names are listed.
+    """
+    found: dict[Path, str] = {}
+    problems = []
+    for name in names:
+        paths = list(_paths(name))
+        for path in paths:
+            spelled = Path(path)
+            found.setdefault(spelled.parent.resolve() / spelled.name, path)
+        if not paths:
+            problems.append(_problem(name))
+    if problems:
+        raise UserError(f"there are no images to predict under these names:\n{listed(problems)}")
+    return list(found.values())
+
+
+def _paths(name: str) -> Iterator[str]:
+    if os.path.exists(name):  # noqa: PTH110
+        yield from _files(name)  # a name with a bracket may be a file's own
+    else:
+        for path in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
+            if not is_left_behind(Path(path).name):
+                yield from _files(path)
+
+
+def _files(path: str) -> Iterator[str]:
+    if os.path.isdir(path):  # noqa: PTH112
+        yield from sorted(map(str, files_below(Path(path))))
+    elif os.path.isfile(path):  # noqa: PTH113
+        yield path
+
+
+def _problem(name: str) -> str:
+    if os.path.isdir(name):  # noqa: PTH112
+        return f"{name}: the folder has no files"
+    if os.path.lexists(name):
+        return f"{name}: not a file or folder that can be read"
+    return f"{name}: {'matches nothing' if glob.has_magic(name) else 'no such file or folder'}"

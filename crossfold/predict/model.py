@@ -1,0 +1,228 @@
+"""Predicting images with a registered model."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from heapq import nlargest
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from crossfold.errors import UserError
+from crossfold.imaging import decoding
+from crossfold.step.concurrency import num_cores
+
+from .file_hashes import ARTIFACTS, TAG, verify_file
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+    from crossfold.network.classifier import Classifier
+
+# Where a version holds its network, and what was exported of it; `packaging` puts them there.
+NETWORK_FILE = "network.safetensors"
+GRAPH_FILE = "graph.safetensors"
+# More digits than a version has; a database takes no number of any length.
+_MAX_DIGITS = 9
+BATCH_SIZE = 64
+
+Source = TypeVar("Source")
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+class Prediction(NamedTuple):
+    """What one image was taken for, and by which version; of an unusable image, only why."""
+
+    label: str | None
+    probabilities: dict[str, float]
+    error: str | None
+    model: str | None = None
+    version: str | None = None
+
+    def most_likely(self, num_classes: int) -> list[tuple[str, float]]:
+        """Return the most likely classes and their probabilities; the first is the label's."""
+        return nlargest(num_classes, self.probabilities.items(), key=lambda item: item[1])
+
+
+def predict_images(
+    network: "Classifier",
+    sources: Sequence[Source],
+    read: Callable[[Source], bytes],
+    batch_size: int = BATCH_SIZE,
+) -> Generator[Prediction, None, None]:
+    """Predict images in order; one that cannot be used is a prediction with its error.
+
+    `read` gives a source's encoded image. While the network is at one batch, threads decode the
+    next; no more than these two are in memory. A single image has nothing to wait for.
+    """
+    if len(sources) == 1:
+        yield from _predict_batch(network, [_load(sources[0], read, network.image_size)])
+        return
+    remaining = iter(sources)
+    decoders = ThreadPoolExecutor(num_cores())
+
+    def decode_ahead() -> "list[Future[Pixels | str]]":
+        return [
+            decoders.submit(_load, source, read, network.image_size)
+            for source in islice(remaining, batch_size)
+        ]
+
+    try:
+        batch = decode_ahead()
+        while batch:
+            loaded = [image.result() for image in batch]
+            batch = decode_ahead()
+            yield from _predict_batch(network, loaded)
+    finally:
+        decoders.shutdown(cancel_futures=True)
+
+
+def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> Iterator[Prediction]:
+    pixels = [image for image in loaded if not isinstance(image, str)]
+    predicted = iter(network.predict(np.stack(pixels)) if pixels else ())
+    for image in loaded:
+        if isinstance(image, str):
+            yield Prediction(None, {}, image)
+        else:
+            probabilities = next(predicted)
+            by_class = dict(zip(network.classes, probabilities.tolist(), strict=True))
+            yield Prediction(network.classes[probabilities.argmax()], by_class, None)
+
+
+def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
+    """Return pixels uint8 [size, size, 3], or why there are none."""
+    try:
+        return decoding.square(read(source), size)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
+
+
+def load_model(name: str) -> "Classifier":
+    """Load a network from the registry: `crossfold@champion`, `crossfold/3`, or with `models:/`.
+
+    Raises:
+        UserError: the name is not of this form, or there is no such model, alias or version.
+    """
+    from crossfold.tracking import store
+
+    client = store.connect()
+    return load_version(find_version(client, name))
+
+
+def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
+    """Look up `NAME@ALIAS` or `NAME/VERSION`; raises UserError when it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
+    if not (model and which) or (separator == "/" and not which.isdecimal()):
+        raise UserError(
+            f"{name} names no registered model: write NAME@ALIAS or NAME/VERSION, such as "
+            "crossfold@champion or crossfold/3"
+        )
+    try:
+        if separator == "@":
+            return client.get_model_version_by_alias(model, which)
+        if len(which) <= _MAX_DIGITS:
+            return client.get_model_version(model, which)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+    raise UserError(f"{name} is not in the registry: {_what_there_is(client, model)}")
+
+
+def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
+    """Load the network of a version; nothing in its files is executed. 0 threads: all cores.
+
+    Of a version whose files were not hashed when it was registered, the weights are verified, and
+    exported again.
+
+    Raises:
+        UserError: the version's files are gone, modified, or were not registered by Crossfold.
+    """
+    if not version.tags.keys() & {TAG, "weights_hash"}:
+        raise UserError(
+            f"{version.name} version {version.version} cannot be loaded: it was not registered by "
+            "Crossfold. Remove its aliases in MLflow and run again"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        if TAG in version.tags:
+            return open_network(download(version, GRAPH_FILE, folder), num_threads)
+        from crossfold.network.classifier import export
+
+        exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
+        export(network, exported)
+        return open_network(exported, num_threads)
+
+
+def open_network(path: Path, num_threads: int = 0) -> "Classifier":
+    """Open a verified file that a version predicts with; nothing in it is executed.
+
+    0 threads: all cores.
+
+    Raises:
+        UserError: the engine cannot compute it on this machine.
+    """
+    from crossfold.network.classifier import Classifier
+    from crossfold.network.engine import ENGINE
+
+    try:
+        return Classifier(path, num_threads)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{ENGINE} cannot compute {path.name}, which is the file that was registered: {reason}"
+        ) from error
+
+
+def download(version: "ModelVersion", name: str, folder: str) -> Path:
+    """Copy a file of a version into a folder, and verify it.
+
+    Raises:
+        UserError: the version has no such file, or another than the one that was registered.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    source = f"models:/{version.name}/{version.version}/{ARTIFACTS}/{name}"
+    try:
+        path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
+    except (MlflowException, OSError) as error:
+        raise UserError(
+            f"{version.name} version {version.version} cannot be loaded from {version.source}: "
+            f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "
+            "aliases in MLflow and run again."
+        ) from error
+    if registered := _registered_hash(version.tags, name):
+        verify_file(Path(path), registered, f"{version.name} version {version.version}")
+    return Path(path)
+
+
+def _registered_hash(tags: dict[str, str], name: str) -> str | None:
+    """Return the SHA-256 of a file by a version's tags.
+
+    Versions registered before files were hashed have that of their weights alone.
+    """
+    if TAG in tags:
+        hashes: dict[str, str] = json.loads(tags[TAG])
+        return hashes[f"{ARTIFACTS}/{name}"]
+    return tags.get("weights_hash") if name == NETWORK_FILE else None
+
+
+def _what_there_is(client: "MlflowClient", model: str) -> str:
+    # A filter takes no apostrophe, and no model that Crossfold registers has one.
+    versions = [] if "'" in model else client.search_model_versions(f"name='{model}'")
+    if versions:
+        aliases = client.get_registered_model(model).aliases
+        known = ", ".join(f"{alias} (version {number})" for alias, number in aliases.items())
+        numbers = ", ".join(str(version.version) for version in reversed(versions))
+        return f"{model} has the versions {numbers} and the aliases {known or 'none'}"
+    names = ", ".join(found.name for found in client.search_registered_models())
+    return f"it holds {names}" if names else "it is empty; `crossfold run` registers a model"

@@ -1,0 +1,229 @@
+"""The process of `crossfold serve`: MLflow's scoring protocol, on loopback, with one version.
+
+`python -m crossfold.predict.server NAME VERSION PORT`. It imports nothing of `crossfold`: a version
+brings the code that it was registered with, and MLflow puts that first on the path.
+
+Status 200 means that every image of the request is predicted. See docs/decisions/023-serving.md.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from http import HTTPStatus
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import quote
+
+# A model of Crossfold has no pickle. Where someone has put one in its place, it is not loaded.
+os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+import anyio
+import mlflow
+import pandas as pd
+import uvicorn
+from anyio import CapacityLimiter
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
+from mlflow.pyfunc import PyFuncModel, load_model
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from .scoring_requests import MAX_BODY, RefusedRequestError, read_images
+
+_HOST = "127.0.0.1"
+_HASHES = "files_sha256"  # crossfold.predict.file_hashes.TAG
+# Seconds that requests have to end after a signal.
+_PATIENCE = 5
+_MAX_NAMED = 5  # rows in an error's message
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            address = f"http://{_HOST}:{self.config.port}"
+            print(f"ready: {address}/invocations (Ctrl-C ends it)", flush=True)
+
+
+class ScoringApp:
+    """Answers requests with a model's predictions; every answer names model and version."""
+
+    def __init__(self, model: PyFuncModel, name: str, version: str) -> None:
+        self._model = model
+        self._origin = {"model": name, "version": version}
+        self._headers = {"X-Crossfold-Model": f"{quote(name)}/{version}"}
+        self._limiter = CapacityLimiter(os.cpu_count() or 1)
+
+    def starlette(self) -> Starlette:
+        """Return the application that uvicorn runs."""
+        return Starlette(
+            routes=[
+                Route("/invocations", self._invocations, methods=["POST"]),
+                Route("/ping", self._healthy),
+                Route("/health", self._healthy),
+                Route("/version", self._mlflow_version),
+            ],
+            exception_handlers={
+                HTTPException: self._no_such_request,
+                RefusedRequestError: self._refused,
+                Exception: self._failed,
+            },
+        )
+
+    async def _invocations(self, request: Request) -> Response:
+        try:
+            body = await _read_body(request)
+        except ClientDisconnect:
+            return Response()  # nobody reads it
+        content_type = request.headers.get("content-type", "")
+        rows = await anyio.to_thread.run_sync(
+            self._predict, content_type, body, limiter=self._limiter
+        )
+        if unusable := _name_unusable(rows):
+            return self._error(HTTPStatus.UNPROCESSABLE_ENTITY, unusable, predictions=rows)
+        return JSONResponse({"predictions": rows, **self._origin}, headers=self._headers)
+
+    def _predict(self, content_type: str, body: bytes) -> list[dict[str, Any]]:
+        images = read_images(content_type, body)
+        # Not as texts: pandas would make NaN of a missing image.
+        frame = pd.DataFrame({"image": pd.Series(images, dtype=object)})
+        found: Any = self._model.predict(frame)
+        rows: list[dict[str, Any]] = found.to_dict("records")
+        return rows
+
+    async def _healthy(self, _: Request) -> Response:
+        return PlainTextResponse("\n", headers=self._headers)
+
+    async def _mlflow_version(self, _: Request) -> Response:
+        return PlainTextResponse(mlflow.__version__, headers=self._headers)
+
+    async def _no_such_request(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        message = f"{request.method} {request.url.path}: send POST /invocations"
+        return self._error(HTTPStatus(error.status_code), message)
+
+    async def _refused(self, _: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedRequestError)
+        return self._error(error.status, error.message)
+
+    async def _failed(self, _: Request, error: Exception) -> Response:
+        return self._error(
+            HTTPStatus.INTERNAL_SERVER_ERROR, "the model has failed: the server's output says why"
+        )
+
+    def _error(self, status: HTTPStatus, message: str, **content: object) -> Response:
+        """Answer as MLflow's server does, with one line in place of its stack trace."""
+        answer = {"error_code": status.name, "message": message, **content, **self._origin}
+        return JSONResponse(answer, status, headers=self._headers)
+
+
+async def _read_body(request: Request) -> bytes:
+    """Read a request's body.
+
+    Raises:
+        RefusedRequestError: it is too large; the rest is not read.
+    """
+    too_large = RefusedRequestError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {MAX_BODY} bytes at most"
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MAX_BODY:
+        raise too_large
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise too_large
+    return bytes(body)
+
+
+def _name_unusable(rows: list[dict[str, Any]]) -> str:
+    """Return which rows have an error, and it, in one line; nothing if none has."""
+    errors = [f"predictions[{n}]: {row['error']}" for n, row in enumerate(rows) if row["error"]]
+    if not errors:
+        return ""
+    more = "; …" if len(errors) > _MAX_NAMED else ""
+    named = "; ".join(errors[:_MAX_NAMED])
+    return f"{len(errors)} of {len(rows)} images cannot be used: {named}{more}"
+
+
+def main(name: str, version: str, port: int) -> None:
+    """Serve a version until a signal comes."""
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGHUP, _end)
+    print(f"{name} version {version} is loaded …", flush=True)
+    with tempfile.TemporaryDirectory(prefix="crossfold-serve-") as folder:
+        try:
+            store = os.environ["MLFLOW_TRACKING_URI"]
+            source = f"models:/{name}/{version}"
+            path = download_artifacts(
+                source, dst_path=folder, tracking_uri=store, registry_uri=store
+            )
+            _verify(Path(path), MlflowClient(store).get_model_version(name, version).tags)
+            model = load_model(path)
+            _require_classifier(model)
+        except Exception as error:  # what stands in a version's files is not ours to foresee
+            sys.exit(f"error: {name} version {version} cannot be served: {error}")
+        os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # it opens no path then
+        config = uvicorn.Config(
+            ScoringApp(model, name, version).starlette(),
+            _HOST,
+            port,
+            log_level="warning",
+            timeout_graceful_shutdown=_PATIENCE,
+        )
+        _Server(config).run()
+
+
+def _verify(folder: Path, tags: Mapping[str, str]) -> None:
+    """Check that a version's folder holds the files that were registered, and no other.
+
+    Raises:
+        ValueError: a file is missing, new or modified.
+    """
+    if _HASHES not in tags:
+        print("its files cannot be verified: they were registered without hashes", flush=True)
+        return
+    hashes = json.loads(tags[_HASHES])
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    files.pop(REGISTERED_MODEL_META_FILE_NAME, None)  # MLflow adds it to a download
+    if different := sorted(files.keys() ^ hashes.keys()):
+        raise ValueError(f"{different[0]} is missing, or was not registered with it")
+    for name, path in files.items():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != hashes[name]:
+            raise ValueError(
+                f"{name} is damaged or has been modified: its SHA-256 is not the "
+                "one that was registered"
+            )
+
+
+def _require_classifier(model: PyFuncModel) -> None:
+    columns = model.metadata.get_output_schema()  # type: ignore[no-untyped-call]
+    if columns is None or columns.input_names() != ["label", "probabilities", "error"]:
+        raise ValueError("it is not a model of Crossfold")
+
+
+def _end(signum: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    except KeyboardInterrupt:
+        print("ended")

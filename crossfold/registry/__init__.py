@@ -1,0 +1,1 @@
+"""Registered versions: package, gate, promotion, lineage and model card."""

@@ -1,0 +1,250 @@
+"""Changing the champion by hand: what speaks for it, and a record of who did it, when and why."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import requests
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import HTTP_STATUS_TO_ERROR_CODE, MlflowException
+from mlflow.protos.databricks_pb2 import ErrorCode
+from mlflow.tracking import MlflowClient
+
+from crossfold.errors import UserError
+from crossfold.step.user import user_name
+
+from . import gate
+from .promotion_lock import promotion_turn
+from .register import (
+    CHAMPION,
+    FORMER_CHAMPION,
+    ROLLED_BACK,
+    is_champion,
+    set_champion,
+)
+
+PROMOTIONS = "promotions"
+EVALUATION = "evaluation.json"  # of a version's run, see `tracking.log_outcome`
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How a person made a version champion; a version's tag `promotions` is a list of these."""
+
+    action: str  # "promote" or "rollback"
+    by: str
+    at: str  # ISO 8601, UTC
+    reason: str
+    replaced: str | None  # the champion before
+    verdict: str
+    evidence: str
+    forced: bool = False
+
+
+def weigh(
+    client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, rule: gate.Rule
+) -> gate.Decision:
+    """Judge a version against the champion by what is recorded of both; no image is looked at.
+
+    Compared are their predictions where both were evaluated on the same test split, or else what
+    the gate found when it compared these two.
+
+    Raises:
+        UserError: the version was not registered by Crossfold.
+        MlflowException: what is recorded cannot be asked for.
+    """
+    if "test_macro_f1" not in version.tags:
+        raise UserError(
+            f"{version.name} version {version.version} has no test score: it was not registered by "
+            "Crossfold"
+        )
+    macro_f1 = float(version.tags["test_macro_f1"])
+    if champion is None or champion.version == version.version:
+        return gate.without_champion(macro_f1, rule, is_champion=champion is not None)
+    mine, theirs = (_evaluation(client, found) for found in (version, champion))
+    if mine and theirs and macro_f1 >= rule.min_macro_f1:
+        number, classes = str(champion.version), theirs["classes"]
+        if refused := gate.other_classes(number, classes, mine["classes"]):
+            return refused
+    same_split = version.tags.get("split_hash") == champion.tags.get("split_hash")
+    compared = (mine and theirs and same_split and _compare(mine, theirs, champion, rule)) or (
+        _found_by_gate(version, champion, rule)
+    )
+    if compared is None:
+        return gate.Decision(
+            gate.Verdict.UNDECIDED,
+            f"there is nothing to compare version {version.version} with version "
+            f"{champion.version}, the champion, by: they were tested on other images, or their "
+            "evaluations are gone from MLflow; a run on the present data judges them",
+        )
+    return gate.against_champion(macro_f1, rule, compared)
+
+
+def promote(
+    client: MlflowClient,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    *,
+    reason: str,
+    forced: bool,
+) -> None:
+    """Make a version champion and record how; the champion before becomes the former one.
+
+    Raises:
+        UserError: the champion is no longer the one that the decision is about.
+    """
+    with _unchanged(client, version.name, champion):
+        _record(client, "promote", version, champion, decision, reason, forced=forced)
+        set_champion(client, version.name, str(version.version))
+
+
+@contextmanager
+def _unchanged(client: MlflowClient, name: str, champion: ModelVersion | None) -> Iterator[None]:
+    """Let the block replace a champion, if it still is champion."""
+    with promotion_turn(client, name):
+        if not is_champion(client, name, champion):
+            raise UserError(
+                f"the champion of {name} has changed since the versions were compared, so nothing "
+                "was changed: run the command again to compare with the present one"
+            )
+        yield
+
+
+def former_champion(client: MlflowClient, name: str) -> ModelVersion:
+    """Return the version with the alias `former-champion`.
+
+    Raises:
+        UserError: there is none, or it is the champion itself.
+    """
+    aliases = client.get_registered_model(name).aliases
+    number = aliases.get(FORMER_CHAMPION)
+    if number is None:
+        raise UserError(
+            f"{name} has no former champion to roll back to: see `crossfold models`, and make a "
+            "version champion by `crossfold promote VERSION`"
+        )
+    if number != aliases.get(CHAMPION):
+        return client.get_model_version(name, number)
+    raise UserError(
+        f"{name} version {number} is the champion and the former one, so there is none to roll "
+        "back to: make a version champion by `crossfold promote VERSION`"
+    )
+
+
+def rollback(
+    client: MlflowClient,
+    former: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    *,
+    reason: str,
+) -> None:
+    """Make the former champion champion again, and the champion the former one.
+
+    The gate will not make the version that is taken back champion again by itself.
+
+    Raises:
+        UserError: the champion is no longer the one that the decision is about.
+    """
+    with _unchanged(client, former.name, champion):
+        record = _record(client, "rollback", former, champion, decision, reason, forced=False)
+        if champion:
+            number = str(champion.version)
+            said = json.dumps({"by": record.by, "at": record.at, "reason": record.reason})
+            client.set_model_version_tag(former.name, number, ROLLED_BACK, said)
+        set_champion(client, former.name, str(former.version))
+
+
+def promotions(version: ModelVersion) -> list[Promotion]:
+    """Return how a version became champion by hand, oldest first."""
+    return [Promotion(**entry) for entry in json.loads(version.tags.get(PROMOTIONS, "[]"))]
+
+
+def _record(
+    client: MlflowClient,
+    action: str,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: gate.Decision,
+    reason: str,
+    *,
+    forced: bool,
+) -> Promotion:
+    entry = Promotion(
+        action=action,
+        by=user_name(),
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        reason=reason,
+        replaced=str(champion.version) if champion else None,
+        verdict=decision.verdict.value,
+        evidence=decision.reason,
+        forced=forced,
+    )
+    name, number = version.name, str(version.version)
+    history = json.dumps([asdict(earlier) for earlier in [*promotions(version), entry]])
+    client.set_model_version_tag(name, number, PROMOTIONS, history)
+    if ROLLED_BACK in version.tags:
+        client.delete_model_version_tag(name, number, ROLLED_BACK)
+    return entry
+
+
+def _compare(
+    mine: Mapping[str, Any], theirs: Mapping[str, Any], champion: ModelVersion, rule: gate.Rule
+) -> gate.Comparison | None:
+    """Compare two versions by the evaluations in their runs, if these are of the same images."""
+    if mine["paths"] != theirs["paths"] or set(mine["classes"]) != set(theirs["classes"]):
+        return None
+    classes = mine["classes"]
+    return gate.compare(
+        np.array(mine["labels"]),
+        np.array(mine["probabilities"]).argmax(axis=1),
+        gate.in_order(np.array(theirs["probabilities"]), theirs["classes"], classes).argmax(axis=1),
+        len(classes),
+        margin=rule.margin,
+        champion_version=str(champion.version),
+    )
+
+
+def _evaluation(client: MlflowClient, version: ModelVersion) -> Mapping[str, Any] | None:
+    """Return a version's evaluation, if its run in MLflow still has it.
+
+    Raises:
+        MlflowException: MLflow does not tell whether it has it, or does not give it.
+    """
+    run_id = version.tags.get("mlflow_parent_run")
+    if run_id is None or not _has_evaluation(client, run_id):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = client.download_artifacts(run_id, EVALUATION, folder)
+        found: dict[str, Any] = json.loads(Path(path).read_text())
+    return found if found["weights_hash"] == version.tags.get("weights_hash") else None
+
+
+def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
+    # Asked for first: of a download that fails, MLflow does not tell why it did.
+    try:
+        return EVALUATION in [file.path for file in client.list_artifacts(run_id)]
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
+            return False
+        raise
+    except requests.HTTPError as error:  # of a server's artifacts, MLflow lets it through
+        name = HTTP_STATUS_TO_ERROR_CODE.get(error.response.status_code, "INTERNAL_ERROR")
+        raise MlflowException(str(error), ErrorCode.Value(name)) from error
+
+
+def _found_by_gate(
+    version: ModelVersion, champion: ModelVersion, rule: gate.Rule
+) -> gate.Comparison | None:
+    """Return what the gate found of these two when the version was registered, by today's rule."""
+    found = json.loads(version.tags.get("gate_comparison", "null"))
+    if found is None or found["champion_version"] != str(champion.version):
+        return None
+    return replace(gate.Comparison.from_json(found), margin=rule.margin)

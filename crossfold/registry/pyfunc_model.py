@@ -1,0 +1,136 @@
+"""The registered model as MLflow loads it: from this code, the network's graph and no pickle.
+
+https://mlflow.org/docs/latest/ml/model/models-from-code/
+"""
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import yaml
+from mlflow import MlflowClient
+from mlflow.models import Model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
+
+from crossfold.imaging.decoding import BadImage, read_image, refuse_large
+from crossfold.predict.file_hashes import ARTIFACTS, TAG, verify_file
+from crossfold.predict.model import GRAPH_FILE, open_network, predict_images
+
+# Names the one folder below which files may be opened.
+IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
+# MLflow sets it where its scoring server is at work (mlflow.environment_variables); the version of
+# MLflow is among the model's requirements, so the name is that of the tests.
+_SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
+# https://www.rfc-editor.org/rfc/rfc2397 and https://www.rfc-editor.org/rfc/rfc4648#section-5
+_DATA_URL = re.compile(r"^data:[^,]*;base64,", re.IGNORECASE)
+_FROM_URL_SAFE = str.maketrans("-_", "+/")
+
+
+class ImageClassifier(PythonModel):
+    """Encoded images in, labels and probabilities out."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the network.
+
+        Raises:
+            UserError: its file is not the one that was registered.
+        """
+        graph = Path(context.artifacts[GRAPH_FILE])
+        version, registered = _registered(graph.parents[1])
+        verify_file(graph, registered[f"{ARTIFACTS}/{GRAPH_FILE}"], version)
+        self.network = open_network(graph)
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Predict the column `image`: an image file's bytes, these as base64, or its path.
+
+        Paths are those of whoever loads the model. A server opens none for its clients, unless
+        CROSSFOLD_IMAGE_ROOT names a folder: then files below it alone, here as there.
+
+        Returns a row each: `label`, `probabilities` (by class) and `error`; an image that cannot
+        be used has only the error.
+        """
+        predictions = predict_images(self.network, list(model_input["image"]), _encoded)
+        # Not as texts: these would hold a missing label as NaN, which JSON does not have.
+        return pd.DataFrame(predictions, dtype=object)[["label", "probabilities", "error"]]
+
+
+def _registered(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return which version a model's folder is of, and the SHA-256 of the version's files.
+
+    The registry is asked where MLflow knows it and the folder was downloaded from it. Elsewhere the
+    folder itself tells, which finds damage, but nobody who replaces all of it.
+    """
+    origin = folder / REGISTERED_MODEL_META_FILE_NAME
+    has_registry = mlflow.tracking.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    if origin.exists() and has_registry:
+        about = yaml.safe_load(origin.read_text())
+        name, number = about["model_name"], str(about["model_version"])
+        tags = MlflowClient().get_model_version(name, number).tags
+        if TAG in tags:
+            return f"{name} version {number}", json.loads(tags[TAG])
+    return str(folder), (Model.load(folder).metadata or {})[TAG]
+
+
+def _encoded(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        refuse_large(len(image))
+        return image
+    if not isinstance(image, str):
+        raise BadImage(f"an image is bytes, base64 or a path, not {type(image).__name__}")
+    if path := _allowed_file(image):
+        return read_image(path)
+    refuse_large(len(image) * 3 // 4)
+    try:
+        return _from_base64(image)
+    except ValueError:
+        raise BadImage(f"neither {_file()} nor an image as base64") from None
+
+
+def _from_base64(text: str) -> bytes:
+    """Decode base64 as programs write it: in lines, URL-safe, without padding, as a data: URL.
+
+    Raises:
+        ValueError: it is not base64.
+    """
+    encoded = _DATA_URL.sub("", "".join(text.split()), count=1)
+    encoded = encoded.translate(_FROM_URL_SAFE).rstrip("=")
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+
+
+def _allowed_file(name: str) -> str | None:
+    """Return the path of a file that is there and may be opened, links resolved.
+
+    Of one that may not, nothing is said: not even whether it is there.
+    """
+    root = os.environ.get(IMAGE_ROOT)
+    if not root and os.environ.get(_SERVING):
+        return None
+    path = os.path.join(root or "", name)  # noqa: PTH118
+    # First, and not by Path's, which fails for a name that is too long: most are base64.
+    if not os.path.isfile(path):  # noqa: PTH113
+        return None
+    resolved = os.path.realpath(path)
+    return resolved if not root or Path(resolved).is_relative_to(os.path.realpath(root)) else None
+
+
+def _file() -> str:
+    """Return what a path may name here, in words."""
+    if os.environ.get(IMAGE_ROOT):
+        return f"a file below {IMAGE_ROOT}"  # without its path: a server's clients read this
+    if os.environ.get(_SERVING):
+        return f"a file that may be opened ({IMAGE_ROOT} names no folder)"
+    return "a file that is here"
+
+
+mlflow.models.set_model(ImageClassifier())

@@ -1,0 +1,94 @@
+"""What a registered version says of its origin, as tags: model, settings, run and libraries."""
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import mlflow
+
+from crossfold.data.examples import TEST, TRAIN, Examples
+from crossfold.tracking import run, store
+
+# What may move a number, or shows what the others were. DVC is not in every image.
+_LIBRARIES = (
+    "dvc",
+    "kfp",
+    "numpy",
+    "openvino",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "safetensors",
+    "scikit-learn",
+    "scipy",
+    "torch",
+    "torchvision",
+)
+# What compute.describe tells; with it comes whatever a platform adds to an artifact's metadata.
+_COMPUTED = ("device", "num_threads", "processor_kernels", "matrix_units", "torch", "openvino")
+
+
+def of_model(
+    board: Mapping[str, Any], evaluated: Mapping[str, Any], table: Examples
+) -> dict[str, str]:
+    """Return what was chosen, its scores, and the hashes of its weights, data and test split."""
+    best = board["candidates"][board["best"]]
+    return {
+        "weights_hash": evaluated["weights_hash"],
+        "data_hash": evaluated["data_hash"],
+        "split_hash": evaluated["split_hash"],
+        "num_train_images": str(table.count(TRAIN)),
+        "num_test_images": str(table.count(TEST)),
+        "exported_by": evaluated["export"]["by"],
+        "export_max_difference": str(evaluated["export"]["max_difference"]),
+        "export_num_different": str(evaluated["export"]["num_different"]),
+        "architecture": board["architecture"],
+        "candidate": best["candidate"]["name"],
+        **({"num_epochs": str(board["num_epochs"])} if board["num_epochs"] else {}),
+        **{f"cv_{name}": str(value) for name, value in best["mean"].items()},
+        **{f"cv_{name}_std": str(value) for name, value in best["std"].items()},
+        **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
+    }
+
+
+def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a network was trained on, from its artifact's metadata."""
+    return {name: str(metadata[name]) for name in _COMPUTED if name in metadata}
+
+
+def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return seeds and threads of the settings, for who looks for them among the tags."""
+    wanted = {
+        "seed_split": ("data", "seed"),
+        "seed_training": ("training", "seed"),
+        "num_threads_folds": ("threads", "folds"),
+    }
+    return {
+        tag: str(settings[section][key])
+        for tag, (section, key) in wanted.items()
+        if key in settings.get(section, {})
+    }
+
+
+def of_run(parent: run.Run) -> dict[str, str]:
+    """Return which pipeline run it was, when it began, and the libraries of this process."""
+    started = datetime.fromtimestamp(parent.started / 1000, UTC)
+    return {
+        "mlflow_parent_run": parent.id,
+        "pipeline_run": store.pipeline_run_id(),
+        "started": started.isoformat(timespec="seconds"),
+        "libraries": json.dumps(_libraries()),
+    }
+
+
+def _libraries() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "mlflow": mlflow.__version__}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions

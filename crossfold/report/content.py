@@ -1,0 +1,228 @@
+"""What the report says of a run: its tables, its figures and their descriptions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from crossfold.evaluation import metrics
+
+from . import figures
+
+NUM_MISTAKES_SHOWN = 20
+MAX_CLASSES_FITTED = 14  # with more, the confusion matrix scrolls instead of being scaled down
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The test split: labels, shape [N], probabilities, shape [N, K], and what follows of them."""
+
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    predicted: NDArray[np.int64]
+    confusion: NDArray[np.int64]
+    roc: metrics.Curves
+    pr: metrics.Curves
+
+    @property
+    def num_right(self) -> int:
+        """The number of images whose most probable class is the true one."""
+        return int(np.trace(self.confusion))
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on the page; `alternative` says in words what it shows."""
+
+    svg: str
+    alternative: str
+    wide: bool = False
+
+
+def predictions(evaluation: dict[str, Any]) -> Predictions:
+    """Read the predictions that an evaluation holds."""
+    probabilities = np.array(evaluation["probabilities"], np.float64)
+    return Predictions(
+        classes=tuple(evaluation["classes"]),
+        paths=tuple(evaluation["paths"]),
+        labels=np.array(evaluation["labels"], np.int64),
+        probabilities=probabilities,
+        predicted=probabilities.argmax(axis=1),
+        confusion=np.array(evaluation["confusion_matrix"], np.int64),
+        roc=metrics.Curves.from_json(evaluation["curves"]["roc"]),
+        pr=metrics.Curves.from_json(evaluation["curves"]["pr"]),
+    )
+
+
+def drawings(
+    test: Predictions, leaderboard: dict[str, Any], calibration: dict[str, Any]
+) -> dict[str, Drawing]:
+    """Draw the figures of the page, by name."""
+    best = figures.ranked(leaderboard)[0]
+    return {
+        **_learning_curves(leaderboard),
+        "leaderboard": _drawing(
+            figures.leaderboard(leaderboard),
+            "Macro F1 of each candidate in cross-validation, with interval. The best is "
+            f"{best['candidate']['name']} with {best['mean']['macro_f1']:.4f}.",
+        ),
+        "differences": _drawing(
+            figures.differences(leaderboard),
+            "Macro F1 of each candidate minus that of the chosen one on the same images, with "
+            "interval; the table has the numbers.",
+        ),
+        "confusion_matrix": _drawing(
+            figures.confusion_matrix(test.confusion, test.classes),
+            f"Confusion matrix: {test.num_right} of {len(test.labels)} test images on the "
+            f"diagonal. {_largest_confusion(test)}",
+            wide=len(test.classes) > MAX_CLASSES_FITTED,
+        ),
+        "pr_curves": _drawing(
+            figures.pr_curves(test.pr, test.classes),
+            "Precision-recall curves, one class against the rest. Average precision: "
+            f"{_areas(test.pr, test.classes)}.",
+        ),
+        "roc_curves": _drawing(
+            figures.roc_curves(test.roc, test.classes),
+            "ROC curves, one class against the rest. Area under the curve: "
+            f"{_areas(test.roc, test.classes)}.",
+        ),
+        "calibration": _drawing(
+            figures.reliability(calibration),
+            "Reliability curve: how often the predicted class is right, by its probability. "
+            f"Expected calibration error {calibration['error']:.4f} with the temperature and "
+            f"{calibration['without']['error']:.4f} without. {_bins(calibration['bins'])}",
+        ),
+    }
+
+
+def _learning_curves(leaderboard: dict[str, Any]) -> dict[str, Drawing]:
+    trained = figures.with_epochs(leaderboard)
+    if not trained:
+        return {}
+    names = ", ".join(entry["candidate"]["name"] for entry in trained)
+    return {
+        "loss_curves": _drawing(
+            figures.loss_curves(leaderboard), f"Training and validation loss by epoch for: {names}."
+        ),
+        "score_curves": _drawing(
+            figures.score_curves(leaderboard), f"Validation macro F1 by epoch for: {names}."
+        ),
+    }
+
+
+def _drawing(figure: Figure, alternative: str, wide: bool = False) -> Drawing:
+    return Drawing(figures.to_svg(figure), alternative, wide)
+
+
+def _largest_confusion(test: Predictions) -> str:
+    mistakes = test.confusion - np.diag(np.diagonal(test.confusion))
+    if not mistakes.any():
+        return "No mistake."
+    true, predicted = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    return (
+        f"The most frequent mistake: {test.classes[true]} taken for {test.classes[predicted]}, "
+        f"images: {mistakes[true, predicted]}."
+    )
+
+
+def _areas(curves: metrics.Curves, classes: Sequence[str]) -> str:
+    by_class = [f"{classes[i]} {curve.area:.3f}" for i, curve in curves.per_class.items()]
+    return ", ".join([f"micro average {curves.micro.area:.3f}", *by_class])
+
+
+def _bins(bins: Sequence[dict[str, Any]]) -> str:
+    fullest = max(bins, key=lambda bin: bin["num_images"])
+    return (
+        f"The most images, {fullest['num_images']}, have a probability from {fullest['low']:.2f} "
+        f"to {fullest['high']:.2f}; of these {100 * fullest['accuracy']:.1f} % are right."
+    )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The scores of always predicting one class."""
+
+    name: str
+    accuracy: float
+    macro_f1: float
+
+
+def majority_baseline(test: Predictions, train_counts: Mapping[str, int]) -> Baseline:
+    """Score the class with the most training images as the prediction for every test image."""
+    counts = [train_counts.get(name, 0) for name in test.classes]
+    largest = int(np.argmax(counts))
+    confusion = np.zeros_like(test.confusion)
+    confusion[:, largest] = test.confusion.sum(axis=1)
+    f1 = metrics.class_scores(confusion).f1.mean()
+    accuracy = confusion[largest, largest] / len(test.labels)
+    return Baseline(test.classes[largest], float(accuracy), float(f1))
+
+
+@dataclass(frozen=True)
+class PartialScores:
+    """Scores on some of the test images."""
+
+    num_images: int
+    num_left_out: int
+    scores: dict[str, float]
+
+
+def scores_without(test: Predictions, left_out: Sequence[str]) -> PartialScores | None:
+    """Score the test images but those with these paths; None if that is all of them, or none."""
+    kept = ~np.isin(test.paths, left_out)
+    if kept.all() or not kept.any():
+        return None
+    scores = metrics.scores(test.labels[kept], test.probabilities[kept])
+    return PartialScores(int(kept.sum()), int((~kept).sum()), scores)
+
+
+def class_rows(
+    test: Predictions, f1_intervals: Sequence[tuple[float, float]]
+) -> list[dict[str, Any]]:
+    """Return the scores of each class."""
+    by_class = metrics.class_scores(test.confusion)
+    names = ("name", "precision", "recall", "f1", "support", "f1_interval")
+    return [
+        dict(zip(names, values, strict=True))
+        for values in zip(test.classes, *by_class, f1_intervals, strict=True)
+    ]
+
+
+def confident_mistakes(evaluation: dict[str, Any]) -> list[int]:
+    """Return the mistakes with the highest probability of the predicted class, ties by path."""
+    test = predictions(evaluation)
+    confidence = test.probabilities.max(axis=1)
+    wrong = np.flatnonzero(test.predicted != test.labels)
+    surest = sorted(wrong.tolist(), key=lambda i: (-confidence[i], test.paths[i]))
+    return surest[:NUM_MISTAKES_SHOWN]
+
+
+def mistakes(
+    test: Predictions, shown: Sequence[int], pictures: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Return what the page says of mistakes; `pictures` are data URIs by path."""
+    return [
+        {
+            "path": test.paths[i],
+            "picture": pictures[test.paths[i]],
+            "true": test.classes[test.labels[i]],
+            "predicted": test.classes[test.predicted[i]],
+            "probability": test.probabilities[i].max(),
+            "probability_of_true": test.probabilities[i, test.labels[i]],
+        }
+        for i in shown
+    ]
+
+
+def data_rows(
+    classes: Sequence[str], counts: dict[str, dict[str, int]]
+) -> list[tuple[str, int, int]]:
+    """Return class, images to train and validate on, test images; the last row is the sum."""
+    rows = [(c, counts["train"].get(c, 0), counts["test"].get(c, 0)) for c in classes]
+    return [*rows, ("all classes", sum(row[1] for row in rows), sum(row[2] for row in rows))]

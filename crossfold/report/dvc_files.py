@@ -1,0 +1,102 @@
+"""What a run leaves for DVC's metrics and plots, beside its page."""
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossfold.evaluation import metrics
+
+from .content import Predictions, predictions
+
+LAST = "last"
+MICRO_AVERAGE = "(micro average)"
+HISTORY_COLUMNS = (
+    "candidate",
+    "fold",
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "train_accuracy",
+    "val_accuracy",
+    "train_macro_f1",
+    "val_macro_f1",
+)
+
+
+def write_reports(
+    folder: Path,
+    *,
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    report_html: str,
+    record: bool,
+) -> None:
+    """Write report.html into `folder`, and metrics.json and plots/*.csv into its subfolder `last`.
+
+    With `record`, metrics.json and plots/*.csv are also written into `folder`, where git and DVC
+    compare them. Other files there stay. All are written beside `folder` first and moved when
+    complete.
+    """
+    test = predictions(evaluation)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as new:
+        staged = Path(new)
+        numbers = staged / LAST
+        plots = numbers / "plots"
+        plots.mkdir(parents=True)
+        tracked = _tracked_metrics(evaluation, leaderboard)
+        text = json.dumps(tracked, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (numbers / "metrics.json").write_text(text, encoding="utf-8")
+        (staged / "report.html").write_text(report_html, encoding="utf-8")
+        _write_csv(plots / "confusion.csv", ("actual", "predicted"), _confusion_rows(test))
+        roc, pr = _curve_rows(test.roc, test.classes), _curve_rows(test.pr, test.classes)
+        _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), roc)
+        _write_csv(plots / "pr.csv", ("class", "recall", "precision"), pr)
+        _write_csv(plots / "learning_curves.csv", HISTORY_COLUMNS, _history_rows(leaderboard))
+        if record:
+            shutil.copytree(numbers, staged, dirs_exist_ok=True)
+        for path in sorted(staged.rglob("*.*")):
+            target = folder / path.relative_to(staged)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+
+
+def _tracked_metrics(evaluation: dict[str, Any], leaderboard: dict[str, Any]) -> dict[str, Any]:
+    best = leaderboard["candidates"][leaderboard["best"]]
+    spread = {f"{name}_std": value for name, value in best["std"].items()}
+    return {
+        "candidate": best["candidate"]["name"],
+        "cv": {**best["mean"], **spread},
+        "test": evaluation["metrics"],
+    }
+
+
+def _confusion_rows(test: Predictions) -> Iterable[Sequence[object]]:
+    for label, predicted in zip(test.labels, test.predicted, strict=True):
+        yield test.classes[label], test.classes[predicted]
+
+
+def _curve_rows(curves: metrics.Curves, classes: Sequence[str]) -> Iterable[Sequence[object]]:
+    named = [(classes[i], curve) for i, curve in curves.per_class.items()]
+    for name, curve in [(MICRO_AVERAGE, curves.micro), *named]:
+        for x, y in zip(curve.x, curve.y, strict=True):
+            yield name, x, y
+
+
+def _history_rows(leaderboard: dict[str, Any]) -> Iterable[Sequence[object]]:
+    for entry in leaderboard["candidates"]:
+        for fold in entry["folds"]:
+            for epoch in fold["history"]:
+                row = {"candidate": entry["candidate"]["name"], "fold": fold["fold"], **epoch}
+                yield [row[column] for column in HISTORY_COLUMNS]
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

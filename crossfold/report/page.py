@@ -1,0 +1,93 @@
+"""The report of a run: one HTML page that loads nothing and runs no script."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+
+from crossfold.data.sample import weights_warning
+from crossfold.evaluation import metrics
+from crossfold.html.environment import template_environment
+
+from . import content, figures, test_split_reuse
+from . import lineage as report_lineage
+from .pictures import DataSummary
+
+FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
+
+
+def render(
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    data_summary: DataSummary,
+    *,
+    registration: Mapping[str, Any],
+    lineage: Mapping[str, str],
+) -> str:
+    """Return the report as HTML.
+
+    Args:
+        evaluation: The result of `evaluate_test`.
+        leaderboard: The result of `aggregate_cv`.
+        data_summary: The data, from `report_pictures.summarise`.
+        registration: The result of `register_model`.
+        lineage: The version's tags.
+    """
+    settings = json.loads(lineage.get("settings", "{}"))
+    weights = settings.get("model", {}).get("weights", "")
+    test = content.predictions(evaluation)
+    shown = content.confident_mistakes(evaluation)
+    page = _environment().get_template("report.html")
+    return page.render(
+        evaluation=evaluation,
+        weights_warning=weights_warning(evaluation["data_hash"], weights),
+        leaderboard=leaderboard,
+        ranked=figures.ranked(leaderboard),
+        test=test,
+        accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
+        class_rows=content.class_rows(test, evaluation["class_f1_intervals"]),
+        left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
+        mistakes=content.mistakes(test, shown, data_summary.mistakes),
+        baseline=content.majority_baseline(test, data_summary.counts["train"]),
+        without_leaked=content.scores_without(test, data_summary.facts.leaked),
+        num_mistakes=len(test.labels) - test.num_right,
+        few_mistakes=FEW_MISTAKES,
+        data_rows=content.data_rows(test.classes, data_summary.counts),
+        data_summary=data_summary,
+        drawings=content.drawings(test, leaderboard, evaluation["calibration"]),
+        with_epochs=figures.with_epochs(leaderboard),
+        max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
+        max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
+        num_worst_classes=figures.NUM_WORST_CLASSES,
+        registration=registration,
+        best_of=test_split_reuse.best_of(
+            registration["num_judged_before"] + 1,
+            evaluation["metrics"]["macro_f1"],
+            evaluation["intervals"]["macro_f1"],
+        ),
+        started=lineage.get("started", "")[:10],
+        lineage_rows=report_lineage.rows(lineage),
+        lineage_details=report_lineage.details(lineage),
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = template_environment("crossfold.report")
+    environment.filters["percent"] = _percent
+    environment.filters["fixed"] = lambda number, digits=4: f"{number:.{digits}f}"
+    environment.filters["signed"] = lambda number: f"{number:+.4f}"
+    environment.filters["interval"] = lambda ends: " to ".join(f"{end:.4f}" for end in ends)
+    environment.filters["share_interval"] = _share_interval
+    environment.filters["percent_interval"] = lambda ends: " to ".join(map(_percent, ends))
+    environment.filters["p_value"] = lambda p: f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+    return environment
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _share_interval(interval: Sequence[float]) -> str:
+    low, high = interval
+    return f"{max(low, 0):.4f} to {min(high, 1):.4f}"

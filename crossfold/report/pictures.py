@@ -1,0 +1,77 @@
+"""The images that a report shows: some of each class, and the mistakes."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossfold.data.examples import TEST, TRAIN, Examples
+from crossfold.data.findings import DataFacts
+from crossfold.imaging.thumbnails import data_uri
+
+MAX_SAMPLES_OF_CLASS = 5
+MAX_SAMPLES = 60
+SAMPLE_SIDE = 64  # pixels; twice what the page gives them, for screens with small pixels
+MISTAKE_SIDE = 128
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """The data as the report shows it; pictures are data URIs."""
+
+    counts: dict[str, dict[str, int]]  # split -> class -> images
+    data_hash: str
+    skipped: tuple[str, ...]  # a line for each image that was left out
+    facts: DataFacts
+    samples: dict[str, dict[str, str]]  # class -> path -> picture
+    mistakes: dict[str, str]  # path -> picture
+    leaks: dict[str, str]  # path -> picture, of the images in `facts.leaks`
+
+
+def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
+    """Summarise the data of a run for its report.
+
+    `mistakes` are places in the test split.
+    """
+    counts = {
+        split: Counter(table.classes[label] for label in table.column("label", split))
+        for split in (TRAIN, TEST)
+    }
+    in_leaks = {path for pair in table.facts.leaks for path in pair.paths}
+    leaks = np.flatnonzero(np.isin(table.column("path", None).astype(str), list(in_leaks)))
+    return DataSummary(
+        counts={split: dict(of_class) for split, of_class in counts.items()},
+        data_hash=table.data_hash,
+        skipped=table.skipped,
+        facts=table.facts,
+        samples=_samples(table),
+        mistakes=_pictures(table, TEST, mistakes, MISTAKE_SIDE),
+        leaks=_pictures(table, None, leaks.tolist(), MISTAKE_SIDE),
+    )
+
+
+def _samples(table: Examples) -> dict[str, dict[str, str]]:
+    """Return pictures, by class and path, from all over the train split."""
+    labels, paths = (table.column(name, TRAIN) for name in ("label", "path"))
+    chosen: list[int] = []
+    for label in range(min(len(table.classes), MAX_SAMPLES)):
+        of_class = np.flatnonzero(labels == label)
+        number = min(len(of_class), MAX_SAMPLES_OF_CLASS, max(1, MAX_SAMPLES // len(table.classes)))
+        chosen += of_class[np.arange(number) * len(of_class) // max(number, 1)].tolist()
+    found: dict[str, dict[str, str]] = {}
+    for index, picture in zip(chosen, _uris(table, TRAIN, chosen, SAMPLE_SIDE), strict=True):
+        found.setdefault(table.classes[labels[index]], {})[paths[index]] = picture
+    return found
+
+
+def _pictures(
+    table: Examples, split: str | None, places: Sequence[int], side: int
+) -> dict[str, str]:
+    paths = table.column("path", split)
+    uris = _uris(table, split, places, side)
+    return {str(paths[place]): uri for place, uri in zip(places, uris, strict=True)}
+
+
+def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:
+    return [data_uri(image, side) for image in table.images(split, places)]

@@ -1,0 +1,1 @@
+"""Train a registered version again and compare the result."""

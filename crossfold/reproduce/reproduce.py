@@ -1,0 +1,316 @@
+"""Training a registered version again, from its commit, data and settings, and comparing.
+
+The commit's own code does it, by its own `crossfold run`: of that code nothing is known but the
+command, its files and what it leaves in MLflow.
+"""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.tracking import MlflowClient
+
+from crossfold.data import dvc, remotes
+from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.runners.display import Display
+from crossfold.runners.failures import StepError, signals_interrupt
+from crossfold.runners.local.run import HOME, end_steps
+from crossfold.runners.local.runs import Run, load_run, new_run
+
+from .worktree import checked_out, remove
+
+FOLDER = "reproduce"
+WORKTREE = "worktree"
+_MODEL = "reproduced"
+_GONE = "interrupted; nothing is left of it"
+_LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
+_RESULTS = re.compile(r"weights_hash|split_hash|candidate|num_epochs|(cv|test)_\w+")
+_ENVIRONMENT = {
+    "num_threads": "threads of the steps that run alone",
+    "num_threads_folds": "threads of a fold",
+    "processor_kernels": "processor kernels",
+    "matrix_units": "the processor's matrix units",
+    "torch": "torch build",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was recorded and came out again, as texts; None: it is not there."""
+
+    name: str
+    recorded: str | None
+    reproduced: str | None
+
+    @property
+    def same(self) -> bool:
+        """Whether both are equal to the last digit."""
+        return self.recorded == self.reproduced
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out, what the numbers depend on where it differs, and where the files are."""
+
+    results: list[Row]
+    environment: list[Row]
+    kept: Path | None
+
+    @property
+    def same(self) -> bool:
+        """Whether all results are the recorded ones."""
+        return all(row.same for row in self.results)
+
+
+def reproduce(
+    root: Path, version: ModelVersion, display: Display, *, on: str, keep: bool
+) -> Reproduction:
+    """Train a version again in a scratch worktree, and compare what comes out.
+
+    Args:
+        root: The project's folder: its repository has the commit, its DVC the data.
+        version: The version, with its tags.
+        display: Shows the steps.
+        on: The runner, "local" or "docker".
+        keep: Whether the worktree with the run's files stays.
+
+    Raises:
+        UserError: something stands in the way.
+        StepError: the run failed.
+        Interrupted: a signal ended it; no process and no file is left.
+    """
+    tags = _tags(version)
+    commit = tags["git_commit"]
+    hashes = {"data": tags["data_hash"], "models": tags.get("models_hash")}
+    scratch = root / HOME / FOLDER
+    scratch.mkdir(parents=True, exist_ok=True)
+    remove_left(root)
+    command = new_run(scratch, commit)
+    home = command.folder
+    display.say(f"commit {commit[:12]}, data {tags['data_hash'][:12]}, in {home}")
+    if tags.get("git_dirty") == "true":
+        display.say(
+            "the version was trained with changes that its commit does not have: expect another "
+            "result where they matter"
+        )
+    try:
+        with (
+            signals_interrupt(_GONE),
+            _locked(home),
+            checked_out(root, commit, home / WORKTREE, keep=keep) as project,
+        ):
+            _write_pointers(project, hashes)
+            _write_settings(project, tags)
+            _copy_build_arguments(root, project)
+            recorded = json.loads(tags["settings"])["data"]["remote"]
+            remote = _find_data(root, project, recorded, display)
+            _run(project, command, remote, display, on)
+            reproduced = _registered(project)
+    finally:
+        if not keep:
+            shutil.rmtree(home, ignore_errors=True)
+    return Reproduction(
+        _results(tags, reproduced), _differences(tags, reproduced), home if keep else None
+    )
+
+
+def remove_left(root: Path) -> None:
+    """Delete what a killed reproduction left; one that is going on, and one that is kept, stay."""
+    for lock in (root / HOME / FOLDER).glob("*/lock"):
+        with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
+            # The command's record comes first, then those of its runs in the worktree.
+            for record in sorted(lock.parent.rglob("run.json")):
+                end_steps(load_run(record))
+            remove(root, lock.parent / WORKTREE)
+            shutil.rmtree(lock.parent)
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold a lock as long as the files are in use; it goes with the block."""
+    lock = home / "lock"
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            lock.unlink()
+
+
+def _tags(version: ModelVersion) -> Mapping[str, str]:
+    """Return the tags of a version that says enough of its origin."""
+    missing = {"git_commit", "settings", "data_hash", "weights_hash"} - version.tags.keys()
+    if not missing:
+        return version.tags
+    why = "it was trained outside git" if missing == {"git_commit"} else "Crossfold did not make it"
+    raise UserError(
+        f"{version.name} version {version.version} has no {' and no '.join(sorted(missing))} among "
+        f"its tags, so nobody knows what it came from: {why}"
+    )
+
+
+def _write_pointers(project: Path, hashes: Mapping[str, str | None]) -> None:
+    """Let the pointers name the version's data: a schedule, or a dirty tree, had others."""
+    for name, md5 in hashes.items():
+        pointer = project / f"{name}.dvc"
+        if md5 is None or (pointer.exists() and _hash_in(pointer) == md5):
+            continue
+        out = {"md5": md5, "hash": "md5", "path": name}
+        pointer.write_text(yaml.safe_dump({"outs": [out]}))
+
+
+def _hash_in(pointer: Path) -> str:
+    return dvc.pointer_hash(pointer.read_text(), pointer.name)
+
+
+def _write_settings(project: Path, tags: Mapping[str, str]) -> None:
+    """Write the version's settings, and a store of MLflow of the worktree's own."""
+    path = project / "params.yaml"
+    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings |= json.loads(tags["settings"])
+    settings["tracking"] |= {"uri": None, "experiment": _MODEL, "model_name": _MODEL}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
+
+def _copy_build_arguments(root: Path, project: Path) -> None:
+    """Let images be named as they were built here; the record is not in git."""
+    record = Path("images/build.json")
+    if (root / record).exists():
+        (project / record).write_bytes((root / record).read_bytes())
+
+
+def _find_data(root: Path, project: Path, recorded: str, display: Display) -> dict[str, str]:
+    """Return the variables that tell a step of a place which has all that the pointers name.
+
+    The recorded remote may be of a cluster and out of reach here, so any of the project's will do:
+    what comes from it is verified by its hashes. DVC's cache has the form of a folder remote.
+
+    Raises:
+        UserError: no place has it.
+    """
+    pointers = [project / f"{name}.dvc" for name in dvc.FOLDERS]
+    if cache := dvc.cache_with(root, pointers):
+        return {remotes.REMOTE: json.dumps({"url": str(cache)})}
+    names = dict.fromkeys([recorded, *remotes.remote_names(root)])
+    for name in names:
+        display.say(f"DVC's cache has not all of the data: looking in the remote {name}")
+        if dvc.remote_has(root, name, pointers):
+            return remotes.remote_environment(root, name)
+    raise UserError(
+        f"neither DVC's cache nor a remote ({', '.join(names)}) can be reached and has all of "
+        f"{' and '.join(_hash_in(pointer) for pointer in pointers)}: `dvc fetch` them from where "
+        "the version was trained, or add a remote that has them"
+    )
+
+
+def _run(project: Path, command: Run, remote: Mapping[str, str], display: Display, on: str) -> None:
+    """Run the pipeline by the code in the worktree, and show its steps."""
+    python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
+    log = command.folder / "run.log"
+    with (
+        log.open("w", encoding="utf-8") as said,
+        (command.folder / "errors.log").open("w+", encoding="utf-8") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", _command(project), "run", "--on", on],
+            cwd=project,
+            env={**shell.environment(), **remote, **python},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+        ) as process,
+    ):
+        assert process.stdout is not None
+        with display, _passing_on(process):
+            command.process_started(process.pid)
+            for line in process.stdout:
+                said.write(line)
+                _show(line, display)
+            status = process.wait()
+        command.process_ended(process.pid)
+        errors.seek(0)
+        complaint = errors.read().strip().removeprefix("error: ")
+    if "Traceback (most recent call last)" in complaint:  # old code, new libraries
+        complaint = complaint.splitlines()[-1]
+    if status == 2:
+        raise UserError(f"the code of that commit refuses to run: {complaint}")
+    if status != 0:
+        raise StepError(f"the run failed: {complaint}\nWith --keep its files and logs stay")
+
+
+def _command(project: Path) -> str:
+    """Return a program that is the `crossfold` command of the commit, wherever its code has it."""
+    about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    module, _, function = about["project"]["scripts"]["crossfold"].partition(":")
+    return f"from {module} import {function}; {function}()"
+
+
+@contextlib.contextmanager
+def _passing_on(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """End the run, which ends its steps, with the block: a signal, or a full disk, may end it."""
+    try:
+        with signals_interrupt(_GONE, process.terminate):
+            yield
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _show(line: str, display: Display) -> None:
+    """Show a line on a step as if the step were ours; the run's summary is in its log."""
+    found = _LINE.fullmatch(line.strip())
+    if not found:
+        return
+    title, detail = found["title"], found["detail"]
+    match found["sign"]:
+        case "…":
+            display.started(title)
+        case "✓":
+            display.finished(title, float(detail.removesuffix(" s")))
+        case "↺":
+            display.reused(title, detail)
+        case "✗":
+            display.failed(title)
+
+
+def _registered(project: Path) -> Mapping[str, str]:
+    """Return the tags of the version that the run has registered in its own store."""
+    store = f"sqlite:///{project / HOME / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=store, registry_uri=store)
+    (version,) = client.search_model_versions(f"name = '{_MODEL}'")
+    tags: Mapping[str, str] = client.get_model_version(_MODEL, version.version).tags
+    return tags
+
+
+def _results(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
+    names = [name for name in recorded if _RESULTS.fullmatch(name)]
+    names.sort(key=lambda name: (not name.endswith("hash"), name))
+    return [Row(name, recorded[name], reproduced.get(name)) for name in names]
+
+
+def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
+    """Return what the numbers depend on beside code, data and settings, where it differs."""
+    rows = [
+        Row(title, recorded.get(tag), reproduced.get(tag)) for tag, title in _ENVIRONMENT.items()
+    ]
+    then, now = (json.loads(tags.get("libraries", "{}")) for tags in (recorded, reproduced))
+    if then and now:
+        rows += [Row(name, then.get(name), now.get(name)) for name in sorted({*then, *now})]
+    image = "image_train"
+    rows.append(Row("code and base of the image", recorded.get(image), reproduced.get(image)))
+    return [row for row in rows if not row.same]

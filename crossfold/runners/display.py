@@ -1,0 +1,96 @@
+"""What a person sees of a run: a line as a step starts and ends, a bar while it works."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from crossfold.step.progress import parse_progress
+
+
+class Display:
+    """Lines and bars of the steps; safe to call from the threads that run folds."""
+
+    def __init__(self, console: Console, *, verbose: bool) -> None:
+        self.console = console
+        self.verbose = verbose
+        self._bars: dict[str, TaskID] = {}
+        self._ended: set[str] = set()  # of a step on a cluster, output may come after its end
+        self._progress = Progress(
+            TextColumn("    {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Say something that is of no step."""
+        self.console.print(Text(line, style="dim"), soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """Say something that the user should act on."""
+        self.console.print(Text(f"! {line}", style="yellow"), soft_wrap=True)
+
+    def started(self, title: str, attempt: int = 1) -> None:
+        """Say that a step has started, and which attempt it is if an earlier one has failed."""
+        self._ended.discard(title)
+        self._line("…", "dim", title, f"attempt {attempt}" if attempt > 1 else "")
+
+    def waits(self, title: str, reason: str) -> None:
+        """Say that a step can't start yet, and why."""
+        self._line("…", "dim", title, f"waits: {reason}")
+
+    def output(self, title: str, line: str) -> None:
+        """Take a line of a step's output: it moves the bar, or is shown if verbose."""
+        progress = parse_progress(line)
+        if progress:
+            if title not in self._ended:
+                self._move_bar(title, *progress)
+        elif self.verbose:
+            said = Text.from_ansi(line.rstrip())  # a step's colours are for a terminal only
+            self.console.print(Text.assemble(f"    {title} │ ", said, style="dim"), soft_wrap=True)
+
+    def finished(self, title: str, seconds: float) -> None:
+        """Say that a step has done its work."""
+        self._remove_bar(title)
+        self._line("✓", "green", title, f"{seconds:.1f} s")
+
+    def reused(self, title: str, source: str) -> None:
+        """Say that a step's earlier outputs are used."""
+        self._line("↺", "cyan", title, source)
+
+    def failed(self, title: str) -> None:
+        """Say that a step has failed; the run's error says why."""
+        self._remove_bar(title)
+        self._line("✗", "red", title, "failed")
+
+    def _move_bar(self, title: str, done: float, total: int, unit: str) -> None:
+        if title not in self._bars:
+            self._bars[title] = self._progress.add_task(title, total=total, unit=unit)
+        self._progress.update(self._bars[title], completed=done, total=total)
+
+    def _remove_bar(self, title: str) -> None:
+        self._ended.add(title)
+        if title in self._bars:
+            self._progress.remove_task(self._bars.pop(title))
+
+    def _line(self, sign: str, style: str, title: str, detail: str = "") -> None:
+        line = Text.assemble((f"{sign} ", style), f"{title:<24}", (detail, "dim"))
+        self.console.print(line, soft_wrap=True)

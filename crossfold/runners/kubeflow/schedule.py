@@ -1,0 +1,170 @@
+"""Runs that start by themselves, each with the data that a branch of the repository has then.
+
+Kubeflow's recurring runs repeat one set of parameters, and with its MLflow plugin they lose even
+those (Kubeflow Pipelines 2.17.0). So a CronJob starts the runs.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.infra.cluster import KUBEFLOW, bring_images, is_small, registry_name
+from crossfold.infra.cluster_checks import check_kubectl
+from crossfold.infra.images import DATA
+from crossfold.infra.kubectl import Cluster, Object
+from crossfold.runners.display import Display
+from crossfold.settings import Settings
+from pipelines.resources import USER
+
+from . import api
+from .run import upload
+
+NAME = "crossfold-schedule"
+GIT_SECRET = "crossfold-git"
+_PROGRAM = Path(__file__).with_name("scheduled_start.py")
+_SSH = re.compile(r"(?:ssh://)?git@([\w.-]+)[:/](.+)")
+
+
+def schedule(
+    root: Path,
+    settings: Settings,
+    display: Display,
+    *,
+    cron: str,
+    branch: str,
+    repository: str | None,
+    context: str,
+    registry: str | None,
+) -> None:
+    """Start a run at certain times, with the present code and settings and a branch's data.
+
+    Args:
+        root: The project's folder.
+        settings: params.yaml.
+        display: Takes lines for the user.
+        cron: The times, as cron writes them, in UTC.
+        branch: Whose data.dvc and models.dvc count, as they are at each start.
+        repository: The git repository's address; None: that of the remote `origin`.
+        context: A context of kubectl.
+        registry: Where the cluster pulls the images from; None: they are, or kind loads them.
+
+    Raises:
+        UserError: something stands in the way; the schedule is as it was before.
+    """
+    check_kubectl()
+    cluster = Cluster(context)
+    cluster.check_answers()
+    address = _https(repository or _origin(root))
+    _check_branch(root, repository or "origin", branch)
+    image = registry_name(DATA, registry)
+    cluster.apply([_cron_job(cron, image, {})], "--dry-run=server")
+    bring_images(cluster, registry, display.say)
+    with api.connected(cluster) as client:
+        version, parameters = upload(
+            client, root, settings, registry, caching=True, small=is_small(cluster)
+        )
+    environment = {
+        "REPOSITORY": address,
+        "BRANCH": branch,
+        "KUBEFLOW": "http://ml-pipeline:8888",
+        "RUN": json.dumps(api.run_of(version, parameters)),
+    }
+    cluster.apply([_program(), _cron_job(cron, image, environment)])
+    kubectl = f"kubectl --context {context}"
+    display.say(f"scheduled at '{cron}' (UTC) with the data of branch {branch} of {address}")
+    display.say(f"once now:   {kubectl} create job -n {KUBEFLOW} --from=cronjob/{NAME} {NAME}-now")
+    display.say(f"what it did: {kubectl} logs -n {KUBEFLOW} -l app.kubernetes.io/name={NAME}")
+    display.say(f"no more:    {kubectl} delete cronjob -n {KUBEFLOW} {NAME}")
+
+
+def _origin(root: Path) -> str:
+    if "origin" not in shell.git(root, "remote").split():
+        raise UserError("this folder has no git remote `origin`: say --repository (REPOSITORY=…)")
+    return shell.git(root, "remote", "get-url", "origin")
+
+
+def _https(address: str) -> str:
+    """Return the address by which a pod, that has no ssh, can fetch."""
+    ssh = _SSH.fullmatch(address)
+    found = f"https://{ssh[1]}/{ssh[2]}" if ssh else address
+    if not found.startswith(("https://", "http://", "git://")):
+        raise UserError(f"a pod cannot fetch from {address}: give an https address")
+    return found
+
+
+def _check_branch(root: Path, repository: str, branch: str) -> None:
+    if not shell.git(root, "ls-remote", "--heads", repository, f"refs/heads/{branch}"):
+        raise UserError(f"there is no branch {branch} in {repository}")
+
+
+def _metadata() -> Object:
+    return {"name": NAME, "namespace": KUBEFLOW, "labels": {"app.kubernetes.io/name": NAME}}
+
+
+def _program() -> Object:
+    data = {_PROGRAM.name: _PROGRAM.read_text()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(), "data": data}
+
+
+def _cron_job(cron: str, image: str, environment: dict[str, str]) -> Object:
+    login = [
+        {
+            "name": f"GIT_{key.upper()}",
+            "valueFrom": {"secretKeyRef": {"name": GIT_SECRET, "key": key, "optional": True}},
+        }
+        for key in ("username", "password")
+    ]
+    container = {
+        "name": "start",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", f"/program/{_PROGRAM.name}"],
+        "env": [*({"name": name, "value": value} for name, value in environment.items()), *login],
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            "limits": {"cpu": "1", "memory": "512Mi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "program", "mountPath": "/program", "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "program", "configMap": {"name": NAME}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+        ],
+    }
+    labels = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": "crossfold"}
+    job = {
+        "backoffLimit": 2,
+        "activeDeadlineSeconds": 600,
+        "template": {"metadata": {"labels": labels}, "spec": pod},
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": _metadata(),
+        "spec": {
+            "schedule": cron,
+            "timeZone": "Etc/UTC",
+            "concurrencyPolicy": "Forbid",
+            "jobTemplate": {"spec": job},
+        },
+    }

@@ -1,0 +1,114 @@
+"""What a schedule does each time: start a run with the data that a branch has now.
+
+It runs in the cluster, in the image of fetch_data, which has no Kubeflow client and no git program:
+`crossfold.runners.kubeflow.schedule` puts this file there.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import yaml
+from dulwich import porcelain
+from dulwich.client import HTTPUnauthorized
+from dulwich.errors import GitProtocolError, NotGitRepository
+from dulwich.object_store import tree_lookup_path
+from dulwich.objects import Blob, Commit
+
+from crossfold.data.dvc import FOLDERS, pointer_hash
+from crossfold.errors import UserError
+
+TIMEOUT = 60  # seconds for an answer from Kubeflow
+_REFUSED = (OSError, GitProtocolError, HTTPUnauthorized, NotGitRepository, KeyError, ValueError)
+
+
+def main() -> None:
+    """Start a run, and say which; everything comes from environment variables."""
+    repository, branch = os.environ["REPOSITORY"], os.environ["BRANCH"]
+    try:
+        found = pointers(repository, branch)
+        run_id = start(os.environ["KUBEFLOW"], json.loads(os.environ["RUN"]), found)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    print(f"run {run_id}, with these pointers of {branch}:", *found.values(), sep="\n")
+
+
+def pointers(repository: str, branch: str) -> dict[str, str]:
+    """Return the parameters of the pipeline that hold a branch's DVC pointers.
+
+    Raises:
+        UserError: the repository or the branch can't be had, or has no such pointers.
+    """
+    login: dict[str, Any] = {
+        key: value
+        for key in ("username", "password")
+        if (value := os.environ.get(f"GIT_{key.upper()}"))
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            clone = porcelain.clone(
+                repository,
+                folder,
+                bare=True,
+                depth=1,
+                branch=branch,
+                errstream=BytesIO(),
+                **login,
+            )
+        except _REFUSED as error:
+            raise UserError(f"branch {branch} of {repository} can't be had: {error}") from error
+        with clone:
+            head = clone[clone.head()]
+            assert isinstance(head, Commit)
+            texts = {}
+            for name in FOLDERS:
+                try:
+                    _, sha = tree_lookup_path(clone.__getitem__, head.tree, f"{name}.dvc".encode())
+                except KeyError:
+                    raise UserError(f"branch {branch} of {repository} has no {name}.dvc") from None
+                blob = clone[sha]
+                assert isinstance(blob, Blob)
+                texts[name] = blob.data.decode()
+    for name, text in texts.items():
+        pointer_hash(text, f"{name}.dvc of branch {branch}")
+    # As `pipelines.classification` gives them: other text would be another key of the cache.
+    return {
+        f"{name}_pointer": json.dumps(yaml.safe_load(text), sort_keys=True)
+        for name, text in texts.items()
+    }
+
+
+def start(kubeflow: str, run: dict[str, Any], pointers: dict[str, str]) -> str:
+    """Start a run by Kubeflow's API and return its id.
+
+    `run` is a Run as the API takes it, without a name; `pointers` replace its parameters of these
+    names.
+
+    Raises:
+        UserError: Kubeflow does not answer, or refuses.
+    """
+    name = f"crossfold {datetime.now(UTC):%Y-%m-%d %H:%M:%S} (scheduled)"
+    parameters = {**run["runtime_config"]["parameters"], **pointers}
+    body = {**run, "display_name": name, "runtime_config": {"parameters": parameters}}
+    request = urllib.request.Request(
+        f"{kubeflow}/apis/v2beta1/runs",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            return str(json.load(answer)["run_id"])
+    except urllib.error.HTTPError as error:
+        raise UserError(f"Kubeflow Pipelines: {error.code} {error.read().decode()}") from error
+    except OSError as error:
+        raise UserError(f"Kubeflow Pipelines at {kubeflow}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What Argo's workflow, by which Kubeflow Pipelines runs a pipeline, says of the steps.
+
+A step is two nodes of the workflow: `…fetch-data-driver`, which finds the inputs and looks into
+the cache, and `…fetch-data.executor`, which does the work or is left out when the cache had the
+answer. An iteration of a loop has `(2:2)` in its nodes' names, an attempt of a retry `(1)`.
+"""
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from crossfold.infra.kubectl import Object, trouble
+from crossfold.tracking import names
+
+_ITERATION = re.compile(r"\((\d+):")
+_NUMBERING = re.compile(r"\(\d[^)]*\)")
+_EXECUTOR, _DRIVER = "executor", "-driver"
+_FAILED = ("Failed", "Error")
+_BEFORE = "before "
+
+
+class State(StrEnum):
+    """How far a step is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    REUSED = "reused"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A step of a run, or its driver where that failed.
+
+    `seconds` are those of the last attempt's container at work, `pod` is its pod ("" while there is
+    none), `attempt` its number, `trouble` why that does not start, `message` what Argo says.
+    """
+
+    title: str
+    state: State
+    seconds: float = 0
+    pod: str = ""
+    trouble: str = ""
+    message: str = ""
+    is_driver: bool = False
+    attempt: int = 1
+
+
+def tasks(workflow: Object, pods: Sequence[Object]) -> list[Task]:
+    """Return the steps that have begun or were answered from the cache, in the order of time."""
+    by_node = {
+        pod["metadata"]["annotations"].get("workflows.argoproj.io/node-id"): pod for pod in pods
+    }
+    grouped: dict[str, list[Object]] = {}
+    for node in sorted(_nodes(workflow), key=lambda node: (node["startedAt"], node["name"])):
+        path = _NUMBERING.sub("", node["name"]).split(".")
+        if path[-1] == _EXECUTOR and len(path) > 1:
+            title = names.title(path[-2].replace("-", "_"), _iteration(node["name"]))
+            grouped.setdefault(title, []).append(node)
+        elif path[-1].endswith(_DRIVER) and node["type"] == "Pod" and node["phase"] in _FAILED:
+            name = path[-1].removesuffix(_DRIVER).replace("-", "_")
+            title = f"{_BEFORE}{names.title(name, _iteration(node['name']))}"
+            grouped.setdefault(title, []).append(node)
+    return [_task(title, nodes, by_node) for title, nodes in grouped.items()]
+
+
+def phase(workflow: Object) -> str:
+    """Return Argo's word for how far the run is; empty before Argo has looked at it."""
+    return str(workflow.get("status", {}).get("phase", ""))
+
+
+def has_ended(workflow: Object) -> bool:
+    """Whether nothing more will happen."""
+    return phase(workflow) in ("Succeeded", *_FAILED)
+
+
+def is_terminated(workflow: Object) -> bool:
+    """Whether somebody has asked Kubeflow to terminate it, which leaves it no time at all."""
+    return bool(workflow.get("spec", {}).get("activeDeadlineSeconds") == 0)
+
+
+def _nodes(workflow: Object) -> list[Object]:
+    status = workflow.get("status", {})
+    nodes = status.get("nodes", {})
+    if packed := status.get("compressedNodes"):  # what would be over a megabyte
+        nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
+    return list(nodes.values())
+
+
+def _iteration(name: str) -> int | None:
+    found = _ITERATION.search(name)
+    return int(found[1]) if found else None
+
+
+def _task(title: str, nodes: Sequence[Object], pods: Mapping[str, Object]) -> Task:
+    """Put together what a step's nodes say: one for the step, and one for each attempt."""
+    attempts = [node for node in nodes if node["type"] == "Pod"]
+    last = attempts[-1] if attempts else nodes[-1]
+    whole = next((node for node in nodes if node["type"] == "Retry"), last)
+    pod = pods.get(last["id"], {})
+    return Task(
+        title,
+        _state(whole, pod),
+        _seconds(pod),
+        pod.get("metadata", {}).get("name", ""),
+        _trouble(pod),
+        last.get("message", ""),
+        is_driver=title.startswith(_BEFORE),
+        attempt=max(1, len(attempts)),
+    )
+
+
+def _state(node: Object, pod: Object) -> State:
+    if node["type"] == "Skipped":
+        return State.REUSED
+    if node["phase"] == "Succeeded":
+        return State.DONE
+    if node["phase"] in _FAILED:
+        return State.FAILED
+    running = pod.get("status", {}).get("phase") == "Running"
+    return State.RUNNING if running else State.WAITING
+
+
+def _seconds(pod: Object) -> float:
+    for container in pod.get("status", {}).get("containerStatuses", []):
+        ended = container["state"].get("terminated")
+        if container["name"] == "main" and ended:
+            started = datetime.fromisoformat(ended["startedAt"])
+            return (datetime.fromisoformat(ended["finishedAt"]) - started).total_seconds()
+    return 0
+
+
+def _trouble(pod: Object) -> str:
+    """Return why a pod does not start, if that is more than that it is about to."""
+    if not pod or pod["status"].get("phase") != "Pending":
+        return ""
+    why = trouble(pod)
+    return "" if why.startswith(("ContainerCreating", "ContainersNotReady", "Pending")) else why

@@ -1,0 +1,87 @@
+"""The local MLflow store: where it is, and serving it to containers for the time of a run."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from crossfold.infra import shell
+from crossfold.runners.failures import StepError
+from crossfold.settings import Settings
+from crossfold.tracking.sqlite_store import artifact_folder
+from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
+
+from .runs import Run, end_all
+
+HOME = "runs"
+PATIENCE = 120  # seconds until the server must answer; it takes some five
+
+
+def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
+    """Return what tells MLflow's clients where to log."""
+    local_store = f"{SQLITE}{root / HOME / 'mlflow.db'}"
+    return {
+        "MLFLOW_TRACKING_URI": settings.tracking.store or local_store,
+        "MLFLOW_EXPERIMENT_NAME": settings.tracking.experiment,
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }
+
+
+@contextmanager
+def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
+    """Serve an SQLite store on loopback for the block; its log is in the run's folder.
+
+    Yields:
+        The variables with which MLflow's clients in containers reach it, artifacts included.
+
+    Raises:
+        StepError: the server does not start.
+    """
+    artifacts = artifact_folder(Path(store_uri.removeprefix(SQLITE)))
+    port = _free_port()
+    log = run.folder / "mlflow-server.log"
+    stores = [f"--backend-store-uri={store_uri}", f"--artifacts-destination={artifacts}"]
+    address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    with log.open("a") as file:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *stores, *address],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**shell.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,  # a terminal's Ctrl-C ends the steps first
+        )
+    try:
+        run.process_started(server.pid)
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(server, url, log)
+        yield {"MLFLOW_TRACKING_URI": url, SERVED_ARTIFACTS: artifacts.as_uri()}
+    finally:
+        process = psutil.Process(server.pid)
+        end_all([*process.children(recursive=True), process])
+        server.wait()
+        run.process_ended(server.pid)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise StepError(f"MLflow's server for the local store did not start; its log: {log}")

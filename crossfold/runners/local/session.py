@@ -1,0 +1,237 @@
+"""Running the compiled pipeline on this machine by Kubeflow's local runner.
+
+Kubeflow's own runner and cache do the work. They offer no way to see which step runs, to stop it,
+to say why one failed, or to learn of a cache hit; the subclasses of its task handlers in
+`processes` and `containers`, and `_StepCache` here, do.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from kfp import components, dsl, local
+from kfp.local import cache
+
+from crossfold.runners.display import Display
+from crossfold.runners.failures import StepError
+from crossfold.step import runtime
+from crossfold.tracking import names
+
+from .runs import Run
+
+
+class Work(Protocol):
+    """A step at work: a process or a container."""
+
+    def output(self) -> Iterator[str]:
+        """Yield what it says, line by line, until it ends."""
+        ...
+
+    def wait(self) -> str:
+        """Wait for its end and return why it failed, as far as the outside shows, or nothing."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
+
+
+class Session:
+    """One run of the pipeline: what its steps share.
+
+    A failed step is not repeated here, whatever the pipeline says for the cluster: running again
+    costs nothing, since no finished step is repeated.
+    """
+
+    def __init__(self, run: Run, display: Display) -> None:
+        self.run = run
+        self.display = display
+        self.reused: list[runtime.Record] = []
+        self.failure: StepError | None = None
+        self._at_work: list[Work] = []
+        self._stopping = False
+
+    def run_step(self, command: list[str], start: Callable[[], Work]) -> None:
+        """Run a step, given by Kubeflow's command for it, to its end; its output goes to its log.
+
+        `start` raises a StepError when it cannot.
+
+        Raises:
+            StepError: the step failed, or it must not start since another one has.
+        """
+        if self.failure or self._stopping:
+            raise StepError("not started: the run is ending")
+        _, title, folder = describe(command)
+        self.display.started(title)
+        started = time.monotonic()
+        log = self.run.folder / f"{title.replace(' ', '-')}.log"
+        try:
+            fault = self._work(start, log, title)
+            if fault:
+                fault = _recorded_error(folder) or fault
+            elif not self._stopping:
+                self.run.step_done(title, folder)
+        except StepError as error:
+            fault = str(error)
+        except OSError as error:
+            fault = f"its log, or the run's record beside it, cannot be written: {error.strerror}"
+        if self._stopping:
+            raise StepError("interrupted")
+        if fault:
+            self.display.failed(title)
+            self.failure = StepError(f"{title}: {fault}\nThe step's whole log: {log}")
+            raise self.failure
+        self.display.finished(title, time.monotonic() - started)
+
+    def _work(self, start: Callable[[], Work], log: Path, title: str) -> str:
+        work = start()
+        self._at_work.append(work)
+        try:
+            if self._stopping:  # the signal came after it was last looked at
+                work.stop()
+            with log.open("a") as file:
+                for line in work.output():
+                    file.write(line)
+                    file.flush()
+                    self.display.output(title, line)
+            return work.wait()
+        except BaseException:  # a full disk, or nobody who reads our output
+            work.stop()
+            raise
+        finally:
+            self._at_work.remove(work)
+
+    def step_reused(self, folder: Path) -> None:
+        """Take note of a step that the cache answered with the outputs in `folder`."""
+        record = runtime.Record.read(folder)
+        title = names.title(record.step, record.iteration)
+        self.run.step_done(title, folder)
+        if record.run_id == self.run.id:
+            self.display.reused(title, "done before the interruption")
+        else:
+            self.reused.append(record)
+            self.display.reused(title, f"unchanged since run {record.run_id}")
+
+    def stop(self) -> None:
+        """End every step and start no more."""
+        self._stopping = True
+        with contextlib.ExitStack() as stack:  # each, also if another cannot be stopped
+            for work in list(self._at_work):
+                stack.callback(work.stop)
+
+
+def describe(command: list[str]) -> tuple[str, str, Path]:
+    """Return a step's name, its title and its outputs' folder, from Kubeflow's command for it."""
+    inputs = json.loads(command[command.index("--executor_input") + 1])
+    name = command[command.index("--function_to_execute") + 1]
+    given = inputs["inputs"].get("parameterValues", {})
+    iteration = given.get("fold", given.get("shard"))
+    return name, names.title(name, iteration), Path(inputs["outputs"]["outputFile"]).parent
+
+
+def fault_of(status: int) -> str:
+    """Return in words what an exit status says, or nothing if it is 0."""
+    # A status above 128 says so too: by the shell in a container, or by a step that saw it coming.
+    signum = -status if status < 0 else status - 128
+    if signum > 0:
+        return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"
+    return f"ended with status {status}" if status else ""
+
+
+def _recorded_error(folder: Path) -> str:
+    """Return what a step itself left as its error."""
+    return runtime.Record.read(folder).error if (folder / runtime.RECORD).exists() else ""
+
+
+_KubeflowCache = cache.LocalCache
+
+
+class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
+    """Kubeflow's cache, which tells of its hits and holds for a project that was moved.
+
+    Artifacts are named by their place in the folder of all runs, in entries and in keys.
+    """
+
+    session: ClassVar[Session]
+    home: ClassVar[Path]
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the outputs that are kept under a key, if their files are still there."""
+        outputs: dict[str, Any] | None = super().get(key)
+        if outputs is not None:
+            uri = next(value.uri for value in outputs.values() if hasattr(value, "uri"))
+            self.session.step_reused(Path(uri).parent)
+        return outputs
+
+    @staticmethod
+    def _serialize_value_for_key(value: Any) -> Any:
+        serialized = _KubeflowCache._serialize_value_for_key(value)
+        return _relative(serialized) if isinstance(value, dsl.Artifact) else serialized
+
+    @staticmethod
+    def _serialize_artifact(artifact: dsl.Artifact) -> dict[str, Any]:
+        return _relative(_KubeflowCache._serialize_artifact(artifact))
+
+    @staticmethod
+    def _deserialize_artifact(data: dict[str, Any]) -> dsl.Artifact:
+        uri = str(_StepCache.home / data["uri"])
+        return _KubeflowCache._deserialize_artifact({**data, "uri": uri})
+
+
+def _relative(artifact: dict[str, Any]) -> dict[str, Any]:
+    return {**artifact, "uri": os.path.relpath(artifact["uri"], _StepCache.home)}
+
+
+def run_pipeline(
+    package: Path,
+    arguments: dict[str, Any],
+    session: Session,
+    runner: local.SubprocessRunner | local.DockerRunner,
+    *,
+    pipeline_root: Path,
+    cache_root: Path | None,
+) -> None:
+    """Run a compiled pipeline to its end; without a cache_root, no earlier outputs are used.
+
+    Raises:
+        StepError: a step failed.
+    """
+    run = session.run
+    _StepCache.session, _StepCache.home = session, run.folder.parent
+    cache.LocalCache = _StepCache
+    local.init(
+        runner=runner,
+        pipeline_root=str(pipeline_root),
+        workspace_root=str(run.folder / "workspace"),
+        enable_caching=cache_root is not None,
+        cache_root=str(cache_root),
+    )
+    with (run.folder / "kubeflow.log").open("a") as log, _logging_restored():
+        try:
+            with contextlib.redirect_stdout(log), warnings.catch_warnings():
+                # Kubeflow says so of limits, which containers have by us, and of display names.
+                warnings.filterwarnings("ignore", message=".*have no effect in the current local")
+                components.load_component_from_file(str(package))(**arguments)
+        except Exception as error:
+            raise (session.failure or error) from None
+
+
+@contextlib.contextmanager
+def _logging_restored() -> Iterator[None]:
+    """Undo what Kubeflow's runner does to the root logger.
+
+    It puts a handler of its own there for each task, and with two tasks at a time the last to end
+    may leave one behind, which writes to a log that is closed by then.
+    """
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.handlers[:], logging.root.level = before

@@ -1,0 +1,36 @@
+"""What a finished run has found, wherever its steps ran."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crossfold.report import dvc_files
+
+REPORTS = "reports"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The artifacts' content, how many steps were reused, and where to look closer.
+
+    `notes` are lines that the user should know of the weights, see `model_check.check_model`.
+    """
+
+    leaderboard: dict[str, Any]
+    evaluation: dict[str, Any]
+    registration: dict[str, Any]
+    report_html: str
+    num_steps: int
+    num_reused: int
+    places: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def write_reports(self, root: Path, *, record: bool) -> None:
+        """Write the reports folder of a project; with `record` also what git and DVC compare."""
+        dvc_files.write_reports(
+            root / REPORTS,
+            evaluation=self.evaluation,
+            leaderboard=self.leaderboard,
+            report_html=self.report_html,
+            record=record,
+        )

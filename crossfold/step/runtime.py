@@ -1,0 +1,135 @@
+"""What every step does around its work: a record, an MLflow run, and one way to fail."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from crossfold.errors import UserError
+
+if TYPE_CHECKING:
+    from crossfold.tracking.run import Run
+
+
+REFUSED = 3  # the exit status of a step that ended with a UserError: repeating it is no use
+RECORD = "step.json"
+# The workflow controller repeats no step whose message holds this; see
+# manifests/kubeflow/workflow-defaults.yaml.
+NOT_REPEATED = "user error, not repeated: "
+# A file that Kubernetes reads when a container has ended; it keeps 4 KB.
+TERMINATION_LOG = Path("/dev/termination-log")
+ON_KUBERNETES = "CROSSFOLD_POD_NAME"  # a variable that only pods have
+
+
+@dataclass
+class Record:
+    """What a step leaves beside its outputs; `iteration` is the
+    fold or the shard that it works on; times in seconds since the epoch."""
+
+    step: str
+    iteration: int | None
+    run_id: str
+    started: float
+    ended: float | None = None
+    status: str = "running"  # then: finished, refused (the user's mistake) or failed
+    error: str = ""
+    mlflow_run_id: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Write the record to `folder`, whole or not at all."""
+        part = folder / f"{RECORD}.part"
+        part.write_text(json.dumps(asdict(self)))
+        part.replace(folder / RECORD)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Return the record that a step left in `folder`."""
+        return cls(**json.loads((folder / RECORD).read_text()))
+
+
+@contextmanager
+def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"]:
+    """Run a step's work as one MLflow run and leave a Record beside `output`, one of its outputs.
+
+    A UserError, or a full disk, ends the process with its message and the status REFUSED; any
+    other exception goes on, so that its traceback is in the step's log.
+    """
+    # Not at the top: kfp reads a component's imports before the step has begun.
+    from crossfold.tracking import runs, store
+
+    folder = Path(output).parent
+    record = Record(name, iteration, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
+    record.write(folder)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with (
+            runs.step_run(name, iteration=iteration, params=_inputs()) as run,
+            _full_disk_refused(folder),
+        ):
+            record.mlflow_run_id = run.id
+            yield run
+        record.status = "finished"
+    except UserError as error:
+        record.status, record.error = "refused", str(error)
+        print(f"error: {error}", flush=True)
+        if ON_KUBERNETES in os.environ:
+            TERMINATION_LOG.write_bytes(f"{NOT_REPEATED}{error}".encode()[:4000])
+        sys.exit(REFUSED)
+    except BaseException as error:
+        record.status = "failed"
+        said = traceback.format_exception_only(error)[-1].strip()
+        record.error = store.lost_server(error) or said
+        raise
+    finally:
+        record.ended = time.time()
+        record.write(folder)
+
+
+def _inputs() -> dict[str, Any]:
+    """Return the step's parameters as Kubeflow's command for it gives them, without the lineage.
+
+    The lineage of a run that is continued may differ, and MLflow takes no second value.
+    """
+    option = "--executor_input"
+    if option not in sys.argv:
+        return {}
+    inputs = json.loads(sys.argv[sys.argv.index(option) + 1])["inputs"]
+    given: dict[str, Any] = inputs.get("parameterValues", {})
+    return {name: value for name, value in given.items() if name != "lineage"}
+
+
+def _stop(signum: int, _: FrameType | None) -> None:
+    """End by an exception, so that record and MLflow run say that the step has ended."""
+    sys.exit(128 + signum)
+
+
+@contextmanager
+def _full_disk_refused(folder: Path) -> Iterator[None]:
+    """Turn a full disk into a UserError, and free what the step wrote, to record its end."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != RECORD:
+                path.unlink()
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"no space is left on the disk{where}: free some and run again") from None
+
+
+def write_metrics(path: str, figures: dict[str, Any]) -> None:
+    """Write figures as JSON: kfp's local cache takes no artifact without a file."""
+    Path(path).write_text(json.dumps(figures, sort_keys=True))

@@ -1,0 +1,1 @@
+"""MLflow runs: open, continue, nest and end them, and log to them."""

@@ -1,0 +1,45 @@
+"""Names of steps, runs and candidates where people read them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+
+def short_labels(names: Sequence[str]) -> list[str]:
+    """Shorten candidates' names to the words that tell them apart, for MLflow's lists and plots.
+
+    `head lr=0.003 wd=0.01`, `head lr=0.01 wd=0.01` and `layer4 lr=0.001 wd=0.05` become
+    `head 0.003`, `head 0.01` and `layer4`. Parallel coordinates show ten characters.
+    """
+    words = [name.split() for name in names]
+    shared = set.intersection(*map(set, words)) if len(words) > 1 else set()
+    different = [[word for word in of_name if word not in shared] for of_name in words]
+    return [
+        _without_keys(_unique_start(of_name, different)) or name
+        for of_name, name in zip(different, names, strict=True)
+    ]
+
+
+def _without_keys(words: Sequence[str]) -> str:
+    """Leave out `lr=` and the like, but in the first word."""
+    return " ".join([*words[:1], *(word.rpartition("=")[2] for word in words[1:])])
+
+
+def _unique_start(words: Sequence[str], among: Sequence[Sequence[str]]) -> Sequence[str]:
+    """The fewest first words that no other of the names begins with."""
+    for length in range(1, len(words)):
+        if sum(other[:length] == words[:length] for other in among) == 1:
+            return words[:length]
+    return words
+
+
+def run_name(started: datetime, *words: str) -> str:
+    """Return a name such as `225025 layer4 lr=0.001` for a pipeline's run.
+
+    MLflow's list shows some 20 characters: the time (hour, minute, second) tells runs apart.
+    """
+    return " ".join((f"{started:%H%M%S}", *words))
+
+
+def title(name: str, iteration: int | None) -> str:
+    """Return what a step is called where people read it: its name, and its number in a loop."""
+    return name if iteration is None else f"{name} {iteration}"

@@ -1,0 +1,268 @@
+"""Find, open, nest and end MLflow runs: a parent per pipeline run, a nested run per step.
+
+On Kubeflow with its MLflow plugin the platform opens the parent and the step's run and hands the
+step `MLFLOW_RUN_ID`. Elsewhere this module finds or creates the same shape by the pipeline run's
+id (`CROSSFOLD_RUN_ID`), so a retried step or a resumed run continues its runs.
+
+Only `MlflowClient` is used: the fluent API keeps one global active run, which an exported
+`MLFLOW_RUN_ID` overrides.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from crossfold.errors import UserError
+
+from .names import title
+from .run import LOOP, PARENT_TAG, Run, child_runs, ending, error_recorded
+from .store import (
+    connect,
+    experiment_id_of,
+    get_run,
+    pipeline_run_id,
+    required_variable,
+)
+
+OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
+# What a pipeline's run has of what was found; whoever watches a cluster reads it there.
+OUTCOME = ("leaderboard.json", "evaluation.json", "registration.json", "report.html")
+PATIENCE_OF_STEPS = 90
+
+
+def parent_run(
+    run_id: str,
+    *,
+    name: str,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Run:
+    """Open the run of the pipeline run `run_id`, or continue it when it is there.
+
+    Raises UserError when the tracking store is not named, cannot be reached or does not fit.
+    """
+    client = connect()
+    experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
+    found = _find_parent(client, experiment_id, run_id)
+    if found:
+        _reopen(client, found)
+    run = Run(client, found or _create_parent(client, experiment_id, run_id, name))
+    run.set_tags(tags or {})
+    run.log_params(params or {})
+    return run
+
+
+def find_run(run_id: str) -> Run:
+    """Return the run of the pipeline run `run_id`.
+
+    Raises UserError when the tracking store is not named, cannot be reached or has no such run.
+    """
+    client = connect()
+    name = required_variable("MLFLOW_EXPERIMENT_NAME")
+    found = _find_parent(client, experiment_id_of(client, name), run_id)
+    if found is None:
+        raise UserError(f"the experiment {name} in MLflow has no run of the pipeline run {run_id}")
+    return Run(client, found)
+
+
+def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+    """End the run of the pipeline run `run_id`, if it was opened, and the nested runs left open.
+
+    A step that was killed could not end its own run.
+    """
+    client = connect()
+    experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
+    parent = _find_parent(client, experiment_id, run_id)
+    if parent is None:  # it was killed before, or has another tracking store
+        return
+    for run in _nested(client, experiment_id, parent.info.run_id):
+        if run.info.status == "RUNNING":
+            is_loop = run.data.tags.get("crossfold.kind") == LOOP
+            client.set_terminated(run.info.run_id, status if is_loop else "KILLED")
+    client.set_terminated(parent.info.run_id, status)
+
+
+@contextmanager
+def step_run(
+    name: str, *, iteration: int | None = None, params: Mapping[str, Any] | None = None
+) -> Iterator[Run]:
+    """Open the run of the step `name`, with the parameters of the step, for the block.
+
+    The plugin's run (`MLFLOW_RUN_ID`) is used where there is one and left for the plugin to end;
+    the plugin logs the parameters too.
+    Raises UserError when the tracking store is not named, cannot be reached or does not fit.
+    """
+    _use_own_login()
+    plugin_run_id = os.environ.get("MLFLOW_RUN_ID")
+    client = connect(PATIENCE_OF_STEPS)
+    if plugin_run_id:
+        run = Run(client, get_run(client, plugin_run_id), param_prefix="crossfold.")
+        run.rename(title(name, iteration))
+        run.set_tags(_step_tags(name, iteration))
+        with error_recorded(run):
+            yield run
+        return
+    found = _find_or_create_step(client, pipeline_run_id(), name, iteration)
+    _reopen(client, found)
+    run = Run(client, found)
+    run.log_params(params or {})
+    with ending(run):
+        yield run
+
+
+def _use_own_login() -> None:
+    """Where Kubeflow's plugin has not said how MLflow is reached, do as the pipeline's Secret says.
+
+    Two names for one thing, since the pod that both gave it would be refused.
+    """
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        if value := os.environ.get(f"CROSSFOLD_{name}"):
+            os.environ.setdefault(name, value)
+
+
+def log_cached_step(
+    run_id: str, *, name: str, iteration: int | None = None, source_run_id: str
+) -> str:
+    """Record that a step of the pipeline run `run_id` was answered from the cache.
+
+    Returns the id of its nested run, which names the run that did the work and carries a copy of
+    its parameters and metrics. A step that this very pipeline run did before it was resumed keeps
+    its run.
+    """
+    client = connect()
+    step = _find_or_create_step(client, run_id, name, iteration)
+    run = Run(client, step)
+    if run.id != source_run_id:
+        _reopen(client, step)
+        run.set_tags({"crossfold.cached": "true", "crossfold.source_run": source_run_id})
+        _copy_results(source_run_id, run)
+        client.set_terminated(run.id, "FINISHED")
+    return run.id
+
+
+def _copy_results(source_run_id: str, target: Run) -> None:
+    """Copy parameters and the latest metrics; nothing is copied when the source was deleted."""
+    try:
+        source = target.client.get_run(source_run_id).data
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    target.log_params(source.params)
+    target.log_metrics(source.metrics)
+
+
+def name_cached_iterations(parent: Run) -> None:
+    """Name the runs that Kubeflow's plugin opened for a loop's steps from the cache.
+
+    No code of ours ran in them, so all have the task's name; their parameters tell the iteration.
+    """
+    for run in _nested(parent.client, parent.experiment_id, parent.id):
+        tags, params = run.data.tags, run.data.params
+        iteration = params.get("fold", params.get("shard"))
+        if iteration is not None and not any(tag.startswith("crossfold.") for tag in tags):
+            name = str(run.info.run_name).replace("-", "_")
+            named = Run(parent.client, run)
+            named.rename(title(name, int(float(iteration))))
+            named.set_tags(_step_tags(name, int(float(iteration))) | {"crossfold.cached": "true"})
+
+
+def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
+    """Return the oldest of what may be two, while steps that began together each open one."""
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
+    )
+    return min(found, key=_age, default=None)
+
+
+def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
+    created = client.create_run(experiment_id, run_name=name, tags=parent_tags(run_id))
+    parent = _find_parent(client, experiment_id, run_id)
+    assert parent is not None
+    if parent.info.run_id != created.info.run_id:  # another step was quicker
+        client.delete_run(created.info.run_id)
+    return parent
+
+
+def parent_tags(run_id: str) -> dict[str, str]:
+    """Return the tags by which a pipeline run's own run is found."""
+    return {"crossfold.kind": "pipeline", "crossfold.run_id": run_id}
+
+
+def _nested(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[MlflowRun]:
+    """Yield the runs below a run, the innermost first."""
+    for run in child_runs(client, experiment_id, parent_id):
+        if run.data.tags.get("crossfold.kind") != "candidate":  # the innermost: spare a request
+            yield from _nested(client, experiment_id, run.info.run_id)
+        yield run
+
+
+def _step_tags(name: str, iteration: int | None) -> dict[str, str]:
+    return {"crossfold.step": name} | (
+        {} if iteration is None else {"crossfold.iteration": str(iteration)}
+    )
+
+
+def _find_or_create_step(
+    client: MlflowClient, run_id: str, name: str, iteration: int | None
+) -> MlflowRun:
+    tags = _step_tags(name, iteration)
+    experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
+    parent = _find_parent(client, experiment_id, run_id)
+    if parent is None:
+        parent = _create_parent(client, experiment_id, run_id, run_id)
+    if iteration is not None:
+        parent = _find_or_create_loop(client, parent, name)
+    for run in child_runs(client, experiment_id, parent.info.run_id):
+        if tags.items() <= run.data.tags.items():
+            return run
+    return client.create_run(
+        experiment_id,
+        run_name=title(name, iteration),
+        tags={
+            **tags,
+            PARENT_TAG: parent.info.run_id,
+            "crossfold.kind": "step",
+            "crossfold.run_id": run_id,
+        },
+    )
+
+
+def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> MlflowRun:
+    """Return the run under which the iterations of a step are nested."""
+    experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
+    tags = {"crossfold.kind": LOOP, "crossfold.loop": name, PARENT_TAG: parent_id}
+
+    def find() -> MlflowRun | None:
+        runs = child_runs(client, experiment_id, parent_id)
+        loops = [run for run in runs if tags.items() <= run.data.tags.items()]
+        return min(loops, key=_age, default=None)
+
+    loop = find()
+    if loop is None:
+        created = client.create_run(experiment_id, run_name=f"{name}s", tags=tags)
+        loop = find()
+        assert loop is not None
+        if loop.info.run_id != created.info.run_id:  # another iteration was quicker
+            client.delete_run(created.info.run_id)
+    _reopen(client, loop)
+    return loop
+
+
+def _age(run: MlflowRun) -> tuple[int, str]:
+    return run.info.start_time, run.info.run_id
+
+
+def _reopen(client: MlflowClient, run: MlflowRun) -> None:
+    """Set a run of an earlier try back to running, without what that try said of its end."""
+    if run.info.status == "RUNNING":
+        return
+    client.update_run(run.info.run_id, status="RUNNING")
+    for tag in run.data.tags.keys() & OUTCOME_TAGS:
+        client.delete_tag(run.info.run_id, tag)

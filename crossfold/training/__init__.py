@@ -1,0 +1,1 @@
+"""Train the part of a network above the cut: one fold, and the final fit."""

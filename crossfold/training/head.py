@@ -1,0 +1,142 @@
+"""A classifier on the features of a frozen network: multinomial logistic regression."""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from crossfold.network import backbone
+
+from .feature_rows import FeatureRows
+
+# A channel's standard deviation counts as at least this share of the channels' mean one.
+MIN_STD = 0.1
+# Of the objective by the preconditioned weights, whose curvature is near 1 or below.
+MAX_GRADIENT = 1e-5
+MAX_PASSES = 1000  # over the training rows
+MAX_NUMBERS = 2**22  # float64 of a batch of features or logits: 32 MiB
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Each channel's mean and standard deviation, float64 [C], and the correlations [C, C]."""
+
+    mean: Tensor
+    std: Tensor
+    correlation: Tensor
+
+    @classmethod
+    def of(cls, rows: FeatureRows) -> "Moments":
+        """Compute them over the rows, and over all positions of a feature map.
+
+        A channel that hardly varies gets a larger standard deviation than it has: in another image
+        it may have any value, which must not outweigh all other channels.
+        """
+        count, total = 0, torch.zeros(())
+        for values in _by_channel(rows):
+            count, total = count + len(values), total + values.sum(0)
+        mean = total / count
+        products = torch.zeros(())
+        for values in _by_channel(rows):
+            values -= mean
+            products = products + values.T @ values
+        covariance = products / count
+        std = covariance.diagonal().clamp_min(0).sqrt()
+        floor = MIN_STD * float(std.mean())
+        std = std.clamp_min(floor) if floor > 0 else torch.ones_like(std)
+        return cls(mean, std, covariance / std / std.unsqueeze(1))
+
+
+def _by_channel(rows: FeatureRows) -> Iterator[Tensor]:
+    """Yield values float64 [B, C]: a row for each image, or for each position of its map."""
+    for features, _ in rows.batches(_batch_size(rows)):
+        yield features.movedim(1, -1).flatten(0, -2).double()
+
+
+def _batch_size(rows: FeatureRows, num_classes: int = 1) -> int:
+    per_image: int = max(math.prod(rows.features.shape[1:]), num_classes)
+    return max(2, MAX_NUMBERS // per_image)
+
+
+def fit_head(
+    suffix: nn.Module,
+    rows: FeatureRows,
+    weight_decay: float,
+    progress: Callable[[float], None],
+) -> float:
+    """Minimize mean cross-entropy + weight_decay/2 · ‖W‖² by L-BFGS, in float64; return it.
+
+    W are the weights on features scaled to mean 0 and variance 1 over the rows; the bias is not
+    penalized. The scaling is part of the weights that the suffix's one layer ends with, in float32.
+    For a linear layer the minimum is the only one, whatever the initial weights. Memory holds a few
+    batches, C² numbers and some fifty times the weights, whatever the number of images. `progress`
+    is told the share of MAX_PASSES that is done, and 1 at the end.
+
+    L-BFGS: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
+    1989. It runs on V = W·L, where L·Lᵀ = correlation/K + weight_decay: with that, an upper bound
+    of the Hessian (Böhning, "Multinomial logistic regression algorithm", 1992) is about 1.
+    """
+    head = suffix.double().eval().get_submodule(backbone.head_name(suffix))
+    assert isinstance(head, nn.Linear | nn.Conv2d) and head.weight.shape[2:].numel() == 1
+    layer_weight, layer_bias = head.weight, head.bias
+    assert layer_bias is not None
+    moments = Moments.of(rows)
+    size = _batch_size(rows, len(layer_weight))
+    identity = torch.eye(len(moments.std), dtype=torch.float64)
+    factor = torch.linalg.cholesky(
+        moments.correlation / len(layer_weight) + weight_decay * identity
+    )
+    scaled = (layer_weight.detach().flatten(1) @ factor).requires_grad_()
+    bias = layer_bias.detach().clone().requires_grad_()
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
+        [scaled, bias],
+        max_iter=MAX_PASSES,
+        max_eval=MAX_PASSES,
+        tolerance_grad=MAX_GRADIENT,
+        tolerance_change=0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+    passes = 0
+
+    @torch.no_grad()
+    def objective() -> float:
+        """Return the objective, and leave its gradient in `scaled` and `bias`."""
+        nonlocal passes
+        passes += 1
+        progress(passes / MAX_PASSES)
+        weight = torch.linalg.solve_triangular(factor, scaled, upper=False, left=False)
+        unscaled = weight / moments.std
+        layer_weight.copy_(unscaled.view_as(layer_weight))
+        layer_bias.copy_(bias - unscaled @ moments.mean)
+        loss = _mean_loss(suffix, rows, size)
+        assert layer_weight.grad is not None and layer_bias.grad is not None
+        gradient = layer_weight.grad.flatten(1) - torch.outer(layer_bias.grad, moments.mean)
+        gradient = gradient / moments.std + weight_decay * weight
+        gradient = torch.linalg.solve_triangular(factor.T, gradient, upper=True, left=False)
+        scaled.grad, bias.grad = gradient.contiguous(), layer_bias.grad.clone()
+        return float(loss + weight_decay / 2 * weight.square().sum())
+
+    optimizer.step(objective)
+    loss = objective()
+    left = max(float(one.grad.abs().max()) for one in (scaled, bias) if one.grad is not None)
+    logging.info("head: %d passes, objective %.6f, gradient %.1e", passes, loss, left)
+    suffix.float()
+    progress(1)
+    return loss
+
+
+@torch.enable_grad()
+def _mean_loss(suffix: nn.Module, rows: FeatureRows, size: int) -> Tensor:
+    """Return the mean cross-entropy, and leave its gradient in the suffix's weights."""
+    suffix.zero_grad()
+    total = torch.zeros((), dtype=torch.float64)
+    for features, labels in rows.batches(size):
+        losses = nn.functional.cross_entropy(suffix(features.double()), labels, reduction="sum")
+        loss = losses / len(rows.rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return total

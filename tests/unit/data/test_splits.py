@@ -1,0 +1,66 @@
+from collections import Counter
+
+import pytest
+
+from crossfold.data.splits import NO_FOLD, TEST, TRAIN, assign
+
+SIZES = {0: 50, 1: 23, 2: 8}
+
+
+def images(copies: int = 1) -> tuple[list[int], list[str]]:
+    """Labels and contents, every content `copies` times, copies far from each other."""
+    labels = [label for label, size in SIZES.items() for _ in range(size)]
+    hashes = [f"{label}-{index}" for label, size in SIZES.items() for index in range(size)]
+    return labels * copies, hashes * copies
+
+
+def test_holdout_and_folds_are_stratified() -> None:
+    labels, hashes = images()
+    splits, folds = assign(labels, hashes, test_fraction=0.2, num_folds=5, seed=0)
+    places = Counter(zip(labels, folds, strict=True))
+    for label, size in SIZES.items():
+        assert places[label, NO_FOLD] == round(0.2 * size)
+        in_folds = [places[label, fold] for fold in range(5)]
+        assert max(in_folds) - min(in_folds) <= 1
+        assert sum(in_folds) == size - round(0.2 * size)
+    assert [split == TEST for split in splits] == [fold == NO_FOLD for fold in folds]
+    assert set(splits) == {TEST, TRAIN}
+    sizes = [folds.count(fold) for fold in range(5)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_every_class_is_in_the_test_split_however_small() -> None:
+    labels, hashes = images()
+    _, folds = assign(labels, hashes, test_fraction=0.01, num_folds=5, seed=0)
+    assert {label for label, fold in zip(labels, folds, strict=True) if fold == NO_FOLD} == {
+        0,
+        1,
+        2,
+    }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_copies_are_never_on_both_sides(seed: int) -> None:
+    labels, hashes = images(copies=3)
+    _, folds = assign(labels, hashes, test_fraction=0.2, num_folds=5, seed=seed)
+    places = set(zip(hashes, folds, strict=True))
+    assert len(places) == len(set(hashes))
+
+
+def test_the_seed_decides_and_the_order_of_images_does_not() -> None:
+    labels, hashes = images()
+
+    def places(seed: int, step: int) -> dict[str, int]:
+        _, folds = assign(labels[::step], hashes[::step], test_fraction=0.2, num_folds=5, seed=seed)
+        return dict(zip(hashes[::step], folds, strict=True))
+
+    assert places(1, 1) == places(1, -1)
+    assert places(1, 1) != places(2, 1)
+
+
+def test_the_assignment_is_the_same_on_every_platform() -> None:
+    splits, folds = assign(
+        [0] * 6 + [1] * 5, [*"abcdef", *"ghijk"], test_fraction=0.2, num_folds=3, seed=7
+    )
+    assert folds == [1, 1, -1, 0, 0, 2, 1, 0, 2, -1, 2]
+    assert splits.count(TEST) == 2

@@ -1,0 +1,170 @@
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossfold.errors import UserError
+from crossfold.evaluation import calibration
+from crossfold.evaluation.cross_validation import aggregate_cv
+from crossfold.network import tensorfile
+
+# Per candidate and fold: macro F1, loss, number of epochs.
+Table = list[list[tuple[float, float, int]]]
+
+
+def predictions(folder: Path, table: Table) -> list[Path]:
+    """The files of the folds; the candidates are called a, b, c."""
+    paths = []
+    for fold in range(len(table[0])):
+        results = [
+            {
+                "candidate": {"name": name, "freeze_backbone": True, "learning_rate": 0.1},
+                "fold": fold,
+                "macro_f1": scores[fold][0],
+                "accuracy": scores[fold][0] / 2,
+                "loss": scores[fold][1],
+                "num_epochs": scores[fold][2],
+                "history": [{"epoch": 1, "val_loss": scores[fold][1]}],
+            }
+            for name, scores in zip("abc", table, strict=False)
+        ]
+        about: dict[str, Any] = {"classes": ["x", "y"], "results": results}
+        paths.append(folder / f"predictions {fold}")
+        arrays = {"row": np.array([fold]), "label": np.array([fold % 2])}
+        for index in range(len(table)):
+            arrays[f"probabilities_{index}"] = np.array([[0.6, 0.4]], np.float32)
+        tensorfile.write(paths[-1], arrays, about)
+    return paths
+
+
+def aggregate(folder: Path, table: Table) -> dict[str, Any]:
+    return aggregate_cv(
+        predictions=predictions(folder, table),
+        architecture="resnet18",
+        leaderboard=folder / "leaderboard",
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "best"),
+    [
+        # A higher mean wins, though another has the best fold and the lower loss.
+        ([[(0.9, 0.9, 1), (0.9, 0.9, 1)], [(1.0, 0.1, 1), (0.7, 0.1, 1)]], 0),
+        ([[(0.7, 0.1, 1), (0.7, 0.1, 1)], [(0.8, 2.0, 1), (0.9, 2.0, 1)]], 1),
+        # Of equal means the lower loss wins, wherever it stands.
+        ([[(0.5, 0.3, 1)] * 2, [(0.5, 0.2, 1)] * 2, [(0.5, 0.4, 1)] * 2], 1),
+        ([[(0.5, 0.2, 1)] * 2, [(0.5, 0.3, 1)] * 2, [(0.4, 0.1, 1)] * 2], 0),
+    ],
+)
+def test_the_best_has_the_highest_macro_f1_then_the_lowest_loss(
+    tmp_path: Path, table: Table, best: int
+) -> None:
+    assert aggregate(tmp_path, table)["best"] == best
+
+
+def test_the_leaderboard_has_means_spreads_and_every_fold(tmp_path: Path) -> None:
+    f1, loss = [0.7, 0.8, 0.93], [0.5, 0.3, 0.4]
+    table = [list(zip(f1, loss, (3, 4, 4), strict=True)), [(0.1, 1.0, 1)] * 3]
+    board = aggregate(tmp_path, table)
+    entry = board["candidates"][0]
+    assert entry["candidate"] == {"name": "a", "freeze_backbone": True, "learning_rate": 0.1}
+    assert entry["mean"] == pytest.approx(
+        {"macro_f1": mean(f1), "accuracy": mean(f1) / 2, "loss": mean(loss)}
+    )
+    assert entry["std"] == pytest.approx(
+        {"macro_f1": stdev(f1), "accuracy": stdev(f1) / 2, "loss": stdev(loss)}
+    )
+    for name, (low, high) in entry["interval"].items():
+        assert low < entry["mean"][name] < high
+        assert (low + high) / 2 == pytest.approx(entry["mean"][name])
+    # Student's quantile for two degrees of freedom; the corrected variance is 1/3 + 1/2 of it.
+    low, high = entry["interval"]["macro_f1"]
+    assert (high - low) / 2 == pytest.approx(4.302653 * stdev(f1) * (5 / 6) ** 0.5, rel=1e-6)
+    assert [fold["fold"] for fold in entry["folds"]] == [0, 1, 2]
+    assert [fold["macro_f1"] for fold in entry["folds"]] == f1
+    assert entry["folds"][1]["history"] == [{"epoch": 1, "val_loss": 0.3}]
+    assert (board["architecture"], board["classes"], board["num_folds"]) == (
+        "resnet18",
+        ["x", "y"],
+        3,
+    )
+
+
+def test_the_epochs_are_those_of_the_best_candidate(tmp_path: Path) -> None:
+    other = [(0.5, 0.5, 20)] * 3
+    assert aggregate(tmp_path, [other, [(0.6, 0.5, 7)] * 3])["num_epochs"] == 7
+
+
+def diverge(path: Path, candidate: int, epoch: int) -> None:
+    arrays, about = tensorfile.read(path)
+    kept = {name: np.array(values) for name, values in arrays.items()}
+    del kept[f"probabilities_{candidate}"]
+    result = about["results"][candidate]
+    about["results"][candidate] = {key: result[key] for key in ("candidate", "fold", "num_epochs")}
+    about["results"][candidate]["diverged"] = epoch
+    tensorfile.write(path, kept, about)
+
+
+def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Path) -> None:
+    paths = predictions(tmp_path, [[(0.9, 0.1, 2)] * 3, [(0.5, 0.5, 4)] * 3, [(0.4, 0.5, 6)] * 3])
+    diverge(paths[1], 0, epoch=2)
+    board = aggregate_cv(
+        predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+    )
+    assert [entry["candidate"]["name"] for entry in board["candidates"]] == ["b", "c"]
+    assert (board["best"], board["num_epochs"]) == (0, 4)
+    (last,) = board["diverged"]
+    assert (last["candidate"]["name"], last["folds"]) == ("a", [{"fold": 1, "epoch": 2}])
+
+
+def test_it_is_an_error_if_every_candidate_diverged(tmp_path: Path) -> None:
+    paths = predictions(tmp_path, [[(0.9, 0.1, 2)] * 3, [(0.5, 0.5, 4)] * 3])
+    diverge(paths[0], 0, epoch=1)
+    diverge(paths[2], 1, epoch=1)
+    with pytest.raises(UserError, match=r"every one diverged.*a, b.*learning_rate"):
+        aggregate_cv(
+            predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+        )
+
+
+def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilities(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    paths = predictions(tmp_path, [[(0.9, 0.1, 1)] * 3, [(0.8, 0.1, 1)] * 3])
+    of_folds = []
+    for path in paths:
+        labels: np.ndarray = rng.integers(2, size=40)
+        sure = np.clip(0.9 * labels + 0.2 * rng.normal(size=40), 0.001, 0.999)
+        best: np.ndarray = np.stack([1 - sure, sure], axis=1).astype(np.float32)
+        other: np.ndarray = rng.dirichlet([1, 1], size=40).astype(np.float32)
+        about = tensorfile.read_metadata(path)
+        arrays = {"label": labels, "probabilities_0": best, "probabilities_1": other}
+        tensorfile.write(path, arrays, about)
+        of_folds.append((labels, best))
+    board = aggregate_cv(
+        predictions=paths[::-1], architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+    )
+    wanted = calibration.fit_temperature(
+        *(np.concatenate(of_fold) for of_fold in zip(*of_folds, strict=True))
+    )
+    assert board["temperature"] == wanted != 1
+    assert json.loads((tmp_path / "leaderboard").read_text())["temperature"] == board["temperature"]
+
+
+def test_the_file_is_what_is_returned_whatever_the_order_of_the_folds(tmp_path: Path) -> None:
+    table = [[(n / 9, n / 5, n + 1) for n in range(5)]]
+    paths = predictions(tmp_path, table)
+    boards = []
+    for order in (paths, paths[::-1], paths[2:] + paths[:2]):
+        board = aggregate_cv(
+            predictions=order, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+        )
+        boards.append((tmp_path / "leaderboard").read_text())
+        intervals = json.loads(boards[-1])["candidates"][0]["interval"]
+        assert intervals == {k: list(v) for k, v in board["candidates"][0]["interval"].items()}
+        assert json.loads(boards[-1])["best"] == board["best"] == 0
+    assert boards[0] == boards[1] == boards[2]

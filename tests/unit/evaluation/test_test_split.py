@@ -1,0 +1,214 @@
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import sklearn.metrics
+import torch
+from PIL import Image
+
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.evaluation import latency, test_split
+from crossfold.evaluation.cross_validation import aggregate_cv
+from crossfold.evaluation.test_split import evaluate_test, score, split_hash
+from crossfold.network import backbone
+from crossfold.network.classifier import Classifier, export
+from crossfold.training.steps import train_final, train_fold
+
+ARCHITECTURE = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, features: Path, weights: Path
+) -> tuple[Path, Path]:
+    """The leaderboard and the network of a short run, whose network is not always right."""
+    folder = tmp_path_factory.mktemp("run")
+    common: dict[str, Any] = {
+        "features": features,
+        "backbone_weights": weights,
+        "architecture": ARCHITECTURE,
+        "batch_size": 10,
+        "seed": 0,
+        "precision": "float32",
+        "num_threads": 1,
+        "num_epochs": 1,
+    }
+    candidate = {"train_from": "conv5", "learning_rate": 2e-4, "weight_decay": 0}
+    for fold in range(3):
+        train_fold(
+            **common,
+            fold=fold,
+            candidates=[candidate],
+            predictions=folder / f"predictions {fold}",
+        )
+    aggregate_cv(
+        predictions=[folder / f"predictions {fold}" for fold in range(3)],
+        architecture=ARCHITECTURE,
+        leaderboard=folder / "leaderboard",
+    )
+    train_final(**common, leaderboard=folder / "leaderboard", model=folder / "model")
+    return folder / "leaderboard", folder / "model"
+
+
+def evaluate(
+    examples: Path, run: tuple[Path, Path], folder: Path, num_threads: int = 1
+) -> dict[str, Any]:
+    _, model = run
+    export(model, folder / "exported")
+    return evaluate_test(
+        examples=examples,
+        model=model,
+        exported=folder / "exported",
+        num_threads=num_threads,
+        evaluation=folder / "evaluation",
+    )
+
+
+def test_probabilities_are_the_networks_for_the_test_images_pixels(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)
+    rows = [row for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
+    assert found["paths"] == [row["path"] for row in rows]
+    assert found["labels"] == [row["label"] for row in rows]
+    module = backbone.build_network(ARCHITECTURE, 3, seed=0)
+    module.load_state_dict(safetensors.torch.load_file(run[1]))
+    for row, probabilities in zip(rows, found["probabilities"], strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
+        with torch.inference_mode():
+            logits = module(backbone.normalize(torch.from_numpy(pixels.copy())[None]))
+        wanted = (logits / found["calibration"]["temperature"]).softmax(1)[0]
+        np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
+    assert found["calibration"]["temperature"] == json.loads(run[0].read_text())["temperature"] != 1
+
+
+def test_the_export_is_compared_with_torch(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)["export"]
+    assert found["by"].startswith("openvino 20")
+    assert found["max_difference"] < 1e-5 and found["num_different"] == 0
+    network = backbone.Network(run[1])
+    _, _, [torchs] = score([network], Examples(examples), 1)
+    wrong = np.full((12, 3), 1 / 3, np.float32)
+    with pytest.raises(RuntimeError, match="does not compute what torch does"):
+        test_split.compare_with_torch(network, wrong, torchs)
+
+
+def test_the_scores_are_scikit_learns(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)
+    labels, probabilities = np.array(found["labels"]), np.array(found["probabilities"])
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, predicted, labels=range(3), average="macro", zero_division=0
+    )
+    loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    assert found["metrics"] == pytest.approx(
+        {
+            "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+            "macro_f1": f1,
+            "macro_precision": precision,
+            "macro_recall": recall,
+            "loss": loss,
+        }
+    )
+    assert 0 < found["metrics"]["accuracy"] < 1, "a network that errs shows more"
+    confusion = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(3))
+    assert found["confusion_matrix"] == confusion.tolist()
+
+
+def test_the_files_hold_what_is_returned_and_name_what_was_measured(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)
+    assert json.loads((tmp_path / "evaluation").read_text()) == found
+    assert found["weights_hash"] == hashlib.sha256(run[1].read_bytes()).hexdigest()
+    assert found["data_hash"] == "d" * 32 + ".dir"
+    assert found["classes"] == ["red", "green", "blue"]
+    roc = found["curves"]["roc"]["micro"]
+    assert len(roc["x"]) == len(roc["y"]) == len(roc["thresholds"])
+    assert np.isfinite(roc["thresholds"]).all()
+
+
+def test_every_score_has_its_interval(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = evaluate(examples, run, tmp_path)
+    assert found["intervals"].keys() == found["metrics"].keys()
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found["metrics"][name] <= high, name
+        assert low < high, name
+    assert len(found["class_f1_intervals"]) == 3
+
+
+def test_the_hash_of_the_split_is_of_its_images_and_classes_alone(
+    examples: Path, tmp_path: Path
+) -> None:
+    classes = ("red", "green", "blue")
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    test = [row for row in rows if row.split == TEST]
+    wanted = "".join(sorted(f"{row.content_hash} {classes[row.label]}\n" for row in test))
+
+    def hash_of(changed: list[Example], names: tuple[str, ...] = classes) -> str:
+        write_examples(tmp_path / "t", changed, classes=names, data_hash="0.dir", num_folds=3)
+        return split_hash(Examples(tmp_path / "t"))
+
+    same = hashlib.sha256(wanted.encode()).hexdigest()
+    assert hash_of(rows) == split_hash(Examples(examples)) == same
+    assert hash_of([row._replace(path=f"x/{row.path}") for row in test][::-1]) == same
+    assert hash_of(test[1:]) != same
+    assert hash_of([*test[1:], test[0]._replace(label=(test[0].label + 1) % 3)]) != same
+    assert hash_of(rows, ("red", "green", "violet")) != same
+
+
+def test_latency_is_of_single_images_from_their_bytes(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    table = Examples(examples)
+    encoded = table.images(TEST, range(12))
+    export(run[1], tmp_path / "exported")
+    network = Classifier(tmp_path / "exported", num_threads=1)
+    sizes: list[tuple[int, ...]] = []
+    predict = network.predict
+
+    def counted(images: Any) -> Any:
+        sizes.append(images.shape)
+        return predict(images)
+
+    network.predict = counted  # type: ignore[method-assign]
+    found = latency.measure(network, encoded, num_threads=1)
+    assert set(sizes) == {(1, 32, 32, 3)}
+    assert len(sizes) == found.num_images + latency.NUM_WARM_UP
+    assert 1 <= found.num_images <= latency.NUM_TIMED
+    assert 0 < found.median_ms <= found.p99_ms
+
+
+def test_the_train_split_is_not_decoded(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    broken = [row._replace(image=b"broken") if row.split == TRAIN else row for row in rows]
+    classes = ("red", "green", "blue")
+    write_examples(
+        tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
+    )
+    found = score([backbone.Network(run[1])], Examples(tmp_path / "examples"), 1)
+    wanted = score([backbone.Network(run[1])], Examples(examples), 1)
+    assert found[0] == wanted[0]
+    np.testing.assert_array_equal(found[2], wanted[2])
+
+
+def test_threads_that_decode_keep_the_order(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, four = (evaluate(examples, run, tmp_path, num_threads) for num_threads in (1, 4))
+    np.testing.assert_allclose(one["probabilities"], four["probabilities"], atol=1e-4)
+    assert one["paths"] == four["paths"]

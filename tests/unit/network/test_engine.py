@@ -1,0 +1,126 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from crossfold.network import backbone, engine
+from tests.unit.networks import build, pixels
+
+
+def prefix(architecture: str, cuts: list[str]) -> torch.nn.Module:
+    return backbone.from_pixels(backbone.prefix(backbone.trace(build(architecture)), cuts))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "cuts"),
+    [
+        ("alexnet", 64, ["head", "features.8"]),
+        ("vgg11_bn", 32, ["head", "features.16"]),
+        ("resnet18", 40, ["head", "layer4"]),
+        ("resnext50_32x4d", 40, ["layer4"]),
+        ("densenet121", 40, ["head"]),
+        ("mobilenet_v2", 40, ["head"]),
+        ("mobilenet_v3_small", 40, ["features.9"]),
+        ("mnasnet0_5", 40, ["head"]),
+        ("regnet_y_400mf", 40, ["head"]),
+        ("shufflenet_v2_x0_5", 40, ["conv5", "stage3.2"]),
+        ("squeezenet1_1", 40, ["head"]),
+        ("efficientnet_b0", 40, ["features.6"]),
+        ("googlenet", 40, ["head"]),
+        ("inception_v3", 96, ["head"]),
+        ("convnext_tiny", 40, ["features.7"]),
+        ("swin_t", 64, ["features.7"]),
+        ("swin_v2_t", 64, ["features.5"]),
+        ("vit_b_32", 224, ["head"]),
+        ("maxvit_t", 224, ["head"]),
+    ],
+)
+def test_a_graph_gives_what_torch_gives(architecture: str, size: int, cuts: list[str]) -> None:
+    module = prefix(architecture, cuts)
+    compute = engine.compiled(engine.from_torch(module, size), "float32", num_threads=1)
+    for count in (3, 1):  # the graph was made with two
+        images = pixels(count, size)
+        with torch.inference_mode():
+            wanted = module(torch.from_numpy(images))
+        found = compute(images)
+        assert len(found) == len(cuts)
+        for value, reference in zip(found, wanted, strict=True):
+            scale = float(reference.abs().max())
+            np.testing.assert_allclose(value, reference.numpy(), rtol=0, atol=2e-5 * scale)
+
+
+def test_two_names_for_one_cut_are_two_outputs() -> None:
+    compute = engine.compiled(
+        engine.from_torch(prefix("resnet18", ["head", "fc"]), 40), "float32", 1
+    )
+    one, other = compute(pixels(2, 40))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_values_of_an_image_are_the_same_in_every_batch_and_process() -> None:
+    program = (
+        "import sys; from tests.unit.network.test_engine import *\n"
+        "compute = graph.compiled(graph.from_torch(prefix('resnet18', ['head']), 40), 'float32', 2)"
+        "\nsys.stdout.buffer.write(compute(pixels(7, 40)[:int(sys.argv[1])])[0].tobytes())"
+    )
+    found = [
+        subprocess.run([sys.executable, "-c", program, str(n)], capture_output=True, check=True)
+        for n in (7, 7, 3)
+    ]
+    whole, again, part = (done.stdout for done in found)
+    assert len(whole) == 7 * 512 * 4
+    assert whole == again and whole.startswith(part)
+
+
+def test_bfloat16_gives_the_same_in_fewer_digits() -> None:
+    model = engine.from_torch(prefix("resnet18", ["head"]), 40)
+    exact, fewer = (
+        engine.compiled(model, precision, 1)(pixels(4, 40))[0]
+        for precision in ("float32", "bfloat16")
+    )
+    difference = np.abs(exact - fewer).max() / np.abs(exact).max()
+    assert 1e-5 < difference < 0.05
+
+
+def test_a_saved_graph_computes_the_same_when_its_file_is_gone(tmp_path: Path) -> None:
+    model = engine.from_torch(prefix("squeezenet1_1", ["head"]), 40)
+    engine.save(tmp_path / "graph", model, {"classes": ["ü"]})
+    loaded, about = engine.load(tmp_path / "graph")
+    (tmp_path / "graph").unlink()
+    assert about == {"classes": ["ü"]}
+    (wanted,), (found,) = (engine.compiled(m, "float32", 1)(pixels(2, 40)) for m in (model, loaded))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * float(np.abs(wanted).max()))
+
+
+def test_a_graph_is_split_at_its_first_output() -> None:
+    class Both(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = prefix("resnet18", ["head"]), torch.nn.Linear(512, 3)
+
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            (value,) = self.first(images)
+            return value, self.head(value)
+
+    model = engine.from_torch(Both(), 40)
+    images = pixels(3, 40)
+    whole = engine.compiled(model, "float32", 1)(images)
+    beginning, rest = (engine.compiled(part, "float32", 1) for part in engine.split(model))
+    (value,) = beginning(images)
+    (result,) = rest(value)
+    np.testing.assert_array_equal(value, whole[0])
+    np.testing.assert_allclose(result, whole[1], rtol=1e-6)
+
+
+def test_openvino_reports_nothing_to_anybody() -> None:
+    program = (
+        "import crossfold.network.engine, sys, importlib.util\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+        "import openvino.tools.ovc as ovc\n"
+        "assert type(ovc.telemetry).__module__ == 'openvino.tools.ovc.telemetry_stub'"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,246 @@
+import io
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.errors import UserError
+from crossfold.imaging.decoding import square
+from crossfold.network import backbone, determinism, tensorfile
+from crossfold.network.features import (
+    check_network,
+    decoded_batches,
+    extract_features,
+    join_features,
+)
+
+ARCHITECTURE = "shufflenet_v2_x0_5"
+SIZE = 32
+
+
+def extract(examples: Path, weights: Path, features: Path, **changes: Any) -> dict[str, int]:
+    settings: dict[str, Any] = {
+        "architecture": ARCHITECTURE,
+        "cuts": ["head"],
+        "image_size": SIZE,
+        "precision": "float32",
+        "num_threads": 1,
+        **changes,
+    }
+    return extract_features(
+        examples=examples, backbone_weights=weights, features=features, **settings
+    )
+
+
+def train_rows(examples: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(examples).to_pylist()
+    return [row for row in rows if row["split"] == TRAIN]
+
+
+def train_pixels(examples: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The images as they are in their files: they have the size that the network takes."""
+    files = [row["image"] for row in train_rows(examples)]
+    return np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+
+
+def seen_by(
+    layer: str, weights: Path, batches: list[np.ndarray[Any, np.dtype[np.uint8]]]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What reaches a layer when torchvision's network, with these weights, runs on the pixels."""
+    determinism.prepare(num_threads=1)  # as `extract` does: another number rounds otherwise
+    network = backbone.build_network(ARCHITECTURE, 1000, seed=0)
+    network.load_state_dict(safetensors.torch.load_file(weights))
+    seen: list[torch.Tensor] = []
+    network.get_submodule(layer).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    with torch.inference_mode():
+        for batch in batches:
+            network(backbone.normalize(torch.from_numpy(batch)))
+    return torch.cat(seen).numpy()
+
+
+def test_labels_folds_and_pixels_are_the_tables_in_its_order(
+    examples: Path, features: Path
+) -> None:
+    arrays, about = tensorfile.read(features)
+    rows = train_rows(examples)
+    assert arrays["label"].tolist() == [row["label"] for row in rows]
+    assert arrays["fold"].tolist() == [row["fold"] for row in rows]
+    np.testing.assert_array_equal(arrays["pixels"], train_pixels(examples))
+    assert about == {
+        "architecture": ARCHITECTURE,
+        "classes": ["red", "green", "blue"],
+        "image_size": SIZE,
+        "num_folds": 3,
+        "shard": 0,
+    }
+
+
+@pytest.mark.parametrize(("cut", "layer"), [("head", "fc"), ("conv5", "conv5.0")])
+def test_features_are_what_reaches_the_layer(
+    examples: Path, weights: Path, features: Path, cut: str, layer: str
+) -> None:
+    found = tensorfile.read(features)[0][cut]
+    pixels = train_pixels(examples)
+    assert found.dtype == np.float32 and len(found) == len(pixels) == 42
+    # Other kernels compute it, from weights that have batch normalization in them.
+    one_by_one = seen_by(layer, weights, [pixels[[i]] for i in range(len(pixels))])
+    np.testing.assert_allclose(found, one_by_one, rtol=1e-3, atol=3e-4)
+    assert not np.allclose(found[0], found[1], rtol=1e-3, atol=1e-4), "images are not told apart"
+
+
+def test_bfloat16_gives_the_features_in_fewer_digits(
+    examples: Path, weights: Path, features: Path, tmp_path: Path
+) -> None:
+    extract(examples, weights, tmp_path / "features", precision="bfloat16")
+    found = tensorfile.read(tmp_path / "features")[0]["head"]
+    wanted = tensorfile.read(features)[0]["head"]
+    assert found.dtype == np.float32
+    assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 9])
+def test_joined_shards_are_the_features_of_the_whole_table(
+    examples: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_shards: int,
+) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    monkeypatch.setattr("crossfold.data.examples._MAX_ROWS", 11)  # five row groups
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    write_examples(tmp_path / "examples", rows, **about)  # type: ignore[arg-type]
+    cuts = ["head", "conv5", "pixels"]
+    extract(tmp_path / "examples", weights, tmp_path / "whole", cuts=cuts)
+    shards = [tmp_path / f"shard {n}" for n in range(num_shards)]
+    for n, path in enumerate(shards):
+        given = {"cuts": cuts, "shard": n, "num_shards": num_shards}
+        extract(tmp_path / "examples", weights, path, **given)
+    join_features(shards=shards[::-1], features=tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_the_bytes_of_an_image_are_as_stored(examples: Path, weights: Path, tmp_path: Path) -> None:
+    told = extract(examples, weights, tmp_path / "features", cuts=["conv5", "pixels", "head"])
+    arrays, _ = tensorfile.read(tmp_path / "features")
+    assert arrays.keys() == {"label", "fold", *told}
+    assert told == {cut: arrays[cut].nbytes // len(arrays[cut]) for cut in told}
+    assert told["pixels"] == SIZE * SIZE * 3 and told["head"] == 1024 * 4
+
+
+def test_progress_reaches_the_end(
+    examples: Path, weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    extract(examples, weights, tmp_path / "features")
+    assert capfd.readouterr().out.splitlines() == ["progress 32/42 images", "progress 42/42 images"]
+
+
+def test_the_test_split_is_not_decoded(examples: Path, weights: Path, tmp_path: Path) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    broken = [row._replace(image=b"broken") if row.split == TEST else row for row in rows]
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    write_examples(tmp_path / "without test", broken, **about)  # type: ignore[arg-type]
+    extract(examples, weights, tmp_path / "a")
+    extract(tmp_path / "without test", weights, tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    row = Example("a.png", file.getvalue(), 0, "0", TRAIN, 0)
+    path = tmp_path / "examples"
+    write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
+    ((paths, found, labels),) = decoded_batches(Examples(path), TRAIN, 20, num_threads=2)
+    wanted = square(file.getvalue(), 20)
+    np.testing.assert_array_equal(found, np.stack([wanted] * 3))
+    assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    examples: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not a real disk: to fill this machine's would harm what else runs on it.
+    usage = namedtuple("usage", "total used free")
+    needed = 42 * (1024 * 4 + SIZE * SIZE * 3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - needed, needed - 1))
+    with pytest.raises(UserError, match=r"features of 42 images") as caught:
+        extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
+    message = str(caught.value)
+    assert "4,096 bytes at head" in message and "3,072 bytes at pixels" in message
+    assert "data.image_size" in message and str(tmp_path) in message
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 10**9))
+    extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
+
+
+@pytest.mark.parametrize("cut", ["head", "features.3", "pixels"])
+def test_an_image_size_that_the_network_cannot_take_is_refused(
+    examples: Path, tmp_path: Path, cut: str
+) -> None:
+    """Wherever training begins: of a cut before the layer that cannot, too."""
+    weights = tmp_path / "weights"
+    network = backbone.build_network("squeezenet1_1", 3, seed=0)
+    safetensors.torch.save_file(network.state_dict(), weights)
+    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 cannot take .* 8 pixels"):
+        extract(
+            examples,
+            weights,
+            tmp_path / "features",
+            architecture="squeezenet1_1",
+            cuts=[cut],
+            image_size=8,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="layer4"):
+        extract(examples, weights, tmp_path / "features", cuts=["head", "layer4"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cut", "size"),
+    [
+        (ARCHITECTURE, "conv5", 32),
+        ("regnet_y_400mf", "trunk_output.block4", 32),
+        ("swin_v2_t", "features.7", 64),
+        ("vit_b_32", "pixels", 224),
+        ("inception_v3", "head", 96),
+    ],
+)
+def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: int) -> None:
+    assert check_network(architecture, None, ["head", cut], size) == ""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cut", "size", "message"),
+    [
+        (ARCHITECTURE, "conv55", 32, "no such stage; did you mean conv5"),
+        (ARCHITECTURE, "stage2.1.branch2", 32, "2 values cross into it"),
+        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 cannot take images of 32"),
+        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 cannot take images of 32"),
+        ("squeezenet1_1", "head", 32, "the file does not fit squeezenet1_1"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused_without_its_values(
+    weights: Path, architecture: str, cut: str, size: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_network(architecture, weights, [cut], size)
+
+
+def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) -> None:
+    wrapped = tmp_path / "wrapped"
+    torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
+    assert check_network(ARCHITECTURE, wrapped, ["head"], 32) == "`model`"

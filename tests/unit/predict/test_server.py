@@ -1,0 +1,61 @@
+"""What test_use.py cannot make a real server's model or client do."""
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from starlette.types import Message
+
+from crossfold.predict import server
+
+BODY = b'{"inputs": ["AAAA"]}'
+
+
+class _FailingModel:
+    def predict(self, _: object) -> None:
+        raise RuntimeError("no such file: /srv/secret")
+
+
+def _answer(parts: list[bytes]) -> tuple[int, dict[str, Any]]:
+    """Let the application answer a request that announces no length."""
+    waiting = [*parts]
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/invocations",
+        "headers": [(b"content-type", b"application/json")],
+    }
+
+    async def receive() -> Message:
+        part = waiting.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(waiting)}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        model: Any = _FailingModel()
+        app = server.ScoringApp(model, "crossfold", "1").starlette()
+        await app(scope, receive, send)
+
+    with contextlib.suppress(RuntimeError):  # it goes on, for the server's output
+        asyncio.run(ask())
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def test_a_failure_of_the_model_is_one_line_without_its_reason() -> None:
+    status, answer = _answer([BODY])
+    assert (status, answer["version"]) == (500, "1")
+    assert "/srv/secret" not in str(answer)
+    assert "\n" not in answer["message"]
+
+
+def test_a_body_that_grows_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_BODY", 100)
+    parts = [BODY] * 9
+    status, answer = _answer(parts)
+    assert status == 413
+    assert "100 bytes at most" in answer["message"]

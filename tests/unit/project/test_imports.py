@@ -1,0 +1,56 @@
+"""What a step must not import: its start-up is imports for the most part."""
+
+import subprocess
+import sys
+
+import pytest
+
+PREDICT = """
+import torch
+from crossfold.network import backbone, determinism
+
+determinism.prepare(1)
+network = backbone.build_network("resnet18", 10, seed=0)
+prefix = backbone.prefix(backbone.trace(network), ["layer4"])
+with torch.inference_mode():
+    prefix(torch.zeros(1, 3, 32, 32))
+"""
+
+
+def run(program: str) -> None:
+    """Run a program in a Python of its own."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "crossfold.data.fetch",
+        "crossfold.evaluation.cross_validation",
+        "crossfold.registry.register",
+    ],
+    ids=["fetch_data", "aggregate_cv", "register_model"],
+)
+def test_a_step_without_a_network_does_not_import_torch(module: str) -> None:
+    imports = f"import sys, crossfold.step.runtime, crossfold.tracking.runs, {module}"
+    run(f"{imports}; assert 'torch' not in sys.modules")
+
+
+@pytest.mark.parametrize("program", ["import crossfold.network.backbone", PREDICT])
+def test_a_network_does_not_import_torchs_compiler(program: str) -> None:
+    run(f"{program}\nimport sys; assert 'torch._dynamo' not in sys.modules")
+
+
+def test_torchs_compiler_is_there_for_who_asks_for_it() -> None:
+    run(
+        "import crossfold.network.backbone, torch._dynamo.utils as u; u.is_compile_supported('cpu')"
+    )
+
+
+def test_torchvision_uses_the_compiler_that_is_there_already() -> None:
+    run(
+        "import torch._dynamo.utils as u, crossfold.network.backbone, torchvision.ops.roi_align\n"
+        "import sys; align = sys.modules['torchvision.ops.roi_align']\n"
+        "assert align.is_compile_supported is u.is_compile_supported"
+    )

@@ -1,0 +1,181 @@
+"""The folder that is registered holds no pickle, and one that is put there is not loaded."""
+
+import json
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.models import Model
+
+from crossfold.data.examples import Examples
+from crossfold.errors import UserError
+from crossfold.network import backbone, tensorfile
+from crossfold.network.classifier import export
+from crossfold.predict.model import open_network
+from crossfold.registry.package import save_model
+
+LOAD = """
+import sys, mlflow.pyfunc, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(model.predict(pandas.DataFrame({"image": [b"junk"]})).to_json())
+"""
+
+
+class Payload:
+    """What makes a file, as soon as it is unpickled."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, examples: Path) -> Path:
+    network = tmp_path / "network"
+    backbone.save_network(
+        network,
+        backbone.build_network("shufflenet_v2_x0_5", 3, seed=0),
+        architecture="shufflenet_v2_x0_5",
+        classes=("red", "green", "blue"),
+        image_size=32,
+        candidate={},
+        precision="float32",
+    )
+    export(network, tmp_path / "exported")
+    folder = tmp_path / "model"
+    save_model(folder, network, tmp_path / "exported", Examples(examples), Model())
+    return folder
+
+
+def load(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Load the folder in a process of its own, as MLflow does, and predict with it."""
+    return subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder)],
+        env={**os.environ, **variables},
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell a pickle of any protocol, or an archive such as torch.save's, by its content."""
+    if zipfile.is_zipfile(path):
+        return True
+    try:
+        return len(list(pickletools.genops(path.read_bytes()))) > 1  # "." alone begins CSS too
+    except Exception:
+        return False
+
+
+def test_no_file_is_a_pickle_and_none_is_named(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".py", ".html", ".css", ".js", ".json", ".yaml"} | {
+        ".safetensors",
+        ".txt",
+        "",
+    }
+    assert [path.name for path in files if not path.suffix] == ["MLmodel"]
+    assert [path for path in files if is_pickle(path)] == []
+    flavors = yaml.safe_load((folder / "MLmodel").read_text())["flavors"]
+    assert flavors.keys() == {"python_function"}
+    assert "python_model" not in flavors["python_function"], "MLflow's entry for a cloudpickle"
+    assert flavors["python_function"]["artifacts"].keys() == {
+        "graph.safetensors",
+        "network.safetensors",
+        "training_images.safetensors",
+    }
+    assert flavors["python_function"]["model_code_path"].endswith("/pyfunc_model.py")
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> Path:
+    """A path at which something is as soon as a payload has run."""
+    return tmp_path / "executed"
+
+
+@pytest.fixture
+def payload(proof: Path) -> bytes:
+    return pickle.dumps(Payload(proof))
+
+
+def test_the_payload_is_one(payload: bytes, proof: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(payload)
+    assert is_pickle(tmp_path / "file")
+    pickle.loads(payload)
+    assert proof.exists()
+
+
+def test_pickles_that_lie_beside_the_network_are_not_loaded(
+    folder: Path, payload: bytes, proof: Path
+) -> None:
+    for name in ("python_model.pkl", "model.pkl", "artifacts/extra.pkl", "code/crossfold/x.pkl"):
+        (folder / name).write_bytes(payload)
+    done = load(folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["error"]["0"] == "corrupt, or not an image in a known format"
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["pickle", "torch.save"])
+def test_a_pickle_in_the_networks_place_is_refused(
+    folder: Path, payload: bytes, proof: Path, archive: bool
+) -> None:
+    network = folder / "artifacts/graph.safetensors"
+    network.write_bytes(payload)
+    if archive:
+        with zipfile.ZipFile(network, "w") as file:
+            file.writestr("archive/data.pkl", payload)
+            file.writestr("archive/version", "3")
+    done = load(folder)
+    assert done.returncode != 0
+    assert "graph.safetensors is damaged or has been modified" in done.stderr
+    assert not proof.exists()
+
+
+def test_a_folder_alone_tells_that_its_graph_was_replaced_by_another(folder: Path) -> None:
+    graph = folder / "artifacts/graph.safetensors"
+    arrays, about = tensorfile.read(graph)
+    tensorfile.write(folder / "other", arrays, {**about, "classes": ["blue", "green", "red"]})
+    (folder / "other").replace(graph)
+    done = load(folder)
+    assert done.returncode != 0
+    assert f"{folder}: graph.safetensors is damaged or has been modified" in done.stderr
+
+
+def test_a_graph_that_the_engine_cannot_compute_is_not_called_modified(folder: Path) -> None:
+    graph = folder / "artifacts/graph.safetensors"
+    arrays, about = tensorfile.read(graph)
+    tensorfile.write(folder / "other", arrays, {**about, "xml": "<net"})
+    with pytest.raises(UserError, match=r"openvino .* cannot compute other") as raised:
+        open_network(folder / "other")
+    assert "modified" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_where_pickles_are_not_allowed_none_is_loaded_though_mlmodel_names_it(
+    folder: Path, payload: bytes, proof: Path
+) -> None:
+    """`crossfold serve` sets the variable: MLmodel may have been altered too."""
+    (folder / "python_model.pkl").write_bytes(payload)
+    about = yaml.safe_load((folder / "MLmodel").read_text())
+    flavor = about["flavors"]["python_function"]
+    del flavor["model_code_path"]
+    flavor["loader_module"] = "mlflow.pyfunc.model"
+    flavor["python_model"] = "python_model.pkl"
+    (folder / "MLmodel").write_text(yaml.safe_dump(about))
+    refused = load(folder, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    assert "using pickle is disallowed" in refused.stderr
+    assert not proof.exists()
+    load(folder, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")  # importing the server turns it off
+    assert proof.exists(), "the test would not have found it"

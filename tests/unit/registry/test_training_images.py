@@ -1,0 +1,34 @@
+import hashlib
+from pathlib import Path
+
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.registry import training_images
+
+
+def content_hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def table(path: Path, rows: list[tuple[str, int, str]]) -> Examples:
+    """Write a table of images, each with its content, label and split."""
+    examples = [
+        Example(f"{n}.png", b"", label, content_hash(content), split, 0)
+        for n, (content, label, split) in enumerate(rows)
+    ]
+    write_examples(path, examples, classes=("cat", "dog"), data_hash="d", num_folds=2)
+    return Examples(path)
+
+
+def test_the_training_images_are_found_again_by_what_they_show(tmp_path: Path) -> None:
+    rows = [("a", 0, TRAIN), ("b", 1, TRAIN), ("a", 0, TRAIN), ("c", 1, TEST)]
+    training_images.write(tmp_path / "file", table(tmp_path / "table", rows))
+    assert training_images.read(tmp_path / "file") == {content_hash("a"), content_hash("b")}
+
+
+def test_an_image_takes_32_bytes(tmp_path: Path) -> None:
+    sizes = []
+    for num_images in (100, 200):
+        rows = [(str(n), 0, TRAIN) for n in range(num_images)]
+        training_images.write(tmp_path / "file", table(tmp_path / "table", rows))
+        sizes.append((tmp_path / "file").stat().st_size)
+    assert abs(sizes[1] - sizes[0] - 3200) < 16  # the header's numbers have more digits

@@ -1,0 +1,519 @@
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossfold.data.findings import DataFacts, Pair, PairCounts
+from crossfold.evaluation import calibration, metrics
+from crossfold.report import content, dvc_files, test_split_reuse
+from crossfold.report import page as report_page
+from crossfold.report.dvc_files import write_reports
+from crossfold.report.pictures import DataSummary
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+LABELS = [0, 0, 0, 1, 1, 1]
+PROBABILITIES = [
+    [0.75, 0.25, 0.0],
+    [0.5, 0.25, 0.25],
+    [0.125, 0.625, 0.25],
+    [0.25, 0.75, 0.0],
+    [0.0, 1.0, 0.0],
+    [0.875, 0.125, 0.0],
+]
+
+
+@pytest.fixture
+def evaluation() -> dict[str, Any]:
+    """Six images of three classes, two of them wrong; the third class has no test image."""
+    return {
+        "classes": ["cat", HOSTILE, "rare"],
+        "paths": [f"data/{i}.png" for i in range(6)],
+        "labels": LABELS,
+        "probabilities": PROBABILITIES,
+        "metrics": {
+            "loss": 1 / 3,
+            "accuracy": 4 / 6,
+            "macro_f1": 0.4,
+            "macro_precision": 0.5,
+            "macro_recall": 0.6,
+        },
+        "intervals": {
+            "loss": [0.1, 0.9],
+            "accuracy": [0.5, 0.875],
+            "macro_f1": [0.25, 0.5],
+            "macro_precision": [0.3, 0.7],
+            "macro_recall": [0.35, 0.85],
+        },
+        "class_f1_intervals": [[0.55, 0.95], [0.45, 1.0], [0.0, 0.0]],
+        "confusion_matrix": [[2, 1, 0], [1, 2, 0], [0, 0, 0]],
+        "calibration": calibration.assess(
+            np.array(LABELS), np.array(PROBABILITIES, np.float32), temperature=1.25
+        ),
+        "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
+        "split_hash": "ef" * 32,
+        "curves": metrics.curves(np.array(LABELS), np.array(PROBABILITIES)),
+        "weights_hash": "ab" * 32,
+        "data_hash": "cd" * 16,
+    }
+
+
+@pytest.fixture
+def leaderboard() -> dict[str, Any]:
+    return {
+        "architecture": "resnet18",
+        "classes": ["cat", HOSTILE, "rare"],
+        "num_folds": 2,
+        "num_epochs": 2,
+        "best": 1,
+        "candidates": [_candidate("slow", 0.5), _candidate("quick", 0.75)],
+        "diverged": [],
+    }
+
+
+DATA = DataSummary(
+    counts={"train": {"cat": 30, HOSTILE: 20, "rare": 4}, "test": {"cat": 3, HOSTILE: 3}},
+    data_hash="cd" * 16,
+    skipped=("data/cat/<b>broken</b>.png",),
+    facts=DataFacts(),
+    samples={"cat": {"data/'\"><i>.png": "data:image/png;base64,c2FtcGxl"}},
+    mistakes={f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (2, 5)},
+    leaks={},
+)
+# The first test image, which the model has right, looks like one that it was trained on.
+LEAK = Pair(
+    paths=("cat/<b>.png", "data/0.png"),
+    correlation=0.995,
+    other_class=False,
+    places=("fold 1", "test"),
+)
+LEAKING = replace(
+    DATA,
+    facts=DataFacts(
+        num_images=60,
+        num_test=6,
+        remarks={"grey": 12},
+        pair_counts=PairCounts(pairs=2, images=4, leaks=1, leaked=1),
+        leaked=("data/0.png",),
+        leaks=(LEAK,),
+    ),
+    leaks={"cat/<b>.png": "data:image/png;base64,dHJhaW4=", "data/0.png": "data:,test"},
+)
+
+REGISTRATION: dict[str, Any] = {
+    "name": "crossfold",
+    "version": "3",
+    "aliases": ["challenger"],
+    "gate": "refused",
+    "verdict": "undecided",
+    "reason": "macro F1 0.4000 is not shown to be at most 0.01 worse than version 1",
+    "created": True,
+    "comparison": {
+        "champion_version": "1",
+        "num_images": 5,
+        "num_left_out": 1,
+        "macro_f1": 0.42,
+        "champion_macro_f1": 0.41,
+        "difference": 0.01,
+        "interval": [-0.125, 0.15],
+        "margin": 0.01,
+        "mcnemar": {"only_challenger_right": 7, "only_champion_right": 4, "p_value": 0.5488},
+    },
+    "num_judged_before": 2,
+}
+FIRST = {
+    **REGISTRATION,
+    "gate": "passed",
+    "verdict": "first",
+    "comparison": None,
+    "num_judged_before": 0,
+}
+
+
+def render(
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    *,
+    data: DataSummary = DATA,
+    registration: dict[str, Any] = FIRST,
+    lineage: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    return report_page.render(
+        evaluation, leaderboard, data, registration=registration, lineage=lineage
+    )
+
+
+def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
+    scores = {"macro_f1": macro_f1, "accuracy": macro_f1, "loss": 0.3}
+    epoch = {f"{split}_{key}": v for split in ("train", "val") for key, v in scores.items()}
+    history = [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}]
+    return {
+        "candidate": {
+            "name": name,
+            "freeze_backbone": True,
+            "train_from": "head",
+            "learning_rate": 0.001,
+            "weight_decay": 0.0,
+        },
+        "mean": scores,
+        "std": {"macro_f1": 0.1, "accuracy": 0.1, "loss": 0.1},
+        "against_best": None
+        if name == "quick"
+        else {
+            "difference": 0.25,
+            "interval": [0.125, 0.375],
+            "only_best_right": 17,
+            "only_this_right": 2,
+            "p_value": 0.00073,
+        },
+        "interval": {"macro_f1": [0.4, 1.2], "accuracy": [0.4, 1.2], "loss": [0.1, 0.5]},
+        "folds": [{"fold": fold, "history": history, **scores} for fold in range(2)],
+    }
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_page_says_what_was_measured(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    low, high = metrics.wilson_interval(4, 6)
+    for expected in (
+        "66.67\N{NO-BREAK SPACE}%",
+        "4 of 6 test images are right",
+        "changes the accuracy by 16.67 points",
+        f"{100 * low:.2f}\N{NO-BREAK SPACE}% and {100 * high:.2f}\N{NO-BREAK SPACE}%",
+        "quick (chosen)",
+        "0.7500 ± 0.1000",
+        "0.4000 to 1.0000",
+        "rare (no image of this class)",
+        "cd" * 16,
+        "ab" * 32,
+        "<td>54</td><td>6</td>",
+    ):
+        assert expected in page, expected
+    assert page.index("data/5.png") < page.index("data/2.png")
+    assert "data/0.png" not in page
+
+
+def test_page_names_model_version_data_and_date(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, lineage={"started": "2026-11-28T20:30:37+00:00"})
+    title = page[page.index("<title>") : page.index("</title>")]
+    for expected in ("crossfold version 3", "66.67", "data cdcdcdcd", "2026-11-28"):
+        assert expected in title, expected
+
+
+def test_page_compares_candidates_and_a_majority_class(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    for expected in ("-0.2500", "-0.3750 to -0.1250", "in the chosen: 17", ">0.0007<"):
+        assert expected in page, expected
+    test = content.predictions(evaluation)
+    baseline = content.majority_baseline(test, DATA.counts["train"])
+    assert (baseline.name, baseline.accuracy) == ("cat", 0.5)
+    assert baseline.macro_f1 == pytest.approx(2 / 9)
+    assert "50.00\N{NO-BREAK SPACE}% and a macro F1 of 0.2222" in page
+
+
+def test_page_has_the_scores_without_near_duplicates_beside_the_scores(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, data=LEAKING)
+    others = metrics.scores(np.array(LABELS[1:]), np.array(PROBABILITIES[1:]))
+    for expected in (
+        f"<strong>{others['macro_f1']:.4f}</strong> without near duplicates",
+        "<strong>60.00\N{NO-BREAK SPACE}%</strong> without near duplicates",
+        "1 of 6 test images",
+        "other 5 test images",
+        'src="data:image/png;base64,dHJhaW4="',
+        "cat/&lt;b&gt;.png",
+        "one in fold 1, the other in test",
+        *[line[1:] for line in LEAKING.facts.lines()],
+    ):
+        assert expected in page, expected
+    assert "without near duplicates" not in render(evaluation, leaderboard)
+
+
+def test_page_has_intervals_calibration_latency_and_pictures(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    calibrated = evaluation["calibration"]
+    for expected in (
+        "0.2500 to 0.5000",
+        "50.00\N{NO-BREAK SPACE}% to 87.50\N{NO-BREAK SPACE}%",
+        "0.5500 to 0.9500",
+        "The temperature is 1.250: the network alone is surer than it should be",
+        f"<strong>{calibrated['error']:.4f}</strong> with the temperature",
+        f"{calibrated['without']['error']:.4f} without",
+        "median <strong>12.3&nbsp;ms</strong>, 99th percentile <strong>56.8&nbsp;ms</strong>",
+        "on 40 single predictions",
+        'src="data:image/png;base64,c2FtcGxl"',
+        "ef" * 32,
+    ):
+        assert expected in page, expected
+    assert page.index("bWlzdGFrZ5==") < page.index("bWlzdGFrZ2==")  # the surest mistake is first
+    assert 'alt="data/2.png: of class cat, taken for &lt;img' in page
+
+
+def test_a_page_has_the_gate_with_its_evidence(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard, registration=REGISTRATION)
+    for expected in (
+        '<strong class="verdict refused">Refused</strong> crossfold version 3',
+        "Macro F1 0.4000 is not shown to be at most 0.01 worse than version 1.",
+        "<td>5 test images</td>",
+        "<td>+0.0100</td>",
+        "<td>-0.1250 to +0.1500</td>",
+        "<td>7 images</td>",
+        "<td>4 images</td>",
+        "<td>0.5488</td>",
+        "before: 2 other registered versions.",
+    ):
+        assert expected in page, expected
+    # Of three equally good versions, by the interval from 0.25 to 0.5 around 0.4.
+    chosen = test_split_reuse.best_of(3, 0.4, [0.25, 0.5])
+    assert f"would be {chosen.optimism:.4f} too high" in page
+    assert f"{chosen.interval[0]:.4f} to {chosen.interval[1]:.4f} (Bonferroni)" in page
+
+
+def test_a_first_version_has_nothing_to_be_compared_with(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    assert '<strong class="verdict passed">Passed</strong>' in page
+    assert "No other registered version was judged on this test split before." in page
+    assert "Right in the champion only" not in page and "Bonferroni" not in page
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    ["first", "same", "better", "not worse", "worse", "undecided", "other classes", "below floor"],
+)
+def test_every_verdict_has_its_words(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], verdict: str
+) -> None:
+    registration = {**FIRST, "verdict": verdict, "reason": HOSTILE}
+    page = render(evaluation, leaderboard, registration=registration)
+    assert "crossfold version 3, " in page
+    assert HOSTILE not in page
+
+
+def test_a_page_has_the_lineage(evaluation: dict[str, Any], leaderboard: dict[str, Any]) -> None:
+    lineage = {
+        "git_commit": "c0ffee",
+        "git_dirty": "true",
+        "data_hash": "cd" * 16,
+        "num_threads": "2",
+        "processor_kernels": HOSTILE,
+        "settings": '{"training": {"seed": 7}}',
+        "libraries": '{"numpy": "2.3.4"}',
+        "test_macro_f1": "0.4",
+    }
+    page = render(evaluation, leaderboard, lineage=lineage)
+    for expected in (
+        "<code>c0ffee</code>",
+        "the commit alone is not what ran",
+        "&#34;seed&#34;: 7",
+        "&#34;numpy&#34;: &#34;2.3.4&#34;",
+        "&lt;img src=x",
+    ):
+        assert expected in page, expected
+    assert HOSTILE not in page and "test_macro_f1" not in page
+    clean = render(evaluation, leaderboard, lineage={"git_dirty": "false"})
+    assert "none: not in git" in clean and "the commit alone" not in clean
+
+
+def test_the_best_of_several_is_too_good_by_what_simulation_finds() -> None:
+    rng = np.random.default_rng(0)
+    for num_judged in (2, 5, 20):
+        error = 0.01
+        best = (0.9 + error * rng.standard_normal((20000, num_judged))).max(axis=1)
+        found = test_split_reuse.best_of(num_judged, 0.9, [0.9 - 1.96 * error, 0.9 + 1.96 * error])
+        assert found.optimism == pytest.approx(best.mean() - 0.9, rel=0.06)
+        low, high = found.interval
+        worst = np.abs(error * rng.standard_normal((20000, num_judged))).max(axis=1)
+        assert np.mean(worst <= high - 0.9) == pytest.approx(0.95, abs=0.006)
+        assert high - 0.9 == pytest.approx(0.9 - low)
+    alone = test_split_reuse.best_of(1, 0.9, [0.85, 0.93])
+    assert alone.optimism == 0
+    assert alone.interval == pytest.approx((0.85, 0.93))
+    assert test_split_reuse.best_of(9, 0.99, [0.9, 1.0]).interval[1] == 1.0
+
+
+def test_names_from_folders_stay_text(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    pictures = [page[at : at + 10] for at in range(len(page)) if page.startswith("<img", at)]
+    assert pictures == ['<img src="'] * 3
+    assert "<b>" not in page and "<i>" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_page_is_the_same_every_time(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    assert render(evaluation, leaderboard) == render(evaluation, leaderboard)
+
+
+def test_page_without_mistakes_says_so(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    evaluation["labels"] = [0, 0, 1, 1, 1, 0]
+    evaluation["confusion_matrix"] = [[3, 0, 0], [0, 3, 0], [0, 0, 0]]
+    assert "None: every test image is right." in render(evaluation, leaderboard)
+
+
+def record(
+    folder: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any], page: str
+) -> None:
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
+    )
+
+
+def test_metrics_file_is_for_dvc(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    folder = tmp_path / "reports"
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
+    )
+    text = (folder / "metrics.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {
+        "candidate": "quick",
+        "cv": {
+            "accuracy": 0.75,
+            "accuracy_std": 0.1,
+            "loss": 0.3,
+            "loss_std": 0.1,
+            "macro_f1": 0.75,
+            "macro_f1_std": 0.1,
+        },
+        "test": evaluation["metrics"],
+    }
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_plot_files_hold_the_predictions_curves_and_histories(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    folder = tmp_path / "reports"
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
+    )
+    plots = folder / "plots"
+    confusion = [tuple(row.values()) for row in _rows(plots / "confusion.csv")]
+    assert confusion == [
+        *[("cat", "cat")] * 2,
+        ("cat", HOSTILE),
+        *[(HOSTILE, HOSTILE)] * 2,
+        (HOSTILE, "cat"),
+    ]
+    for name, columns in (
+        ("roc.csv", ["class", "fpr", "tpr"]),
+        ("pr.csv", ["class", "recall", "precision"]),
+    ):
+        rows = _rows(plots / name)
+        assert list(rows[0]) == columns
+        assert {row["class"] for row in rows} == {"cat", HOSTILE, dvc_files.MICRO_AVERAGE}
+    history = _rows(plots / "learning_curves.csv")
+    assert list(history[0]) == list(dvc_files.HISTORY_COLUMNS)
+    assert [(row["candidate"], row["fold"], row["epoch"]) for row in history] == [
+        (name, str(fold), str(epoch))
+        for name in ("slow", "quick")
+        for fold in (0, 1)
+        for epoch in (1, 2)
+    ]
+
+
+def test_writing_again_replaces_its_files_and_no_others(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    folder = tmp_path / "reports"
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
+    )
+    (folder / "plots" / "mine.csv").write_text("kept")
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
+    )
+    assert (folder / "report.html").read_text() == "new"
+    assert (folder / "plots" / "mine.csv").read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["reports"]
+
+
+def test_what_git_has_is_only_changed_on_request(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    def written(folder: Path) -> dict[str, bytes]:
+        paths = [path for path in folder.rglob("*.*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    folder = tmp_path / "reports"
+    found: dict[str, Any] = {"evaluation": evaluation, "leaderboard": leaderboard}
+    write_reports(folder, **found, report_html="<p>", record=False)
+    last = written(folder / "last")
+    assert "metrics.json" in last and len(last) == 5
+    assert written(folder).keys() == {"report.html", *(f"last/{name}" for name in last)}
+    write_reports(folder, **found, report_html="<p>", record=True)
+    recorded = written(folder)
+    assert {name: recorded[name] for name in last} == last == written(folder / "last")
+
+
+def test_a_failure_changes_nothing(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    folder = tmp_path / "reports"
+    write_reports(
+        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
+    )
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    evaluation["metrics"]["accuracy"] = 0.0
+    del leaderboard["candidates"][1]["folds"][1]["history"][1]["val_loss"]
+    with pytest.raises(KeyError):
+        write_reports(
+            folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
+        )
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_heads_alone_have_no_learning_curves(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], tmp_path: Path
+) -> None:
+    leaderboard["num_epochs"] = None
+    for entry in leaderboard["candidates"]:
+        del entry["candidate"]["learning_rate"]
+        for fold in entry["folds"]:
+            fold["history"] = []
+    page = render(evaluation, leaderboard)
+    assert "for 2 epochs" not in page and "learning_curves" not in page
+    write_reports(
+        tmp_path, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
+    )
+    assert _rows(tmp_path / "plots" / "learning_curves.csv") == []
+
+
+def test_a_diverged_candidate_is_the_tables_last_row(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    wild = {"name": "layer4 lr=9", "freeze_backbone": False, "train_from": "layer4"}
+    folds = [{"fold": 1, "epoch": 3}]
+    leaderboard["diverged"] = [{"candidate": wild, "folds": folds}]
+    page = render(evaluation, leaderboard)
+    table = page[page.index("<h2>Candidates") : page.index("<h2>Learning curves")]
+    last = table[table.rindex("<tr") : table.index("</tbody>")]
+    assert "layer4 lr=9" in last and "diverged in fold 1 (epoch 3)" in last

@@ -1,0 +1,51 @@
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.data.findings import DataFacts, Pair
+from crossfold.report import pictures as report_pictures
+
+
+def test_samples_are_of_each_class_and_from_the_train_split(examples: Path) -> None:
+    rows = pq.read_table(examples).to_pylist()
+    found = report_pictures.summarise(Examples(examples), []).samples
+    assert list(found) == ["red", "green", "blue"]
+    for label, pictures in enumerate(found.values()):
+        mine = [row["path"] for row in rows if (row["label"], row["split"]) == (label, TRAIN)]
+        assert len(pictures) == report_pictures.MAX_SAMPLES_OF_CLASS
+        assert set(pictures) <= set(mine)
+        assert min(pictures) < mine[len(mine) // 3] < mine[2 * len(mine) // 3] < max(pictures)
+        assert len(set(pictures.values())) == len(pictures)
+        assert all(uri.startswith("data:image/") for uri in pictures.values())
+
+
+def test_samples_are_bounded_however_many_the_classes(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most, wanted in ((6, [2, 2, 2]), (4, [1, 1, 1]), (2, [1, 1])):
+        monkeypatch.setattr(report_pictures, "MAX_SAMPLES", most)
+        found = report_pictures.summarise(Examples(examples), []).samples
+        assert [len(pictures) for pictures in found.values()] == wanted
+
+
+def test_mistakes_are_pictures_of_the_test_split_by_path(examples: Path) -> None:
+    rows = [row for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
+    found = report_pictures.summarise(Examples(examples), [7, 2])
+    assert list(found.mistakes) == [rows[7]["path"], rows[2]["path"]]
+    assert found.counts[TEST] == Counter(("red", "green", "blue")[row["label"]] for row in rows)
+
+
+def test_near_duplicates_of_test_images_are_shown_in_pairs(examples: Path, tmp_path: Path) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    test, train = (next(row.path for row in rows if row.split == split) for split in (TEST, TRAIN))
+    pair = Pair(paths=(train, test), correlation=0.99, other_class=False, places=("fold 0", TEST))
+    facts = DataFacts(leaked=(test,), leaks=(pair,))
+    write_examples(
+        tmp_path / "t", rows, classes=("a", "b", "c"), data_hash="d", num_folds=3, facts=facts
+    )
+    found = report_pictures.summarise(Examples(tmp_path / "t"), [])
+    assert found.facts == facts
+    assert set(found.leaks) == {test, train}

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from crossfold.infra.images import BuildArguments, Torch
+from crossfold.runners.lineage import lineage
+from crossfold.runners.local.run import DOCKER, LOCAL, _fingerprint
+from crossfold.settings import load_settings
+from pipelines.classification import arguments, compile_pipeline
+
+PROJECT = Path(__file__).parents[4]
+
+
+def fingerprint(*overrides: str, on: str = LOCAL) -> str:
+    settings = load_settings(PROJECT / "params.yaml", overrides)
+    return _fingerprint(arguments(settings, PROJECT, lineage(PROJECT, settings, on)), on)
+
+
+def test_a_run_is_continued_with_the_same_settings_only() -> None:
+    """MLflow refuses another value of a setting in the run that a continued one goes on with."""
+    assert fingerprint() == fingerprint()
+    for override in ("extraction.shards=2", "training.seed=1", "gate.margin=0.1"):
+        assert fingerprint(override) != fingerprint()
+
+
+def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of a step's image is in the keys of the cache."""
+
+    def compiled() -> bytes:
+        compile_pipeline(tmp_path / "pipeline.yaml", {}, processes=True)
+        return (tmp_path / "pipeline.yaml").read_bytes()
+
+    before = compiled(), fingerprint(), fingerprint(on=DOCKER)
+    other = BuildArguments("python:3.12-slim", Torch.DEFAULT)
+    monkeypatch.setattr("crossfold.infra.images.build_arguments", lambda: other)
+    after = compiled(), fingerprint(), fingerprint(on=DOCKER)
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]

@@ -1,0 +1,70 @@
+"""Refusing a model before a run; test_features.py has the fit of a network."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from crossfold.data import dvc
+from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.errors import UserError
+from crossfold.network import backbone
+from crossfold.runners.model_check import check_model
+from crossfold.settings import Settings, load_settings
+
+SOURCE = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose weights are a DataParallel's, in a folder below models/."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".dvc").mkdir()
+    shutil.copy(SOURCE / ".dvc/config", root / ".dvc")
+    (root / "models/own").mkdir(parents=True)
+    network = backbone.build_network("shufflenet_v2_x0_5", 3, seed=0)
+    weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"model": weights}, root / "models/own/w.pth")
+    (root / "models" / SAMPLE_WEIGHTS).write_bytes((root / "models/own/w.pth").read_bytes())
+    dvc.add(root / "models")
+    out = {"md5": f"{0:032}.dir", "hash": "md5", "path": "data"}
+    (root / "data.dvc").write_text(json.dumps({"outs": [out]}))
+    return root
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    common = (
+        "model.architecture=shufflenet_v2_x0_5",
+        "candidates=[{train_from: conv5, learning_rate: 0.1, weight_decay: 0}]",
+    )
+
+    def load(*changes: str) -> Settings:
+        return load_settings(SOURCE / "params.yaml", [*common, *changes])
+
+    return load
+
+
+def test_an_unknown_file_of_weights_is_refused(
+    project: Path, settings: Callable[..., Settings]
+) -> None:
+    with pytest.raises(UserError, match=r"no file 'w\.pth'; did you mean own/w\.pth\?"):
+        check_model(project, settings("model.weights=w.pth"))
+
+
+def test_a_stage_that_the_network_lacks_is_refused(
+    project: Path, settings: Callable[..., Settings]
+) -> None:
+    with pytest.raises(UserError, match="did you mean conv5"):
+        check_model(project, settings("model.weights=own/w.pth", "candidates.0.train_from=conv6"))
+
+
+def test_notes_tell_where_the_weights_lie_and_that_they_are_the_samples(
+    project: Path, settings: Callable[..., Settings]
+) -> None:
+    found, warning = check_model(project, settings(f"model.weights={SAMPLE_WEIGHTS}"))
+    assert found == "model.weights: taken from `model`, names without `module.`"
+    assert "`make imagenet-weights`" in warning
