@@ -79,8 +79,7 @@ def _stop(server: psutil.Process) -> None:
     with suppress(psutil.NoSuchProcess):
         server.suspend()  # it starts no more
         steps = server.children(recursive=True)
-        server.kill()
-        server.wait()
+        server.kill()  # multiprocessing waits for its end: it would fail if somebody else had
         end_all(steps)
 
 

@@ -63,8 +63,9 @@ def test_two_names_for_one_cut_are_two_outputs() -> None:
 def test_values_of_an_image_are_the_same_in_every_batch_and_process() -> None:
     program = (
         "import sys; from tests.unit.network.test_engine import *\n"
-        "compute = graph.compiled(graph.from_torch(prefix('resnet18', ['head']), 40), 'float32', 2)"
-        "\nsys.stdout.buffer.write(compute(pixels(7, 40)[:int(sys.argv[1])])[0].tobytes())"
+        "graph = engine.from_torch(prefix('resnet18', ['head']), 40)\n"
+        "compute = engine.compiled(graph, 'float32', 2)\n"
+        "sys.stdout.buffer.write(compute(pixels(7, 40)[:int(sys.argv[1])])[0].tobytes())"
     )
     found = [
         subprocess.run([sys.executable, "-c", program, str(n)], capture_output=True, check=True)

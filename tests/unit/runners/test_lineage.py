@@ -29,7 +29,7 @@ def git(root: Path, *arguments: str) -> str:
 def repository(tmp_path: Path) -> Path:
     """A repository in a folder of another one's, as a project may lie."""
     root = tmp_path / "project"
-    for folder in ("crossfold", "reports"):
+    for folder in ("crossfold/data", "reports"):
         (root / folder).mkdir(parents=True)
     for name in ("crossfold/data/fetch.py", "reports/metrics.json", "dvc.lock"):
         (root / name).write_text("first")
