@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfold.errors import UserError
 from crossfold.settings import Candidate, load_settings
@@ -226,3 +228,19 @@ def test_the_block_for_photographs_is_right_as_it_stands() -> None:
     assert settings.data.image_size == 224
     assert settings.model.weights == "resnet18-imagenet.safetensors"
     assert {"head", "layer4"} == set(settings.cuts)
+
+
+KEYS = [
+    f"{section}.{key}"
+    for section, values in yaml.safe_load(SHIPPED.read_text()).items()
+    if isinstance(values, dict)
+    for key in values
+]
+
+
+@given(st.sampled_from(KEYS), st.text() | st.floats().map(str) | st.integers().map(str))
+def test_any_value_is_a_setting_or_a_mistake_that_names_its_key(key: str, value: str) -> None:
+    try:
+        load_settings(SHIPPED, [f"{key}={value}"])
+    except UserError as error:
+        assert key in str(error)

@@ -1,6 +1,8 @@
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfold.data.splits import NO_FOLD, TEST, TRAIN, assign
 
@@ -64,3 +66,30 @@ def test_the_assignment_is_the_same_on_every_platform() -> None:
     )
     assert folds == [1, 1, -1, 0, 0, 2, 1, 0, 2, -1, 2]
     assert splits.count(TEST) == 2
+
+
+@st.composite
+def data_sets(draw: st.DrawFn) -> tuple[list[int], list[str]]:
+    """Labels and contents of 2 to 5 classes, with copies of some images."""
+    sizes = draw(st.lists(st.integers(1, 30), min_size=2, max_size=5))
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    contents = [f"{label}-{draw(st.integers(0, 40))}" for label in labels]
+    return labels, contents
+
+
+@given(data_sets(), st.floats(0.01, 0.9), st.integers(2, 10), st.integers(0, 2**32 - 1))
+def test_whatever_the_images_no_content_is_on_two_sides_and_their_order_is_no_matter(
+    images: tuple[list[int], list[str]], test_fraction: float, num_folds: int, seed: int
+) -> None:
+    labels, contents = images
+    splits, folds = assign(
+        labels, contents, test_fraction=test_fraction, num_folds=num_folds, seed=seed
+    )
+    assert len(set(zip(contents, folds, strict=True))) == len(set(contents))
+    assert set(folds) <= {NO_FOLD, *range(num_folds)}
+    in_test = {label for label, split in zip(labels, splits, strict=True) if split == TEST}
+    assert in_test == set(labels)
+    reversed_splits = assign(
+        labels[::-1], contents[::-1], test_fraction=test_fraction, num_folds=num_folds, seed=seed
+    )
+    assert (reversed_splits[0][::-1], reversed_splits[1][::-1]) == (splits, folds)

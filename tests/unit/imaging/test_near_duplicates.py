@@ -1,7 +1,10 @@
+import functools
 import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits, load_sample_image
@@ -11,6 +14,7 @@ from crossfold.imaging.near_duplicates import MAX_COMPARED, Index, Pairs, is_fla
 Sketches = NDArray[np.uint8]
 
 
+@functools.cache
 def windows() -> list[Image.Image]:
     """150 windows of a photograph, many of which overlap."""
     whole = Image.fromarray(load_sample_image("china.jpg"))
@@ -130,3 +134,18 @@ def test_a_crowd_that_looks_alike_is_not_compared_each_with_each() -> None:
     first, second, _ = index.find(np.arange(3000))
     assert len(np.union1d(first, second)) == 3000
     assert len(first) <= 3000 * MAX_COMPARED < 3000 * 2999 / 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=12))
+def test_pairs_are_those_of_comparing_all_whatever_the_images(
+    images: list[tuple[int, int]],
+) -> None:
+    """Each image is a window of a photograph, with more or less noise."""
+    rng = np.random.default_rng(0)
+    noisy = [
+        (sketch(windows()[7 * window]) + rng.normal(0, 3 * noise, (32, 32)))
+        .clip(0, 255)
+        .astype(np.uint8)
+        for window, noise in images
+    ]
+    assert pairs(noisy) == by_comparing_all(noisy)

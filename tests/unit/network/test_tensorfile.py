@@ -1,9 +1,13 @@
 import json
 import struct
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -96,3 +100,32 @@ def test_other_types_are_not_written(tmp_path: Path, kind: type) -> None:
     with pytest.raises(KeyError):
         tensorfile.create(tmp_path / "file", {"x": (kind, (2,))}, {})
     assert not (tmp_path / "file").exists()
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1).filter(lambda name: name != "__metadata__"),
+        arrays(
+            st.sampled_from([np.uint8, np.float32, np.int64]),
+            array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+        ),
+        max_size=4,
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+        max_leaves=5,
+    ),
+)
+def test_any_arrays_and_metadata_come_back_as_they_were(
+    written: dict[str, tensorfile.Array], about: object
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tensorfile.write(Path(folder) / "file", written, {"about": about})
+        read, metadata = tensorfile.read(Path(folder) / "file")
+        assert read.keys() == written.keys()
+        for name, array in written.items():
+            assert read[name].dtype == array.dtype
+            assert read[name].shape == array.shape
+            assert read[name].tobytes() == array.tobytes()
+        assert metadata == {"about": about}
