@@ -114,8 +114,8 @@ benchmark: setup ## Time the pipeline beside the usual loop, into docs/performan
 	@$(BIN)/python -m benchmarks
 
 .PHONY: benchmark-scale
-benchmark-scale: setup ## The same steps for 1,000, 10,000 and 100,000 images
-	@$(BIN)/python -m benchmarks.scale
+benchmark-scale: setup ## Count time and memory for 1,000, 10,000 and 100,000 images
+	@$(BIN)/python -m benchmarks --scale
 
 .PHONY: lint
 lint: setup ## Check style and format (ruff) and types (mypy, strict)

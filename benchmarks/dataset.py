@@ -6,86 +6,107 @@ window lacks once it is enlarged, so that a file has the size, and costs the dec
 photograph straight from a camera.
 """
 
-import hashlib
-import json
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
-from benchmarks.machine import num_cores
-from benchmarks.workload import CHECK, MAIN, Workload
-from crossfold.data.examples import Example, Examples, write_examples
+from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.data.folder import check_folder
 from crossfold.data.sample import random_resnet18
 
+from .machine import THREADS
+
 CLASSES = ("china-left", "china-right", "flower-left", "flower-right")
 PHOTO_SIZE = (640, 480)
-QUALITY = 90
+_QUALITY = 90
 _GRAIN = 6.0  # standard deviation, of 255
 
 
 @dataclass(frozen=True)
+class Workload:
+    """A cross-validation of one candidate, a final fit and a test; `image_size` in pixels.
+
+    The last layer is trained by epochs. A head, which the pipeline trains to convergence, would
+    take the naive loop a hundred passes and more.
+    """
+
+    images_per_class: int = 400
+    test_fraction: float = 0.25
+    image_size: int = 224
+    num_folds: int = 5
+    num_epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 0.003
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
 class Workspace:
-    """A folder with what the paths read, and the number of processor threads they use."""
+    """The files that every path reads, and the workload to do with them."""
 
-    folder: Path
-    threads: int
+    def __init__(self, folder: Path, workload: Workload) -> None:
+        names = ("photos", "examples", "weights.safetensors")
+        self.photos, self.examples, self.weights = (folder / name for name in names)
+        self.folder, self.workload = folder, workload
 
-    @property
-    def weights(self) -> Path:
-        return self.folder / "weights.safetensors"
+    def write_files(self, photo_size: tuple[int, int] = PHOTO_SIZE) -> None:
+        """Write the photos, (width, height), and a ResNet18's random weights."""
+        write_photos(self.photos, len(CLASSES) * self.workload.images_per_class, photo_size)
+        save_file(dict(random_resnet18()), self.weights)
 
-    @property
-    def photos(self) -> Path:
-        return self.folder / "photos"
+    def write_examples(self) -> None:
+        """Check and split the photos and write their table: `fetch_data` without DVC's pull."""
+        work = self.workload
+        found = check_folder(
+            self.photos,
+            num_folds=work.num_folds,
+            test_fraction=work.test_fraction,
+            seed=work.seed,
+        )
+        files = ((self.photos / path).read_bytes() for path in found.paths)
+        columns = (found.labels, found.content_hashes, found.splits, found.folds)
+        write_examples(
+            self.examples,
+            map(Example, found.paths, files, *columns),
+            classes=found.classes,
+            data_hash="",
+            num_folds=work.num_folds,
+        )
 
-    def table(self, workload: Workload) -> Path:
-        return self.folder / f"examples-{workload.images_per_class}"
+    def num_images(self) -> tuple[int, int]:
+        """Count the images to train on, and those of the test split."""
+        table = Examples(self.examples)
+        return table.count(TRAIN), table.count(TEST)
 
 
-def prepare(workspace: Workspace) -> None:
-    """Write photographs, tables of both workloads, and weights of random convolutions."""
-    write_images(workspace.photos, len(CLASSES) * MAIN.images_per_class, PHOTO_SIZE)
-    write_table(workspace.photos, workspace.table(MAIN), MAIN)
-    few = workspace.folder / "few"
-    write_images(few, len(CLASSES) * CHECK.images_per_class, PHOTO_SIZE)
-    write_table(few, workspace.table(CHECK), CHECK)
-    save_file(dict(random_resnet18()), workspace.weights)
-
-
-def write_images(folder: Path, num_images: int, size: tuple[int, int], seed: int = 0) -> None:
-    """Write JPEG files of `size` (width, height), as many of each class, equal for equal seeds."""
-    halves = _halves()
+def write_photos(folder: Path, num_photos: int, size: tuple[int, int]) -> None:
+    """Write JPEG files of `size` (width, height), as many of each class, always the same."""
+    halves = dict(_halves())
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
 
     def write(index: int) -> None:
         name = CLASSES[index % len(CLASSES)]
-        image = _window(halves[name], size, np.random.default_rng((seed, index)))
-        image.save(folder / name / f"{index:06}.jpg", quality=QUALITY)
+        photo = _window(halves[name], size, np.random.default_rng((0, index)))
+        photo.save(folder / name / f"{index:06}.jpg", quality=_QUALITY)
 
-    with ThreadPoolExecutor(num_cores()) as writers:
-        deque(writers.map(write, range(num_images)), maxlen=0)
+    with ThreadPoolExecutor(THREADS) as writers:
+        list(writers.map(write, range(num_photos)))
 
 
-def _halves() -> dict[str, Image.Image]:
+def _halves() -> Iterator[tuple[str, Image.Image]]:
     from sklearn.datasets import load_sample_image
 
-    found = {}
     for name in CLASSES:
         photo, side = name.split("-")
         whole = Image.fromarray(load_sample_image(f"{photo}.jpg"))
-        middle = whole.width // 2
-        box = (0, 0, middle, whole.height)
-        found[name] = whole.crop(box if side == "left" else (middle, 0, whole.width, whole.height))
-    return found
+        left = 0 if side == "left" else whole.width // 2
+        yield name, whole.crop((left, 0, left + whole.width // 2, whole.height))
 
 
 def _window(half: Image.Image, size: tuple[int, int], draw: np.random.Generator) -> Image.Image:
@@ -100,38 +121,3 @@ def _window(half: Image.Image, size: tuple[int, int], draw: np.random.Generator)
     values = np.asarray(image, np.float32) * draw.uniform(0.7, 1.3, 3).astype(np.float32)
     values += _GRAIN * draw.standard_normal(values.shape, np.float32)
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-
-
-def write_table(folder: Path, table: Path, workload: Workload) -> None:
-    """Check, split and write the table as `fetch_data` does, without pulling through DVC."""
-    report = check_folder(
-        folder,
-        num_folds=workload.num_folds,
-        test_fraction=workload.test_fraction,
-        seed=workload.seed,
-    )
-
-    def rows() -> Iterator[Example]:
-        columns = zip(
-            report.paths,
-            report.labels,
-            report.content_hashes,
-            report.splits,
-            report.folds,
-            strict=True,
-        )
-        for path, label, content_hash, split, fold in columns:
-            yield Example(path, (folder / path).read_bytes(), label, content_hash, split, fold)
-
-    write_examples(
-        table,
-        rows(),
-        classes=report.classes,
-        data_hash=hashlib.md5(json.dumps(report.content_hashes).encode()).hexdigest(),
-        num_folds=workload.num_folds,
-    )
-
-
-def column(table: Path, name: str) -> np.ndarray[Any, Any]:
-    """Return one column of a table, [N], in its order."""
-    return Examples(table).column(name, None)

@@ -1,96 +1,90 @@
-"""The machine: its processor, the versions that matter, and how busy others keep it."""
+"""Describe the machine, see how busy others keep it, and give each measurement a fresh process."""
 
+import datetime
+import io
+import multiprocessing
 import os
 import platform
-import resource
-import time
+import re
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
 
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
-ENGINES = ("torch", "torchvision", "onnxruntime", "openvino", "simplejpeg", "pillow", "numpy")
+import psutil
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from crossfold.step.concurrency import num_cores
 
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+ROOT = Path(__file__).parents[1]
+THREADS = num_cores()
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
+_PACKAGES = ("numpy", "openvino", "pillow", "torch", "torchvision")
 
-
-def processor() -> tuple[str, tuple[str, ...]]:
-    """Return the processor's model and those of its flags that decide how fast a network runs."""
-    fields: dict[str, str] = {}
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    present = fields.get("flags", "").split()
-    return fields.get("model name", platform.machine()), tuple(f for f in FLAGS if f in present)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+# Four digits: the rest is noise.
+Measured = Annotated[float, AfterValidator(lambda value: float(f"{value:.4g}"))]
 
 
-def computes_bfloat16(flags: tuple[str, ...]) -> bool:
-    """Tell whether the processor has any instruction for products of bfloat16."""
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+class Record(BaseModel):
+    """A part of docs/performance.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def versions() -> dict[str, str]:
-    """Return the version of Python and of each engine that is installed."""
-    found = {"python": platform.python_version()}
-    for name in ENGINES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+class Machine(Record):
+    """What the figures depend on, and the day they were measured."""
+
+    date: str
+    processor: str
+    flags: tuple[str, ...]  # those that decide how fast a network runs
+    threads: int
+    versions: dict[str, str]
 
 
-class Watch:
-    """How many cores others have used since it was made.
+def this_machine() -> Machine:
+    """Describe this machine, today."""
+    fields = dict(re.findall(r"^(\w[\w ]*)\t+: (.*)$", Path("/proc/cpuinfo").read_text(), re.M))
+    versions = {"python": platform.python_version()}
+    return Machine(
+        date=datetime.date.today().isoformat(),
+        processor=fields.get("model name", platform.machine()),
+        flags=tuple(flag for flag in _FLAGS if flag in fields.get("flags", "").split()),
+        threads=THREADS,
+        versions=versions | {name: metadata.version(name) for name in _PACKAGES},
+    )
 
-    All that the processor did, by /proc/stat, less what this process and its ended children did.
-    Time stolen by a hypervisor counts as others'.
+
+def in_fresh_process(
+    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Call a function in a new interpreter: no path warms up, or fills memory for, the next."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=_drop_progress) as pool:
+        return pool.submit(work, *args, **kwargs).result()
+
+
+def _drop_progress() -> None:
+    sys.stdout = io.StringIO()  # where the steps report it
+
+
+def peak_memory() -> int:
+    """Count the most bytes that this process has had in memory at once.
+
+    Not by getrusage, whose ru_maxrss begins with the memory of the parent.
     """
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._busy, self._own = _busy_seconds(), _own_seconds()
-
-    @property
-    def seconds(self) -> float:
-        """The seconds since it was made."""
-        return time.monotonic() - self._start
-
-    def others(self) -> float:
-        """Return others' use in cores, a mean; every child must have ended."""
-        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
-        return others_cores(busy, own, self.seconds)
+    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    return 1024 * int(kilobytes)
 
 
-def others_cores(busy: float, own: float, seconds: float) -> float:
-    """Return cores in use by others; the two clocks differ by ticks, so never below 0."""
-    return max(0.0, (busy - own) / seconds)
+def others_seconds() -> float:
+    """Count the processor's seconds that were not this process's or its ended children's.
 
-
-def _busy_seconds() -> float:
-    # https://man7.org/linux/man-pages/man5/proc_stat.5.html; guest time is within user time.
-    with Path("/proc/stat").open() as file:
-        values = [int(value) for value in file.readline().split()[1:9]]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = values
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_seconds() -> float:
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def memory() -> dict[str, int]:
-    """Return the bytes of this process: now anonymous, and the most that were resident at once.
-
-    The peak is VmHWM, not getrusage's ru_maxrss: that one begins with what the parent had when it
-    started this process.
+    Time that a hypervisor steals is used by others.
     """
-    fields = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name in ("VmHWM", "RssAnon"):
-            fields[name] = int(value.split()[0]) * 1024
-    return fields
+    now = psutil.cpu_times()
+    busy = now.user + now.nice + now.system + now.irq + now.softirq + now.steal
+    return float(busy - sum(os.times()[:4]))

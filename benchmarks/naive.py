@@ -10,71 +10,105 @@ so that the predictions must be the same. The temperature of the probabilities i
 pipeline's own function, on the same out-of-fold predictions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
 import torchvision
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms.v2 import functional
 
-from benchmarks.outcome import Outcome, Scored
-from benchmarks.workload import Workload
-from crossfold.evaluation import calibration
+from crossfold.data.examples import Examples
+from crossfold.evaluation import calibration, metrics
+
+from .dataset import CLASSES, Workload, Workspace
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NO_FOLD = -1
+NO_FOLD = -1  # the test split's
+LOSS_TOLERANCE = 1e-4  # relative
+IMAGES_PER_DIFFERENCE = 300  # in bfloat16, one prediction in so many may differ
 
-Numbers = np.ndarray[Any, np.dtype[np.int64]]
-Items = Dataset[tuple[Tensor, ...]]
+Numbers = NDArray[np.int64]
+Images = Dataset[tuple[Tensor, ...]]
+
+
+class Split(NamedTuple):
+    """The labels [M] and probabilities [M, K] of one split."""
+
+    labels: Numbers
+    probabilities: NDArray[np.float32]
+
+
+Outcome = list[Split]  # out of fold, of each fold; of the test
+
+
+def count_different(expected: Outcome, outcome: Outcome, precision: str) -> int:
+    """Count the predictions that differ.
+
+    Raises:
+        SystemExit: any does in float32, or a loss beyond its roundings; in bfloat16 too many do.
+    """
+    one, other = (
+        np.concatenate([probabilities.argmax(axis=1) for _, probabilities in splits])
+        for splits in (expected, outcome)
+    )
+    different = int((one != other).sum())
+    allowed = 0 if precision == "float32" else max(1, len(one) // IMAGES_PER_DIFFERENCE)
+    if different > allowed:
+        raise SystemExit(f"{different} of {len(one)} predictions differ in {precision}")
+    loss, found = (
+        np.array([metrics.scores(*split)["loss"] for split in splits])
+        for splits in (expected, outcome)
+    )
+    if precision == "float32" and not np.allclose(loss, found, rtol=LOSS_TOLERANCE, atol=0):
+        raise SystemExit(f"the losses differ: {loss} and {found}")
+    return different
 
 
 @dataclass(frozen=True)
 class Data:
     """Images in the table's order; `folds` has NO_FOLD for those of the test split."""
 
-    items: Items
+    images: Images
     labels: Numbers
     folds: Numbers
-    num_classes: int
     num_workers: int = 0
 
-
-def decode(path: Path, size: int) -> Tensor:
-    """Return a photograph's centre square as uint8 [size, size, 3]."""
-    with Image.open(path) as photo:
-        image = photo.convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    square = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return torch.from_numpy(np.array(square))
+    def batches(self, rows: Numbers, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
+        """Load (uint8 pixels [B, S, S, 3], labels [B]) of some rows, in their order."""
+        subset = Subset(self.images, rows.tolist())
+        return DataLoader(subset, batch_size, num_workers=self.num_workers)
 
 
-class Photos(Dataset[tuple[Tensor, ...]]):
-    """Files, decoded each time that one is asked for."""
+def open_data(workspace: Workspace, num_workers: int = 0) -> Data:
+    """Open the images of a table, to be decoded from their files each time."""
+    table = Examples(workspace.examples)
+    labels, folds = (table.column(name, None).astype(np.int64) for name in ("label", "fold"))
+    paths = [workspace.photos / path for path in table.column("path", None)]
+    return Data(Photos(paths, labels, workspace.workload.image_size), labels, folds, num_workers)
+
+
+class Photos(Images):
+    """Files, whose centre square is decoded each time: uint8 [size, size, 3], and a label."""
 
     def __init__(self, paths: Sequence[Path], labels: Numbers, size: int) -> None:
         self.paths, self.labels, self.size = paths, torch.from_numpy(labels), size
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return decode(self.paths[index], self.size), self.labels[index]
-
-
-def in_memory(items: Photos) -> TensorDataset:
-    """Return the same images, decoded once."""
-    pixels = torch.stack([items[index][0] for index in range(len(items))])
-    return TensorDataset(pixels, items.labels)
+        with Image.open(self.paths[index]) as photo:
+            image = photo.convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        square = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        return torch.from_numpy(np.array(square)), self.labels[index]
 
 
 class Backbone(nn.Module):
@@ -90,23 +124,28 @@ class Backbone(nn.Module):
         self.network.fc = nn.Identity()
         self.requires_grad_(False).eval()
         self.num_passes = 0
-        self.register_forward_hook(self._count)
-
-    def _count(self, _: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> None:
-        self.num_passes += len(inputs[0])
 
     def forward(self, pixels: Tensor) -> Tensor:
+        self.num_passes += len(pixels)
         scaled = functional.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
         features: Tensor = self.network(functional.normalize(scaled, list(MEAN), list(STD)))
         return features
 
 
 class Classifier(nn.Module):
-    """A frozen backbone and a trained head."""
+    """A frozen backbone and a trained head, as torchvision draws it from a seed."""
 
-    def __init__(self, backbone: nn.Module, head: nn.Linear):
+    def __init__(self, backbone: nn.Module, workload: Workload) -> None:
         super().__init__()
-        self.backbone, self.head = backbone, head
+        torch.manual_seed(workload.seed)
+        self.backbone = backbone
+        self.head: nn.Linear = torchvision.models.resnet18(num_classes=len(CLASSES)).fc
+        self.optimizer = torch.optim.AdamW(
+            self.head.parameters(),
+            lr=workload.learning_rate,
+            weight_decay=workload.weight_decay,
+            fused=True,
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -115,112 +154,70 @@ class Classifier(nn.Module):
         return logits
 
 
-def new_head(num_classes: int, seed: int) -> nn.Linear:
-    """Return the classifier as torchvision draws it from a seed, after all other layers."""
-    torch.manual_seed(seed)
-    head: nn.Linear = torchvision.models.resnet18(num_classes=num_classes).fc
-    return head
-
-
 def train_one_epoch(
-    model: Classifier,
-    optimizer: torch.optim.Optimizer,
-    data: Data,
-    rows: Numbers,
-    batch_size: int,
-    seed: tuple[int, int],
+    model: Classifier, data: Data, rows: Numbers, batch_size: int, seed: tuple[int, int]
 ) -> None:
     """Take one optimizer step per batch; only the head is in training mode, or trained."""
     model.head.train()
     (order_seed,) = np.random.SeedSequence(seed).generate_state(1, np.uint64)
     order = np.random.default_rng(order_seed).permutation(rows)
-    for images, labels in _loader(data, Subset(data.items, order.tolist()), batch_size):
-        optimizer.zero_grad()
+    for images, labels in data.batches(order, batch_size):
+        model.optimizer.zero_grad()
         nn.functional.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        model.optimizer.step()
 
 
 @torch.inference_mode()
-def predict(
-    model: Classifier, data: Data, rows: Numbers, batch_size: int
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return probabilities float32 [M, K] in the order of the rows."""
+def predict(model: Classifier, data: Data, rows: Numbers, batch_size: int) -> Split:
+    """Predict some rows, in their order."""
     model.head.eval()
-    subset = Subset(data.items, rows.tolist())
-    batches = _loader(data, subset, batch_size)
-    return torch.cat([model(images).softmax(dim=1) for images, _ in batches]).numpy()
-
-
-def _loader(data: Data, subset: Items, batch_size: int) -> DataLoader[tuple[Tensor, ...]]:
-    return DataLoader(subset, batch_size, num_workers=data.num_workers)
+    predicted = [model(images).softmax(dim=1) for images, _ in data.batches(rows, batch_size)]
+    return Split(data.labels[rows], torch.cat(predicted).numpy())
 
 
 def run(backbone: nn.Module, data: Data, workload: Workload) -> Outcome:
-    """Cross-validate one head, fit it on all but the test split, and test it.
+    """Cross-validate one head, fit it on every image outside the test split, and test it.
 
-    With features as the data's items and an identity as the backbone, the very same loop runs with
-    each image computed once.
+    With features as the data's images and an identity as the backbone, the very same loop runs
+    with each image computed once.
     """
-
-    def new_model() -> tuple[Classifier, torch.optim.Optimizer, Any]:
-        head = new_head(data.num_classes, workload.seed)
-        optimizer = torch.optim.AdamW(
-            head.parameters(),
-            lr=workload.learning_rate,
-            weight_decay=workload.weight_decay,
-            fused=True,
-        )
-        rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, workload.num_epochs)
-        return Classifier(backbone, head), optimizer, rate
-
-    scored, out_of_fold = [], []
-    for fold in range(workload.num_folds):
-        training = np.flatnonzero((data.folds != fold) & (data.folds != NO_FOLD))
-        validation = np.flatnonzero(data.folds == fold)
-        predicted = _fit(new_model(), data, training, validation, workload)
-        scored.append(Scored.of(data.labels[validation], predicted))
-        out_of_fold.append((data.labels[validation], predicted))
-
-    everything = np.flatnonzero(data.folds != NO_FOLD)
-    model, optimizer, rate = new_model()
-    for epoch in range(1, workload.num_epochs + 1):
-        seed = workload.seed, epoch
-        train_one_epoch(model, optimizer, data, everything, workload.batch_size, seed)
-        rate.step()
-    held_out = np.flatnonzero(data.folds == NO_FOLD)
-    labels, predictions = (np.concatenate(of_folds) for of_folds in zip(*out_of_fold, strict=True))
-    temperature = calibration.fit_temperature(labels, predictions)
-    probabilities = predict(model, data, held_out, workload.batch_size)
-    calibrated = calibration.tempered(probabilities, temperature)
-    return Outcome(scored, Scored.of(data.labels[held_out], calibrated))
+    splits = []
+    for held_out in (*range(workload.num_folds), NO_FOLD):
+        training = np.flatnonzero((data.folds != held_out) & (data.folds != NO_FOLD))
+        rows = np.flatnonzero(data.folds == held_out)
+        model = Classifier(backbone, workload)
+        rate = torch.optim.lr_scheduler.CosineAnnealingLR(model.optimizer, workload.num_epochs)
+        for epoch in range(1, workload.num_epochs + 1):
+            seed = workload.seed, epoch
+            train_one_epoch(model, data, training, workload.batch_size, seed)
+            rate.step()
+            if held_out != NO_FOLD or epoch == workload.num_epochs:
+                split = predict(model, data, rows, workload.batch_size)
+        splits.append(split)
+    return _calibrated(splits)
 
 
-def _fit(
-    start: tuple[Classifier, torch.optim.Optimizer, Any],
-    data: Data,
-    training: Numbers,
-    validation: Numbers,
-    workload: Workload,
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Train for all epochs, validating after each; return the probabilities [M, K] of the last."""
-    model, optimizer, rate = start
-    for epoch in range(1, workload.num_epochs + 1):
-        seed = workload.seed, epoch
-        train_one_epoch(model, optimizer, data, training, workload.batch_size, seed)
-        rate.step()
-        probabilities = predict(model, data, validation, workload.batch_size)
-    return probabilities
+def _calibrated(splits: Outcome) -> Outcome:
+    """Temper the test's probabilities, as the folds' predictions call for."""
+    *folds, test = splits
+    labels, probabilities = (np.concatenate(parts) for parts in zip(*folds, strict=True))
+    temperature = calibration.fit_temperature(labels, probabilities)
+    return [*folds, test._replace(probabilities=calibration.tempered(test[1], temperature))]
 
 
 @torch.inference_mode()
 def all_features(backbone: nn.Module, data: Data, batch_size: int) -> Tensor:
-    """Return every image's features [N, C], each computed once."""
-    batches = _loader(data, data.items, batch_size)
+    """Compute every image's features [N, C], each once."""
+    batches = data.batches(np.arange(len(data.labels)), batch_size)
     return torch.cat([backbone(images) for images, _ in batches])
 
 
-def count_flops(work: Callable[[], Any]) -> int:
-    """Count the floating-point operations of matrix products and convolutions in `work`."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return int(counter.get_total_flops())
+def num_passes(workspace: Workspace) -> tuple[int, int]:
+    """Count the images that go through the network to train, and only to predict.
+
+    Together E·N·(K+1)+T: each epoch of each fold trains on N·(K-1)/K images and validates on the
+    other N/K, each epoch of the final fit trains on all N.
+    """
+    epochs, folds = workspace.workload.num_epochs, workspace.workload.num_folds
+    num_train, num_test = workspace.num_images()
+    return epochs * num_train * folds, epochs * num_train + num_test

@@ -1,89 +1,95 @@
-"""`make benchmark-scale`: 1,000, 10,000 and 100,000 images; time must be linear, memory flat.
+"""Count time and memory of each step for more and more images: `make benchmark-scale`.
 
-The images are small files (64×64), so that the large set is minutes of work. The table is written
-by the functions that `fetch_data` calls once it has pulled: pulling 100,000 files through DVC
+The photos are small (64×64), so that the large set takes minutes. DVC does not pull them: that
 would take longer than all the rest.
 """
 
-import argparse
-import shutil
-import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from safetensors.numpy import save_file
-
-from benchmarks import machine, report
-from benchmarks.dataset import write_images
-from benchmarks.goals import GOALS
-from benchmarks.rounds import run_module
-from benchmarks.scale_steps import SMALL, STEPS
-from crossfold.data.sample import random_resnet18
+from .dataset import CLASSES, Workload, Workspace
+from .machine import Machine, Measured, Record, in_fresh_process, peak_memory, this_machine
 
 SIZES = (1_000, 10_000, 100_000)
-FILE_SIZE = (64, 64)
-MAX_GROWTH = 1.5  # of the time per image, from the second largest set to the largest
+PHOTO_SIZE, IMAGE_SIZE = (64, 64), 32
+STEPS = (
+    *("write_examples", "extract_features", "train_folds"),
+    *("aggregate_cv", "train_final", "evaluate_test"),
+)
+MAX_GB = 1.5
+MAX_GROWTH = 1.5  # of an image's time
 
 
-def run_size(folder: Path, num_images: int, threads: int) -> dict[str, Any]:
-    """Return each step's seconds and peaks for a number of images."""
-    folder.mkdir()
-    write_images(folder / "images", num_images, FILE_SIZE)
-    save_file(dict(random_resnet18()), folder / "weights")
-    steps = {}
-    for step in STEPS:
-        arguments = [step, str(folder), str(threads)]
-        steps[step] = run_module("benchmarks.scale_steps", arguments)
-        figures = steps[step]
-        print(
-            f"{num_images:>7,} {step:<17} {figures['seconds']:7.1f} s, "
-            f"{figures['peak'] / 1e9:.2f} GB resident, {figures['anonymous'] / 1e9:.2f} anonymous",
-            flush=True,
+class Cost(Record):
+    """What a step takes, imports included: seconds, and the most memory at once."""
+
+    seconds: Measured
+    gb: Measured
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.gb:.2f} GB"
+
+
+class Size(Record):
+    """The costs of each step."""
+
+    num_images: int
+    steps: dict[str, Cost]
+
+
+class Scale(Record):
+    """The costs for each number of images, smallest first."""
+
+    machine: Machine
+    sizes: tuple[Size, ...]
+
+    @property
+    def peak_gb(self) -> float:
+        return max(cost.gb for cost in self.sizes[-1].steps.values())
+
+    @property
+    def growth(self) -> float:
+        """How many times as long an image takes in the largest set as in the one before."""
+        smaller, larger = (
+            sum(cost.seconds for cost in size.steps.values()) / size.num_images
+            for size in self.sizes[-2:]
         )
-    shutil.rmtree(folder)
-    return {"num_images": num_images, "steps": steps}
+        return larger / smaller
 
 
-def seconds_per_image(size: dict[str, Any]) -> float:
-    return float(sum(step["seconds"] for step in size["steps"].values()) / size["num_images"])
+def measure_scale(sizes: Sequence[int] = SIZES) -> Scale:
+    """Run every step for each number of images."""
+    return Scale(machine=this_machine(), sizes=tuple(map(_measure_size, sizes)))
 
 
-def problems(sizes: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what is wrong with the growth of time or memory, a line each."""
-    (limit,) = (goal.target for goal in GOALS if goal.figure == "memory")
-    *_, smaller, largest = sizes
-    found = [
-        f"{step} took {figures['peak'] / 1e9:.2f} GB at {largest['num_images']:,} images, "
-        f"{limit} are allowed"
-        for step, figures in largest["steps"].items()
-        if figures["peak"] > limit * 1e9
-    ]
-    growth = seconds_per_image(largest) / seconds_per_image(smaller)
-    if growth > MAX_GROWTH:
-        found.append(
-            f"an image takes {growth:.2f} times as long at {largest['num_images']:,} images as at "
-            f"{smaller['num_images']:,}, {MAX_GROWTH} times are allowed"
-        )
-    return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of images")
-    options = parser.parse_args()
-    threads = machine.num_cores()
+def _measure_size(num_images: int) -> Size:
+    per_class = num_images // len(CLASSES)
+    workload = Workload(per_class, image_size=IMAGE_SIZE, num_epochs=2, batch_size=64)
     with tempfile.TemporaryDirectory(prefix="crossfold-scale-") as folder:
-        sizes = [run_size(Path(folder) / str(size), size, threads) for size in options.sizes]
-    peak = max(step["peak"] for step in sizes[-1]["steps"].values())
-    if tuple(options.sizes) == SIZES:
-        about = report.environment(threads)
-        scale = {"sizes": sizes, "memory": peak / 1e9, "image_size": SMALL.image_size}
-        report.save({"scale": {**about, **scale}})
-    if len(sizes) > 1 and (found := problems(sizes)):
-        sys.exit("\n".join(found))
+        workspace = Workspace(Path(folder), workload)
+        workspace.write_files(PHOTO_SIZE)
+        steps = {}
+        for step in STEPS:
+            steps[step] = in_fresh_process(_run_step, step, workspace)
+            print(f"{num_images:>7,} {step:<16} {steps[step]}", flush=True)
+    return Size(num_images=num_images, steps=steps)
 
 
-if __name__ == "__main__":
-    main()
+def _run_step(step: str, workspace: Workspace) -> Cost:
+    start = time.perf_counter()
+    if step == "write_examples":
+        workspace.write_examples()
+    else:
+        from .timings import Pipeline  # and torch, which fetch_data does without
+
+        getattr(Pipeline(workspace, workspace.folder), step)()
+    return Cost(seconds=time.perf_counter() - start, gb=peak_memory() / 1e9)
+
+
+def problems(scale: Scale) -> list[str]:
+    """Find what grows with the number of images and should not, a line each."""
+    memory = f"peak memory: {scale.peak_gb} GB, {MAX_GB} are allowed"
+    slower = f"time of an image: {scale.growth:.2f} times as long, {MAX_GROWTH} are allowed"
+    return [memory] * (scale.peak_gb > MAX_GB) + [slower] * (scale.growth > MAX_GROWTH)
