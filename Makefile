@@ -117,6 +117,10 @@ benchmark: setup ## Time the pipeline beside the usual loop, into docs/performan
 benchmark-scale: setup ## Count time and memory for 1,000, 10,000 and 100,000 images
 	@$(BIN)/python -m benchmarks --scale
 
+.PHONY: reference
+reference: setup ## Write docs/reference from the code
+	$(BIN)/python docs/reference/generate.py
+
 .PHONY: lint
 lint: setup ## Check style and format (ruff) and types (mypy, strict)
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""params.yaml as frozen, checked, typed settings."""
+"""Read params.yaml as frozen, validated, typed settings."""
 
 import os
 from collections.abc import Sequence
@@ -61,36 +61,59 @@ class _Section(BaseModel):
 
 
 class DataSettings(_Section):
-    """Where the images come from and how they are split; `image_size` in pixels."""
+    """The images, and how they are split."""
 
-    remote: str
-    image_size: Annotated[int, Field(ge=8, le=2048)]
-    test_fraction: Fraction
-    num_folds: Annotated[int, Field(ge=2, le=100)]
-    seed: Seed
-    max_skipped_fraction: Annotated[Number, Field(ge=0, lt=1)]
+    remote: str = Field(description="DVC remote to pull from: a name in `.dvc/config`.")
+    image_size: int = Field(
+        ge=8, le=2048, description="Side of the square that images are scaled to, in pixels."
+    )
+    test_fraction: Fraction = Field(description="Share of each class held out as the test split.")
+    num_folds: int = Field(ge=2, le=100, description="Number of cross-validation folds.")
+    seed: Seed = Field(description="Seed of the holdout and the folds.")
+    max_skipped_fraction: Number = Field(
+        ge=0, lt=1, description="Share of the images that may be skipped as unusable."
+    )
 
 
 class ModelSettings(_Section):
-    """The network, the file under models/ that holds its weights, what it is computed in."""
+    """The network and its pretrained weights."""
 
-    architecture: Annotated[str, AfterValidator(_known_architecture)]
-    weights: Annotated[str, AfterValidator(_below_models)]
-    precision: Literal["float32", "bfloat16"]
+    architecture: Annotated[str, AfterValidator(_known_architecture)] = Field(
+        description="One of torchvision's classification networks, such as `resnet18`."
+    )
+    weights: Annotated[str, AfterValidator(_below_models)] = Field(
+        description="Weights file below `models/`, such as `sub/weights.safetensors`. "
+        "`models.dvc` must list it."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        description="Number format of the network's computation. `bfloat16` is faster on "
+        "processors that support it, and less precise. A head on frozen features always uses "
+        "`float32`."
+    )
 
 
 class Candidate(_Section):
     """One set of hyper-parameters that cross-validation compares with the others.
 
-    `train_from` is where training begins: "head" (the classifier alone, freeze_backbone: true),
-    a stage's name, or "pixels" (the whole network). A head has no learning rate; its weight_decay
-    is the coefficient of an L2 penalty (`head.fit_head`), that of the others is AdamW's.
+    Give `freeze_backbone` or `train_from`; each implies the other. A candidate with
+    `freeze_backbone: true` trains the classifier (the head) alone, to convergence.
     """
 
-    freeze_backbone: bool
-    train_from: str
-    learning_rate: Annotated[Number, Field(gt=0)] | None = None
-    weight_decay: Annotated[Number, Field(ge=0)]
+    freeze_backbone: bool = Field(
+        description="`true` trains the head alone, `false` the whole network."
+    )
+    train_from: str = Field(
+        description="First part that is trained: `head` (the classifier alone), a stage's name "
+        "such as `layer4`, or `pixels` (the whole network)."
+    )
+    learning_rate: Annotated[Number, Field(gt=0)] | None = Field(
+        default=None, description="AdamW's initial learning rate. A head has none."
+    )
+    weight_decay: Number = Field(
+        ge=0,
+        description="AdamW's weight decay. For a head, the strength of its L2 penalty, which must "
+        "be above 0. The fewer images, the stronger: start with 20 to 40 divided by their number.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -133,17 +156,27 @@ class Candidate(_Section):
 
 
 class ExtractionSettings(_Section):
-    """How many steps share the images when features are extracted; numbers do not depend on it."""
+    """Feature extraction."""
 
-    shards: Annotated[int, Field(ge=1, le=100)]
+    shards: int = Field(
+        ge=1,
+        le=100,
+        description="Number of steps that share the images, each in its own pod. The results do "
+        "not depend on it.",
+    )
 
 
 class TrainingSettings(_Section):
-    """How every candidate but a head is trained."""
+    """Training of every candidate except heads, which have no epochs."""
 
-    num_epochs: Annotated[int, Field(ge=1, le=1000)]
-    batch_size: Annotated[int, Field(ge=2)]
-    seed: Seed
+    num_epochs: int = Field(
+        ge=1,
+        le=1000,
+        description="Epochs of each fit. The learning rate falls along a cosine over them, and "
+        "the last epoch counts.",
+    )
+    batch_size: int = Field(ge=2, description="Images per optimizer step.")
+    seed: Seed = Field(description="Seed of the initial weights and the order of the images.")
 
     @model_validator(mode="before")
     @classmethod
@@ -157,29 +190,42 @@ class TrainingSettings(_Section):
 
 
 class ThreadSettings(_Section):
-    """Processor threads of train_fold and of the steps that run alone; numbers depend on them."""
+    """Processor threads of the steps. The last digits of the results depend on them."""
 
-    alone: Positive
-    folds: Positive
+    alone: Positive = Field(description="Threads of each step that computes alone.")
+    folds: Positive = Field(
+        description="Threads of each `train_fold`. On one machine two folds train at a time."
+    )
 
 
 class GateSettings(_Section):
-    """What a model must reach, and by how much it must not be worse, to become champion."""
+    """Conditions for a new version to become champion."""
 
-    min_macro_f1: Annotated[Number, Field(ge=0, le=1)]
-    margin: Annotated[Number, Field(ge=0, lt=1)] = 0.02
+    min_macro_f1: Number = Field(
+        ge=0, le=1, description="Lowest macro F1 on the test split with which it may."
+    )
+    margin: Number = Field(
+        default=0.02,
+        ge=0,
+        lt=1,
+        description='How much macro F1 a challenger may lose and still count as "not worse". '
+        "Without the setting: 0.02.",
+    )
 
 
 class TrackingSettings(_Section):
     """MLflow's address, experiment and registered model."""
 
-    uri: str | None
-    experiment: Name
-    model_name: Name
+    uri: str | None = Field(
+        description="MLflow's address. `null` means `MLFLOW_TRACKING_URI` or, without that "
+        "variable, the store under `runs/`."
+    )
+    experiment: Name = Field(description="Name of the MLflow experiment.")
+    model_name: Name = Field(description="Name of the registered model.")
 
     @property
     def store(self) -> str | None:
-        """The address here, or else that in MLFLOW_TRACKING_URI; None: the local store."""
+        """MLflow's address from params.yaml or MLFLOW_TRACKING_URI; None for the local store."""
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
@@ -200,7 +246,7 @@ class Settings(_Section):
         names = [candidate.name for candidate in self.candidates]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"candidates: the same one stands twice: {', '.join(twice)}")
+            raise ValueError(f"candidates: duplicate entries: {', '.join(twice)}")
         return self
 
     @property

@@ -1,0 +1,189 @@
+"""Write the reference pages from the code: commands, settings, steps.
+
+    make reference
+
+A test fails while a page differs from the code.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import docstring_parser
+import typer
+import yaml
+from google.protobuf.json_format import MessageToDict
+
+import components
+from crossfold.cli.main import app
+from crossfold.settings import Settings
+from pipelines.classification import pipeline
+
+FOLDER = Path(__file__).resolve().parent
+PARAMS = FOLDER.parents[1] / "params.yaml"
+NOTICE = "<!-- Generated from the code by `make reference`. Do not edit. -->"
+
+# JSON schema's names, and pydantic's for a bound on a checked number.
+BOUNDS = {
+    "minimum": "≥",
+    "ge": "≥",
+    "exclusiveMinimum": ">",
+    "gt": ">",
+    "maximum": "≤",
+    "le": "≤",
+    "exclusiveMaximum": "<",
+    "lt": "<",
+}
+
+
+def commands() -> Iterator[str]:
+    """Describe every command of `crossfold`, as its `--help` does."""
+    yield "# Commands"
+    yield (
+        "Every command runs in the project's folder, with `.venv` activated "
+        "(`source .venv/bin/activate`). The [exit statuses](../results.md#exit-status) are the "
+        "same for all of them."
+    )
+    yield from _command(typer.main.get_command(app), "crossfold", None)
+
+
+def _command(command: Any, name: str, parent: typer.Context | None) -> Iterator[str]:
+    context = typer.Context(command, info_name=name, parent=parent)
+    usage = command.get_usage(context).removeprefix("Usage: ")
+    yield f"{'##' if parent else '#'} `{context.command_path}`" if parent else ""
+    yield command.help
+    yield f"```text\n{usage}\n```"
+    records = [parameter.get_help_record(context) for parameter in command.params]
+    if records:
+        yield _table(("argument or option", "meaning"), [(f"`{n}`", text) for n, text in records])
+    for key, sub_command in getattr(command, "commands", {}).items():
+        yield from _command(sub_command, key, context)
+
+
+def settings() -> Iterator[str]:
+    """Describe every setting of params.yaml: its type, its bounds, its shipped value."""
+    schema = Settings.model_json_schema()
+    shipped = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    yield "# Settings"
+    yield (
+        "`params.yaml` holds every setting. [Settings](../settings.md) explains how to change "
+        "one, and which steps a change repeats."
+    )
+    for name, entry in schema["properties"].items():
+        section = schema["$defs"][(entry.get("items") or entry)["$ref"].rpartition("/")[2]]
+        yield f"## `{name}`"
+        yield section["description"]
+        header = ("setting", "type", "allowed", "in params.yaml", "meaning")
+        values = shipped[name]
+        if isinstance(values, list):
+            values = {}  # each candidate has its own
+        yield _table(
+            header,
+            [
+                (
+                    f"`{name}.{key}`",
+                    _type(field),
+                    _allowed(field),
+                    f"`{yaml.safe_dump(values[key]).splitlines()[0]}`" if key in values else "",
+                    field["description"],
+                )
+                for key, field in section["properties"].items()
+            ],
+        )
+
+
+def _type(field: dict[str, Any]) -> str:
+    return str(field.get("type") or " or ".join(_type(option) for option in field["anyOf"]))
+
+
+def _allowed(field: dict[str, Any]) -> str:
+    """Write a field's bounds, or the values that it may have."""
+    options = [field, *field.get("anyOf", [])]
+    bounds = [f"{BOUNDS[k]} {option[k]}" for option in options for k in BOUNDS if k in option]
+    return ", ".join(bounds) or " or ".join(f"`{value}`" for value in field.get("enum", []))
+
+
+def steps() -> Iterator[str]:
+    """Describe every step: inputs, outputs, image, cores and memory."""
+    yield "# Steps"
+    yield (
+        "Each step is one file in [components](../../components). `extract_features` runs once, "
+        "or once for each shard (`extraction.shards`) with `join_features` after it; "
+        "`train_fold` runs once for each fold."
+    )
+    containers = _containers()
+    for module in pkgutil.iter_modules(components.__path__):
+        step = getattr(importlib.import_module(f"components.{module.name}"), module.name)
+        container = containers[f"exec-{module.name.replace('_', '-')}"]
+        documented = docstring_parser.parse(step.python_func.__doc__)
+        meanings = {parameter.arg_name: parameter.description for parameter in documented.params}
+        yield f"## `{module.name}`"
+        yield str(documented.short_description)
+        yield _container(container)
+        for direction in ("inputs", "outputs"):
+            specs = getattr(step.component_spec, direction)
+            rows = [
+                (f"`{name}`", _kind(spec), " ".join((meanings[name] or "").split()))
+                for name, spec in specs.items()
+            ]
+            yield _table((direction.removesuffix("s"), "type", "meaning"), rows)
+
+
+def _containers() -> dict[str, Any]:
+    """Collect every step's container, with and without shards."""
+    return {
+        name: executor["container"]
+        for num_shards in (1, 2)
+        for name, executor in MessageToDict(pipeline(num_shards).pipeline_spec)["deploymentSpec"][
+            "executors"
+        ].items()
+    }
+
+
+def _container(container: dict[str, Any]) -> str:
+    role = container["image"].partition(":")[0].removeprefix("crossfold-")  # no tag: it changes
+    resources = container["resources"]
+    cpu, memory = (
+        f"{resources[f'resource{kind}Request']} to {resources[f'resource{kind}Limit']}"
+        for kind in ("Cpu", "Memory")
+    )
+    return f"Image `crossfold-{role}`. Cores: {cpu}. Memory: {memory}. (From the request to the limit.)"
+
+
+def _kind(spec: Any) -> str:
+    name = spec.type.removeprefix("system.").partition("@")[0]
+    return f"list of {name}" if spec.is_artifact_list else name
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(" | ".join(["", *map(_cell, line), ""]).strip() for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "commands.md": commands,
+    "settings.md": settings,
+    "steps.md": steps,
+}
+
+
+def render(name: str) -> str:
+    """Return the text of a page."""
+    title, *parts = PAGES[name]()
+    return "\n\n".join([title, NOTICE, *filter(None, parts)]) + "\n"
+
+
+def main() -> None:
+    """Write every page."""
+    for name in PAGES:
+        (FOLDER / name).write_text(render(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
