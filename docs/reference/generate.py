@@ -43,7 +43,7 @@ def commands() -> Iterator[str]:
     yield "# Commands"
     yield (
         "Every command runs in the project's folder, with `.venv` activated "
-        "(`source .venv/bin/activate`). The [exit statuses](../results.md#exit-status) are the "
+        "(`source .venv/bin/activate`). The [exit statuses](../results.md#exit-status-of-crossfold) are the "
         "same for all of them."
     )
     yield from _command(typer.main.get_command(app), "crossfold", None)
@@ -149,7 +149,7 @@ def _container(container: dict[str, Any]) -> str:
         f"{resources[f'resource{kind}Request']} to {resources[f'resource{kind}Limit']}"
         for kind in ("Cpu", "Memory")
     )
-    return f"Image `crossfold-{role}`. Cores: {cpu}. Memory: {memory}. (From the request to the limit.)"
+    return f"Image `crossfold-{role}`. Cores: {cpu}. Memory: {memory}. (Request to limit.)"
 
 
 def _kind(spec: Any) -> str:
