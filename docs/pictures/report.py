@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 PICTURE = Path(__file__).resolve().with_name("report.png")
-SIZE = "1000,1200"
+SIZE = "1000,840"
 
 
 def main(report: str = "reports/report.html") -> None:
