@@ -1,4 +1,4 @@
-"""The step that ranks the candidates over all folds."""
+"""Step: rank the candidates over all folds."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
@@ -13,10 +13,10 @@ def aggregate_cv(
     """Choose the candidate with the highest mean macro F1 over the folds.
 
     Args:
-        predictions: What each fold found.
-        architecture: A classification network of torchvision.
-        leaderboard: Mean, spread and interval of each candidate, and which is best; Kubeflow
-            shows the best candidate's scores.
+        predictions: Out-of-fold probabilities and results of each fold.
+        architecture: One of torchvision's classification networks.
+        leaderboard: Mean, spread and interval of each candidate, and the best one. Kubeflow shows
+            the best candidate's scores.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The step that measures the model on the test split, from the pixels."""
+"""Step: score the model on the test split, from the image files."""
 
 from kfp import dsl
 from kfp.dsl import ClassificationMetrics, Dataset, Input, Metrics, Model, Output
@@ -12,13 +12,13 @@ def evaluate_test(
     evaluation: Output[Metrics],
     roc_and_confusion_matrix: Output[ClassificationMetrics],
 ) -> None:
-    """Measure the model on the test split, from the pixels.
+    """Score the model on the test split, from the image files.
 
     Args:
-        examples: The table of images; only the test split is predicted.
-        model: The folder with the whole network.
+        examples: Table of images; only the test split is predicted.
+        model: Folder with the whole network.
         num_threads: Processor threads.
-        evaluation: Probabilities, scores, intervals, curves, calibration and latency; Kubeflow
+        evaluation: Probabilities, scores, intervals, curves, calibration and latency. Kubeflow
             shows the scores.
         roc_and_confusion_matrix: ROC curve and confusion matrix for Kubeflow's page.
     """

@@ -1,4 +1,4 @@
-"""The step that brings data and weights from DVC and fixes the splits."""
+"""Step: pull data and weights through DVC, and split the images."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Model, Output
@@ -18,20 +18,20 @@ def fetch_data(
     backbone: Output[Model],
     data_page: Output[HTML],
 ) -> None:
-    """Pull images and weights through DVC, check every image, fix the holdout and the folds.
+    """Pull images and weights through DVC, check every image, assign holdout and folds.
 
     Args:
-        data_pointer: The text of data.dvc: which images, by their hash.
+        data_pointer: The text of data.dvc, which identifies the images by their hash.
         models_pointer: The text of models.dvc.
         remote: The DVC remote's name; its address comes from .dvc/config or the environment.
-        weights: The weights' file name under models/.
-        test_fraction: Share of each class that is held out.
-        folds: The folds that the rest is dealt to.
-        seed: Decides which image goes where.
-        max_skipped_fraction: Share of the images that may be skipped because they are unusable.
-        examples: One table with each image's bytes, label, split and fold.
-        backbone: The weights' file.
-        data_page: The data to look at: counts, samples, remarks, near duplicates.
+        weights: Weights file under models/.
+        test_fraction: Share of each class held out as the test split.
+        folds: The folds, as numbers from 0 on; the images outside the test split are dealt to them.
+        seed: Seed of the holdout and the folds.
+        max_skipped_fraction: Share of the images that may be skipped as unusable.
+        examples: Table with each image's bytes, label, split and fold.
+        backbone: Weights file.
+        data_page: Page about the data: counts, samples, remarks, near duplicates.
     """
     from pathlib import Path
 

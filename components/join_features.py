@@ -1,4 +1,4 @@
-"""The step that puts the shards' features together."""
+"""Step: merge the shards' features."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
@@ -6,7 +6,7 @@ from kfp.dsl import Dataset, Input, Output
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def join_features(shards: Input[list[Dataset]], features: Output[Dataset]) -> None:
-    """Write the features of all shards as one file, as if one step had computed them.
+    """Merge the features of all shards into one file, equal to that of a single step.
 
     Args:
         shards: What each extract_shard wrote.

@@ -1,4 +1,4 @@
-"""The step that puts the model into MLflow's registry and decides whether it becomes champion."""
+"""Step: register the model in MLflow, and decide whether it becomes champion."""
 
 from kfp import dsl
 from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
@@ -20,22 +20,22 @@ def register_model(
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> None:
-    """Register the model; alias `champion` only if the gate lets it through.
+    """Register the model, and make it champion if the gate passes it.
 
     Args:
-        examples: The table of images; a present champion is scored on its test split.
-        model: The folder with the whole network.
-        leaderboard: The results of cross-validation.
-        evaluation: The results on the test split.
-        model_name: The registered model's name.
-        min_macro_f1: The floor below which no model becomes champion.
-        margin: The loss of macro F1 against the champion that counts as none.
-        lineage: Where the model comes from: settings, commit, images, runner.
+        examples: Table of images; the present champion is scored on its test split.
+        model: Folder with the whole network.
+        leaderboard: Results of cross-validation.
+        evaluation: Results on the test split.
+        model_name: Name of the registered model.
+        min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
+        margin: How much macro F1 a challenger may lose and still count as "not worse".
+        lineage: Origin of the model: settings, commit, images, runner.
         models_pointer: The text of models.dvc.
         num_threads: Processor threads.
-        registration: Version, aliases, the gate's decision, its reason and evidence; Kubeflow
+        registration: Version, aliases, the gate's decision, its reason and evidence. Kubeflow
             shows the version's number, whether it is champion, and the gate's figures.
-        report: The report of the run, which its run in MLflow has too.
+        report: Report of the run, also in its MLflow run.
         summary: Version and decision in short, with links to MLflow's pages.
     """
     from pathlib import Path

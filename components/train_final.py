@@ -1,4 +1,4 @@
-"""The step that trains the chosen candidate on every image outside the test split."""
+"""Step: train the chosen candidate on every image outside the test split."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -21,15 +21,15 @@ def train_final(
 
     Args:
         features: Stored features, labels and folds.
-        backbone: The weights' file.
-        leaderboard: Which candidate is best.
-        architecture: A classification network of torchvision.
-        num_epochs: Epochs of the fit, as in the folds; a head is trained to convergence.
+        backbone: Weights file.
+        leaderboard: Results of cross-validation, with the chosen candidate.
+        architecture: One of torchvision's classification networks.
+        num_epochs: Epochs of the fit, as in the folds. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
-        seed: Of the classifier's initial weights and the order of the images.
-        precision: What the network is computed in, "float32" or "bfloat16".
+        seed: Seed of the initial weights and the order of the images.
+        precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
-        model: A folder with the whole network: its weights, and the graph that predicts.
+        model: Folder with the whole network: its weights, and the exported graph.
     """
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The step that trains every candidate on all folds but one."""
+"""Step: train every candidate on all folds except one."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Dataset, Input, Model, Output
@@ -18,18 +18,18 @@ def train_fold(
     num_threads: int,
     predictions: Output[Artifact],
 ) -> None:
-    """Train every candidate on all folds but one and predict that one.
+    """Train every candidate on all folds except one, and predict that one.
 
     Args:
         features: Stored features, labels and folds.
-        backbone: The weights' file.
-        architecture: A classification network of torchvision.
+        backbone: Weights file.
+        architecture: One of torchvision's classification networks.
         fold: The fold to predict.
-        candidates: The sets of hyper-parameters to compare.
-        num_epochs: Epochs of each fit but a head's, which is trained to convergence.
+        candidates: Sets of hyper-parameters to compare.
+        num_epochs: Epochs of each fit. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
-        seed: Of the classifier's initial weights and the order of the images.
-        precision: What the network is computed in, "float32" or "bfloat16".
+        seed: Seed of the initial weights and the order of the images.
+        precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
     """

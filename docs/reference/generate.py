@@ -43,8 +43,8 @@ def commands() -> Iterator[str]:
     yield "# Commands"
     yield (
         "Every command runs in the project's folder, with `.venv` activated "
-        "(`source .venv/bin/activate`). The [exit statuses](../results.md#exit-status-of-crossfold) are the "
-        "same for all of them."
+        "(`source .venv/bin/activate`). "
+        "[Exit statuses](../results.md#exit-status-of-crossfold) are the same for all."
     )
     yield from _command(typer.main.get_command(app), "crossfold", None)
 
