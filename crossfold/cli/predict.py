@@ -1,4 +1,4 @@
-"""The commands that use a registered model: predict images with it, serve it."""
+"""Commands that use a registered version: predict and serve."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Model = Annotated[
     str | None,
     typer.Option(
-        help="NAME@ALIAS or NAME/VERSION in MLflow's registry.",
+        help="Version to use: NAME@ALIAS or NAME/VERSION in MLflow's registry.",
         show_default="tracking.model_name@champion",
     ),
 ]
@@ -52,22 +52,24 @@ def predict(
         Format | None,
         typer.Option(
             "--format",
-            help="How to write the rows.",
-            show_default="by the ending of --output; a table on a terminal, else lines",
+            help="Output format.",
+            show_default="by the suffix of --output; else a table on a terminal, lines in a pipe",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write a file, whole or not at all."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Output file, written whole or not at all."
+        ),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images predicted at a time.")] = 64,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of classes per image.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
     server: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Ask the model that is served there."),
+        typer.Option(metavar="URL", help="Predict with the model served there."),
     ] = None,
 ) -> None:
-    """Predict images with a registered model; exits with 1 if any of them cannot be used."""
+    """Predict images with a registered version; exits with 1 if any of them is unusable."""
     from crossfold.predict.inputs import find_images
 
     not_written = f"; {output} is not written" if output else ""
@@ -102,7 +104,7 @@ def serve(
     model: Model = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5002,
 ) -> None:
-    """Serve a registered model over HTTP with MLflow's scoring server, on this machine only."""
+    """Serve a registered version over HTTP, with MLflow's scoring protocol, on loopback only."""
     settings = _settings()
     require_free_port(port, "make serve")
 

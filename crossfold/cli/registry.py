@@ -1,4 +1,4 @@
-"""The commands about registered versions: models, lineage, promote, rollback, reproduce."""
+"""Commands for registered versions: models, lineage, promote, rollback, reproduce."""
 
 import json
 import os
@@ -32,7 +32,7 @@ Version = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 class Runner(StrEnum):
@@ -60,7 +60,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 def lineage(version: Version, as_json: AsJson = False) -> None:
-    """Tell where a version comes from: commit, data, weights, settings, libraries, run."""
+    """Show the lineage of a version: commit, data, weights, settings, libraries, run."""
     from . import version_tables
 
     settings, client = _registry()
@@ -75,13 +75,13 @@ def promote(
     version: Version,
     yes: Yes = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Promote it against the evidence; with --reason.")
+        bool, typer.Option("--force", help="Promote against the evidence; needs --reason.")
     ] = False,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why, for the record.", show_default=False)
+        str, typer.Option(metavar="TEXT", help="Reason, for the record.", show_default=False)
     ] = "",
 ) -> None:
-    """Make a version champion if its evidence lets it; exits with 1 if it does not."""
+    """Make a version champion if the evidence allows it; exits with 1 if it does not."""
     from crossfold.registry import promotion
     from crossfold.registry.register import find_champion
 
@@ -109,10 +109,10 @@ def promote(
 def rollback(
     yes: Yes = False,
     reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why, for the record.", show_default="asked for")
+        str, typer.Option(metavar="TEXT", help="Reason, for the record.", show_default="asked for")
     ] = "",
 ) -> None:
-    """Make the former champion champion again; the gate will not undo it."""
+    """Make the former champion champion again. The gate will not undo this."""
     from crossfold.registry import promotion
     from crossfold.registry.register import find_champion
 
@@ -137,7 +137,7 @@ def reproduce(
     on: Annotated[Runner, typer.Option(help="Where the steps run.")] = Runner.LOCAL,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the worktree and its run.")] = False,
 ) -> None:
-    """Train a version again from its commit, data and settings; exits with 1 if it comes out else.
+    """Train a version again from its commit, data and settings; exits with 1 if it differs.
 
     Nothing is registered, and `reports/` stays as it is.
     """

@@ -1,4 +1,4 @@
-"""Data versions through DVC: pulled from a remote, compared with the folders, pushed to a folder.
+"""Pull data versions through DVC, compare them with the folders, push them to a folder.
 
 A pointer is the file `data.dvc` or `models.dvc`, which DVC writes: the hash of a folder's content.
 """
@@ -37,7 +37,7 @@ _MAX_LISTED = 50
 
 
 def listed(lines: list[str]) -> str:
-    """The first lines, indented, and how many more there are."""
+    """Format the first lines, indented, and the number of the others."""
     shown = [f"  {line}" for line in lines[:_MAX_LISTED]]
     if len(lines) > _MAX_LISTED:
         shown.append(f"  ... and {len(lines) - _MAX_LISTED} more")
@@ -45,7 +45,7 @@ def listed(lines: list[str]) -> str:
 
 
 def pointer_hash(text: str, name: str = "the pointer") -> str:
-    """The MD5 of the folder that a pointer's text describes, with its suffix `.dir`.
+    """Read the MD5 of a folder from its pointer's text, with the suffix `.dir`.
 
     Raises:
         UserError: the text is no pointer of DVC 3 to one folder; `name` says which.
@@ -64,7 +64,7 @@ def pointer_hash(text: str, name: str = "the pointer") -> str:
 
 
 def changed_since_add(root: Path) -> list[str]:
-    """The names among `data` and `models` whose folder is there and differs from its pointer."""
+    """List those of `data` and `models` that exist and differ from their pointer."""
     with _dvc_log(), _project(root) as repo:
         folders = [str(root / name) for name in FOLDERS if (root / name).exists()]
         return [
@@ -76,7 +76,7 @@ def changed_since_add(root: Path) -> list[str]:
 
 
 def ensure_pushed(root: Path, remote: str) -> None:
-    """Push what the pointers describe, if the remote is a folder and has it not yet.
+    """Push the pointers' data to a remote that is a folder, unless it already has them.
 
     Any other remote is the user's to push to, and so is the one that REMOTE describes.
 
@@ -97,7 +97,7 @@ def ensure_pushed(root: Path, remote: str) -> None:
 
 
 def push(root: Path, config: Mapping[str, Any]) -> int:
-    """Push what the pointers describe to a remote with this configuration, keys included.
+    """Push the pointers' data to a remote with this configuration, keys included.
 
     Returns:
         How many files it did not have.
@@ -120,7 +120,7 @@ def push(root: Path, config: Mapping[str, Any]) -> int:
 
 
 def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
-    """The folder of a project's DVC cache, if it has all that the pointers describe."""
+    """Find a project's DVC cache folder, if it has all of the pointers' data."""
     with _dvc_log(), _project(root) as repo:
         objects = repo.cache.local
         for pointer in pointers:
@@ -134,7 +134,7 @@ def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
 
 
 def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
-    """The files that a project's pointer describes: path below its folder to MD5.
+    """Map each file of a project's pointer, by its path below the folder, to its MD5.
 
     None if the list is neither in DVC's cache nor in a remote that is a folder of this machine.
     """
@@ -146,7 +146,7 @@ def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
 
 
 def find_object(root: Path, md5: str, remote: str) -> Path | None:
-    """Where this machine has the content with this MD5: DVC's cache, or a remote in a folder."""
+    """Find the content with this MD5 on this machine: in DVC's cache or a folder remote."""
     with _dvc_log(), _project(root) as repo:
         folders = [repo.cache.local_cache_dir]
         if REMOTE not in os.environ:  # else it describes the remote
@@ -157,7 +157,7 @@ def find_object(root: Path, md5: str, remote: str) -> Path | None:
 
 
 def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
-    """Whether a remote of a project can be reached and has what the pointers describe."""
+    """Check that a project's remote is reachable and has the pointers' data."""
     try:
         found = find_remote(name, root / ".dvc")
         settings = {"remote": {name: dict(found.config)}}
@@ -174,7 +174,7 @@ def _holds(objects: Any, pointer: Path) -> bool:
 
 
 def _object(remote_folder: Path, pointer: Path) -> Path:
-    """Where a folder remote has a pointer's list of files, which DVC pushes last."""
+    """Locate a pointer's list of files, which DVC pushes last, in a folder remote."""
     md5 = pointer_hash(pointer.read_text(), pointer.name)
     return remote_folder / _key(md5)
 
@@ -201,13 +201,13 @@ def _project(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[
 
 
 def add(folder: Path) -> None:
-    """`dvc add` a folder of the project that it lies in."""
+    """Run `dvc add` for a folder in its project."""
     with _dvc_log(), _project(folder.parent) as repo:
         repo.add(str(folder))
 
 
 class _Errors(logging.Handler):
-    """Keeps the exceptions that DVC logs and does not raise."""
+    """Collect the exceptions that DVC logs and does not raise."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class _Errors(logging.Handler):
 
 @contextmanager
 def _dvc_log() -> Iterator[_Errors]:
-    """Send DVC's log to Python's root logger alone, not to the terminal as well."""
+    """Send DVC's log to Python's root logger only, not to the terminal."""
     import dvc  # noqa: F401  (importing it adds its handlers)
 
     errors = _Errors()
@@ -236,7 +236,7 @@ def _dvc_log() -> Iterator[_Errors]:
 
 
 def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
-    """Pull the folders of the pointers (name to text) into an empty `workspace`, hashes verified.
+    """Pull the pointers' folders (name to text) into an empty `workspace` and verify hashes.
 
     The remote is as REMOTE describes it, or else as in the working directory's .dvc; credentials
     come from where DVC takes them. The workspace has a cache of its own.
@@ -275,7 +275,7 @@ def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
 
 
 def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
-    """See that the remote answers and has the pointers' lists of files."""
+    """Check that the remote answers and has the pointers' lists of files."""
     missing = []
     try:
         objects = repo.cloud.get_remote_odb(remote.name)
@@ -299,7 +299,7 @@ def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
 
 
 def _raise_passing(errors: list[BaseException]) -> None:
-    """Raise what DVC logged and another attempt, or a larger disk, may mend."""
+    """Raise errors that DVC logged and that a retry, or a larger disk, may fix."""
     for error in errors:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             # Of a copy, name the file that was written.
@@ -310,7 +310,7 @@ def _raise_passing(errors: list[BaseException]) -> None:
 
 
 def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
-    """Say which files the remote does not have as their hashes say."""
+    """Raise UserError for files whose content in the remote does not match their hashes."""
     cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
     faults = []
     for name, md5 in hashes.items():
@@ -333,5 +333,5 @@ def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None
 
 
 def _key(md5: str) -> str:
-    """An object's path in a remote."""
+    """Build an object's path in a remote."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"

@@ -64,7 +64,7 @@ def write_examples(
     skipped: tuple[str, ...] = (),
     facts: DataFacts = NO_FACTS,
 ) -> None:
-    """Write the table as a stream, in the order of `rows`; no file is left behind on failure."""
+    """Write the table as a stream, in the order of `rows`; leave no file on failure."""
     about = {
         "classes": classes,
         "data_hash": data_hash,
@@ -126,11 +126,11 @@ class Examples:
         self.facts = DataFacts.model_validate(about["facts"])
 
     def count(self, split: str | None) -> int:
-        """The number of images in `split`, or of all."""
+        """Count the images in `split`, or all of them."""
         return len(self.column("label", split))
 
     def column(self, name: str, split: str | None) -> NDArray[Any]:
-        """One column in the table's order; no other than it and `split` is read.
+        """Read one column in the table's order, without reading any other except `split`.
 
         Returns:
             [N], int32 for numbers, otherwise objects.
@@ -140,7 +140,7 @@ class Examples:
         return np.asarray(_only(table, split).column(name).to_numpy())
 
     def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
-        """The files of some images of `split`, by their places in `column`, in the order given.
+        """Read the files of some images of `split`, by their places in `column`, in that order.
 
         Reads only the row groups that hold one of them, and holds one at a time.
         """
@@ -160,7 +160,7 @@ class Examples:
     def batches(
         self, split: str | None, batch_size: int
     ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
-        """Paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
+        """Yield paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
 
         A batch never reaches into the next row group, so that the batches of a shard, on whose
         sizes the last digits of what is computed depend, are those of the whole table. Holds one

@@ -1,4 +1,4 @@
-"""Images and weights of a version, pulled, checked and split, to one table of examples."""
+"""Pull, check and split a version's images, and write them as one table of examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FetchedData:
-    """What `fetch_data` brought: numbers of usable images, and the versions they come from."""
+    """The result of `fetch_data`: numbers of usable images, and their versions."""
 
     num_images: int
     num_test: int
@@ -127,7 +127,7 @@ def _find_weights(models: Path, name: str) -> Path:
 
 
 def require_weights(name: str, files: Collection[str]) -> None:
-    """Raise UserError if the weights' file is not among the files that models.dvc describes."""
+    """Raise UserError if models.dvc does not list the weights file."""
     if name not in files:
         raise UserError(
             f"params.yaml model.weights: models.dvc has no file {name!r}; "

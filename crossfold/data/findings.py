@@ -1,4 +1,4 @@
-"""What an examination of the images says of them, in the same words wherever it is said.
+"""Findings about the images, in the same words on every page and in every log.
 
 `check-data`, the data page and the report of a run take their facts and sentences from here.
 """
@@ -13,7 +13,7 @@ from crossfold.imaging.quality import KINDS
 
 
 class PairCounts(NamedTuple):
-    """Numbers of near duplicates; before there are splits, none is divided by one."""
+    """Counts of near duplicates; 0 across splits before the splits are made."""
 
     pairs: int = 0
     images: int = 0  # that are in one of the pairs
@@ -35,7 +35,7 @@ class Pair(BaseModel):
 
     @property
     def divided(self) -> bool:
-        """Whether the holdout or the folds divide them."""
+        """Tell whether the pair is on two sides of the holdout or of a fold."""
         return len(set(self.places)) > 1
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Pair(BaseModel):
 
 
 class DataFacts(BaseModel):
-    """What is worth knowing of the images that a model is trained and tested on."""
+    """Facts about the images that a model is trained and tested on."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class DataFacts(BaseModel):
     leaks: tuple[Pair, ...] = ()  # some of their pairs, those that look most alike first
 
     def lines(self) -> list[str]:
-        """Return a line for each fact."""
+        """Format each fact as a line."""
         lines = list(self.notes)
         lines += [
             f"{KINDS[kind].title}: {number} of {self.num_images} images"
@@ -74,12 +74,12 @@ class DataFacts(BaseModel):
 
 
 def copies(number: int) -> str:
-    """Say how many images are copies of others."""
+    """Describe the number of copies in a sentence."""
     return f"copies of other images, kept together in every split: {number}"
 
 
 def near_duplicates(counts: PairCounts, num_test: int) -> list[str]:
-    """Say in sentences how many near duplicates there are, and what they may do to the scores.
+    """Describe the near duplicates, and their possible effect on the scores, in sentences.
 
     `num_test` is the number of test images, 0 before there are splits.
     """

@@ -1,4 +1,4 @@
-"""A folder of labelled images: what is in it, whether it can be trained on, and its splits."""
+"""Examine a folder of labelled images: contents, faults, splits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ IMBALANCED = 2.0  # of the largest class to the smallest
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a folder of images has; the lists go by usable image, sorted by path.
+    """The contents of a folder of images; lists are per usable image, sorted by path.
 
     `splits` and `folds` are empty until `split_folder` has been there.
     """
@@ -59,23 +59,23 @@ class FolderReport:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """A line for each image that is left out."""
+        """Format a line for each skipped image."""
         return tuple(f"{self.name}/{path}: {why}" for path, why in sorted(self.unusable.items()))
 
     @property
     def num_copies(self) -> int:
-        """The number of images whose pixels another image before them has."""
+        """Count the images with the same pixels as an earlier one."""
         return len(self.paths) - len(set(self.content_hashes))
 
     def count_test(self) -> dict[str, int]:
-        """Count the test images of each class; before there are splits, none is one."""
+        """Count the test images of each class; 0 before the splits are made."""
         num_test = dict.fromkeys(self.classes, 0)
         for label, split in zip(self.labels, self.splits, strict=bool(self.splits)):
             num_test[self.classes[label]] += split == TEST
         return num_test
 
     def count_pairs(self) -> PairCounts:
-        """Count the near duplicates, and those of them that matter more."""
+        """Count the near duplicates, and those across splits or classes."""
         first, second, _ = self.near_duplicates
         other_class, leaks, folds = self._divided()
         return PairCounts(
@@ -88,7 +88,7 @@ class FolderReport:
         )
 
     def facts(self) -> DataFacts:
-        """What is worth knowing of the images; no reason to refuse them."""
+        """Collect the facts about the images that are no reason to refuse them."""
         first, second, correlation = self.near_duplicates
         _, leaks, _ = self._divided()
         most_alike_first = np.lexsort((-correlation, ~leaks))[: leaks.sum()]
@@ -109,7 +109,7 @@ class FolderReport:
         )
 
     def pairs(self, limit: int) -> list[Pair]:
-        """The near duplicates, those first that matter most; of each image one or two pairs."""
+        """List the near duplicates, the most important first, at most two pairs per image."""
         _, _, correlation = self.near_duplicates
         other_class, leaks, folds = self._divided()
         return self._pairs(np.lexsort((-correlation, ~folds, ~leaks, ~other_class)), limit)
@@ -136,7 +136,7 @@ class FolderReport:
         return pairs
 
     def _divided(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of each pair, whether classes, the holdout, or the folds divide it."""
+        """Tell for each pair whether classes, the holdout or the folds separate it."""
         first, second, _ = self.near_duplicates
         labels = np.array(self.labels, np.int64)
         other_class = labels[first] != labels[second]
@@ -153,7 +153,7 @@ class FolderReport:
 
 
 def balance(counts: dict[str, int]) -> str:
-    """Say in words how evenly the images are spread over the classes."""
+    """Describe how evenly the images are spread over the classes."""
     ordered = sorted(counts, key=lambda name: (counts[name], name))
     smallest, largest = ordered[0], ordered[-1]
     fewest, most = counts[smallest], counts[largest]
@@ -179,7 +179,7 @@ def check_folder(
     max_skipped_fraction: float = 0.0,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
-    """Check that a folder with a folder of images per class can be trained on, and split it.
+    """Check that a folder with one subfolder per class can be trained on, and split it.
 
     Raises:
         UserError: as `examine_folder` and `split_folder`.
@@ -199,7 +199,7 @@ def examine_folder(
     image_size: int | None = None,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
-    """Look at every image of a folder with a folder of images per class, each once.
+    """Examine every image of a folder with one subfolder per class, each once.
 
     Hidden files, and those that operating systems leave behind, are passed over; any other file
     counts as an image, however deep it lies below its class. An image is unusable if it cannot be
@@ -257,7 +257,7 @@ def _by_kind(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 def _near_duplicates(
     index: Index, indexed: list[str], usable: list[str], hashes: list[str]
 ) -> Pairs:
-    """Those among the first of each content: that copies look the same is known."""
+    """Find near duplicates among distinct images: copies always look the same."""
     position = {path: number for number, path in enumerate(usable)}
     first_of = {content: path for path, content in zip(usable[::-1], hashes[::-1], strict=True)}
     different = set(first_of.values())
@@ -317,7 +317,7 @@ def _contents(
     index: Index,
     progress: Callable[[int, int, str], None],
 ) -> dict[str, _Content]:
-    """What is in each file; those that can be decoded are added to the index, in order."""
+    """Read each file's content; add decodable images to the index, in order."""
     contents = {}
     step = max(1, len(paths) // 100)
     found = in_order(lambda path: _content(folder, path, image_size), paths, num_cores())
@@ -333,7 +333,7 @@ def _contents(
 def _content(
     folder: Path, path: str, image_size: int | None
 ) -> tuple[_Content, NDArray[np.uint8] | None]:
-    """What is in a file, and its sketch for `lookalikes`.
+    """Read a file's content, and its sketch for the search of near duplicates.
 
     The hash is the SHA-256 of the size and the RGB pixels: the same for copies in other formats.
     """
@@ -358,7 +358,7 @@ def _hash(picture: Picture) -> str:
 
 
 def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
-    """The images whose pixels also lie under another class, and where."""
+    """List the images whose pixels are also in another class, with their counterpart."""
     copies = defaultdict(list)
     for path, content_hash in hashes.items():
         copies[content_hash].append(path)
@@ -388,7 +388,7 @@ def _too_many_unusable(report: FolderReport, max_skipped_fraction: float) -> Ite
 def _classes_too_small(
     report: FolderReport, num_folds: int, test_fraction: float
 ) -> Iterator[Finding]:
-    """Name the classes that the holdout and every fold cannot have an image of."""
+    """List the classes with too few images for the holdout and every fold."""
     places = set(zip(report.labels, report.folds, strict=True))
     num_files = Counter(map(class_of, (*report.paths, *report.unusable)))
     lines = []
@@ -408,7 +408,7 @@ def _classes_too_small(
 
 
 def _num_needed(num_folds: int, test_fraction: float) -> int:
-    """The fewest different images of a class that leave one for every fold."""
+    """Compute the minimum number of different images per class, one for every fold."""
     needed = num_folds + 1
     while needed - max(1, round(test_fraction * needed)) < num_folds:
         needed += 1

@@ -1,4 +1,4 @@
-"""Find the classes of a folder of images, and whatever is wrong with its layout."""
+"""Find the classes of a folder of images, and faults in its layout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SPLITS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to say of several files or folders, a line for each."""
+    """A message about several files or folders, with a line for each."""
 
     about: str
     lines: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of each class, and what is wrong.
+    """The files of each class, and the faults.
 
     Attributes:
         files: class -> paths below the folder, sorted; all names can be written anywhere.
@@ -66,7 +66,7 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Find the classes of a folder with a folder of images per class.
+    """Find the classes of a folder with one subfolder per class.
 
     Raises:
         UserError: there is no such folder, it cannot be read, or none in it can be a class.
@@ -99,17 +99,17 @@ def read_layout(folder: Path) -> Layout:
 
 
 def find_misnamed(folder: Path) -> Finding | None:
-    """Find names that DVC fails on, or other programs."""
+    """Find names that break DVC or other programs."""
     return _misnamed(escaped(name_of(folder)), list_files(folder))
 
 
 def name_of(folder: Path) -> str:
-    """A folder's own name, of the working directory too."""
+    """Return a folder's name, even for the working directory."""
     return folder.name or folder.resolve().name
 
 
 def class_of(path: str) -> str:
-    """The class of an image by its path below the folder."""
+    """Return an image's class, from its path below the folder."""
     return path.partition("/")[0]
 
 
@@ -165,7 +165,7 @@ def _are_splits(names: Iterable[str]) -> bool:
 
 
 def _divided_already(name: str, files: dict[str, list[str]]) -> str:
-    """Say how to undo train/<class> and val/<class>."""
+    """Explain how to restructure train/<class> and val/<class>."""
     splits = " and ".join(f"{name}/{split}" for split in files)
     classes = sorted(
         {path.split("/")[1] for paths in files.values() for path in paths if path.count("/") > 1}
@@ -187,7 +187,7 @@ def _some(names: list[str]) -> str:
 
 
 def _misnamed(name: str, listing: Listing) -> Finding | None:
-    """The shortest misnamed paths, each with the reason."""
+    """List the shortest misnamed paths, each with the reason."""
     reasons = {}
     for path in (*listing.files, *listing.folders, *listing.unreadable):
         parts = path.split("/")
@@ -224,7 +224,7 @@ def _notes(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator
 
 
 def _subfolders(paths: list[str]) -> frozenset[str]:
-    """The folders in a class folder, if all its images lie in one."""
+    """List a class folder's subfolders, if no image lies outside them."""
     parts = [path.split("/") for path in paths]
     if any(len(names) == 2 for names in parts):
         return frozenset()
@@ -232,7 +232,7 @@ def _subfolders(paths: list[str]) -> frozenset[str]:
 
 
 def _twins(folder: str, listing: Listing) -> Iterator[str]:
-    """Names in one folder that a file system without case or Unicode forms takes for one."""
+    """Find names in one folder that differ only by case or Unicode form."""
     named: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for path in (*listing.files, *listing.folders):
         parent = f"{folder}/"

@@ -1,4 +1,4 @@
-"""List the files below a folder, without those that operating systems leave behind."""
+"""List the files below a folder, except hidden files and those of operating systems."""
 
 from __future__ import annotations
 
@@ -75,22 +75,22 @@ def list_files(folder: Path) -> Listing:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Return the files below a folder, sorted, but those that operating systems leave behind."""
+    """List the files below a folder, sorted, except those that operating systems create."""
     return [folder / path for path in list_files(folder).files]
 
 
 def is_left_behind(name: str) -> bool:
-    """Tell by its name a file or folder that an operating system leaves behind, or hides."""
+    """Recognise by name a file or folder that is hidden or created by an operating system."""
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def is_misnamed(name: str) -> bool:
-    """Tell a name that is not UTF-8, or that has control characters."""
+    """Recognise a name that is not UTF-8 or has control characters."""
     return any(unicodedata.category(character) in _MISNAMED for character in name)
 
 
 def escaped(name: str) -> str:
-    r"""Write a name so that a terminal and an encoder take it: `caf\xe9.png`, `a\nb.png`."""
+    r"""Escape a name for terminals and encoders: `caf\xe9.png`, `a\nb.png`."""
     return "".join(
         character if character.isprintable() or character == "\u200d" else _escape(character)
         for character in name

@@ -1,4 +1,4 @@
-"""The data as one HTML page: counts, samples, and what there is to know of the images."""
+"""Render the data page: counts, samples and findings, as one HTML file."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _BOUNDS = (16, 32, 64, 128, 224, 384)
 
 
 class Picture(NamedTuple):
-    """An image as the page shows it: `uri` has its bytes."""
+    """An image on the page; `uri` holds its bytes."""
 
     path: str
     uri: str
 
 
 def write_page(path: Path, report: FolderReport, folder: Path, problem: str = "") -> None:
-    """Write the page on what `report` says of `folder`; it loads nothing and runs no script.
+    """Write the page about `folder`; it loads nothing and runs no script.
 
     Args:
         path: where to write it.
@@ -58,7 +58,7 @@ def write_page(path: Path, report: FolderReport, folder: Path, problem: str = ""
 
 
 def render(report: FolderReport, folder: Path, problem: str = "") -> str:
-    """Return the page that `write_page` writes."""
+    """Render the page as HTML."""
     # The modules that say what is in a folder import this one.
     from .folder import balance
 
@@ -102,13 +102,13 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
 
 
 def _spread(items: Sequence[str], number: int) -> list[str]:
-    """So many of the items, at equal distances."""
+    """Pick `number` of the items, at equal distances."""
     number = min(number, len(items))
     return [items[i * len(items) // number] for i in range(number)]
 
 
 def _samples(report: FolderReport) -> dict[str, list[str]]:
-    """Some images of each class; of very many classes, of the first of them."""
+    """Pick some images of each class, or of the first classes if there are very many."""
     of_class: dict[str, list[str]] = {name: [] for name in report.classes}
     for path, label in zip(report.paths, report.labels, strict=True):
         of_class[report.classes[label]].append(path)
@@ -141,7 +141,7 @@ def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
 
 
 def _uneven(found: Iterable[str], report: FolderReport) -> str:
-    """How many of each class are meant, if there are some and not of all classes."""
+    """Describe a remark's counts by class, if it applies to some classes only."""
     counts: dict[str, int] = {}
     for path in found:
         name = path.partition("/")[0]
@@ -154,7 +154,7 @@ def _uneven(found: Iterable[str], report: FolderReport) -> str:
 
 
 def _copies(report: FolderReport) -> list[list[str]]:
-    """The paths of each content that is there more than once."""
+    """Group the paths of images with the same content."""
     groups: dict[str, list[str]] = {}
     for path, content in zip(report.paths, report.content_hashes, strict=True):
         groups.setdefault(content, []).append(path)
@@ -162,7 +162,7 @@ def _copies(report: FolderReport) -> list[list[str]]:
 
 
 def _size_rows(report: FolderReport) -> list[tuple[str, int]]:
-    """How many images have a shorter side of so many pixels."""
+    """Count the images by the length of their shorter side."""
     edges = [0, *_BOUNDS, 2**31]
     numbers, _ = np.histogram(report.sizes.min(axis=1), edges)
     words = [

@@ -1,4 +1,4 @@
-"""DVC remotes: where they are, what they are opened with, and how long they are waited for."""
+"""DVC remotes: addresses, credentials and timeouts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _AWS_SETTINGS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_D
 
 @contextmanager
 def refused_by_dvc() -> Iterator[None]:
-    """Turn what DVC refuses in the block into a UserError."""
+    """Turn DVC's refusals in the block into a UserError."""
     from dvc.exceptions import DvcException
 
     try:
@@ -57,7 +57,7 @@ class Remote:
 
 
 def remote_environment(root: Path, name: str) -> dict[str, str]:
-    """The variables with which a step on another machine, or in a container, uses a remote.
+    """Build the environment variables with which a step elsewhere uses a remote.
 
     What .dvc/config and the user's files say is in them as text: the configuration, the keys that
     boto finds (in the environment, a profile, a shared file), the key of a service account.
@@ -81,13 +81,13 @@ def _environment(*names: str) -> dict[str, str]:
 
 
 def remote_folders(environment: Mapping[str, str]) -> list[Path]:
-    """The folders of this machine that a step with these variables reads: a folder remote."""
+    """List the folders of this machine that a step with these variables reads."""
     url = json.loads(environment[REMOTE])["url"]
     return [] if "://" in url else [Path(url)]
 
 
 def _s3_keys(config: dict[str, Any]) -> dict[str, str]:
-    """Find the keys as boto does; an option that names a file or a part of it is taken out."""
+    """Find the keys as boto does; remove options that name a file or a part of it."""
     from botocore.exceptions import BotoCoreError
     from botocore.session import Session
 
@@ -115,7 +115,7 @@ def _read_key(path: str) -> str:
 
 
 def remote_names(root: Path) -> list[str]:
-    """Return the names of the remotes in a project's .dvc/config and the user's files."""
+    """List the remotes in a project's .dvc/config and the user's files."""
     from dvc.config import Config
 
     with refused_by_dvc():
@@ -123,7 +123,7 @@ def remote_names(root: Path) -> list[str]:
 
 
 def find_remote(name: str, folder: Path | None = None) -> Remote:
-    """Return the remote that a step pulls from, as REMOTE describes it or else .dvc/config.
+    """Find the remote that a step pulls from, in the variable REMOTE or else .dvc/config.
 
     That file is in `folder`, or else in the working directory's .dvc.
 
@@ -146,7 +146,7 @@ def find_remote(name: str, folder: Path | None = None) -> Remote:
 
 @contextmanager
 def patience_with(remote: Remote) -> Iterator[None]:
-    """Give Google's client, which takes no setting for it, an end to its waiting."""
+    """Set a timeout for Google's client, which has no option for it."""
     before = socket.getdefaulttimeout()
     if remote.config["url"].startswith("gdrive:"):
         socket.setdefaulttimeout(_GDRIVE_PATIENCE)
@@ -157,7 +157,7 @@ def patience_with(remote: Remote) -> Iterator[None]:
 
 
 def remote_config(name: str, folder: Path | None = None) -> dict[str, Any]:
-    """A remote as REMOTE describes it, or else as in `folder` (the working directory's .dvc)."""
+    """Read a remote's configuration, from REMOTE or else from `folder` (default: .dvc)."""
     from dvc.config import Config
 
     if text := os.environ.get(REMOTE):
@@ -184,7 +184,7 @@ def remote_config(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 
 def _check_service_account(remote: Remote) -> None:
-    """Refuse a key that is none, before a library quotes it in an error."""
+    """Refuse a malformed key, before a library quotes it in an error."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -208,7 +208,7 @@ def _check_service_account(remote: Remote) -> None:
 
 
 def credentials_hint(remote: Remote) -> str:
-    """Return a sentence on the credentials that a remote takes."""
+    """Describe the credentials of a remote in a sentence."""
     if remote.config["url"].startswith("s3:"):
         return (
             "It takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or access_key_id and "

@@ -1,4 +1,4 @@
-"""The sample: real images and random weights, the same bytes on every machine.
+"""Write the sample: real images and random weights, the same bytes on every machine.
 
 The images are scikit-learn's digits: 1,797 handwritten digits of 8 x 8 pixels in 10 classes
 (Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
@@ -39,7 +39,7 @@ _SEED = 2
 
 
 def weights_warning(data_hash: str, weights: str) -> str:
-    """A warning, if images that are not the sample's meet its weights; else nothing.
+    """Warn if the sample's weights are used on other images; else return "".
 
     Args:
         data_hash: the hash in data.dvc.
@@ -111,7 +111,7 @@ def _write_digits(folder: Path) -> str:
 
 
 def bitmap(digit: np.ndarray) -> bytes:
-    """A digit as a 24-bit BMP file (BITMAPINFOHEADER, no compression, rows from the bottom up).
+    """Encode a digit as 24-bit BMP (BITMAPINFOHEADER, no compression, bottom row first).
 
     Args:
         digit: integers [height, width] from 0 (background) to 16; 3 * width a multiple of 4,
@@ -134,7 +134,7 @@ def _write_weights(folder: Path) -> str:
 
 
 def random_resnet18() -> Iterator[tuple[str, np.ndarray]]:
-    """The names and arrays of a ResNet18's state dict, without the classifier `fc`.
+    """Draw a ResNet18's state dict as names and arrays, without the classifier `fc`.
 
     Names, shapes and scale are torchvision's: convolutions have the variance 2 / fan-out (He,
     Zhang, Ren & Sun, "Delving deep into rectifiers", ICCV 2015), here uniform and drawn from the
@@ -178,7 +178,7 @@ def _normalisation(name: str, num_channels: int) -> Iterator[tuple[str, np.ndarr
 
 
 def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
-    """The bytes of a safetensors file, tensors in the order given.
+    """Encode a safetensors file, with the tensors in the given order.
 
     Written here and not by the library, whose order of tensors is its own affair. The format:
     https://huggingface.co/docs/safetensors/index#format.

@@ -1,4 +1,4 @@
-"""Holdout and folds: stratified, seeded, and never an image on both sides of a split."""
+"""Split images into holdout and folds: stratified, seeded, copies on one side only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def assign(
     num_folds: int,
     seed: int,
 ) -> tuple[list[str], list[int]]:
-    """Put every image into the test split or into a fold of the train split.
+    """Assign every image to the test split or to a fold of the train split.
 
     Images with the same content hash are a group and stay together; all have one label. In each
     class the groups are ordered by SHA-256 of seed and content, which no platform, library version

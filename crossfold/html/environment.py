@@ -1,4 +1,4 @@
-"""The template environment of the HTML pages."""
+"""Create the template environment of the HTML pages."""
 
 import jinja2
 

@@ -1,1 +1,1 @@
-"""Image files to pixels, within a bound on memory, and what can be said of a single image."""
+"""Decode image files within a memory bound, and describe single images."""

@@ -32,7 +32,7 @@ _show = warnings.showwarning
 
 @contextmanager
 def collected() -> Iterator[list[str]]:
-    """Collect in the list, without doubles, all complaints of this thread's decoders."""
+    """Collect all warnings of this thread's decoders in the list, without duplicates."""
     lines: list[str] = []
     _collecting.lines = lines
     try:
@@ -83,7 +83,7 @@ _keep_tiff_handler = _Handler(_keep_tiff)
 
 
 def _handle_tiff() -> None:
-    """Put `_keep_tiff` in the place of the handlers that write to the terminal.
+    """Replace libtiff's handlers, which write to the terminal, by `_keep_tiff`.
 
     A symbol is looked up in the libraries that Pillow's module is linked to: its own libtiff. Where
     that is linked statically, as on Windows, its lines go on to the terminal.
@@ -100,7 +100,7 @@ _handle_tiff()
 
 
 def of_jpeg(data: bytes, mode: str) -> list[str]:
-    """Say what libjpeg warns of in a JPEG file that can be decoded.
+    """Return libjpeg's warnings about a decodable JPEG file.
 
     The file is decoded again, at an eighth of its size, which reads every coefficient and takes a
     third of the time. Damage whose bytes happen to be codes that fit is found by no decoder.
@@ -121,7 +121,7 @@ def of_jpeg(data: bytes, mode: str) -> list[str]:
 
 
 def _decodes(data: bytes, options: dict[str, str | int]) -> bool:
-    """Whether simplejpeg can read such a file at all, when it overlooks warnings."""
+    """Check whether simplejpeg can decode a file if it ignores warnings."""
     import simplejpeg
 
     try:

@@ -1,4 +1,4 @@
-"""Image files to pixels: opened within a bound on memory, decoded, upright, RGB of 8 bits.
+"""Decode image files within a memory bound: upright, RGB, 8 bits a channel.
 
 Everything that looks at an image's pixels opens it here: training, prediction, checks and pages see
 the same picture.
@@ -69,11 +69,11 @@ _budget = Budget(MAX_MEMORY)
 
 
 class BadImage(ValueError):  # noqa: N818
-    """The bytes are no image that can be used; says why in a few words."""
+    """The bytes are not a usable image; the message says why in a few words."""
 
 
 def read_image(path: str | os.PathLike[str]) -> bytes:
-    """Return the bytes of a regular file.
+    """Read the bytes of a regular file.
 
     Raises:
         BadImage: it is none, such as a FIFO, or has more than MAX_FILE_SIZE.
@@ -132,7 +132,7 @@ class Picture:
 
     @property
     def several(self) -> bool:
-        """Whether there is more than one picture in the file; this is the first."""
+        """True if the file holds more than one picture; this is the first."""
         # Opened again: to know it of a GIF moves to its second picture.
         try:
             return bool(getattr(_open(self._encoded), "is_animated", False))
@@ -140,14 +140,14 @@ class Picture:
             return True
 
     def complaints(self) -> list[str]:
-        """The warnings of the decoder; those of libjpeg are looked for here, see `of_jpeg`."""
+        """Warnings of the decoder, including libjpeg's (see `of_jpeg`)."""
         if self.format in {"JPEG", "MPO"}:
             return [*self.warnings, *decoder_warnings.of_jpeg(self._encoded, self.mode)]
         return list(self.warnings)
 
     @property
     def transparent(self) -> bool:
-        """Whether white shows somewhere through the picture."""
+        """True if the picture is transparent somewhere."""
         if not self._stored.has_transparency_data:
             return False
         alphas = (part.convert("RGBA").getchannel("A") for _, part in self._parts(1))
@@ -170,7 +170,7 @@ class Picture:
             yield top, part if self._turn is None else part.transpose(self._turn)
 
     def _box(self, top: int, bottom: int) -> tuple[int, int, int, int]:
-        """Where rows of the picture are stored."""
+        """Find the box that stores rows of the picture."""
         width, height = self._stored.size
         transpose = Image.Transpose
         if self._turn in {transpose.FLIP_TOP_BOTTOM, transpose.ROTATE_180}:
@@ -220,7 +220,7 @@ class Picture:
 
 @contextmanager
 def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Picture]:
-    """Decode an image file; what it takes of the memory for images is its own during the block.
+    """Decode an image file, and reserve its share of the image memory during the block.
 
     Waits until there is so much. An animation gives its first frame; transparency is laid on white.
     A thread opens one image at a time.
@@ -260,7 +260,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def square(data: bytes, side: int) -> NDArray[np.uint8]:
-    """Decode an image file to the square that the network gets, see `Picture.square`.
+    """Decode an image file to the network's input square, see `Picture.square`.
 
     Raises:
         BadImage: as `opened`.
@@ -283,7 +283,7 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
 
 @contextmanager
 def _refused() -> Iterator[None]:
-    """Turn what a decoder raises into BadImage."""
+    """Turn a decoder's exceptions into BadImage."""
     try:
         yield
     except (BadImage, MemoryError):
@@ -304,7 +304,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 
 def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
-    """The bytes that an image takes while it is decoded, judged by its header.
+    """Estimate from its header the bytes that an image takes during decoding.
 
     Raises:
         BadImage: more than MAX_MEMORY.
@@ -349,7 +349,7 @@ def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Pictu
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, if there is none, or none that can be read."""
+    """Read the EXIF orientation; 1 (upright) if missing or unreadable."""
     if image.format == "JXL":
         return 1  # its EXIF is not what turns it
     if image.format == "HEIF":
@@ -361,7 +361,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _depth(image: Image.Image, data: bytes) -> int:
-    """The bits of greyscale values that are stored in 16 or 32.
+    """Determine the bits of greyscale values that are stored in 16 or 32.
 
     The file may declare them; else they are 8, 12 or 16, by its largest value. No other number is
     guessed: a camera of 12 bits makes a dark image that would fit into 10, and all its images are
@@ -380,7 +380,7 @@ def _depth(image: Image.Image, data: bytes) -> int:
 
 
 def _declared(image: Image.Image, data: bytes, largest: int) -> tuple[int, int]:
-    """The bits of a value, 0 if it is not declared, and the largest value that there may be."""
+    """Read the declared bits of a value (0 if undeclared) and the largest possible value."""
     if isinstance(image, PngImagePlugin.PngImageFile):
         return _significant_bits(data), largest
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -393,7 +393,7 @@ def _declared(image: Image.Image, data: bytes, largest: int) -> tuple[int, int]:
 
 
 def _significant_bits(png: bytes) -> int:
-    """The number in a greyscale PNG's sBIT chunk, 0 if there is none (PNG 1.2, 4.2.4.1)."""
+    """Read a greyscale PNG's sBIT chunk; 0 if missing (PNG 1.2, 4.2.4.1)."""
     start = 8
     while png[start + 4 : start + 8] not in (b"IDAT", b""):
         if png[start + 4 : start + 8] == b"sBIT":

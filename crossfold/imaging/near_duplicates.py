@@ -1,4 +1,4 @@
-"""Images that look nearly the same: other sizes, compressions or brightness of one picture.
+"""Find images that look nearly the same: another size, compression or brightness.
 
 An image is scaled to 32 x 32 grey pixels. Its hash is the pHash of Krawetz ("Looks Like It", The
 Hacker Factor Blog, 2011) and Zauner ("Implementation and Benchmarking of Perceptual Image Hash
@@ -41,7 +41,7 @@ _COSINES = np.cos(np.pi * (2 * _RANGE[None] + 1) * _RANGE[:8, None] / (2 * _SIDE
 
 
 class Pairs(NamedTuple):
-    """Near duplicates: indices into what was added, first < second, sorted; [M] each."""
+    """Near duplicates as indices of added images, first < second, sorted; [M] each."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -56,7 +56,7 @@ def shrink(image: Image.Image | Picture) -> Image.Image:
 
 
 def is_flat(sketches: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whether sketches (see `Index.add`), [..., 32, 32], have too little contrast to compare."""
+    """Tell whether sketches (see `Index.add`), [..., 32, 32], lack contrast to compare."""
     values = sketches.astype(np.float32)
     mean = values.mean((-2, -1))
     flat: NDArray[np.bool_] = (values * values).mean((-2, -1)) - mean * mean < MIN_CONTRAST**2
@@ -73,7 +73,7 @@ class Index:
         self._flat: list[NDArray[np.bool_]] = []
 
     def add(self, sketch: NDArray[np.uint8]) -> None:
-        """Add an image by its sketch: what `shrink` makes of it in grey, uint8 [32, 32]."""
+        """Add an image by its sketch: its grey pixels after `shrink`, uint8 [32, 32]."""
         self._sketches.append(sketch)
         if len(self._sketches) == _BATCH:
             self._pack()
@@ -88,7 +88,7 @@ class Index:
             self._sketches.clear()
 
     def find(self, among: NDArray[np.int64]) -> Pairs:
-        """Find the near duplicates among some of the images; those that are flat have none.
+        """Find the near duplicates among some of the images; images without contrast have none.
 
         Of an image with more than MAX_COMPARED of nearly the same hash, not all are found: the
         time is bounded in a folder where all look alike, too.
@@ -106,7 +106,7 @@ class Index:
 
 
 def _hashes(sketches: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """The 63 bits of each sketch, uint64 [N]."""
+    """Compute each sketch's hash of 63 bits, uint64 [N]."""
     frequencies = _COSINES @ sketches.astype(np.float32) @ _COSINES.T
     lowest = frequencies.reshape(len(sketches), 64)[:, 1:]
     bits = lowest > np.median(lowest, axis=1, keepdims=True)
@@ -143,7 +143,7 @@ def _similar(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> list[_Fou
 def _alike(
     first: NDArray[np.int64], second: NDArray[np.int64], pixels: NDArray[np.uint8]
 ) -> list[_Found]:
-    """Those of the pairs whose pixels correlate."""
+    """Keep the pairs whose pixels correlate."""
     found = []
     for start in range(0, len(first), _PAIRS_AT_A_TIME):
         ours, theirs = (indices[start : start + _PAIRS_AT_A_TIME] for indices in (first, second))
@@ -155,14 +155,14 @@ def _alike(
 
 
 def _standard(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Each row with the mean 0 and the length 1."""
+    """Scale each row to mean 0 and length 1."""
     centred = pixels - pixels.mean(axis=1, keepdims=True, dtype=np.float32)
     standard: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     return standard
 
 
 def _sorted_pairs(found: list[_Found], indices: NDArray[np.int64]) -> Pairs:
-    """Each pair once, though it may have been found by several pieces."""
+    """Sort the pairs and drop repetitions from several pieces."""
     nothing = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     ours, theirs, correlation = (np.concatenate(c) for c in zip(nothing, *found, strict=True))
     first, second = np.minimum(ours, theirs), np.maximum(ours, theirs)

@@ -1,4 +1,4 @@
-"""What there is to know of an image that is used: no reason to refuse it, and often a surprise."""
+"""Remarks on usable images: no reason to refuse them, but often a surprise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_SHAPE = 2  # of the longer side to the shorter
 
 
 class Kind(NamedTuple):
-    """A kind of remark: its name, and what it means for training."""
+    """A kind of remark: its name, and its meaning for training."""
 
     title: str
     meaning: str
@@ -80,7 +80,7 @@ def remarks(
     sketch: NDArray[np.uint8],
     image_size: int | None,
 ) -> dict[str, str]:
-    """Say what there is to know of an image.
+    """List the remarks on an image.
 
     Args:
         path: where the image is, for its suffix.

@@ -1,4 +1,4 @@
-"""Small pictures that a page holds itself."""
+"""Thumbnails embedded in a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PNG = {"format": "PNG", "optimize": True}
 
 
 def data_uri(encoded: bytes, side: int) -> str:
-    """Return an image file as a data URI whose longer side is at most `side` pixels.
+    """Encode an image file as a data URI, its longer side at most `side` pixels.
 
     A smaller image is enlarged by a whole number, so that each of its pixels stays to be seen. The
     shorter of PNG and JPEG is taken; neither has any metadata of the file.

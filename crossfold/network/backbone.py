@@ -1,4 +1,4 @@
-"""Torchvision's classification networks, their weights, and cutting them where training begins.
+"""Build torchvision's classification networks, load their weights, and cut them.
 
 A network is traced once with torch.fx in evaluation mode. A cut is the one value that everything
 from a stage on is computed from; before it lies the prefix, which is frozen, after it the suffix,
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def _compiler_left_out() -> Iterator[None]:
-    """Let torchvision be imported without torch's compiler, which takes over a second to import.
+    """Import torchvision without torch's compiler, which takes over a second.
 
     For one function of it, which only detection networks call, torchvision.ops asks for all of it.
     """
@@ -58,14 +58,14 @@ _STD = (0.229, 0.224, 0.225)
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Turn uint8 pixels [N, S, S, 3] into the float32 [N, 3, S, S] that the networks take."""
+    """Turn uint8 pixels [N, S, S, 3] into the networks' input, float32 [N, 3, S, S]."""
     scaled = pixels.permute(0, 3, 1, 2).float() / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
     return ((scaled - mean) / std).contiguous()
 
 
 def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
-    """Return torchvision's network for `num_classes` with weights drawn from `seed`.
+    """Build torchvision's network for `num_classes` with weights drawn from `seed`.
 
     Raises:
         UserError: torchvision has no classification network of that name.
@@ -106,7 +106,7 @@ def fetch_imagenet_weights(folder: Path) -> Path:
 
 
 def pretrained_network(architecture: str, path: Path, num_classes: int, seed: int) -> nn.Module:
-    """Return the network with a file's weights everywhere but in the classifier, from `seed`.
+    """Build the network with a file's weights, and a new classifier from `seed`.
 
     Raises:
         UserError: no such architecture, or the weights cannot be read or do not fit it.
@@ -120,7 +120,7 @@ def pretrained_network(architecture: str, path: Path, num_classes: int, seed: in
 
 
 def pretrained_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that a file of weights has to bring: all but the classifier's."""
+    """Return the tensors that a weights file must contain: all except the classifier's."""
     head = f"{head_name(network)}."
     # The traced network has what is used; auxiliary classifiers, for one, are not.
     used = trace(network).state_dict()
@@ -132,7 +132,7 @@ def pretrained_tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def head_name(network: nn.Module) -> str:
-    """Return the path of the layer that gives one number per class: in all of them the last."""
+    """Return the name of the classifier's layer, in every network the last one."""
     layers: list[str] = [
         name
         for name, module in network.named_modules()
@@ -142,7 +142,7 @@ def head_name(network: nn.Module) -> str:
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """Return the network, in evaluation mode, as a graph of layers."""
+    """Trace the network, in evaluation mode, as a graph of layers."""
     return fx.GraphModule(network, _Tracer().trace(network.eval()))
 
 
@@ -154,7 +154,7 @@ class _Tracer(fx.Tracer):
 
 
 def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
-    """Return the network's beginning: images [N, 3, S, S] in, a tuple with each cut's value out.
+    """Build the frozen prefix: images [N, 3, S, S] in, a tuple with each cut's value out.
 
     Raises:
         UserError: a cut is not a stage of the network.
@@ -170,12 +170,12 @@ def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
 
 
 def from_pixels(prefix: nn.Module) -> nn.Module:
-    """Return the same beginning for uint8 pixels [N, S, S, 3]."""
+    """Wrap the prefix to take uint8 pixels [N, S, S, 3]."""
     return nn.Sequential(_Normalize(), prefix)
 
 
 def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
-    """Return what follows a cut: its value in, logits [N, K] out.
+    """Build the suffix after a cut: the cut's value in, logits [N, K] out.
 
     From "pixels" on, that is the whole network and takes uint8 pixels [N, S, S, 3].
 
@@ -198,7 +198,7 @@ class _Normalize(nn.Module):
 
 
 def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
-    """Return a stage's first position in the graph and the one value that crosses into it."""
+    """Find a stage's first position in the graph and the one value that crosses into it."""
     nodes = list(traced.graph.nodes)
     stage = head_name(traced) if cut == HEAD else cut
     inside = [
@@ -225,10 +225,10 @@ def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
 
 
 class Network:
-    """A trained network as torch computes it: the reference for what is exported."""
+    """A trained network computed by torch: the reference for the export."""
 
     def __init__(self, path: Path) -> None:
-        """Load what `save_network` wrote; nothing in the file is executed."""
+        """Load a file from `save_network`; nothing in it is executed."""
         about = read_metadata(path)
         self.architecture: str = about["architecture"]
         self.classes: tuple[str, ...] = tuple(about["classes"])
@@ -245,7 +245,7 @@ class Network:
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
 
         They are computed in float32, whatever the network's precision, and are
         softmax(logits / temperature), see `calibration.fit_temperature`.
@@ -255,7 +255,7 @@ class Network:
         return computed
 
     def exportable(self) -> nn.Module:
-        """Return the whole as a module: pixels in, the head's input and probabilities out."""
+        """Build one module for the export: pixels in, the head's input and probabilities out."""
         return _FromPixels(
             prefix(self._traced, [HEAD]), suffix(self._traced, HEAD), self.temperature
         )
@@ -282,7 +282,7 @@ def save_network(
     precision: str,
     temperature: float = 1.0,
 ) -> None:
-    """Write all weights and what is needed to use them as one safetensors file."""
+    """Write all weights, and the metadata to use them, as one safetensors file."""
     about = {
         "architecture": architecture,
         "classes": list(classes),

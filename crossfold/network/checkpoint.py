@@ -1,4 +1,4 @@
-"""Reading a file of weights as people have them: bare, in a checkpoint, wrapped for training.
+"""Read weights files: a bare state dict, a checkpoint, or wrapped for training.
 
 No code that a file may hold is run: it is safetensors, or torch reads it with `weights_only`.
 """
@@ -22,14 +22,14 @@ _COMPILED = "_orig_mod."
 
 
 class Weights(NamedTuple):
-    """A network's tensors by its own names; `source` says where in the file, if not at its top."""
+    """A network's tensors by its own names; `source` is their place in the file, if nested."""
 
     tensors: dict[str, Tensor]
     source: str
 
 
 class _Group(NamedTuple):
-    """Tensors that lie at one place of a file and have names with one prefix."""
+    """Tensors at one place of a file, whose names share one prefix."""
 
     place: str
     prefix: str
@@ -47,7 +47,7 @@ class _Group(NamedTuple):
 
     @property
     def is_average(self) -> bool:
-        """Whether its name says that it is an exponential moving average, as in `model_ema`."""
+        """True if its name marks an exponential moving average, such as `model_ema`."""
         return "ema" in f"{self.place}.{self.prefix}".lower().replace("_", ".").split(".")
 
     @property
@@ -58,7 +58,7 @@ class _Group(NamedTuple):
 
 
 def read_weights(path: Path, architecture: str, wanted: Mapping[str, Tensor]) -> Weights:
-    """Find the tensors of a network in a file, by their names' ends and their shapes.
+    """Find a network's tensors in a file, by the ends of their names and their shapes.
 
     Of weights and their exponential moving average, the average is taken.
 
@@ -112,7 +112,7 @@ def _equal(one: _Group, other: _Group, wanted: Mapping[str, Tensor]) -> bool:
 
 
 def _groups(content: object, wanted: Mapping[str, Tensor]) -> Iterator[_Group]:
-    """Yield the tensors at each place of a file, by each prefix that leaves wanted names."""
+    """Yield the tensors at each place of a file, for each prefix of wanted names."""
     for place, tensors in _state_dicts(content, ()):
         names = {name.replace(_COMPILED, ""): name for name in tensors}
         compiled = _COMPILED if any(_COMPILED in name for name in tensors) else ""
@@ -145,7 +145,7 @@ def _state_dicts(
 
 
 def _prefixes(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Return what stands before wanted names, the most frequent first; at least "" if any name."""
+    """Return the prefixes of wanted names, the most frequent first; at least "" if any name."""
     found: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
@@ -173,7 +173,7 @@ def _read(path: Path) -> Any:
 
 
 def _other_content(path: Path) -> str:
-    """Say why torch does not read a file, without running what is in it."""
+    """Explain why torch cannot read a file, without running its content."""
     try:
         classes = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # another format, or damaged
@@ -184,6 +184,6 @@ def _other_content(path: Path) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell by the header: a step gets the file without the ending of its name."""
+    """Recognise the format by the header: a step gets the file without its suffix."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"

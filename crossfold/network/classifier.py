@@ -1,4 +1,4 @@
-"""A trained network in use. It needs no torch, which takes seconds to import."""
+"""Predict with a trained network, without torch, which takes seconds to import."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from . import engine
 
 
 class Classifier:
-    """Pixels in, probabilities out, computed by the graph that `export` wrote.
+    """An exported network: pixels in, probabilities out.
 
     Attributes:
         classes: The names of the classes, in the order of the probabilities.
@@ -29,14 +29,14 @@ class Classifier:
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Return probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
         (features,) = self._features(images)
         (probabilities,) = self._head(features)
         return probabilities
 
 
 def export(weights: Path, path: Path) -> None:
-    """Write the graph of a network that train_final wrote, for `Classifier`."""
+    """Export a network from train_final as a graph for `Classifier`."""
     from .backbone import Network
 
     network = Network(weights)

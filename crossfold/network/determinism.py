@@ -1,4 +1,4 @@
-"""What a number depends on beside code and data: threads, processor kernels and torch's build."""
+"""Make results repeatable, and describe the environment that they depend on."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def prepare(num_threads: int, seed: int = 0) -> None:
-    """Make torch repeatable: a fixed number of threads, deterministic kernels and a seed."""
+    """Make torch repeatable: a fixed number of threads, deterministic kernels, a seed."""
     _keep_memory()
     torch.set_num_threads(num_threads)
     # As use_deterministic_algorithms(True), which imports torch's compiler to set it too.
@@ -22,7 +22,7 @@ def prepare(num_threads: int, seed: int = 0) -> None:
 
 
 def _keep_memory() -> None:
-    """Keep what a layer frees for the next one, where the C library is glibc.
+    """Keep a layer's freed memory for the next one, if the C library is glibc.
 
     It returns large blocks to the system and takes them again, page by page, at every layer.
     """
@@ -32,12 +32,12 @@ def _keep_memory() -> None:
 
 
 def at_precision(precision: str) -> AbstractContextManager[None]:
-    """Compute what follows in "float32" or, where that is safe, in "bfloat16" (torch.autocast)."""
+    """Run the block in "float32" or, where that is safe, in "bfloat16" (torch.autocast)."""
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def describe() -> dict[str, str]:
-    """Return what must be equal for two runs to give the same numbers to the last digit."""
+    """Describe the environment that bit-identical results depend on."""
     return {
         "device": "cpu",
         "num_threads": str(torch.get_num_threads()),

@@ -1,4 +1,4 @@
-"""A network that is no longer trained, as a graph that OpenVINO computes on the processor.
+"""Run networks that are no longer trained as OpenVINO graphs on the processor.
 
 Torch trains, and is the reference for what a graph gives; see docs/decisions/019-engine.md.
 """
@@ -27,7 +27,7 @@ _TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
-    """Return the graph of a module that takes uint8 pixels [N, S, S, 3], for any N.
+    """Convert a module for uint8 pixels [N, S, S, 3] to a graph, for any N.
 
     Each value of the tuple that the module returns is an output, in that order.
     """
@@ -49,7 +49,7 @@ def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
 def compiled(
     model: openvino.Model, precision: str, num_threads: int
 ) -> Callable[[np.ndarray[Any, Any]], list[Values]]:
-    """Return what computes a graph's outputs, float32, from a batch, in "float32" or "bfloat16".
+    """Compile a graph to a function from a batch to its float32 outputs.
 
     Several threads may call it at once.
     """
@@ -63,15 +63,15 @@ def compiled(
     network = openvino.Core().compile_model(model, "CPU", settings)
 
     def compute(batch: np.ndarray[Any, Any]) -> list[Values]:
-        # A request of its own, which costs nothing to speak of: one that threads share mixes up
-        # what they asked.
+        # One inference request per call: shared requests are not thread-safe, and creating one is
+        # cheap.
         return list(network.infer_new_request([batch]).values())
 
     return compute
 
 
 def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
-    """Cut a graph with two outputs at the first: what leads to it, and from it to the second."""
+    """Split a graph with two outputs at the first one, into two graphs."""
     first = openvino.Model([model.outputs[0]], model.get_parameters())
     rest = model.clone()
     crossing = rest.outputs[0].get_node().input_value(0)
@@ -81,7 +81,7 @@ def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
 
 
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
-    """Write a graph, and what JSON can hold about it, as one file of safetensors' format.
+    """Write a graph and its JSON metadata as one file in safetensors' format.
 
     Of OpenVINO's own two files, the XML is in the metadata and the weights are the one tensor.
     """
@@ -93,7 +93,7 @@ def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
-    """Return the graph that `save` wrote, and what is said about it; no code comes with it."""
+    """Load a graph from `save`, with its metadata; the file contains no code."""
     arrays, about = tensorfile.read(path)
     xml = about.pop("xml")
     weights = openvino.Tensor(np.array(arrays["weights"]))  # the file may go while it is in use

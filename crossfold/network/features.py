@@ -1,4 +1,4 @@
-"""What every epoch of every fold would compute again, computed once: the frozen prefix's output."""
+"""Extract features: run the frozen prefix once over every image and store the output."""
 
 import logging
 import math
@@ -41,7 +41,7 @@ def extract_features(
     shard: int = 0,
     num_shards: int = 1,
 ) -> dict[str, int]:
-    """Run the frozen prefix once over every image outside the test split, or over a shard of them.
+    """Run the frozen prefix over every image outside the test split, or over one shard.
 
     Writes one tensorfile with, for each cut, the float32 values there, [N, …] (for "pixels" the
     uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N], all in the order of `examples`.
@@ -121,7 +121,7 @@ def check_network(
 
 
 def _shapes(architecture: str) -> nn.Module:
-    """Return a network without values, whose computations cost next to nothing."""
+    """Build a network of shapes without values, which computes almost for free."""
     try:
         with torch.device("meta"):
             return backbone.build_network(architecture, num_classes=2, seed=0)
@@ -130,7 +130,7 @@ def _shapes(architecture: str) -> nn.Module:
 
 
 def join_features(*, shards: Sequence[Path], features: Path) -> None:
-    """Write the shards' features, given in any order, as one file: that of a table in one piece.
+    """Merge the shards' features, in any order, into one file, as if computed in one step.
 
     Raises:
         UserError: the disk has not the space; nothing is written then.
@@ -164,7 +164,7 @@ def decoded_batches(
 
 
 def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
-    """Refuse an image size that the network cannot take, by one black image."""
+    """Refuse an image size that the network cannot handle, by trying one black image."""
     black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
@@ -179,7 +179,7 @@ def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
 def _prefix(
     network: nn.Module, cuts: Sequence[str], image_size: int, precision: str, num_threads: int
 ) -> Callable[[Pixels], dict[str, tensorfile.Array]]:
-    """Return what computes the values at the cuts from uint8 pixels [B, S, S, 3]."""
+    """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts."""
     stages = [cut for cut in cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}

@@ -1,4 +1,4 @@
-"""One file that holds several named arrays and is read and written through memory maps.
+"""Store several named arrays in one file, read and written through memory maps.
 
 The format is safetensors (https://huggingface.co/docs/safetensors/index#format): eight bytes with
 the header's length, a JSON header, the arrays' bytes. The safetensors library writes a file from
@@ -56,19 +56,19 @@ def create(
 
 
 def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    """Write arrays (float32, int64 or uint8) that are in memory, with metadata, as one file."""
+    """Write in-memory arrays (float32, int64 or uint8) and metadata as one file."""
     shapes = {name: (array.dtype.type, array.shape) for name, array in arrays.items()}
     for name, mapped in create(path, shapes, metadata).items():
         mapped[...] = arrays[name]
 
 
 def read(path: Path) -> tuple[dict[str, Array], Any]:
-    """Return the file's arrays, mapped read-only, and its metadata."""
+    """Open the file's arrays, mapped read-only, and its metadata."""
     return _map(path, "r"), read_metadata(path)
 
 
 def read_metadata(path: Path) -> Any:
-    """Return the metadata alone, without touching the arrays."""
+    """Read only the metadata, without touching the arrays."""
     header, _ = _header(path)
     return json.loads(header["__metadata__"]["crossfold"])
 

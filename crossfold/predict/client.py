@@ -1,4 +1,4 @@
-"""Asking a model that is served: MLflow's scoring protocol, an image at a time.
+"""Query a served model over MLflow's scoring protocol, one image at a time.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 """
@@ -20,15 +20,15 @@ _PATIENCE = 60
 
 
 class LostServerError(Exception):
-    """A server that has predicted images cannot be reached any more."""
+    """A server that has predicted images can no longer be reached."""
 
 
 class _UnpredictedError(Exception):
-    """A server does not predict an image; it may predict others."""
+    """A server fails to predict one image; it may predict others."""
 
 
 def ask(server: str, paths: Sequence[str]) -> Generator[Prediction, None, None]:
-    """Let the server at an address predict image files, in order, each sent whole.
+    """Predict image files, in order, with the server at an address; send each whole.
 
     Once it has predicted one, a request that it refuses or is too slow for is that image's error.
 
@@ -77,7 +77,7 @@ def _ask_again(server: str, encoded: bytes) -> Prediction:
 
 
 def _ask(server: str, encoded: bytes) -> Prediction:
-    """Ask for one image.
+    """Request the prediction of one image.
 
     Raises:
         _UnpredictedError: the answer is an error, or not a prediction.

@@ -1,4 +1,4 @@
-"""SHA-256 of the files of a registered version: what predicts is what was judged.
+"""Hash and verify the files of a registered version with SHA-256.
 
 See docs/decisions/026-file-hashes.md.
 """
@@ -15,13 +15,13 @@ ARTIFACTS = "artifacts"
 
 
 def hash_file(path: Path) -> str:
-    """Return a file's SHA-256."""
+    """Compute a file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_folder(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file below a folder, by its path relative to the folder."""
+    """Compute the SHA-256 of each file below a folder, by its relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
 

@@ -1,4 +1,4 @@
-"""From what a user names, files, folders and globs, to the image files that are meant."""
+"""Expand files, folders and globs to the paths of image files."""
 
 import glob
 import os
@@ -11,7 +11,7 @@ from crossfold.errors import UserError
 
 
 def find_images(names: Sequence[str]) -> list[str]:
-    """Return the paths of the image files that are named, in the order of the names, each once.
+    """Expand names to the paths of image files, in the order of the names, each once.
 
     Of two spellings of a path, such as `a.png` and `./a.png`, the first one stays.
     A folder stands for all files below it, sorted (see `listing.files_below`), a glob for what it

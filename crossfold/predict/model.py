@@ -1,4 +1,4 @@
-"""Predicting images with a registered model."""
+"""Predict images with a registered version."""
 
 import json
 import os
@@ -36,7 +36,7 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 class Prediction(NamedTuple):
-    """What one image was taken for, and by which version; of an unusable image, only why."""
+    """The prediction for one image and its version; for an unusable image, the error."""
 
     label: str | None
     probabilities: dict[str, float]
@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
     version: str | None = None
 
     def most_likely(self, num_classes: int) -> list[tuple[str, float]]:
-        """Return the most likely classes and their probabilities; the first is the label's."""
+        """List the most likely classes with their probabilities; the first is the label's."""
         return nlargest(num_classes, self.probabilities.items(), key=lambda item: item[1])
 
 
@@ -55,7 +55,7 @@ def predict_images(
     read: Callable[[Source], bytes],
     batch_size: int = BATCH_SIZE,
 ) -> Generator[Prediction, None, None]:
-    """Predict images in order; one that cannot be used is a prediction with its error.
+    """Predict images in order; an unusable one gets a prediction with its error.
 
     `read` gives a source's encoded image. While the network is at one batch, threads decode the
     next; no more than these two are in memory. A single image has nothing to wait for.
@@ -95,7 +95,7 @@ def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> I
 
 
 def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
-    """Return pixels uint8 [size, size, 3], or why there are none."""
+    """Decode to pixels uint8 [size, size, 3], or return the reason why not."""
     try:
         return decoding.square(read(source), size)
     except OSError as error:
@@ -117,7 +117,7 @@ def load_model(name: str) -> "Classifier":
 
 
 def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
-    """Look up `NAME@ALIAS` or `NAME/VERSION`; raises UserError when it is not there."""
+    """Look up `NAME@ALIAS` or `NAME/VERSION`; raise UserError if it does not exist."""
     from mlflow.exceptions import MlflowException
 
     model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
@@ -162,7 +162,7 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
 
 
 def open_network(path: Path, num_threads: int = 0) -> "Classifier":
-    """Open a verified file that a version predicts with; nothing in it is executed.
+    """Open a version's verified network file; nothing in it is executed.
 
     0 threads: all cores.
 
@@ -182,7 +182,7 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
 
 
 def download(version: "ModelVersion", name: str, folder: str) -> Path:
-    """Copy a file of a version into a folder, and verify it.
+    """Download a file of a version into a folder, and verify it.
 
     Raises:
         UserError: the version has no such file, or another than the one that was registered.
@@ -206,7 +206,7 @@ def download(version: "ModelVersion", name: str, folder: str) -> Path:
 
 
 def _registered_hash(tags: dict[str, str], name: str) -> str | None:
-    """Return the SHA-256 of a file by a version's tags.
+    """Read a file's SHA-256 from a version's tags.
 
     Versions registered before files were hashed have that of their weights alone.
     """

@@ -1,4 +1,4 @@
-"""The images of a request to `crossfold serve`, in every form of MLflow's scoring protocol.
+"""Parse requests to `crossfold serve`, in every form of MLflow's scoring protocol.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 
@@ -21,7 +21,7 @@ _EXAMPLE = '{"dataframe_records": [{"image": "<base64>"}]}'
 
 
 class RefusedRequestError(Exception):
-    """A request that is refused as a whole: its status, and one line for the client."""
+    """A request refused as a whole: HTTP status, and one line for the client."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class RefusedRequestError(Exception):
 
 
 def read_images(content_type: str, body: bytes) -> list[object]:
-    """Return the column `image` of a request; its values need not be images.
+    """Read the column `image` of a request; its values may be invalid images.
 
     Raises:
         RefusedRequestError: the body has no such column, or is of another kind.

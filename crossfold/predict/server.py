@@ -1,4 +1,4 @@
-"""The process of `crossfold serve`: MLflow's scoring protocol, on loopback, with one version.
+"""Serve one version on loopback over MLflow's scoring protocol (`crossfold serve`).
 
 `python -m crossfold.predict.server NAME VERSION PORT`. It imports nothing of `crossfold`: a version
 brings the code that it was registered with, and MLflow puts that first on the path.
@@ -50,7 +50,7 @@ _MAX_NAMED = 5  # rows in an error's message
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """A uvicorn server that prints when it is ready."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 
 
 class ScoringApp:
-    """Answers requests with a model's predictions; every answer names model and version."""
+    """Answer requests with a model's predictions; every answer names model and version."""
 
     def __init__(self, model: PyFuncModel, name: str, version: str) -> None:
         self._model = model
@@ -69,7 +69,7 @@ class ScoringApp:
         self._limiter = CapacityLimiter(os.cpu_count() or 1)
 
     def starlette(self) -> Starlette:
-        """Return the application that uvicorn runs."""
+        """Build the application that uvicorn runs."""
         return Starlette(
             routes=[
                 Route("/invocations", self._invocations, methods=["POST"]),
@@ -126,7 +126,7 @@ class ScoringApp:
         )
 
     def _error(self, status: HTTPStatus, message: str, **content: object) -> Response:
-        """Answer as MLflow's server does, with one line in place of its stack trace."""
+        """Build an error answer like MLflow's, with one line instead of a stack trace."""
         answer = {"error_code": status.name, "message": message, **content, **self._origin}
         return JSONResponse(answer, status, headers=self._headers)
 
@@ -152,7 +152,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _name_unusable(rows: list[dict[str, Any]]) -> str:
-    """Return which rows have an error, and it, in one line; nothing if none has."""
+    """Describe the rows with errors in one line; "" if there are none."""
     errors = [f"predictions[{n}]: {row['error']}" for n, row in enumerate(rows) if row["error"]]
     if not errors:
         return ""
@@ -162,7 +162,7 @@ def _name_unusable(rows: list[dict[str, Any]]) -> str:
 
 
 def main(name: str, version: str, port: int) -> None:
-    """Serve a version until a signal comes."""
+    """Serve a version until a signal arrives."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
     print(f"{name} version {version} is loaded …", flush=True)
@@ -190,7 +190,7 @@ def main(name: str, version: str, port: int) -> None:
 
 
 def _verify(folder: Path, tags: Mapping[str, str]) -> None:
-    """Check that a version's folder holds the files that were registered, and no other.
+    """Check that a version's folder holds exactly the registered files.
 
     Raises:
         ValueError: a file is missing, new or modified.

@@ -1,4 +1,4 @@
-"""Training a registered version again, from its commit, data and settings, and comparing.
+"""Train a registered version again from its commit, data and settings, and compare.
 
 The commit's own code does it, by its own `crossfold run`: of that code nothing is known but the
 command, its files and what it leaves in MLflow.

@@ -1,4 +1,4 @@
-"""A scratch copy of the project as a commit has it: a worktree of git, and how it is left again."""
+"""Check out a commit into a temporary git worktree, and remove it again."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""What surrounds a step's work in its container: record, MLflow run, progress, threads."""
+"""Code around a step's work in its container: record, MLflow run, progress, threads."""

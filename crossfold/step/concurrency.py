@@ -1,4 +1,4 @@
-"""Threads within the cores and the memory that this process may use."""
+"""Run threads within the cores and memory that this process may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
 
 def num_cores() -> int:
-    """Count the cores of this process: those it may run on, within its container's limit.
+    """Count the cores that this process may use, within its container's limit.
 
     `os.cpu_count()` counts those of the machine, which a pod shares with others.
     """
@@ -43,7 +43,7 @@ def num_cores() -> int:
 def in_order(
     function: Callable[[Item], Result], items: Iterable[Item], num_threads: int
 ) -> Iterator[Result]:
-    """Yield the results of a function in the order of the items, computed by threads.
+    """Apply a function in threads, and yield the results in the order of the items.
 
     A caller that stops early waits for the calls that have begun, and for no others.
     """
@@ -55,7 +55,7 @@ def in_order(
 
 
 class Budget:
-    """An amount of memory, in bytes, that threads take their parts of."""
+    """A memory budget, in bytes, that threads share."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -65,7 +65,7 @@ class Budget:
 
     @contextmanager
     def part(self, amount: int) -> Iterator[None]:
-        """Hold `amount` during the block; waits until so much is free.
+        """Reserve `amount` during the block; wait until that much is free.
 
         More than the whole budget counts as the whole: the block then runs alone. Threads are
         served in the order in which they come, so a large part is not kept waiting by small ones.

@@ -1,4 +1,4 @@
-"""How far a step has come, as a line of its log that the command line turns into a bar."""
+"""Report a step's progress as log lines that the command line turns into a bar."""
 
 import re
 import time
@@ -8,19 +8,19 @@ INTERVAL = 1.0  # seconds between two lines
 
 
 def report_progress(done: float, total: int, unit: str) -> None:
-    """Say that `done` of `total` things are done; `unit` names them in one word."""
+    """Report that `done` of `total` things are done; `unit` names them in one word."""
     print(f"progress {round(done, 3)}/{total} {unit}", flush=True)
 
 
 class Progress:
-    """Reports that come as often as they like, of which one a second is passed on, and the last."""
+    """Throttle progress reports to one a second, plus the last."""
 
     def __init__(self, total: int, unit: str) -> None:
         self.total, self.unit = total, unit
         self._next = time.monotonic() + INTERVAL
 
     def report(self, done: float) -> None:
-        """Say that `done` of the things are done, if it is time to."""
+        """Report that `done` of the things are done, if it is time to."""
         if done >= self.total or time.monotonic() >= self._next:
             report_progress(done, self.total, self.unit)
             self._next = time.monotonic() + INTERVAL

@@ -1,4 +1,4 @@
-"""What every step does around its work: a record, an MLflow run, and one way to fail."""
+"""Run a step's work with a record, an MLflow run, and one way to fail."""
 
 import errno
 import json
@@ -53,13 +53,13 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> "Record":
-        """Return the record that a step left in `folder`."""
+        """Read a step's record from `folder`."""
         return cls(**json.loads((folder / RECORD).read_text()))
 
 
 @contextmanager
 def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"]:
-    """Run a step's work as one MLflow run and leave a Record beside `output`, one of its outputs.
+    """Run a step's work as one MLflow run, and write a Record beside `output`.
 
     A UserError, or a full disk, ends the process with its message and the status REFUSED; any
     other exception goes on, so that its traceback is in the step's log.
@@ -96,7 +96,7 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
 
 
 def _inputs() -> dict[str, Any]:
-    """Return the step's parameters as Kubeflow's command for it gives them, without the lineage.
+    """Read the step's parameters from Kubeflow's command line, without the lineage.
 
     The lineage of a run that is continued may differ, and MLflow takes no second value.
     """
@@ -109,13 +109,13 @@ def _inputs() -> dict[str, Any]:
 
 
 def _stop(signum: int, _: FrameType | None) -> None:
-    """End by an exception, so that record and MLflow run say that the step has ended."""
+    """Raise an exception, so that record and MLflow run show that the step has ended."""
     sys.exit(128 + signum)
 
 
 @contextmanager
 def _full_disk_refused(folder: Path) -> Iterator[None]:
-    """Turn a full disk into a UserError, and free what the step wrote, to record its end."""
+    """Turn a full disk into a UserError, and delete the step's outputs to make room."""
     try:
         yield
     except OSError as error:
@@ -131,5 +131,5 @@ def _full_disk_refused(folder: Path) -> Iterator[None]:
 
 
 def write_metrics(path: str, figures: dict[str, Any]) -> None:
-    """Write figures as JSON: kfp's local cache takes no artifact without a file."""
+    """Write metrics as JSON: kfp's local cache ignores an artifact without a file."""
     Path(path).write_text(json.dumps(figures, sort_keys=True))

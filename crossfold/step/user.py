@@ -5,7 +5,7 @@ import os
 
 
 def user_name() -> str:
-    """Return the user's name, or the uid where nothing names it."""
+    """Return the user's name, or the uid if it has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on
@@ -13,7 +13,7 @@ def user_name() -> str:
 
 
 def ensure_user_name() -> None:
-    """Give a uid without a name one, for libraries that ask for it: torch for its cache's folder.
+    """Name a uid without a name, for libraries that need one (torch, for its cache folder).
 
     They look at these variables first, and so do the processes that this one starts.
     """

@@ -1,4 +1,4 @@
-"""Names of steps, runs and candidates where people read them."""
+"""Format the names of steps, runs and candidates for people."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,12 +20,12 @@ def short_labels(names: Sequence[str]) -> list[str]:
 
 
 def _without_keys(words: Sequence[str]) -> str:
-    """Leave out `lr=` and the like, but in the first word."""
+    """Remove keys such as `lr=`, except in the first word."""
     return " ".join([*words[:1], *(word.rpartition("=")[2] for word in words[1:])])
 
 
 def _unique_start(words: Sequence[str], among: Sequence[Sequence[str]]) -> Sequence[str]:
-    """The fewest first words that no other of the names begins with."""
+    """Return the shortest start, in words, that no other name shares."""
     for length in range(1, len(words)):
         if sum(other[:length] == words[:length] for other in among) == 1:
             return words[:length]
@@ -33,7 +33,7 @@ def _unique_start(words: Sequence[str], among: Sequence[Sequence[str]]) -> Seque
 
 
 def run_name(started: datetime, *words: str) -> str:
-    """Return a name such as `225025 layer4 lr=0.001` for a pipeline's run.
+    """Format a pipeline run's name, such as `225025 layer4 lr=0.001`.
 
     MLflow's list shows some 20 characters: the time (hour, minute, second) tells runs apart.
     """
@@ -41,5 +41,5 @@ def run_name(started: datetime, *words: str) -> str:
 
 
 def title(name: str, iteration: int | None) -> str:
-    """Return what a step is called where people read it: its name, and its number in a loop."""
+    """Format a step's title: its name, and its number in a loop."""
     return name if iteration is None else f"{name} {iteration}"

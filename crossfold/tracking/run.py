@@ -1,4 +1,4 @@
-"""One MLflow run, and how parameters, metrics, files and data sets are logged to it."""
+"""Log parameters, metrics, files and datasets to one MLflow run."""
 
 import json
 import tempfile
@@ -38,7 +38,7 @@ class Run:
         self.param_prefix = param_prefix
 
     def parent(self) -> "Run":
-        """Return the run that this one is nested in: for a step, the pipeline's."""
+        """Return the run around this one; for a step, the pipeline's."""
         assert self.parent_id is not None, f"run {self.id} has no parent"
         return Run(self.client, self.client.get_run(self.parent_id))
 
@@ -54,7 +54,7 @@ class Run:
         self.client.set_terminated(self.id, "FINISHED")
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log parameters, cut to the length that MLflow takes; the same value twice is fine."""
+        """Log parameters, cut to MLflow's maximum length; logging the same value twice is fine."""
         entries = [
             Param(self.param_prefix + key, _param_text(value)[:MAX_PARAM_LENGTH])
             for key, value in params.items()
@@ -124,7 +124,7 @@ class Run:
 
 
 def _param_text(value: Any) -> str:
-    """Return equal texts for equal values: Kubeflow gives a setting's keys in any order."""
+    """Format equal values as equal texts: Kubeflow gives a setting's keys in any order."""
     return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else str(value)
 
 

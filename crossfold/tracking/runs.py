@@ -42,7 +42,7 @@ def parent_run(
     tags: Mapping[str, str] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Open the run of the pipeline run `run_id`, or continue it when it is there.
+    """Open the run of the pipeline run `run_id`, or continue it if it exists.
 
     Raises UserError when the tracking store is not named, cannot be reached or does not fit.
     """
@@ -58,7 +58,7 @@ def parent_run(
 
 
 def find_run(run_id: str) -> Run:
-    """Return the run of the pipeline run `run_id`.
+    """Find the run of the pipeline run `run_id`.
 
     Raises UserError when the tracking store is not named, cannot be reached or has no such run.
     """
@@ -116,7 +116,7 @@ def step_run(
 
 
 def _use_own_login() -> None:
-    """Where Kubeflow's plugin has not said how MLflow is reached, do as the pipeline's Secret says.
+    """Use MLflow's address from the pipeline's Secret, if Kubeflow's plugin gave none.
 
     Two names for one thing, since the pod that both gave it would be refused.
     """
@@ -146,7 +146,7 @@ def log_cached_step(
 
 
 def _copy_results(source_run_id: str, target: Run) -> None:
-    """Copy parameters and the latest metrics; nothing is copied when the source was deleted."""
+    """Copy parameters and the latest metrics, unless the source was deleted."""
     try:
         source = target.client.get_run(source_run_id).data
     except MlflowException as error:
@@ -173,7 +173,7 @@ def name_cached_iterations(parent: Run) -> None:
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
-    """Return the oldest of what may be two, while steps that began together each open one."""
+    """Find the oldest parent run: steps that start together may each open one."""
     found = client.search_runs(
         [experiment_id],
         f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
@@ -191,7 +191,7 @@ def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: 
 
 
 def parent_tags(run_id: str) -> dict[str, str]:
-    """Return the tags by which a pipeline run's own run is found."""
+    """Build the tags that identify a pipeline run's MLflow run."""
     return {"crossfold.kind": "pipeline", "crossfold.run_id": run_id}
 
 
@@ -235,7 +235,7 @@ def _find_or_create_step(
 
 
 def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> MlflowRun:
-    """Return the run under which the iterations of a step are nested."""
+    """Find or create the run that groups the iterations of a step."""
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     tags = {"crossfold.kind": LOOP, "crossfold.loop": name, PARENT_TAG: parent_id}
 
@@ -260,7 +260,7 @@ def _age(run: MlflowRun) -> tuple[int, str]:
 
 
 def _reopen(client: MlflowClient, run: MlflowRun) -> None:
-    """Set a run of an earlier try back to running, without what that try said of its end."""
+    """Set a run of an earlier try back to running, and clear its recorded error."""
     if run.info.status == "RUNNING":
         return
     client.update_run(run.info.run_id, status="RUNNING")

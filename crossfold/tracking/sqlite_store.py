@@ -1,4 +1,4 @@
-"""Where an SQLite store of MLflow keeps its artifacts: beside it, also after both were moved.
+"""Keep MLflow's SQLite store usable after it was moved with its artifacts.
 
 MLflow records every artifact's absolute address and has no command that changes one.
 """
@@ -18,12 +18,12 @@ _ADDRESSES = (
 
 
 def artifact_folder(store: Path) -> Path:
-    """Return the folder of the artifacts of an SQLite store's runs."""
+    """Return the artifact folder of an SQLite store."""
     return store.resolve().parent / _FOLDER
 
 
 def update_locations(store: Path) -> None:
-    """Let a store that was moved, or copied, with its artifacts name them where they are now.
+    """Update the artifact addresses of a store that was moved or copied with its artifacts.
 
     Raises:
         sqlite3.Error: the store cannot be read or written.
@@ -40,7 +40,7 @@ def update_locations(store: Path) -> None:
 
 
 def _other_folders(database: sqlite3.Connection, here: str) -> list[str]:
-    """Return the folders of artifacts, beside no store or another one, that experiments name."""
+    """List the experiments' artifact folders other than `here`."""
     if not database.execute("PRAGMA table_info(experiments)").fetchall():
         return []  # MLflow has not made its tables yet
     found = database.execute(

@@ -31,18 +31,18 @@ PATIENCE = 5
 
 
 def pipeline_run_id() -> str:
-    """Return the id of the pipeline run that this step is of; raises UserError without one."""
+    """Return the id of this step's pipeline run; raise UserError without one."""
     return required_variable("CROSSFOLD_RUN_ID")
 
 
 def pages() -> str:
-    """Return where people find MLflow's pages, or nothing if no server is known."""
+    """Return the address of MLflow's pages, or "" if no server is known."""
     uri = os.environ.get("CROSSFOLD_MLFLOW_PAGES") or required_variable("MLFLOW_TRACKING_URI")
     return without_login(uri).rstrip("/") if uri.startswith(("http://", "https://")) else ""
 
 
 def connect(patience: float = PATIENCE) -> MlflowClient:
-    """Return a client of the store at MLFLOW_TRACKING_URI, looked at once per process.
+    """Connect to the store at MLFLOW_TRACKING_URI, and check it once per process.
 
     Raises UserError when the setting is missing, or the store does not fit or, if it is a server,
     has not answered within `patience` seconds.
@@ -73,7 +73,7 @@ def _connect(uri: str, patience: float) -> MlflowClient:
 
 
 def _reach_through_server(folder: str) -> None:
-    """Let artifacts at addresses in the server's `folder` go through the server.
+    """Route artifacts with addresses in the server's `folder` through the server.
 
     A run's address in a local store is a file of the host, which a container does not see.
     """
@@ -101,7 +101,7 @@ def _check_sqlite(uri: str) -> None:
 
 
 def _check_server(uri: str, patience: float) -> None:
-    """Ask the server for its health, again and again for `patience` seconds."""
+    """Check the server's health, and retry for `patience` seconds."""
     address = without_login(uri)
     deadline = time.monotonic() + patience
     while True:
@@ -141,7 +141,7 @@ def without_login(uri: str) -> str:
 
 
 def required_variable(name: str) -> str:
-    """Return an environment variable; raises UserError when it is not set."""
+    """Return an environment variable; raise UserError if it is not set."""
     value = os.environ.get(name)
     if not value:
         raise UserError(
@@ -179,7 +179,7 @@ def experiment_id_of(client: MlflowClient, name: str) -> str:
 
 
 def _artifact_location() -> str | None:
-    """Return the folder beside an SQLite store; a server has its own place for artifacts."""
+    """Return the folder beside an SQLite store; a server chooses its own artifact location."""
     uri = required_variable("MLFLOW_TRACKING_URI")
     if not uri.startswith(SQLITE):
         return None
@@ -187,7 +187,7 @@ def _artifact_location() -> str | None:
 
 
 def get_run(client: MlflowClient, run_id: str) -> MlflowRun:
-    """Fetch a run; raises UserError when the server refuses the login."""
+    """Fetch a run; raise UserError if the server refuses the login."""
     try:
         return client.get_run(run_id)
     except MlflowException as error:
@@ -195,13 +195,13 @@ def get_run(client: MlflowClient, run_id: str) -> MlflowRun:
 
 
 def explained(error: MlflowException) -> Exception:
-    """Return a UserError for a login that the server does not take, else the error itself."""
+    """Turn a refused login into a UserError; return any other error unchanged."""
     said = refused_login(error)
     return UserError(said) if said else error
 
 
 def refused_login(error: MlflowException) -> str:
-    """Return, of an error for a login that the server does not take, what to say; else ""."""
+    """Explain a refused login; return "" for any other error."""
     if error.error_code not in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ""
     server = without_login(required_variable("MLFLOW_TRACKING_URI"))
@@ -213,10 +213,10 @@ def refused_login(error: MlflowException) -> str:
 
 @contextmanager
 def best_effort() -> Iterator[None]:
-    """Tell MLflow how something ended by an error, which may be that MLflow does not answer.
+    """Let the block report an end to MLflow with one short attempt, and ignore its failure.
 
-    So there is no waiting for it, as MLflow's client does for minutes, and no other error takes the
-    first one's place. The process is about to end.
+    The process is about to end. MLflow's client would wait for minutes, and its error would hide
+    the first one.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     try:
@@ -228,7 +228,7 @@ def best_effort() -> Iterator[None]:
 def lost_server(
     error: BaseException, advice: str = "run again: no finished step is repeated"
 ) -> str:
-    """Return, of an error for want of an answer from the tracking server, what to say; else "".
+    """Explain a tracking server that does not answer; return "" for any other error.
 
     `advice` is what to do when it is up.
     """

@@ -1,4 +1,4 @@
-"""Rows of stored features: what a training or a validation split is made of."""
+"""Rows of stored features that form a training or validation split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A classifier on the features of a frozen network: multinomial logistic regression."""
+"""Fit the head: multinomial logistic regression on features of a frozen network."""
 
 import logging
 import math
@@ -104,7 +104,7 @@ def fit_head(
 
     @torch.no_grad()
     def objective() -> float:
-        """Return the objective, and leave its gradient in `scaled` and `bias`."""
+        """Compute the objective, and leave its gradient in `scaled` and `bias`."""
         nonlocal passes
         passes += 1
         progress(passes / MAX_PASSES)
@@ -131,7 +131,7 @@ def fit_head(
 
 @torch.enable_grad()
 def _mean_loss(suffix: nn.Module, rows: FeatureRows, size: int) -> Tensor:
-    """Return the mean cross-entropy, and leave its gradient in the suffix's weights."""
+    """Compute the mean cross-entropy, and leave its gradient in the suffix's weights."""
     suffix.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
     for features, labels in rows.batches(size):

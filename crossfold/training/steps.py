@@ -1,4 +1,4 @@
-"""Training the suffix of a network on stored features: one fold, and the final fit."""
+"""Train the suffix of a network on stored features: one fold, and the final fit."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a candidate is trained; `num_epochs` and `batch_size` mean nothing to a head."""
+    """Hyper-parameters of a fit; a head ignores `num_epochs` and `batch_size`."""
 
     candidate: Candidate
     num_epochs: int
@@ -50,12 +50,12 @@ class Recipe:
 
     @property
     def epochs(self) -> int | None:
-        """How many epochs it takes; None: it is a head, which is trained to convergence."""
+        """Number of epochs; None for a head, which is trained to convergence."""
         return None if self.candidate.train_from == HEAD else self.num_epochs
 
     @property
     def computed_in(self) -> str:
-        """What it is trained in: a classifier alone gains nothing by fewer digits."""
+        """Number format of the fit; a head gains nothing from fewer digits."""
         return "float32" if self.candidate.train_from == HEAD else self.precision
 
 
@@ -73,7 +73,7 @@ def train_fold(
     num_threads: int,
     predictions: Path,
 ) -> list[dict[str, Any]]:
-    """Train every candidate on all folds but one and predict that one.
+    """Train every candidate on all folds except one, and predict that one.
 
     Writes one tensorfile: `row` and `label`, int64 [M], and per candidate that has not diverged
     `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities; the results are its
@@ -139,7 +139,7 @@ def train_final(
     num_threads: int,
     model: Path,
 ) -> dict[str, Any]:
-    """Train the chosen candidate on every image outside the test split and write the network.
+    """Train the chosen candidate on every image outside the test split, and save it.
 
     It is trained as in each fold, for the same number of epochs.
 
@@ -200,7 +200,7 @@ def fit(
     recipe: Recipe,
     progress: Callable[[float], None],
 ) -> tuple[list[dict[str, float]], Probabilities]:
-    """Train to the end: a head to convergence, anything else for all of its epochs.
+    """Train a head to convergence, and any other candidate for all its epochs.
 
     No epoch is picked by the validation images, so their scores are not biased by such a pick.
 
@@ -233,7 +233,7 @@ def _train_epochs(
     recipe: Recipe,
     progress: Callable[[float], None],
 ) -> list[dict[str, float]]:
-    """Take the recipe's epochs, the learning rate falling along a cosine over all of them."""
+    """Train all epochs, with a learning rate that falls along a cosine over them."""
     optimizer = _optimizer(model, recipe.candidate)
     history = []
     for epoch in range(1, recipe.num_epochs + 1):
@@ -299,7 +299,7 @@ def train_one_epoch(
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, rows: FeatureRows, precision: str) -> Probabilities:
-    """Return probabilities float32 [M, K], in the order of the rows, as `metrics.floored`."""
+    """Predict probabilities float32 [M, K], in the order of the rows, as `metrics.floored`."""
     model.eval()
     with determinism.at_precision(precision):
         outputs = [model(features).float().softmax(dim=1) for features, _ in rows.batches(256)]
@@ -307,7 +307,7 @@ def evaluate(model: nn.Module, rows: FeatureRows, precision: str) -> Probabiliti
 
 
 def _optimizer(model: nn.Module, candidate: Candidate) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101)."""
+    """Build AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101)."""
     assert candidate.learning_rate is not None
     return torch.optim.AdamW(
         model.parameters(),
@@ -320,7 +320,7 @@ def _optimizer(model: nn.Module, candidate: Candidate) -> torch.optim.Optimizer:
 def _set_rate(
     optimizer: torch.optim.Optimizer, candidate: Candidate, epoch: int, num_epochs: int
 ) -> None:
-    """Let the learning rate fall along a cosine, from `learning_rate` in epoch 1 to near 0.
+    """Set the learning rate on a cosine, from `learning_rate` in epoch 1 to near 0.
 
     Loshchilov and Hutter, "SGDR", 2017 (https://arxiv.org/abs/1608.03983), without restarts.
     """
