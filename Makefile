@@ -1,14 +1,14 @@
-# Everything a user or a developer does, as one vocabulary; `make help` lists it.
+# Every task of a user or a developer; `make help` lists them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 PYTHON ?= python3
-# cpu: torch's CPU-only wheels, several GB less, from PyTorch's own index and without hashes.
+# cpu: torch's CPU-only wheels, several GB smaller, from PyTorch's own index and without hashes.
 TORCH ?= $(if $(wildcard .venv/installed-cpu),cpu,default)
 BIN := .venv/bin
 
-# Compiled once here, or every process of every run compiles its libraries again.
+# Compiled once here, so that no process of a run compiles its libraries again.
 INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
 
 ifeq ($(filter cpu default,$(TORCH)),)
@@ -20,7 +20,7 @@ else
 TORCH_REQUIREMENTS := --no-deps --require-hashes --requirement requirements/torch.txt
 endif
 
-# What was not given is as the last time, and not what this Makefile takes for .venv.
+# Pass only what the user gave: `crossfold images` keeps the last choice, whatever .venv has.
 IMAGE_OPTIONS := $(if $(filter-out file undefined,$(origin TORCH)), --torch $(TORCH))
 IMAGE_OPTIONS += $(if $(PYTHON_IMAGE),--python-image $(PYTHON_IMAGE))
 CLUSTER_OPTIONS := $(if $(CONTEXT),--context $(CONTEXT))
@@ -30,9 +30,9 @@ REGISTRY_OPTIONS := $(if $(IMAGE_REGISTRY),--registry $(IMAGE_REGISTRY))
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# One file stands for the whole environment: it is made last, and again when a lock changes.
-# The checkout may be moved or copied: the scripts in .venv find their Python, and that finds the
-# code, relative to where they are.
+# One file stands for the whole environment: it is written last, and again when a lock changes.
+# You may move or copy the checkout: the scripts in .venv find their Python, and it finds the code,
+# by relative paths.
 .venv/installed-$(TORCH): requirements/base.txt requirements/torch.txt requirements/dev.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "Crossfold needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 …" % v)'
 	@echo "setting up .venv: some minutes the first time, several GB unless TORCH=cpu"
@@ -69,7 +69,7 @@ pipeline-run: setup ## Run the whole pipeline on Kubernetes (CONTEXT=… IMAGE_R
 	@$(BIN)/crossfold run --on cluster $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
 
 .PHONY: pipeline-schedule
-pipeline-schedule: setup ## The same at certain times (CRON='0 3 * * *' BRANCH=main REPOSITORY=…)
+pipeline-schedule: setup ## Schedule the pipeline on Kubernetes (CRON='0 3 * * *' BRANCH=main REPOSITORY=…)
 	@[[ -n "$(CRON)" ]] || { echo "say when: make pipeline-schedule CRON='0 3 * * *' BRANCH=main" >&2; exit 2; }
 	@$(BIN)/crossfold schedule --cron "$(CRON)" $(if $(BRANCH),--branch $(BRANCH)) $(if $(REPOSITORY),--repository $(REPOSITORY)) $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
 
@@ -82,7 +82,7 @@ serve: setup ## Serve the champion over HTTP, on this machine only (MODEL=… PO
 	@$(BIN)/crossfold serve --port $(or $(PORT),5002)$(if $(MODEL), --model $(MODEL))
 
 .PHONY: predict
-predict: setup ## Ask the model of make serve what images are (IMAGE=… PORT=5002)
+predict: setup ## Predict an image with the model of make serve (IMAGE=… PORT=5002)
 	@$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
 
 .PHONY: imagenet-weights
@@ -90,7 +90,7 @@ imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into mo
 	@$(BIN)/crossfold imagenet-weights
 
 .PHONY: compile
-compile: setup ## Write the pipeline as pipeline.yaml for any Kubeflow Pipelines
+compile: setup ## Write pipeline.yaml for any Kubeflow Pipelines
 	@$(BIN)/crossfold compile
 
 .PHONY: test
@@ -106,11 +106,11 @@ test-cluster: setup ## Run the tests that need kind and Docker
 	$(BIN)/python -m pytest tests/cluster --numprocesses 0
 
 .PHONY: test-browser
-test-browser: setup ## Look at the report in headless Chromium (needs chromium)
+test-browser: setup ## Test the report in headless Chromium (needs chromium)
 	$(BIN)/python -m pytest tests/browser
 
 .PHONY: benchmark
-benchmark: setup ## Time the pipeline beside the usual loop, into docs/performance.md
+benchmark: setup ## Time the pipeline against the usual loop, into docs/performance.md
 	@$(BIN)/python -m benchmarks
 
 .PHONY: benchmark-scale
@@ -122,7 +122,7 @@ reference: setup ## Write docs/reference from the code
 	$(BIN)/python docs/reference/generate.py
 
 .PHONY: lint
-lint: setup ## Check style and format (ruff) and types (mypy, strict)
+lint: setup ## Check style and format (ruff), types (mypy) and layers (import-linter)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -133,12 +133,12 @@ lint-workflows: ## Check the workflows of GitHub Actions (actionlint; needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 .PHONY: format
-format: setup ## Mend style and format where a tool can
+format: setup ## Fix style and format with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 .PHONY: lock
-lock: setup ## Lock the dependencies again after a change of requirements/*.in
+lock: setup ## Lock the dependencies after a change to requirements/*.in
 	PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock
 
 .PHONY: images
@@ -150,7 +150,7 @@ services-up: setup ## Start MLflow, PostgreSQL and an object store in Docker
 	@$(BIN)/crossfold services up
 
 .PHONY: services-down
-services-down: setup ## Stop these services; their data stays
+services-down: setup ## Stop these services; their data stay
 	@$(BIN)/crossfold services down
 
 .PHONY: cluster-up
@@ -158,13 +158,13 @@ cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMA
 	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS) $(if $(SMALL),--small) $(if $(NODE_IMAGE),--node-image $(NODE_IMAGE))
 
 .PHONY: cluster-down
-cluster-down: setup ## Stop the kind cluster; its data stays
+cluster-down: setup ## Stop the kind cluster; its data stay
 	@$(BIN)/crossfold cluster down $(CLUSTER_OPTIONS)
 
 .PHONY: cluster-status
-cluster-status: setup ## Say what is ready on the cluster, and where it is (CONTEXT=…)
+cluster-status: setup ## List what is ready on the cluster, and its addresses (CONTEXT=…)
 	@$(BIN)/crossfold cluster status $(CLUSTER_OPTIONS)
 
 .PHONY: clean
-clean: setup ## Delete old runs' files; what MLflow and the last runs use stays
+clean: setup ## Delete the files of old runs; MLflow's store and the last runs stay
 	@$(BIN)/crossfold clean
