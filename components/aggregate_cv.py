@@ -30,9 +30,5 @@ def aggregate_cv(
             architecture=architecture,
             leaderboard=Path(leaderboard.path),
         )
-        best = board["candidates"][board["best"]]
-        leaderboard.metadata.update(
-            {f"cv_{name}": value for name, value in best["mean"].items()}
-            | {f"cv_{name}_std": value for name, value in best["std"].items()}
-        )
+        leaderboard.metadata.update(board.chosen.summary)
         run.log_metrics(leaderboard.metadata)

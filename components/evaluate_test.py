@@ -38,13 +38,13 @@ def evaluate_test(
             num_threads=num_threads,
             evaluation=Path(evaluation.path),
         )
-        roc = evaluated["curves"]["roc"]["micro"]
+        roc = evaluated.curves.roc.micro
         shown = roc_and_confusion_matrix
-        shown.log_confusion_matrix(evaluated["classes"], evaluated["confusion_matrix"])
-        shown.log_roc_curve(roc["x"], roc["y"], roc["thresholds"])
-        write_metrics(shown.path, shown.metadata)
-        evaluation.metadata.update(
-            {f"test_{name}": value for name, value in evaluated["metrics"].items()}
+        shown.log_confusion_matrix(
+            list(evaluated.classes), [list(row) for row in evaluated.confusion_matrix]
         )
+        shown.log_roc_curve(list(roc.x), list(roc.y), list(roc.thresholds))
+        write_metrics(shown.path, shown.metadata)
+        evaluation.metadata.update(evaluated.summary)
         run.log_metrics(evaluation.metadata)
         run.set_tags(determinism.describe())

@@ -64,8 +64,8 @@ def register_model(
             summary=Path(summary.path),
             run=run,
         )
-        registration.log_metric("version", int(registered["version"]))
-        registration.log_metric("champion", int("champion" in registered["aliases"]))
+        registration.log_metric("version", int(registered.version))
+        registration.log_metric("champion", int("champion" in registered.aliases))
         registration.metadata.update(register.figures(registered))
         run.log_metrics(registration.metadata)
         runs.name_cached_iterations(run.parent())

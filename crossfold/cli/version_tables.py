@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from mlflow.entities.model_registry import ModelVersion
@@ -11,69 +12,27 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossfold import labels
+from crossfold.labels import Tag
+from crossfold.records import Promotion
+
 if TYPE_CHECKING:
     from crossfold.reproduce.reproduce import Reproduction
 
-_JSON_TAGS = (
-    "settings",
-    "libraries",
-    "gate_comparison",
-    "promotions",
-    "rolled_back",
-    "files_sha256",
-)
-# A version's tags by what they tell; the rest comes under a heading of its own.
-_SECTIONS = {
-    "Scores": (
-        "architecture",
-        "candidate",
-        "num_epochs",
-        "test_macro_f1",
-        "test_accuracy",
-        "test_macro_precision",
-        "test_macro_recall",
-        "test_loss",
-        "cv_macro_f1",
-        "cv_macro_f1_std",
-        "cv_accuracy",
-        "cv_accuracy_std",
-        "cv_loss",
-        "cv_loss_std",
-    ),
-    "Gate": ("gate", "gate_verdict", "gate_reason", "gate_comparison", "num_judged_before"),
-    "By hand": ("promotions", "rolled_back"),
-    "Code": ("git_commit", "git_dirty", "image_data", "image_train"),
-    "Data": (
-        "data_hash",
-        "split_hash",
-        "num_train_images",
-        "num_test_images",
-        "seed_split",
-        "seed_training",
-    ),
-    "Weights": ("models_hash", "weights_hash", "training_images"),
-    "Export": ("exported_by", "export_max_difference", "export_num_different"),
-    "Run": ("runner", "started", "pipeline_run", "mlflow_parent_run"),
-    "Computed with": (
-        "device",
-        "num_threads",
-        "num_threads_folds",
-        "processor_kernels",
-        "matrix_units",
-        "torch",
-        "openvino",
-        "libraries",
-    ),
-    "Settings": ("settings",),
-    "Files": ("files_sha256",),
+# The scores that are shown of each version in a list, and their narrow headings.
+_LISTED_SCORES = {
+    "cv_macro_f1": "CV F1",
+    "test_macro_f1": "test F1",
+    "test_accuracy": "accuracy",
 }
+_COMPARED = ("candidate", *_LISTED_SCORES, "gate_verdict", "data_hash", "split_hash")
 
 
 def as_json(version: ModelVersion) -> dict[str, Any]:
     """Return a version with its tags, those that hold JSON read."""
     parsed = {
-        key: json.loads(value) if key in _JSON_TAGS else value
-        for key, value in sorted(version.tags.items())
+        tag.name: json.loads(version.tags[tag.name]) if tag.is_json else version.tags[tag.name]
+        for tag in sorted(_tags(version), key=lambda tag: tag.name)
     }
     return {
         "name": version.name,
@@ -97,10 +56,8 @@ def lineage_table(version: ModelVersion) -> Table:
     aliases = ", ".join(sorted(version.aliases)) or "no alias"
     table.add_row(Text(f"{version.name} {version.version}", "bold not dim"), aliases)
     table.add_row("registered", f"{created(version):%Y-%m-%d %H:%M:%S} UTC")
-    known = {tag for tags in _SECTIONS.values() for tag in tags}
-    others = tuple(sorted(version.tags.keys() - known))
-    for heading, tags in {**_SECTIONS, "Other": others}.items():
-        rows = [row for tag in tags if tag in version.tags for row in _rows(tag, version.tags[tag])]
+    for heading, tags in groupby(_tags(version), key=lambda tag: tag.section):
+        rows = [row for tag in tags for row in _rows(tag, version.tags[tag.name])]
         if rows:
             table.add_row("")
             table.add_row(Text(heading, "bold not dim"))
@@ -109,30 +66,37 @@ def lineage_table(version: ModelVersion) -> Table:
     return table
 
 
-def _rows(tag: str, value: str) -> Iterator[tuple[str, str]]:
-    if tag not in _JSON_TAGS:
-        yield tag, value
+def _tags(version: ModelVersion) -> list[Tag]:
+    """List a version's tags in the order of the table of tags, then those that it does not have."""
+    known = [tag for tag in labels.tags() if tag.name in version.tags]
+    others = sorted(version.tags.keys() - {tag.name for tag in known})
+    return [*known, *(Tag(name, name, "Other") for name in others)]
+
+
+def _rows(tag: Tag, value: str) -> Iterator[tuple[str, str]]:
+    if not tag.is_json:
+        yield tag.name, value
         return
     found = json.loads(value)
-    if tag == "gate_comparison" and found is None:
+    if tag.name == "gate_comparison" and found is None:
         return
-    if tag == "files_sha256":  # its paths would leave no room for the other tags' values
-        yield tag, f"{len(found)} files, listed by --json"
+    if tag.name == "files_sha256":  # its paths would leave no room for the other tags' values
+        yield tag.name, f"{len(found)} files, listed by --json"
         return
-    if tag == "promotions":
-        for entry in found:
-            yield entry["action"], f"{entry['at']} by {entry['by']}: {_story(entry)}"
+    if tag.name == "promotions":
+        for entry in map(Promotion.model_validate, found):
+            yield entry.action, f"{entry.at} by {entry.by}: {_story(entry)}"
         return
-    yield from _flat("" if tag == "settings" else tag, found)
+    yield from _flat("" if tag.name == "settings" else tag.name, found)
 
 
-def _story(entry: Mapping[str, Any]) -> str:
-    """Return in words how a version was made champion by hand."""
+def _story(entry: Promotion) -> str:
+    """Tell how a version was made champion by hand."""
     parts = [
-        entry["reason"],
-        "against the evidence" if entry["forced"] else "",
-        f"in place of version {entry['replaced']}" if entry["replaced"] else "",
-        f"{entry['verdict']}: {entry['evidence']}",
+        entry.reason,
+        "against the evidence" if entry.forced else "",
+        f"in place of version {entry.replaced}" if entry.replaced else "",
+        f"{entry.verdict}: {entry.evidence}",
     ]
     return "; ".join(part for part in parts if part)
 
@@ -157,7 +121,7 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
     for heading in ("", "aliases", "created"):
         table.add_column(heading, no_wrap=True)
     table.add_column("candidate")
-    for heading in ("CV F1", "test F1", "accuracy"):
+    for heading in _LISTED_SCORES.values():
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("gate", overflow="fold")
     table.add_column("data", no_wrap=True)
@@ -168,7 +132,7 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
             "\n".join(sorted(row.aliases)),
             f"{created(row):%Y-%m-%d}",
             row.tags.get("candidate", ""),
-            *(_score(row, tag) for tag in ("cv_macro_f1", "test_macro_f1", "test_accuracy")),
+            *(_score(row, tag) for tag in _LISTED_SCORES),
             _verdict(row),
             row.tags.get("data_hash", "")[:7],
             style="bold" if champion else "",
@@ -191,9 +155,7 @@ def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
             "aliases": sorted(row.aliases),
             "created": created(row).isoformat(timespec="seconds"),
             "candidate": row.tags.get("candidate"),
-            "cv_macro_f1": _number(row, "cv_macro_f1"),
-            "test_macro_f1": _number(row, "test_macro_f1"),
-            "test_accuracy": _number(row, "test_accuracy"),
+            **{tag: _number(row, tag) for tag in _LISTED_SCORES},
             "gate": row.tags.get("gate"),
             "verdict": row.tags.get("gate_verdict"),
             "data_hash": row.tags.get("data_hash"),
@@ -209,16 +171,9 @@ def side_by_side(versions: Sequence[ModelVersion]) -> Table:
     for version in versions:
         table.add_column(f"version {version.version}")
     table.add_row("aliases", *(", ".join(sorted(version.aliases)) for version in versions))
-    for title, tag in (
-        ("candidate", "candidate"),
-        ("cross-validation, macro F1", "cv_macro_f1"),
-        ("test, macro F1", "test_macro_f1"),
-        ("test, accuracy", "test_accuracy"),
-        ("gate", "gate_verdict"),
-        ("data", "data_hash"),
-        ("test split", "split_hash"),
-    ):
-        table.add_row(title, *(_cell(version, tag) for version in versions))
+    known = {tag.name: tag for tag in labels.tags()}
+    for name in _COMPARED:
+        table.add_row(known[name].label, *(_cell(version, name) for version in versions))
     return table
 
 

@@ -4,12 +4,13 @@ Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from math import exp, log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossfold.records import Bin, Calibration, Reliability, Uncalibrated
 
 from .metrics import CONFIDENCE, scores
 
@@ -17,31 +18,6 @@ NUM_BINS = 15  # as in Guo et al.
 NUM_DRAWS = 1000
 MAX_TEMPERATURE = 10.0
 _MOST_AT_A_TIME = 2**22  # numbers, so that memory stays bounded
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The images whose predicted class has a probability in (low, high].
-
-    `confidence` is the mean of those probabilities and `accuracy` the share that is right. Were
-    the probabilities true, that share would lie within `chance` in 95 % of draws.
-    """
-
-    low: float
-    high: float
-    num_images: int
-    confidence: float
-    accuracy: float
-    chance: list[float]
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """The reliability curve, its expected calibration error, and what chance alone would give."""
-
-    bins: list[Bin]
-    error: float
-    error_by_chance: float
 
 
 def tempered(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32]:
@@ -112,36 +88,32 @@ def reliability(
     mean_confidence, accuracy = (
         _sums(values, ends) / np.maximum(sizes, 1) for values in (confidence, right)
     )
-    bins = [
+    bins = tuple(
         Bin(
             low=i / num_bins,
             high=(i + 1) / num_bins,
             num_images=int(sizes[i]),
             confidence=float(mean_confidence[i]),
             accuracy=float(accuracy[i]),
-            chance=[float(low[i]), float(high[i])],
+            chance=(float(low[i]), float(high[i])),
         )
         for i in np.flatnonzero(sizes).tolist()
-    ]
+    )
     by_chance = np.abs(drawn - _sums(confidence, ends)).sum(axis=1) / len(confidence)
     error = expected_calibration_error(labels, probabilities, num_bins)
-    return Reliability(bins, error, float(by_chance.mean()))
+    return Reliability(bins=bins, error=error, error_by_chance=float(by_chance.mean()))
 
 
-def assess(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> dict[str, Any]:
-    """Return what an evaluation holds, for JSON: reliability with and without the temperature.
-
-    `probabilities` have the temperature in them; "without" also has the loss.
-    """
+def assess(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> Calibration:
+    """Measure reliability with and without the temperature, which `probabilities` have in them."""
     without = tempered(probabilities, 1 / temperature)
-    return {
-        "temperature": temperature,
-        **asdict(reliability(labels, probabilities)),
-        "without": {
-            **asdict(reliability(labels, without)),
-            "loss": scores(labels, without)["loss"],
-        },
-    }
+    return Calibration(
+        temperature=temperature,
+        **dict(reliability(labels, probabilities)),
+        without=Uncalibrated(
+            **dict(reliability(labels, without)), loss=scores(labels, without)["loss"]
+        ),
+    )
 
 
 def _slices(probabilities: NDArray[Any]) -> Iterator[slice]:

@@ -1,39 +1,20 @@
 """Compare candidates in pairs, on the images that neither had seen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossfold.records import CandidateComparison
 
 from . import metrics
 from .paired_interval import Outcomes, macro_f1_interval
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A candidate beside the best one, by their out-of-fold predictions of the same images."""
-
-    difference: float  # of macro F1: the best one's minus this one's
-    interval: tuple[float, float]  # of the difference, 95 %
-    only_best_right: int  # images
-    only_this_right: int
-    p_value: float  # McNemar's, adjusted by Holm for the number of candidates
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as the leaderboard has it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> Self:
-        """Read what `to_json` returned."""
-        return cls(**{**written, "interval": tuple(written["interval"])})
-
-
 def compare(
     labels: NDArray[Any], predictions: Mapping[int, NDArray[Any]], best: int, num_classes: int
-) -> dict[int, Comparison]:
+) -> dict[int, CandidateComparison]:
     """Compare each candidate with the best one.
 
     Every image was predicted by the networks of one fold, which had not seen it; all candidates
@@ -61,21 +42,21 @@ def compare(
     }
     adjusted = holm([comparison.p_value for comparison in compared.values()])
     return {
-        index: replace(comparison, p_value=p_value)
+        index: comparison.model_copy(update={"p_value": p_value})
         for (index, comparison), p_value in zip(compared.items(), adjusted, strict=True)
     }
 
 
 def _compare(
     labels: NDArray[Any], of_best: NDArray[Any], of_other: NDArray[Any], num_classes: int
-) -> Comparison:
+) -> CandidateComparison:
     def macro_f1(predicted: NDArray[Any]) -> float:
         confusion = metrics.confusion_matrix(labels, predicted, num_classes)
         return float(metrics.class_scores(confusion).f1.mean())
 
     test = metrics.mcnemar(labels, of_best, of_other)
     only_best_right, only_other_right, p_value = test
-    return Comparison(
+    return CandidateComparison(
         difference=macro_f1(of_best) - macro_f1(of_other),
         interval=macro_f1_interval(Outcomes.tally(labels, of_best, of_other), num_classes),
         only_best_right=only_best_right,

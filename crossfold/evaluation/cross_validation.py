@@ -1,113 +1,126 @@
-"""Choosing among the candidates by what cross-validation says of them."""
+"""Choosing among the candidates by their results in cross-validation."""
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from crossfold import labels
 from crossfold.errors import UserError
 from crossfold.network import tensorfile
+from crossfold.records import (
+    DivergedEntry,
+    DivergedFold,
+    DivergedResult,
+    FoldResult,
+    FoldResults,
+    Leaderboard,
+    LeaderboardEntry,
+)
 
 from . import calibration, metrics
 from .candidate_comparison import compare
 
-_SCORES = ("macro_f1", "accuracy", "loss")
+
+@dataclass(frozen=True)
+class _Fold:
+    """One fold's out-of-fold predictions and results."""
+
+    arrays: dict[str, tensorfile.Array]
+    classes: tuple[str, ...]
+    results: tuple[FoldResult | DivergedResult, ...]
+
+    @property
+    def number(self) -> int:
+        return self.results[0].fold
 
 
 def aggregate_cv(
     *, predictions: Sequence[Path], architecture: str, leaderboard: Path
-) -> dict[str, Any]:
+) -> Leaderboard:
     """Rank the candidates by mean macro F1 over the folds; of equal ones the lower loss wins.
 
-    Writes the leaderboard as JSON: per candidate the mean, standard deviation and interval of its
-    scores, with its folds and a comparison with the best; the index of the best; the epochs of its
-    fits (None for a head); the temperature of its probabilities, fitted on all folds at once. A
-    candidate that has diverged in any fold has no mean: it comes after the others, in a list of
-    its own ("diverged"), with those folds and epochs.
-
-    Returns:
-        The leaderboard.
+    Writes the leaderboard. The temperature is fitted on the out-of-fold predictions of all folds at
+    once. A candidate that has diverged in any fold has no mean: it is in a list of its own.
 
     Raises:
         UserError: every candidate has diverged.
     """
-    folds = sorted(
-        (tensorfile.read(path) for path in predictions),
-        key=lambda fold: fold[1]["results"][0]["fold"],
-    )
-    by_candidate = list(zip(*(about["results"] for _, about in folds), strict=True))
-    sound = [
-        index
-        for index, results in enumerate(by_candidate)
-        if not any("diverged" in result for result in results)
-    ]
-    if not sound:
-        names = ", ".join(results[0]["candidate"]["name"] for results in by_candidate)
+    folds = sorted((_read(path) for path in predictions), key=lambda fold: fold.number)
+    scored, diverged = _by_candidate(folds)
+    if not scored:
+        names = ", ".join(entry.candidate.name for entry in diverged)
         raise UserError(
             f"params.yaml candidates: every one diverged, its loss is no number: {names}. "
             "Lower their learning_rate."
         )
-    candidates = [_summarise(by_candidate[index]) for index in sound]
-    best = min(
-        range(len(candidates)),
-        key=lambda i: (-candidates[i]["mean"]["macro_f1"], candidates[i]["mean"]["loss"]),
+    entries = {index: _summarise(results) for index, results in scored.items()}
+    chosen = min(entries, key=lambda index: labels.rank(entries[index].mean))
+    predicted = {index: _out_of_fold(folds, index).argmax(axis=1) for index in entries}
+    true = np.concatenate([fold.arrays["label"] for fold in folds])
+    compared = compare(true, predicted, chosen, len(folds[0].classes))
+    board = Leaderboard(
+        architecture=architecture,
+        classes=folds[0].classes,
+        num_folds=len(folds),
+        candidates=tuple(
+            entry.model_copy(update={"against_best": compared.get(index)})
+            for index, entry in entries.items()
+        ),
+        diverged=tuple(diverged),
+        best=list(entries).index(chosen),
+        num_epochs=scored[chosen][0].num_epochs,
+        # On images that the network of their fold did not see.
+        temperature=calibration.fit_temperature(true, _out_of_fold(folds, chosen)),
     )
-    arrays = [of_fold for of_fold, _ in folds]
-    predicted = {
-        position: np.concatenate([fold[f"probabilities_{index}"].argmax(axis=1) for fold in arrays])
-        for position, index in enumerate(sound)
-    }
-    labels = np.concatenate([fold["label"] for fold in arrays])
-    compared = compare(labels, predicted, best, len(folds[0][1]["classes"]))
-    for position, candidate in enumerate(candidates):
-        against = compared.get(position)
-        candidate["against_best"] = against.to_json() if against else None
-    board = {
-        "architecture": architecture,
-        "classes": folds[0][1]["classes"],
-        "num_folds": len(folds),
-        "candidates": candidates,
-        "diverged": [
-            _diverged(results) for index, results in enumerate(by_candidate) if index not in sound
-        ],
-        "best": best,
-        "num_epochs": candidates[best]["folds"][0]["num_epochs"],
-        "temperature": _temperature(arrays, sound[best]),
-    }
-    leaderboard.write_text(json.dumps(board))
+    board.write(leaderboard)
     return board
 
 
-def _temperature(folds: Sequence[dict[str, tensorfile.Array]], candidate: int) -> float:
-    """Fit a candidate's temperature on images that the network of their fold did not see."""
-    return calibration.fit_temperature(
-        np.concatenate([arrays["label"] for arrays in folds]),
-        np.concatenate([arrays[f"probabilities_{candidate}"] for arrays in folds]),
+def _read(path: Path) -> _Fold:
+    arrays, metadata = tensorfile.read(path)
+    about = FoldResults.model_validate(metadata)
+    return _Fold(arrays, about.classes, about.results)
+
+
+def _by_candidate(
+    folds: Sequence[_Fold],
+) -> tuple[dict[int, list[FoldResult]], list[DivergedEntry]]:
+    """Collect each candidate's folds by its index, those that diverged in any fold apart."""
+    scored, diverged = {}, []
+    for index, results in enumerate(zip(*(fold.results for fold in folds), strict=True)):
+        failed = [result for result in results if isinstance(result, DivergedResult)]
+        if failed:
+            diverged.append(
+                DivergedEntry(
+                    candidate=results[0].candidate,
+                    folds=tuple(DivergedFold(fold=r.fold, epoch=r.diverged) for r in failed),
+                )
+            )
+        else:
+            scored[index] = [result for result in results if isinstance(result, FoldResult)]
+    return scored, diverged
+
+
+def _out_of_fold(folds: Sequence[_Fold], candidate: int) -> tensorfile.Array:
+    """Join a candidate's probabilities of all folds, float32 [N, K]."""
+    return np.concatenate([fold.arrays[f"probabilities_{candidate}"] for fold in folds])
+
+
+def _summarise(results: Sequence[FoldResult]) -> LeaderboardEntry:
+    """Compute a candidate's mean, spread and interval from its result on each fold."""
+    spreads = {
+        metric.name: metrics.mean_std_interval(
+            [result.scores[metric.name] for result in results], len(results)
+        )
+        for metric in labels.fold_metrics()
+    }
+    return LeaderboardEntry(
+        candidate=results[0].candidate,
+        mean={name: spread.mean for name, spread in spreads.items()},
+        std={name: spread.std for name, spread in spreads.items()},
+        interval={name: spread.interval for name, spread in spreads.items()},
+        folds=tuple(result.without_candidate for result in results),
+        against_best=None,
     )
-
-
-def _diverged(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a candidate with the folds in which it diverged, and the epochs."""
-    folds = [
-        {"fold": result["fold"], "epoch": result["diverged"]}
-        for result in results
-        if "diverged" in result
-    ]
-    return {"candidate": results[0]["candidate"], "folds": folds}
-
-
-def _summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return one candidate's mean, spread and interval from its result on each fold."""
-    figures = {
-        name: metrics.mean_std_interval([r[name] for r in results], len(results))
-        for name in _SCORES
-    }
-    return {
-        "candidate": results[0]["candidate"],
-        "mean": {name: figure.mean for name, figure in figures.items()},
-        "std": {name: figure.std for name, figure in figures.items()},
-        "interval": {name: figure.interval for name, figure in figures.items()},
-        "folds": [{k: v for k, v in result.items() if k != "candidate"} for result in results],
-    }

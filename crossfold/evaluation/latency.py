@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossfold.imaging import decoding
+from crossfold.records import Latency
 
 if TYPE_CHECKING:
     from crossfold.network.classifier import Classifier
@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 NUM_WARM_UP = 5
 NUM_TIMED = 100
 MAX_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds for one image at a time; of how many images, on how many threads."""
-
-    median_ms: float
-    p99_ms: float
-    num_images: int
-    num_threads: int
 
 
 def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -> Latency:
@@ -47,4 +37,4 @@ def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -
         predict(image)
         taken.append(1000 * (time.perf_counter() - start))
     median, p99 = np.quantile(taken, [0.5, 0.99])
-    return Latency(float(median), float(p99), len(taken), num_threads)
+    return Latency(median_ms=median, p99_ms=p99, num_images=len(taken), num_threads=num_threads)

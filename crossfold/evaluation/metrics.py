@@ -3,13 +3,15 @@
 Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from crossfold.records import Curve, Curves, CurvesByKind, Interval, Scores
 
 CONFIDENCE = 0.95
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
@@ -45,48 +47,6 @@ class McNemar(NamedTuple):
     p_value: float
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One curve of at most MAX_CURVE_POINTS points.
-
-    ROC: x is the false positive rate and y the true positive rate, from (0, 0) to (1, 1).
-    PR: x is recall and y precision, from recall 1 to the point (0, 1).
-    thresholds are finite, one a point. area, taken before thinning, is the area under the ROC
-    curve, or the average precision.
-    """
-
-    x: list[float]
-    y: list[float]
-    thresholds: list[float]
-    area: float
-
-
-@dataclass(frozen=True)
-class Curves:
-    """One-vs-rest curves by class index, their micro average, and why a class has no curve."""
-
-    per_class: dict[int, Curve]
-    micro: Curve
-    left_out: dict[int, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what JSON can hold, class indices as text, and `from_json` reads."""
-        return {
-            "per_class": {str(i): asdict(curve) for i, curve in self.per_class.items()},
-            "micro": asdict(self.micro),
-            "left_out": {str(i): reason for i, reason in self.left_out.items()},
-        }
-
-    @classmethod
-    def from_json(cls, curves: Mapping[str, Any]) -> "Curves":
-        """Read what `to_json` gave."""
-        return cls(
-            {int(i): Curve(**curve) for i, curve in curves["per_class"].items()},
-            Curve(**curves["micro"]),
-            {int(i): reason for i, reason in curves["left_out"].items()},
-        )
-
-
 def confusion_matrix(
     labels: NDArray[Any], predictions: NDArray[Any], num_classes: int
 ) -> NDArray[np.int64]:
@@ -114,7 +74,7 @@ def floored(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     return clipped
 
 
-def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, float]:
+def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> Scores:
     """Loss, accuracy, macro F1, macro precision and macro recall.
 
     The loss is the mean negative log likelihood in float64; a probability below MIN_PROBABILITY
@@ -169,7 +129,7 @@ def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
 
 def bootstrap_intervals(
     labels: NDArray[Any], probabilities: NDArray[Any], *, seed: int = 0
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Interval]:
     """95 % intervals of what `scores` returns, for the draw of the test images.
 
     The percentile bootstrap of NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
@@ -219,10 +179,9 @@ def mcnemar(
     return McNemar(first, second, p_value)
 
 
-def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> dict[str, Any]:
-    """Return the ROC and the precision-recall curves as an evaluation holds them, for JSON."""
-    found = {"roc": roc_curves(labels, probabilities), "pr": pr_curves(labels, probabilities)}
-    return {kind: curves.to_json() for kind, curves in found.items()}
+def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> CurvesByKind:
+    """Compute the ROC and the precision-recall curves."""
+    return CurvesByKind(roc=roc_curves(labels, probabilities), pr=pr_curves(labels, probabilities))
 
 
 def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
@@ -355,4 +314,6 @@ def _thinned(x: NDArray[Any], y: NDArray[Any], thresholds: NDArray[Any], area: f
         kept = np.unique(np.concatenate(([0], nearest[1:-1], [len(x) - 1])))
     else:
         kept = np.arange(len(x))
-    return Curve(x[kept].tolist(), y[kept].tolist(), thresholds[kept].tolist(), area)
+    return Curve(
+        x=x[kept].tolist(), y=y[kept].tolist(), thresholds=thresholds[kept].tolist(), area=area
+    )

@@ -1,9 +1,7 @@
 """The test split, once, from the pixels: the number that the whole run is about."""
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from crossfold.data.examples import TEST, Examples
 from crossfold.network import backbone, determinism, engine
 from crossfold.network.classifier import Classifier
 from crossfold.network.features import decoded_batches
+from crossfold.records import Evaluation, Export
 from crossfold.step.progress import report_progress
 
 from . import calibration, latency, metrics
@@ -29,18 +28,10 @@ def evaluate_test(
     exported: Path,
     num_threads: int,
     evaluation: Path,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Run the whole network over the test split and write the evaluation.
 
     The export predicts (see `classifier`); torch predicts the same images, to compare the two.
-
-    Returns:
-        The evaluation: classes; per test image its path, label and probabilities; metrics and
-        their 95 % "intervals"; "class_f1_intervals", by class; the confusion matrix (rows are the
-        true classes); "curves": "roc" and "pr", of `metrics.Curves`; "calibration", of
-        `calibration.assess`; "latency", of `latency.Latency`, which no two runs share; the hashes
-        of the model's file (sha256), of the data (DVC's) and of the test split; "export": how far
-        the export is from torch (see `compare_with_torch`).
 
     Raises:
         RuntimeError: the export does not compute what torch does.
@@ -54,29 +45,28 @@ def evaluate_test(
     paths, labels, (computed, torchs) = score([network, reference], table, num_threads)
     probabilities = metrics.floored(computed)
     timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
-    evaluated = {
-        "classes": list(table.classes),
-        "paths": paths,
-        "labels": labels.tolist(),
-        "probabilities": probabilities.tolist(),
+    evaluated = Evaluation(
+        classes=table.classes,
+        paths=tuple(paths),
+        labels=labels.tolist(),
+        probabilities=probabilities.tolist(),
         **_scored(labels, probabilities),
-        "calibration": calibration.assess(labels, probabilities, reference.temperature),
-        "latency": asdict(latency.measure(network, timed, num_threads)),
-        "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "data_hash": table.data_hash,
-        "split_hash": split_hash(table),
-        "export": compare_with_torch(reference, computed, torchs),
-    }
-    evaluation.write_text(json.dumps(evaluated))
+        calibration=calibration.assess(labels, probabilities, reference.temperature),
+        latency=latency.measure(network, timed, num_threads),
+        weights_hash=hashlib.sha256(model.read_bytes()).hexdigest(),
+        data_hash=table.data_hash,
+        split_hash=split_hash(table),
+        export=compare_with_torch(reference, computed, torchs),
+    )
+    evaluated.write(evaluation)
     return evaluated
 
 
 def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> dict[str, Any]:
     predictions, num_classes = probabilities.argmax(axis=1), probabilities.shape[1]
-    intervals = metrics.bootstrap_intervals(labels, probabilities)
     return {
         "metrics": metrics.scores(labels, probabilities),
-        "intervals": {name: list(interval) for name, interval in intervals.items()},
+        "intervals": metrics.bootstrap_intervals(labels, probabilities),
         "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
         "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
         "curves": metrics.curves(labels, probabilities),
@@ -85,12 +75,8 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
 
 def compare_with_torch(
     network: backbone.Network, probabilities: NDArray[np.float32], torchs: NDArray[np.float32]
-) -> dict[str, Any]:
+) -> Export:
     """Compare the export's probabilities on the test split with those of torch in float32.
-
-    Returns:
-        by: what made the export; max_difference: of a probability; num_different: images whose
-        most probable class is another.
 
     Raises:
         RuntimeError: they differ by more than MAX_DIFFERENCE, though computed in float32.
@@ -102,7 +88,7 @@ def compare_with_torch(
             f"differs by {largest:.2g}"
         )
     different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
-    return {"by": engine.ENGINE, "max_difference": largest, "num_different": different}
+    return Export(by=engine.ENGINE, max_difference=largest, num_different=different)
 
 
 def split_hash(table: Examples) -> str:

@@ -5,10 +5,9 @@ thought of, is in docs/decisions/022-gate.md.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from crossfold.data.examples import TEST, Examples
 from crossfold.evaluation import metrics
 from crossfold.evaluation.paired_interval import Outcomes, enough_images, macro_f1_interval
 from crossfold.predict.model import download, load_version
+from crossfold.records import ChampionComparison, Evaluation, Interval, McNemar, TakenBack, Verdict
 
 from . import training_images
 
@@ -29,61 +29,11 @@ if TYPE_CHECKING:
 _MOST_NAMED = 5  # classes in a reason
 
 
-class Verdict(StrEnum):
-    """What the gate finds; of those in PASSING, a version may become champion."""
-
-    FIRST = "first"
-    SAME = "same"
-    BETTER = "better"
-    NOT_WORSE = "not worse"
-    WORSE = "worse"
-    UNDECIDED = "undecided"
-    OTHER_CLASSES = "other classes"
-    BELOW_FLOOR = "below floor"
-
-
 PASSING = {Verdict.FIRST, Verdict.SAME, Verdict.BETTER, Verdict.NOT_WORSE}
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Two versions on the same test images.
-
-    `num_left_out` are test images that the champion was trained on. `interval` is the 95 % one of
-    the difference of the macro F1; `mcnemar` is of the accuracy: how many images only one of the
-    two has right, and the p-value. `num_images_enough` is about how many images would settle an
-    undecided comparison, if the two went on to differ as they do; None: it is settled, or no
-    number would.
-    """
-
-    champion_version: str
-    num_images: int
-    num_left_out: int
-    macro_f1: float
-    champion_macro_f1: float
-    difference: float
-    interval: tuple[float, float]
-    margin: float
-    mcnemar: dict[str, Any]
-    num_images_enough: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what JSON can hold and `from_json` reads."""
-        return {**asdict(self), "interval": list(self.interval)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Comparison":
-        """Read what `to_json` gave."""
-        low, high = values["interval"]
-        return cls(**{**values, "interval": (low, high)})
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the interval says."""
-        return _verdict(self.interval, self.margin)
-
-
-def _verdict(interval: tuple[float, float], margin: float) -> Verdict:
+def verdict_on(interval: Interval, margin: float) -> Verdict:
+    """Decide by the interval of a difference of macro F1, the challenger's minus the champion's."""
     low, high = interval
     if low > 0:
         return Verdict.BETTER
@@ -98,7 +48,7 @@ class Decision:
 
     verdict: Verdict
     reason: str
-    comparison: Comparison | None = None
+    comparison: ChampionComparison | None = None
     held: bool = False  # a person has taken this version back: only a person may promote it
 
     @property
@@ -107,7 +57,7 @@ class Decision:
         return self.verdict in PASSING and not self.held
 
     @property
-    def word(self) -> str:
+    def word(self) -> Literal["passed", "refused"]:
         """The same in a word."""
         return "passed" if self.passed else "refused"
 
@@ -129,14 +79,14 @@ def compare(
     margin: float,
     champion_version: str,
     num_left_out: int = 0,
-) -> Comparison:
+) -> ChampionComparison:
     """Compare what two versions say of the same images: labels and predictions, int [N] each."""
     macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
     only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
     outcomes = Outcomes.tally(labels, predictions, champions)
     interval = macro_f1_interval(outcomes, num_classes)
-    undecided = _verdict(interval, margin) is Verdict.UNDECIDED
-    return Comparison(
+    undecided = verdict_on(interval, margin) is Verdict.UNDECIDED
+    return ChampionComparison(
         champion_version=champion_version,
         num_images=len(labels),
         num_left_out=num_left_out,
@@ -145,11 +95,9 @@ def compare(
         difference=macro_f1 - theirs,
         interval=interval,
         margin=margin,
-        mcnemar={
-            "only_challenger_right": only_mine,
-            "only_champion_right": only_theirs,
-            "p_value": p_value,
-        },
+        mcnemar=McNemar(
+            only_challenger_right=only_mine, only_champion_right=only_theirs, p_value=p_value
+        ),
         num_images_enough=enough_images(outcomes, num_classes, -margin) if undecided else None,
     )
 
@@ -166,7 +114,7 @@ def without_champion(macro_f1: float, rule: Rule, *, is_champion: bool) -> Decis
 
 
 def against_champion(
-    macro_f1: float, rule: Rule, compared: Comparison, remark: str = ""
+    macro_f1: float, rule: Rule, compared: ChampionComparison, remark: str = ""
 ) -> Decision:
     """Judge a version by its macro F1 on the whole test split and by a comparison.
 
@@ -174,12 +122,13 @@ def against_champion(
     """
     if macro_f1 < rule.min_macro_f1:
         return Decision(Verdict.BELOW_FLOOR, _below_floor(macro_f1, rule, "").reason, compared)
-    return Decision(compared.verdict, f"{_reason(compared)}{remark}", compared)
+    verdict = verdict_on(compared.interval, compared.margin)
+    return Decision(verdict, f"{_reason(compared, verdict)}{remark}", compared)
 
 
 def judge(
     champion: "ModelVersion",
-    evaluated: Mapping[str, Any],
+    evaluated: Evaluation,
     table: Examples,
     rule: Rule,
     num_threads: int,
@@ -191,7 +140,7 @@ def judge(
     Raises:
         UserError: the champion cannot be loaded, or its file of training images.
     """
-    macro_f1 = evaluated["metrics"]["macro_f1"]
+    macro_f1 = evaluated.metrics["macro_f1"]
     if macro_f1 < rule.min_macro_f1:
         return _below_floor(macro_f1, rule, "")
     network = load_version(champion, num_threads)
@@ -207,7 +156,7 @@ def judge(
             "left. Add images that are in the training split of neither",
         )
     labels, champions = _predict(network, table, num_threads)
-    predictions = np.array(evaluated["probabilities"]).argmax(axis=1)
+    predictions = np.array(evaluated.probabilities).argmax(axis=1)
     compared = compare(
         labels[kept],
         predictions[kept],
@@ -245,15 +194,15 @@ def other_classes(
     )
 
 
-def hold(decision: Decision, number: str, taken_back: Mapping[str, str]) -> Decision:
+def hold(decision: Decision, number: str, taken_back: TakenBack) -> Decision:
     """Refuse a version that a person has taken back, whatever its figures say."""
     if not decision.passed:
         return decision
     return replace(
         decision,
         held=True,
-        reason=f"version {number} was taken back by {taken_back['by']} on {taken_back['at'][:10]} "
-        f"({taken_back['reason']}), and only `crossfold promote {number}` makes it champion again; "
+        reason=f"version {number} was taken back by {taken_back.by} on {taken_back.at[:10]} "
+        f"({taken_back.reason}), and only `crossfold promote {number}` makes it champion again; "
         f"by its figures: {decision.reason}",
     )
 
@@ -324,7 +273,7 @@ def in_order(
     return probabilities[:, [classes.index(name) for name in wanted]]
 
 
-def _reason(compared: Comparison) -> str:
+def _reason(compared: ChampionComparison, verdict: Verdict) -> str:
     """Say what a comparison found, and what it rests on."""
     margin = f"{compared.margin:g}"
     champion = (
@@ -336,17 +285,17 @@ def _reason(compared: Comparison) -> str:
         Verdict.NOT_WORSE: f"is not worse than {champion} (margin {margin})",
         Verdict.WORSE: f"is worse than {champion}",
         Verdict.UNDECIDED: f"is not shown to be at most {margin} worse than {champion}",
-    }[compared.verdict]
+    }[verdict]
     left_out = (
         f", without {compared.num_left_out} that the champion was trained on"
         if compared.num_left_out
         else ""
     )
-    advice = f"; {_advice(compared)}" if compared.verdict is Verdict.UNDECIDED else ""
+    advice = f"; {_advice(compared)}" if verdict is Verdict.UNDECIDED else ""
     return f"macro F1 {compared.macro_f1:.4f} {finding}{left_out}: {evidence(compared)}{advice}"
 
 
-def _advice(compared: Comparison) -> str:
+def _advice(compared: ChampionComparison) -> str:
     """Say what would decide an undecided comparison."""
     margin = "a larger gate.margin would let it pass"
     if compared.num_images_enough is None:
@@ -357,12 +306,12 @@ def _advice(compared: Comparison) -> str:
     )
 
 
-def evidence(compared: Comparison) -> str:
+def evidence(compared: ChampionComparison) -> str:
     """Return the figures of a comparison in words."""
     low, high = compared.interval
     counts = compared.mcnemar
     return (
         f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; right "
-        f"alone on {counts['only_challenger_right']} images, the champion on "
-        f"{counts['only_champion_right']} (McNemar's p {counts['p_value']:.2g})"
+        f"alone on {counts.only_challenger_right} images, the champion on "
+        f"{counts.only_champion_right} (McNemar's p {counts.p_value:.2g})"
     )

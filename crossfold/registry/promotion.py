@@ -2,12 +2,11 @@
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import requests
@@ -17,6 +16,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
+from crossfold.records import ChampionComparison, PredictedImages, Promotion, TakenBack, Verdict
 from crossfold.step.user import user_name
 
 from . import gate
@@ -26,6 +26,7 @@ from .register import (
     FORMER_CHAMPION,
     ROLLED_BACK,
     is_champion,
+    recorded_comparison,
     set_champion,
 )
 
@@ -33,18 +34,10 @@ PROMOTIONS = "promotions"
 EVALUATION = "evaluation.json"  # of a version's run, see `tracking.log_outcome`
 
 
-@dataclass(frozen=True)
-class Promotion:
-    """How a person made a version champion; a version's tag `promotions` is a list of these."""
+class _RecordedEvaluation(PredictedImages):
+    """The part of an evaluation that a comparison reads: an older version's may lack the rest."""
 
-    action: str  # "promote" or "rollback"
-    by: str
-    at: str  # ISO 8601, UTC
-    reason: str
-    replaced: str | None  # the champion before
-    verdict: str
-    evidence: str
-    forced: bool = False
+    weights_hash: str
 
 
 def weigh(
@@ -69,8 +62,8 @@ def weigh(
         return gate.without_champion(macro_f1, rule, is_champion=champion is not None)
     mine, theirs = (_evaluation(client, found) for found in (version, champion))
     if mine and theirs and macro_f1 >= rule.min_macro_f1:
-        number, classes = str(champion.version), theirs["classes"]
-        if refused := gate.other_classes(number, classes, mine["classes"]):
+        number, classes = str(champion.version), theirs.classes
+        if refused := gate.other_classes(number, classes, mine.classes):
             return refused
     same_split = version.tags.get("split_hash") == champion.tags.get("split_hash")
     compared = (mine and theirs and same_split and _compare(mine, theirs, champion, rule)) or (
@@ -78,7 +71,7 @@ def weigh(
     )
     if compared is None:
         return gate.Decision(
-            gate.Verdict.UNDECIDED,
+            Verdict.UNDECIDED,
             f"there is nothing to compare version {version.version} with version "
             f"{champion.version}, the champion, by: they were tested on other images, or their "
             "evaluations are gone from MLflow; a run on the present data judges them",
@@ -157,19 +150,20 @@ def rollback(
         record = _record(client, "rollback", former, champion, decision, reason, forced=False)
         if champion:
             number = str(champion.version)
-            said = json.dumps({"by": record.by, "at": record.at, "reason": record.reason})
-            client.set_model_version_tag(former.name, number, ROLLED_BACK, said)
+            taken_back = TakenBack(by=record.by, at=record.at, reason=record.reason)
+            client.set_model_version_tag(former.name, number, ROLLED_BACK, taken_back.to_json())
         set_champion(client, former.name, str(former.version))
 
 
 def promotions(version: ModelVersion) -> list[Promotion]:
-    """Return how a version became champion by hand, oldest first."""
-    return [Promotion(**entry) for entry in json.loads(version.tags.get(PROMOTIONS, "[]"))]
+    """List how a version became champion by hand, oldest first."""
+    entries = json.loads(version.tags.get(PROMOTIONS, "[]"))
+    return [Promotion.model_validate(entry) for entry in entries]
 
 
 def _record(
     client: MlflowClient,
-    action: str,
+    action: Literal["promote", "rollback"],
     version: ModelVersion,
     champion: ModelVersion | None,
     decision: gate.Decision,
@@ -183,12 +177,12 @@ def _record(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         reason=reason,
         replaced=str(champion.version) if champion else None,
-        verdict=decision.verdict.value,
+        verdict=decision.verdict,
         evidence=decision.reason,
         forced=forced,
     )
     name, number = version.name, str(version.version)
-    history = json.dumps([asdict(earlier) for earlier in [*promotions(version), entry]])
+    history = json.dumps([earlier.model_dump() for earlier in [*promotions(version), entry]])
     client.set_model_version_tag(name, number, PROMOTIONS, history)
     if ROLLED_BACK in version.tags:
         client.delete_model_version_tag(name, number, ROLLED_BACK)
@@ -196,23 +190,23 @@ def _record(
 
 
 def _compare(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any], champion: ModelVersion, rule: gate.Rule
-) -> gate.Comparison | None:
+    mine: PredictedImages, theirs: PredictedImages, champion: ModelVersion, rule: gate.Rule
+) -> ChampionComparison | None:
     """Compare two versions by the evaluations in their runs, if these are of the same images."""
-    if mine["paths"] != theirs["paths"] or set(mine["classes"]) != set(theirs["classes"]):
+    if mine.paths != theirs.paths or set(mine.classes) != set(theirs.classes):
         return None
-    classes = mine["classes"]
+    classes = mine.classes
     return gate.compare(
-        np.array(mine["labels"]),
-        np.array(mine["probabilities"]).argmax(axis=1),
-        gate.in_order(np.array(theirs["probabilities"]), theirs["classes"], classes).argmax(axis=1),
+        np.array(mine.labels),
+        np.array(mine.probabilities).argmax(axis=1),
+        gate.in_order(np.array(theirs.probabilities), theirs.classes, classes).argmax(axis=1),
         len(classes),
         margin=rule.margin,
         champion_version=str(champion.version),
     )
 
 
-def _evaluation(client: MlflowClient, version: ModelVersion) -> Mapping[str, Any] | None:
+def _evaluation(client: MlflowClient, version: ModelVersion) -> PredictedImages | None:
     """Return a version's evaluation, if its run in MLflow still has it.
 
     Raises:
@@ -223,8 +217,8 @@ def _evaluation(client: MlflowClient, version: ModelVersion) -> Mapping[str, Any
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run_id, EVALUATION, folder)
-        found: dict[str, Any] = json.loads(Path(path).read_text())
-    return found if found["weights_hash"] == version.tags.get("weights_hash") else None
+        found = _RecordedEvaluation.read(Path(path))
+    return found if found.weights_hash == version.tags.get("weights_hash") else None
 
 
 def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
@@ -242,9 +236,9 @@ def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
 
 def _found_by_gate(
     version: ModelVersion, champion: ModelVersion, rule: gate.Rule
-) -> gate.Comparison | None:
+) -> ChampionComparison | None:
     """Return what the gate found of these two when the version was registered, by today's rule."""
-    found = json.loads(version.tags.get("gate_comparison", "null"))
-    if found is None or found["champion_version"] != str(champion.version):
+    recorded = recorded_comparison(version)
+    if recorded is None or recorded.champion_version != str(champion.version):
         return None
-    return replace(gate.Comparison.from_json(found), margin=rule.margin)
+    return recorded.model_copy(update={"margin": rule.margin})

@@ -14,6 +14,14 @@ from mlflow.tracking import MlflowClient
 from crossfold.data.dvc import pointer_hash
 from crossfold.data.examples import Examples
 from crossfold.predict import file_hashes
+from crossfold.records import (
+    ChampionComparison,
+    Evaluation,
+    Leaderboard,
+    Registration,
+    TakenBack,
+    Verdict,
+)
 from crossfold.tracking import run, store
 
 from . import gate, model_card, outcome, training_images, version_tags
@@ -47,7 +55,7 @@ def register_model(
     report_page: Path,
     summary: Path,
     run: run.Run,
-) -> dict[str, Any]:
+) -> Registration:
     """Register the network as `challenger`; as `champion` if the gate lets it through.
 
     A version with the same weights and data is used again, so a retry or an unchanged run makes no
@@ -57,20 +65,13 @@ def register_model(
     train_final ran on. `report_page` becomes the report of the run, `summary` the outcome in short,
     with links to MLflow's pages.
 
-    Returns:
-        What is also written to `registration`: name, version, aliases, gate ("passed" or
-        "refused"), verdict (of gate.Verdict), reason, created (whether the version is new),
-        comparison (gate.Comparison as JSON, or None) and num_judged_before (other registered
-        versions that were judged on this very test split).
-
     Raises:
         UserError: the present champion cannot be loaded; nothing is registered then.
     """
     from crossfold.report import content, pictures
     from crossfold.report.page import render
 
-    board = json.loads(leaderboard.read_text())
-    evaluated = json.loads(evaluation.read_text())
+    board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
     parent, client = run.parent(), run.client
     outcome.log_outcome(
         parent,
@@ -96,26 +97,25 @@ def register_model(
         decision = _judge(version, champion, evaluated, table, rule, num_threads)
         if version is None:
             networks = (model, exported)
-            version = _create_version(run, model_name, networks, table, evaluated["metrics"], tags)
+            version = _create_version(run, model_name, networks, table, evaluated, tags)
         num_judged_before = _count_judged(client, model_name, tags)
         if _apply(client, version, champion, decision, num_judged_before):
             break
     found = client.get_model_version(model_name, version.version)
-    compared = decision.comparison
-    registered = {
-        "name": model_name,
-        "version": str(version.version),
-        "aliases": sorted(found.aliases),
-        "gate": decision.word,
-        "verdict": decision.verdict.value,
-        "reason": decision.reason,
-        "created": created,
-        "comparison": compared.to_json() if compared else None,
-        "num_judged_before": num_judged_before,
-    }
+    registered = Registration(
+        name=model_name,
+        version=str(version.version),
+        aliases=tuple(sorted(found.aliases)),
+        gate=decision.word,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        created=created,
+        comparison=decision.comparison,
+        num_judged_before=num_judged_before,
+    )
     card = model_card.render(found.tags, board, evaluated, registered)
     client.update_model_version(model_name, version.version, card)
-    registration.write_text(json.dumps(registered))
+    registered.write(registration)
     data_summary = pictures.summarise(table, content.confident_mistakes(evaluated))
     page = render(evaluated, board, data_summary, registration=registered, lineage=found.tags)
     report_page.write_text(page, encoding="utf-8")
@@ -125,26 +125,26 @@ def register_model(
     return registered
 
 
-def _log_outcome(parent: run.Run, registered: Mapping[str, Any], page: str) -> None:
+def _log_outcome(parent: run.Run, registered: Registration, page: str) -> None:
     parent.set_tags(
         {
-            "crossfold.version": f"{registered['name']}/{registered['version']}",
-            "crossfold.registry.gate": registered["gate"],
-            "crossfold.gate_verdict": registered["verdict"],
-            "crossfold.gate_reason": registered["reason"],
+            "crossfold.version": f"{registered.name}/{registered.version}",
+            "crossfold.registry.gate": registered.gate,
+            "crossfold.gate_verdict": registered.verdict.value,
+            "crossfold.gate_reason": registered.reason,
         }
     )
     parent.log_artifact(page, "report.html")
-    parent.log_artifact(json.dumps(registered), "registration.json")
+    parent.log_artifact(registered.to_json(), "registration.json")
 
 
-def _summary(registered: Mapping[str, Any], parent: run.Run) -> str:
+def _summary(registered: Registration, parent: run.Run) -> str:
     """Return the outcome as Markdown, with links to MLflow's pages where there are any."""
-    name, version = registered["name"], registered["version"]
+    name, version = registered.name, registered.version
     lines = [
         f"# {name} version {version}",
-        f"Gate {registered['gate']}: {registered['reason']}.",
-        f"Aliases: {', '.join(registered['aliases']) or 'none'}.",
+        f"Gate {registered.gate}: {registered.reason}.",
+        f"Aliases: {', '.join(registered.aliases) or 'none'}.",
     ]
     if pages := store.pages():
         run_page = f"{pages}/#/experiments/{parent.experiment_id}/runs/{parent.id}"
@@ -168,7 +168,7 @@ def _create_version(
     model_name: str,
     networks: tuple[Path, Path],
     table: Examples,
-    scores: Mapping[str, float],
+    evaluated: Evaluation,
     tags: Mapping[str, str],
 ) -> ModelVersion:
     """Upload the model and register it with all its tags in one request, the last one.
@@ -191,7 +191,7 @@ def _create_version(
     now = logged.creation_timestamp
     client.log_batch(
         run.id,
-        [Metric(f"test_{k}", v, now, 0, model_id=logged.model_id) for k, v in scores.items()],
+        [Metric(k, v, now, 0, model_id=logged.model_id) for k, v in evaluated.summary.items()],
     )
     return client.create_model_version(
         model_name,
@@ -199,7 +199,7 @@ def _create_version(
         run.id,
         tags={**tags, "training_images": training_images.FILE, file_hashes.TAG: json.dumps(hashes)},
         description=f"{tags['architecture']}, {tags['candidate']}: test macro F1 "
-        f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
+        f"{evaluated.metrics['macro_f1']:.4f}, accuracy {evaluated.metrics['accuracy']:.4f}",
         model_id=logged.model_id,
     )
 
@@ -215,7 +215,7 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 def _judge(
     version: ModelVersion | None,
     champion: ModelVersion | None,
-    evaluated: Mapping[str, Any],
+    evaluated: Evaluation,
     table: Examples,
     rule: gate.Rule,
     num_threads: int,
@@ -225,7 +225,7 @@ def _judge(
     Raises:
         UserError: the champion cannot be loaded.
     """
-    macro_f1 = evaluated["metrics"]["macro_f1"]
+    macro_f1 = evaluated.metrics["macro_f1"]
     if version and champion and str(champion.version) == str(version.version):
         if version.tags.get("gate_run") == store.pipeline_run_id():
             return recorded_decision(version)  # of an earlier try of this step, which crowned it
@@ -236,7 +236,8 @@ def _judge(
         decision = gate.judge(champion, evaluated, table, rule, num_threads)
     if version is None or ROLLED_BACK not in version.tags:
         return decision
-    return gate.hold(decision, version.version, json.loads(version.tags[ROLLED_BACK]))
+    taken_back = TakenBack.model_validate_json(version.tags[ROLLED_BACK])
+    return gate.hold(decision, version.version, taken_back)
 
 
 def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
@@ -247,12 +248,17 @@ def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
 
 def recorded_decision(version: ModelVersion) -> gate.Decision:
     """Return what the gate last said of a version, from its tags."""
-    compared = json.loads(version.tags["gate_comparison"])
     return gate.Decision(
-        gate.Verdict(version.tags["gate_verdict"]),
+        Verdict(version.tags["gate_verdict"]),
         version.tags["gate_reason"],
-        None if compared is None else gate.Comparison.from_json(compared),
+        recorded_comparison(version),
     )
+
+
+def recorded_comparison(version: ModelVersion) -> ChampionComparison | None:
+    """Read the comparison that the gate last made of a version, if it made one."""
+    text = version.tags.get("gate_comparison", "null")
+    return None if text == "null" else ChampionComparison.model_validate_json(text)
 
 
 def _count_judged(client: MlflowClient, model_name: str, tags: Mapping[str, str]) -> int:
@@ -278,12 +284,12 @@ def _apply(
     compared = decision.comparison
     # What has made a version champion is not forgotten over its being champion.
     known = "gate_verdict" in version.tags and version.tags.get("gate") == "passed"
-    if not (known and decision.verdict is gate.Verdict.SAME):
+    if not (known and decision.verdict is Verdict.SAME):
         tags = {
             "gate": decision.word,
             "gate_verdict": decision.verdict.value,
             "gate_reason": decision.reason,
-            "gate_comparison": json.dumps(compared.to_json() if compared else None),
+            "gate_comparison": compared.to_json() if compared else "null",
             "num_judged_before": str(num_judged_before),
             "gate_run": store.pipeline_run_id(),  # the last: with it, all are there
         }
@@ -315,20 +321,20 @@ def set_champion(client: MlflowClient, name: str, number: str) -> None:
     client.set_registered_model_alias(name, CHAMPION, number)
 
 
-def figures(registered: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a gate's decision, for Metrics."""
-    found = {
-        "gate_passed": int(registered["gate"] == "passed"),
-        "num_judged_before": registered["num_judged_before"],
+def figures(registered: Registration) -> dict[str, float]:
+    """List the numbers of a gate's decision, for Metrics."""
+    numbers: dict[str, float] = {
+        "gate_passed": int(registered.gate == "passed"),
+        "num_judged_before": registered.num_judged_before,
     }
-    if compared := registered["comparison"]:
-        low, high = compared["interval"]
-        found |= {
-            "compared_images": compared["num_images"],
-            "champion_macro_f1": compared["champion_macro_f1"],
-            "macro_f1_difference": compared["difference"],
+    if compared := registered.comparison:
+        low, high = compared.interval
+        numbers |= {
+            "compared_images": compared.num_images,
+            "champion_macro_f1": compared.champion_macro_f1,
+            "macro_f1_difference": compared.difference,
             "macro_f1_difference_low": low,
             "macro_f1_difference_high": high,
-            "mcnemar_p": compared["mcnemar"]["p_value"],
+            "mcnemar_p": compared.mcnemar.p_value,
         }
-    return found
+    return numbers

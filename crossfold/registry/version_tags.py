@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 
 from crossfold.data.examples import TEST, TRAIN, Examples
+from crossfold.records import Evaluation, Leaderboard
 from crossfold.tracking import run, store
 
 # What may move a number, or shows what the others were. DVC is not in every image.
@@ -31,26 +32,22 @@ _LIBRARIES = (
 _COMPUTED = ("device", "num_threads", "processor_kernels", "matrix_units", "torch", "openvino")
 
 
-def of_model(
-    board: Mapping[str, Any], evaluated: Mapping[str, Any], table: Examples
-) -> dict[str, str]:
-    """Return what was chosen, its scores, and the hashes of its weights, data and test split."""
-    best = board["candidates"][board["best"]]
+def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict[str, str]:
+    """Tell the chosen candidate, its scores, and the hashes of its weights, data and test split."""
+    scores = board.chosen.summary | evaluated.summary
     return {
-        "weights_hash": evaluated["weights_hash"],
-        "data_hash": evaluated["data_hash"],
-        "split_hash": evaluated["split_hash"],
+        "weights_hash": evaluated.weights_hash,
+        "data_hash": evaluated.data_hash,
+        "split_hash": evaluated.split_hash,
         "num_train_images": str(table.count(TRAIN)),
         "num_test_images": str(table.count(TEST)),
-        "exported_by": evaluated["export"]["by"],
-        "export_max_difference": str(evaluated["export"]["max_difference"]),
-        "export_num_different": str(evaluated["export"]["num_different"]),
-        "architecture": board["architecture"],
-        "candidate": best["candidate"]["name"],
-        **({"num_epochs": str(board["num_epochs"])} if board["num_epochs"] else {}),
-        **{f"cv_{name}": str(value) for name, value in best["mean"].items()},
-        **{f"cv_{name}_std": str(value) for name, value in best["std"].items()},
-        **{f"test_{name}": str(value) for name, value in evaluated["metrics"].items()},
+        "exported_by": evaluated.export.by,
+        "export_max_difference": str(evaluated.export.max_difference),
+        "export_num_different": str(evaluated.export.num_different),
+        "architecture": board.architecture,
+        "candidate": board.chosen.candidate.name,
+        **({"num_epochs": str(board.num_epochs)} if board.num_epochs else {}),
+        **{name: str(value) for name, value in scores.items()},
     }
 
 

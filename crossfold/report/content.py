@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from crossfold.evaluation import metrics
+from crossfold.records import Bin, Calibration, Curves, Evaluation, Interval, Leaderboard, Scores
 
 from . import figures
 
@@ -26,8 +26,8 @@ class Predictions:
     probabilities: NDArray[np.float64]
     predicted: NDArray[np.int64]
     confusion: NDArray[np.int64]
-    roc: metrics.Curves
-    pr: metrics.Curves
+    roc: Curves
+    pr: Curves
 
     @property
     def num_right(self) -> int:
@@ -44,32 +44,32 @@ class Drawing:
     wide: bool = False
 
 
-def predictions(evaluation: dict[str, Any]) -> Predictions:
+def predictions(evaluation: Evaluation) -> Predictions:
     """Read the predictions that an evaluation holds."""
-    probabilities = np.array(evaluation["probabilities"], np.float64)
+    probabilities = np.array(evaluation.probabilities, np.float64)
     return Predictions(
-        classes=tuple(evaluation["classes"]),
-        paths=tuple(evaluation["paths"]),
-        labels=np.array(evaluation["labels"], np.int64),
+        classes=evaluation.classes,
+        paths=evaluation.paths,
+        labels=np.array(evaluation.labels, np.int64),
         probabilities=probabilities,
         predicted=probabilities.argmax(axis=1),
-        confusion=np.array(evaluation["confusion_matrix"], np.int64),
-        roc=metrics.Curves.from_json(evaluation["curves"]["roc"]),
-        pr=metrics.Curves.from_json(evaluation["curves"]["pr"]),
+        confusion=np.array(evaluation.confusion_matrix, np.int64),
+        roc=evaluation.curves.roc,
+        pr=evaluation.curves.pr,
     )
 
 
 def drawings(
-    test: Predictions, leaderboard: dict[str, Any], calibration: dict[str, Any]
+    test: Predictions, leaderboard: Leaderboard, calibration: Calibration
 ) -> dict[str, Drawing]:
     """Draw the figures of the page, by name."""
-    best = figures.ranked(leaderboard)[0]
+    best = leaderboard.chosen
     return {
         **_learning_curves(leaderboard),
         "leaderboard": _drawing(
             figures.leaderboard(leaderboard),
             "Macro F1 of each candidate in cross-validation, with interval. The best is "
-            f"{best['candidate']['name']} with {best['mean']['macro_f1']:.4f}.",
+            f"{best.candidate.name} with {best.mean['macro_f1']:.4f}.",
         ),
         "differences": _drawing(
             figures.differences(leaderboard),
@@ -95,17 +95,17 @@ def drawings(
         "calibration": _drawing(
             figures.reliability(calibration),
             "Reliability curve: how often the predicted class is right, by its probability. "
-            f"Expected calibration error {calibration['error']:.4f} with the temperature and "
-            f"{calibration['without']['error']:.4f} without. {_bins(calibration['bins'])}",
+            f"Expected calibration error {calibration.error:.4f} with the temperature and "
+            f"{calibration.without.error:.4f} without. {_bins(calibration.bins)}",
         ),
     }
 
 
-def _learning_curves(leaderboard: dict[str, Any]) -> dict[str, Drawing]:
-    trained = figures.with_epochs(leaderboard)
+def _learning_curves(leaderboard: Leaderboard) -> dict[str, Drawing]:
+    trained = leaderboard.with_epochs
     if not trained:
         return {}
-    names = ", ".join(entry["candidate"]["name"] for entry in trained)
+    names = ", ".join(entry.candidate.name for entry in trained)
     return {
         "loss_curves": _drawing(
             figures.loss_curves(leaderboard), f"Training and validation loss by epoch for: {names}."
@@ -131,16 +131,16 @@ def _largest_confusion(test: Predictions) -> str:
     )
 
 
-def _areas(curves: metrics.Curves, classes: Sequence[str]) -> str:
+def _areas(curves: Curves, classes: Sequence[str]) -> str:
     by_class = [f"{classes[i]} {curve.area:.3f}" for i, curve in curves.per_class.items()]
     return ", ".join([f"micro average {curves.micro.area:.3f}", *by_class])
 
 
-def _bins(bins: Sequence[dict[str, Any]]) -> str:
-    fullest = max(bins, key=lambda bin: bin["num_images"])
+def _bins(bins: Sequence[Bin]) -> str:
+    fullest = max(bins, key=lambda bin: bin.num_images)
     return (
-        f"The most images, {fullest['num_images']}, have a probability from {fullest['low']:.2f} "
-        f"to {fullest['high']:.2f}; of these {100 * fullest['accuracy']:.1f} % are right."
+        f"The most images, {fullest.num_images}, have a probability from {fullest.low:.2f} "
+        f"to {fullest.high:.2f}; of these {100 * fullest.accuracy:.1f} % are right."
     )
 
 
@@ -170,7 +170,7 @@ class PartialScores:
 
     num_images: int
     num_left_out: int
-    scores: dict[str, float]
+    scores: Scores
 
 
 def scores_without(test: Predictions, left_out: Sequence[str]) -> PartialScores | None:
@@ -182,19 +182,25 @@ def scores_without(test: Predictions, left_out: Sequence[str]) -> PartialScores 
     return PartialScores(int(kept.sum()), int((~kept).sum()), scores)
 
 
-def class_rows(
-    test: Predictions, f1_intervals: Sequence[tuple[float, float]]
-) -> list[dict[str, Any]]:
-    """Return the scores of each class."""
+@dataclass(frozen=True)
+class ClassRow:
+    """The scores of one class; `support` is its number of test images."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    f1_interval: Interval
+
+
+def class_rows(test: Predictions, f1_intervals: Sequence[Interval]) -> list[ClassRow]:
+    """Score each class."""
     by_class = metrics.class_scores(test.confusion)
-    names = ("name", "precision", "recall", "f1", "support", "f1_interval")
-    return [
-        dict(zip(names, values, strict=True))
-        for values in zip(test.classes, *by_class, f1_intervals, strict=True)
-    ]
+    return [ClassRow(*values) for values in zip(test.classes, *by_class, f1_intervals, strict=True)]
 
 
-def confident_mistakes(evaluation: dict[str, Any]) -> list[int]:
+def confident_mistakes(evaluation: Evaluation) -> list[int]:
     """Return the mistakes with the highest probability of the predicted class, ties by path."""
     test = predictions(evaluation)
     confidence = test.probabilities.max(axis=1)
@@ -203,19 +209,29 @@ def confident_mistakes(evaluation: dict[str, Any]) -> list[int]:
     return surest[:NUM_MISTAKES_SHOWN]
 
 
-def mistakes(
-    test: Predictions, shown: Sequence[int], pictures: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Return what the page says of mistakes; `pictures` are data URIs by path."""
+@dataclass(frozen=True)
+class Mistake:
+    """A test image that the model has wrong; `picture` is a data URI."""
+
+    path: str
+    picture: str
+    true: str
+    predicted: str
+    probability: float
+    probability_of_true: float
+
+
+def mistakes(test: Predictions, shown: Sequence[int], pictures: Mapping[str, str]) -> list[Mistake]:
+    """Describe the shown test images; `pictures` are data URIs by path."""
     return [
-        {
-            "path": test.paths[i],
-            "picture": pictures[test.paths[i]],
-            "true": test.classes[test.labels[i]],
-            "predicted": test.classes[test.predicted[i]],
-            "probability": test.probabilities[i].max(),
-            "probability_of_true": test.probabilities[i, test.labels[i]],
-        }
+        Mistake(
+            path=test.paths[i],
+            picture=pictures[test.paths[i]],
+            true=test.classes[test.labels[i]],
+            predicted=test.classes[test.predicted[i]],
+            probability=test.probabilities[i].max(),
+            probability_of_true=test.probabilities[i, test.labels[i]],
+        )
         for i in shown
     ]
 

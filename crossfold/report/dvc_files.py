@@ -8,30 +8,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossfold.evaluation import metrics
+from crossfold.labels import fold_metrics
+from crossfold.records import Curves, Evaluation, Leaderboard
 
 from .content import Predictions, predictions
 
 LAST = "last"
 MICRO_AVERAGE = "(micro average)"
-HISTORY_COLUMNS = (
-    "candidate",
-    "fold",
-    "epoch",
-    "train_loss",
-    "val_loss",
-    "train_accuracy",
-    "val_accuracy",
-    "train_macro_f1",
-    "val_macro_f1",
-)
 
 
 def write_reports(
     folder: Path,
     *,
-    evaluation: dict[str, Any],
-    leaderboard: dict[str, Any],
+    evaluation: Evaluation,
+    leaderboard: Leaderboard,
     report_html: str,
     record: bool,
 ) -> None:
@@ -56,7 +46,7 @@ def write_reports(
         roc, pr = _curve_rows(test.roc, test.classes), _curve_rows(test.pr, test.classes)
         _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), roc)
         _write_csv(plots / "pr.csv", ("class", "recall", "precision"), pr)
-        _write_csv(plots / "learning_curves.csv", HISTORY_COLUMNS, _history_rows(leaderboard))
+        _write_csv(plots / "learning_curves.csv", history_columns(), _history_rows(leaderboard))
         if record:
             shutil.copytree(numbers, staged, dirs_exist_ok=True)
         for path in sorted(staged.rglob("*.*")):
@@ -65,13 +55,13 @@ def write_reports(
             path.replace(target)
 
 
-def _tracked_metrics(evaluation: dict[str, Any], leaderboard: dict[str, Any]) -> dict[str, Any]:
-    best = leaderboard["candidates"][leaderboard["best"]]
-    spread = {f"{name}_std": value for name, value in best["std"].items()}
+def _tracked_metrics(evaluation: Evaluation, leaderboard: Leaderboard) -> dict[str, Any]:
+    chosen = leaderboard.chosen
+    spread = {f"{name}_std": value for name, value in chosen.std.items()}
     return {
-        "candidate": best["candidate"]["name"],
-        "cv": {**best["mean"], **spread},
-        "test": evaluation["metrics"],
+        "candidate": chosen.candidate.name,
+        "cv": {**chosen.mean, **spread},
+        "test": evaluation.metrics,
     }
 
 
@@ -80,19 +70,26 @@ def _confusion_rows(test: Predictions) -> Iterable[Sequence[object]]:
         yield test.classes[label], test.classes[predicted]
 
 
-def _curve_rows(curves: metrics.Curves, classes: Sequence[str]) -> Iterable[Sequence[object]]:
+def _curve_rows(curves: Curves, classes: Sequence[str]) -> Iterable[Sequence[object]]:
     named = [(classes[i], curve) for i, curve in curves.per_class.items()]
     for name, curve in [(MICRO_AVERAGE, curves.micro), *named]:
         for x, y in zip(curve.x, curve.y, strict=True):
             yield name, x, y
 
 
-def _history_rows(leaderboard: dict[str, Any]) -> Iterable[Sequence[object]]:
-    for entry in leaderboard["candidates"]:
-        for fold in entry["folds"]:
-            for epoch in fold["history"]:
-                row = {"candidate": entry["candidate"]["name"], "fold": fold["fold"], **epoch}
-                yield [row[column] for column in HISTORY_COLUMNS]
+def history_columns() -> list[str]:
+    """List the columns of learning_curves.csv."""
+    scores = [f"{split}_{m.name}" for m in fold_metrics() for split in ("train", "val")]
+    return ["candidate", "fold", "epoch", *scores]
+
+
+def _history_rows(leaderboard: Leaderboard) -> Iterable[Sequence[object]]:
+    _, _, *columns = history_columns()
+    for entry in leaderboard.candidates:
+        for fold in entry.folds:
+            for epoch in fold.history:
+                values = epoch.model_dump()
+                yield entry.candidate.name, fold.fold, *(values[column] for column in columns)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -9,7 +9,6 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from crossfold.evaluation.metrics import Curves
+from crossfold.records import Bin, Calibration, Curves, FoldScores, Leaderboard, LeaderboardEntry
 
 # The first four are from Okabe and Ito's colour-blind-safe palette ("Color universal design",
 # 2008). All have a contrast of 3:1 or better with a white and with a dark page. No ten colours are
@@ -95,7 +94,7 @@ def pr_curves(curves: Curves, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def reliability(calibration: dict[str, Any]) -> Figure:
+def reliability(calibration: Calibration) -> Figure:
     """Share of right predictions by their probability, with and without the temperature.
 
     A grey bar is where 95 % of such shares lie if the probabilities are true. Below, how many
@@ -104,12 +103,12 @@ def reliability(calibration: dict[str, Any]) -> Figure:
     figure = _figure("reliability", WIDTH, WIDTH * 1.15)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     curve.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=(0, (1, 3)))
-    for bin in calibration["bins"]:
-        low, high = bin["chance"]
-        curve.bar(bin["low"], high - low, _width(bin), low, align="edge", color=INK, alpha=0.12)
-        counts.bar(bin["low"], bin["num_images"], _width(bin), align="edge", color=BLUE, alpha=0.7)
-    (after,) = _reliability_line(curve, calibration["bins"], BLUE, "o-")
-    (before,) = _reliability_line(curve, calibration["without"]["bins"], VERMILION, "x--")
+    for bin in calibration.bins:
+        low, high = bin.chance
+        curve.bar(bin.low, high - low, _width(bin), low, align="edge", color=INK, alpha=0.12)
+        counts.bar(bin.low, bin.num_images, _width(bin), align="edge", color=BLUE, alpha=0.7)
+    (after,) = _reliability_line(curve, calibration.bins, BLUE, "o-")
+    (before,) = _reliability_line(curve, calibration.without.bins, VERMILION, "x--")
     bar = Rectangle((0, 0), 1, 1, color=INK, alpha=0.12)
     curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is right")
     # Logarithmic, so that a bin of one image is seen beside one of thousands.
@@ -122,7 +121,7 @@ def reliability(calibration: dict[str, Any]) -> Figure:
     return figure
 
 
-def loss_curves(leaderboard: dict[str, Any]) -> Figure:
+def loss_curves(leaderboard: Leaderboard) -> Figure:
     """Training and validation loss by epoch; see `_learning_curves`."""
     figure = _learning_curves(
         leaderboard, "loss_curves", "loss", {"train_loss": VERMILION, "val_loss": BLUE}
@@ -134,7 +133,7 @@ def loss_curves(leaderboard: dict[str, Any]) -> Figure:
     return figure
 
 
-def score_curves(leaderboard: dict[str, Any]) -> Figure:
+def score_curves(leaderboard: Leaderboard) -> Figure:
     """Validation macro F1 by epoch; see `_learning_curves`."""
     figure = _learning_curves(leaderboard, "score_curves", "macro F1", {"val_macro_f1": BLUE})
     _legend(figure, [Line2D([], [], color=BLUE)], ["validation"], num_columns=1)
@@ -142,19 +141,19 @@ def score_curves(leaderboard: dict[str, Any]) -> Figure:
 
 
 def _learning_curves(
-    leaderboard: dict[str, Any], label: str, y_label: str, colors: dict[str, str]
+    leaderboard: Leaderboard, label: str, y_label: str, colors: dict[str, str]
 ) -> Figure:
     """A row of axes for each of the best MAX_CANDIDATES_DRAWN, a colour for each key of an epoch.
 
     A line is the mean over the folds, its band their minimum and maximum.
     """
-    candidates = with_epochs(leaderboard)[:MAX_CANDIDATES_DRAWN]
+    candidates = leaderboard.with_epochs[:MAX_CANDIDATES_DRAWN]
     figure = _figure(label, WIDTH, 0.6 + 2.2 * len(candidates))
     column = figure.subplots(len(candidates), 1, squeeze=False)[:, 0]
     for axes, entry in zip(column, candidates, strict=True):
         for key, color in colors.items():
-            _draw_history(axes, entry["folds"], key, color)
-        axes.set_title(_short(entry["candidate"]["name"], 40), loc="left", fontsize=10)
+            _draw_history(axes, entry.folds, key, color)
+        axes.set_title(_short(entry.candidate.name, 40), loc="left", fontsize=10)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         _plain(axes)
@@ -162,59 +161,44 @@ def _learning_curves(
     return figure
 
 
-def leaderboard(leaderboard: dict[str, Any]) -> Figure:
+def leaderboard(leaderboard: Leaderboard) -> Figure:
     """Macro F1 in cross-validation: each candidate's folds, mean and 95 % interval, best on top."""
-    candidates = ranked(leaderboard)
+    candidates = leaderboard.ranked
     figure, axes = _candidate_rows("leaderboard", candidates)
     for row, entry in enumerate(candidates):
-        low, high = entry["interval"]["macro_f1"]
-        fold_scores = [fold["macro_f1"] for fold in entry["folds"]]
+        low, high = entry.interval["macro_f1"]
+        fold_scores = [fold.scores["macro_f1"] for fold in entry.folds]
         color = BLUE if row == 0 else INK
         axes.plot([max(low, 0), min(high, 1)], [row, row], color=color, linewidth=1.6)
         axes.plot(fold_scores, [row] * len(fold_scores), "|", color=color, alpha=0.6, markersize=9)
-        axes.plot(entry["mean"]["macro_f1"], row, "o", color=color, markersize=6)
+        axes.plot(entry.mean["macro_f1"], row, "o", color=color, markersize=6)
     axes.set_xlabel("macro F1 in cross-validation")
     return figure
 
 
-def differences(leaderboard: dict[str, Any]) -> Figure:
+def differences(leaderboard: Leaderboard) -> Figure:
     """Macro F1 of each candidate minus that of the best one, with 95 % interval."""
-    candidates = ranked(leaderboard)
+    candidates = leaderboard.ranked
     figure, axes = _candidate_rows("differences", candidates)
     axes.axvline(0, color=BLUE, linewidth=1.2)
     for row, entry in enumerate(candidates):
-        if compared := entry["against_best"]:
-            low, high = compared["interval"]
+        if compared := entry.against_best:
+            low, high = compared.interval
             axes.plot([-low, -high], [row, row], color=INK, linewidth=1.6)
-            axes.plot(-compared["difference"], row, "o", color=INK, markersize=6)
+            axes.plot(-compared.difference, row, "o", color=INK, markersize=6)
     axes.set_xlabel("macro F1 minus that of the chosen one")
     return figure
 
 
-def _candidate_rows(label: str, candidates: Sequence[dict[str, Any]]) -> tuple[Figure, Axes]:
+def _candidate_rows(label: str, candidates: Sequence[LeaderboardEntry]) -> tuple[Figure, Axes]:
     figure = _figure(label, WIDTH, 1 + 0.36 * len(candidates))
     axes = figure.subplots()
-    names = [_short(entry["candidate"]["name"], 28) for entry in candidates]
+    names = [_short(entry.candidate.name, 28) for entry in candidates]
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     _plain(axes)
     return figure, axes
-
-
-def ranked(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """The candidates, the chosen one first, then by falling macro F1 and rising loss."""
-    candidates: list[dict[str, Any]] = leaderboard["candidates"]
-    best = candidates[leaderboard["best"]]
-    return sorted(
-        candidates,
-        key=lambda entry: (entry is not best, -entry["mean"]["macro_f1"], entry["mean"]["loss"]),
-    )
-
-
-def with_epochs(leaderboard: dict[str, Any]) -> list[dict[str, Any]]:
-    """The candidates as `ranked`, without those that are not trained in epochs."""
-    return [entry for entry in ranked(leaderboard) if all(f["history"] for f in entry["folds"])]
 
 
 def to_svg(figure: Figure) -> str:
@@ -299,8 +283,8 @@ def _draw_curves(
     _legend(figure, lines, labels, num_columns, title=f"class ({area})")
 
 
-def _draw_history(axes: Axes, folds: Sequence[dict[str, Any]], key: str, color: str) -> None:
-    histories = np.array([[epoch[key] for epoch in fold["history"]] for fold in folds])
+def _draw_history(axes: Axes, folds: Sequence[FoldScores], key: str, color: str) -> None:
+    histories = np.array([[epoch.scores[key] for epoch in fold.history] for fold in folds])
     epochs = np.arange(1, histories.shape[1] + 1)
     low, high = histories.min(axis=0), histories.max(axis=0)
     axes.fill_between(epochs, low, high, color=color, alpha=0.2, linewidth=0)
@@ -308,14 +292,12 @@ def _draw_history(axes: Axes, folds: Sequence[dict[str, Any]], key: str, color: 
     axes.plot(epochs, histories.mean(axis=0), color=color, linewidth=1.4, marker=marker)
 
 
-def _width(bin: dict[str, Any]) -> float:
-    return float(bin["high"] - bin["low"])
+def _width(bin: Bin) -> float:
+    return bin.high - bin.low
 
 
-def _reliability_line(
-    axes: Axes, bins: Sequence[dict[str, Any]], color: str, style: str
-) -> list[Line2D]:
-    confidence, accuracy = ([bin[key] for bin in bins] for key in ("confidence", "accuracy"))
+def _reliability_line(axes: Axes, bins: Sequence[Bin], color: str, style: str) -> list[Line2D]:
+    confidence, accuracy = zip(*((bin.confidence, bin.accuracy) for bin in bins), strict=True)
     return axes.plot(confidence, accuracy, style, color=color, linewidth=1.4, markersize=5)
 
 

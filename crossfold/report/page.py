@@ -1,14 +1,16 @@
 """The report of a run: one HTML page that loads nothing and runs no script."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import jinja2
 
+from crossfold import labels
 from crossfold.data.sample import weights_warning
 from crossfold.evaluation import metrics
 from crossfold.html.environment import template_environment
+from crossfold.labels import Metric
+from crossfold.records import Evaluation, Interval, Leaderboard, Registration
 
 from . import content, figures, test_split_reuse
 from . import lineage as report_lineage
@@ -18,22 +20,14 @@ FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisi
 
 
 def render(
-    evaluation: dict[str, Any],
-    leaderboard: dict[str, Any],
+    evaluation: Evaluation,
+    leaderboard: Leaderboard,
     data_summary: DataSummary,
     *,
-    registration: Mapping[str, Any],
+    registration: Registration,
     lineage: Mapping[str, str],
 ) -> str:
-    """Return the report as HTML.
-
-    Args:
-        evaluation: The result of `evaluate_test`.
-        leaderboard: The result of `aggregate_cv`.
-        data_summary: The data, from `report_pictures.summarise`.
-        registration: The result of `register_model`.
-        lineage: The version's tags.
-    """
+    """Render the report as HTML; `lineage` are the version's tags."""
     settings = json.loads(lineage.get("settings", "{}"))
     weights = settings.get("model", {}).get("weights", "")
     test = content.predictions(evaluation)
@@ -41,12 +35,13 @@ def render(
     page = _environment().get_template("report.html")
     return page.render(
         evaluation=evaluation,
-        weights_warning=weights_warning(evaluation["data_hash"], weights),
+        weights_warning=weights_warning(evaluation.data_hash, weights),
         leaderboard=leaderboard,
-        ranked=figures.ranked(leaderboard),
+        metrics=labels.METRICS,
+        fold_metrics=labels.fold_metrics(),
         test=test,
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
-        class_rows=content.class_rows(test, evaluation["class_f1_intervals"]),
+        class_rows=content.class_rows(test, evaluation.class_f1_intervals),
         left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
         mistakes=content.mistakes(test, shown, data_summary.mistakes),
         baseline=content.majority_baseline(test, data_summary.counts["train"]),
@@ -55,16 +50,15 @@ def render(
         few_mistakes=FEW_MISTAKES,
         data_rows=content.data_rows(test.classes, data_summary.counts),
         data_summary=data_summary,
-        drawings=content.drawings(test, leaderboard, evaluation["calibration"]),
-        with_epochs=figures.with_epochs(leaderboard),
+        drawings=content.drawings(test, leaderboard, evaluation.calibration),
         max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
         max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
         num_worst_classes=figures.NUM_WORST_CLASSES,
         registration=registration,
         best_of=test_split_reuse.best_of(
-            registration["num_judged_before"] + 1,
-            evaluation["metrics"]["macro_f1"],
-            evaluation["intervals"]["macro_f1"],
+            registration.num_judged_before + 1,
+            evaluation.metrics["macro_f1"],
+            evaluation.intervals["macro_f1"],
         ),
         started=lineage.get("started", "")[:10],
         lineage_rows=report_lineage.rows(lineage),
@@ -74,12 +68,16 @@ def render(
 
 def _environment() -> jinja2.Environment:
     environment = template_environment("crossfold.report")
+    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     environment.filters["percent"] = _percent
+    environment.filters["score"] = _score
     environment.filters["fixed"] = lambda number, digits=4: f"{number:.{digits}f}"
     environment.filters["signed"] = lambda number: f"{number:+.4f}"
     environment.filters["interval"] = lambda ends: " to ".join(f"{end:.4f}" for end in ends)
+    environment.filters["score_interval"] = lambda ends, metric: " to ".join(
+        _score(end, metric) for end in ends
+    )
     environment.filters["share_interval"] = _share_interval
-    environment.filters["percent_interval"] = lambda ends: " to ".join(map(_percent, ends))
     environment.filters["p_value"] = lambda p: f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
     return environment
 
@@ -88,6 +86,10 @@ def _percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
-def _share_interval(interval: Sequence[float]) -> str:
+def _score(value: float, metric: Metric) -> str:
+    return _percent(value) if metric.in_percent else f"{value:.4f}"
+
+
+def _share_interval(interval: Interval) -> str:
     low, high = interval
     return f"{max(low, 0):.4f} to {min(high, 1):.4f}"

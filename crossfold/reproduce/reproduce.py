@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
+from crossfold import labels
 from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
 from crossfold.infra import shell
@@ -37,13 +38,6 @@ _MODEL = "reproduced"
 _GONE = "interrupted; nothing is left of it"
 _LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
 _RESULTS = re.compile(r"weights_hash|split_hash|candidate|num_epochs|(cv|test)_\w+")
-_ENVIRONMENT = {
-    "num_threads": "threads of the steps that run alone",
-    "num_threads_folds": "threads of a fold",
-    "processor_kernels": "processor kernels",
-    "matrix_units": "the processor's matrix units",
-    "torch": "torch build",
-}
 
 
 @dataclass(frozen=True)
@@ -306,7 +300,9 @@ def _results(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list
 def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
     """Return what the numbers depend on beside code, data and settings, where it differs."""
     rows = [
-        Row(title, recorded.get(tag), reproduced.get(tag)) for tag, title in _ENVIRONMENT.items()
+        Row(tag.label, recorded.get(tag.name), reproduced.get(tag.name))
+        for tag in labels.tags()
+        if labels.Place.REPRODUCE in tag.places
     ]
     then, now = (json.loads(tags.get("libraries", "{}")) for tags in (recorded, reproduced))
     if then and now:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import dvc_files
 
 REPORTS = "reports"
@@ -16,9 +16,9 @@ class Outcome:
     `notes` are lines that the user should know of the weights, see `model_check.check_model`.
     """
 
-    leaderboard: dict[str, Any]
-    evaluation: dict[str, Any]
-    registration: dict[str, Any]
+    leaderboard: Leaderboard
+    evaluation: Evaluation
+    registration: Registration
     report_html: str
     num_steps: int
     num_reused: int

@@ -1,7 +1,6 @@
 """Train the suffix of a network on stored features: one fold, and the final fit."""
 
 import copy
-import json
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +15,16 @@ from torch import nn
 
 from crossfold.errors import UserError
 from crossfold.evaluation import metrics
+from crossfold.labels import fold_metrics
 from crossfold.network import backbone, determinism, tensorfile
+from crossfold.records import (
+    DivergedResult,
+    FoldResult,
+    FoldResults,
+    Leaderboard,
+    NamedCandidate,
+    Scores,
+)
 from crossfold.settings import HEAD, PIXELS, Candidate
 from crossfold.step.progress import Progress
 
@@ -72,22 +80,19 @@ def train_fold(
     precision: str,
     num_threads: int,
     predictions: Path,
-) -> list[dict[str, Any]]:
-    """Train every candidate on all folds except one, and predict that one.
+) -> tuple[FoldResult | DivergedResult, ...]:
+    """Train every candidate on all folds but one and predict that one.
 
     Writes one tensorfile: `row` and `label`, int64 [M], and per candidate that has not diverged
-    `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities; the results are its
-    metadata.
-
-    Returns:
-        Per candidate the fold, num_epochs (None for a head) and either history (see `fit`) and its
-        scores on the fold, or `diverged`: the epoch, or None for a head.
+    `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities; its metadata are the
+    `FoldResults`.
     """
     determinism.prepare(num_threads)
     arrays, about = tensorfile.read(features)
     labels, folds = np.array(arrays["label"]), np.array(arrays["fold"])
     training, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-    results, outputs = [], {"row": validation, "label": labels[validation]}
+    results: list[FoldResult | DivergedResult] = []
+    outputs = {"row": validation, "label": labels[validation]}
     untrained = backbone.pretrained_network(
         architecture, backbone_weights, len(about["classes"]), seed
     )
@@ -96,12 +101,11 @@ def train_fold(
         recipe = Recipe(candidate, num_epochs, batch_size, seed, precision)
         network = copy.deepcopy(untrained)
         rows = FeatureRows(arrays[candidate.train_from], labels, training)
-        result: dict[str, Any] = {
-            "candidate": {"name": candidate.name, **candidate.model_dump(exclude_none=True)},
+        about_fit = {
+            "candidate": NamedCandidate(name=candidate.name, **candidate.model_dump()),
             "fold": fold,
             "num_epochs": recipe.epochs,
         }
-        results.append(result)
         try:
             history, probabilities = fit(
                 trainable(network, candidate, rows),
@@ -111,15 +115,17 @@ def train_fold(
                 partial(_report_share, progress, index),
             )
         except DivergedError as error:
-            result["diverged"] = error.epoch
+            results.append(DivergedResult.model_validate({**about_fit, "diverged": error.epoch}))
             logging.warning("fold %d, %s: %s", fold, candidate.name, error)
         else:
             outputs[f"probabilities_{index}"] = probabilities
-            result |= {"history": history, **metrics.scores(labels[validation], probabilities)}
-            logging.info("fold %d, %s: macro F1 %.4f", fold, candidate.name, result["macro_f1"])
+            scores = metrics.scores(labels[validation], probabilities)
+            results.append(FoldResult.model_validate({**about_fit, "history": history, **scores}))
+            logging.info("fold %d, %s: macro F1 %.4f", fold, candidate.name, scores["macro_f1"])
         progress.report(index + 1)
-    tensorfile.write(predictions, outputs, {"classes": about["classes"], "results": results})
-    return results
+    found = FoldResults(classes=about["classes"], results=tuple(results))
+    tensorfile.write(predictions, outputs, found.model_dump())
+    return found.results
 
 
 def _report_share(progress: Progress, done: int, share: float) -> None:
@@ -138,21 +144,21 @@ def train_final(
     precision: str,
     num_threads: int,
     model: Path,
-) -> dict[str, Any]:
-    """Train the chosen candidate on every image outside the test split, and save it.
+) -> Scores:
+    """Train the chosen candidate on every image outside the test split and write the network.
 
     It is trained as in each fold, for the same number of epochs.
 
     Returns:
-        loss, accuracy and macro_f1 of the trained network on the training images.
+        The fold metrics of the trained network on the training images.
 
     Raises:
         UserError: the fit diverges; no network is written then.
     """
     determinism.prepare(num_threads)
-    chosen = json.loads(leaderboard.read_text())
-    values = chosen["candidates"][chosen["best"]]["candidate"]
-    candidate = Candidate(**{key: values[key] for key in Candidate.model_fields if key in values})
+    board = Leaderboard.read(leaderboard)
+    named = board.chosen.candidate
+    candidate = Candidate(**named.hyper_parameters)
     arrays, about = tensorfile.read(features)
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(about["classes"]), seed
@@ -177,12 +183,11 @@ def train_final(
         architecture=architecture,
         classes=about["classes"],
         image_size=about["image_size"],
-        candidate=values,
+        candidate=named.model_dump(),
         precision=precision,
-        temperature=chosen["temperature"],
+        temperature=board.temperature,
     )
-    scored = metrics.scores(labels, probabilities)
-    return {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
+    return _fold_scores(labels, probabilities)
 
 
 def trainable(network: nn.Module, candidate: Candidate, rows: FeatureRows) -> nn.Module:
@@ -205,7 +210,7 @@ def fit(
     No epoch is picked by the validation images, so their scores are not biased by such a pick.
 
     Returns:
-        The history, one entry an epoch with train_ and val_ loss, accuracy and macro_f1 (training
+        The history, one entry an epoch with train_ and val_ of each fold metric (training
         figures are means over the epoch, while the weights move), and the trained model's
         probabilities of the validation images; without these, of the training images.
 
@@ -254,8 +259,8 @@ def _train_epochs(
         entry = {"epoch": epoch, **{f"train_{name}": value for name, value in trained.items()}}
         if validation is not None:
             probabilities = evaluate(model, validation, recipe.computed_in)
-            validated = metrics.scores(validation.labels[validation.rows], probabilities)
-            entry |= {f"val_{name}": validated[name] for name in trained}
+            validated = _fold_scores(validation.labels[validation.rows], probabilities)
+            entry |= {f"val_{name}": value for name, value in validated.items()}
         if not all(math.isfinite(value) for value in entry.values()):
             raise DivergedError(epoch)
         history.append(entry)
@@ -270,14 +275,14 @@ def train_one_epoch(
     seed: tuple[int, int],
     precision: str,
     progress: Callable[[float], None] = lambda share: None,
-) -> dict[str, float]:
+) -> Scores:
     """Take one optimizer step per batch; `seed` is the run's seed and the epoch.
 
     Order and dropout are drawn independently for each pair, by numpy's SeedSequence: seed + epoch
     would make one run's second epoch another run's first.
 
     Returns:
-        loss, accuracy and macro_f1 over the epoch's images, each predicted before its step.
+        The fold metrics over the epoch's images, each predicted before its step.
     """
     model.train()
     order_seed, dropout_seed = np.random.SeedSequence(seed).generate_state(2, np.uint64)
@@ -293,8 +298,13 @@ def train_one_epoch(
         probabilities.append(logits.detach().softmax(dim=1).numpy())
         done += len(labels)
         progress(done / len(order))
-    scored = metrics.scores(rows.labels[rows.rows[order]], np.concatenate(probabilities))
-    return {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
+    return _fold_scores(rows.labels[rows.rows[order]], np.concatenate(probabilities))
+
+
+def _fold_scores(labels: np.ndarray[Any, Any], probabilities: Probabilities) -> Scores:
+    """Compute the scores that cross-validation follows from epoch to epoch."""
+    scores = metrics.scores(labels, probabilities)
+    return {metric.name: scores[metric.name] for metric in fold_metrics()}
 
 
 @torch.inference_mode()

@@ -14,6 +14,7 @@ from sklearn.linear_model import SGDClassifier
 from crossfold.data.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.imaging.thumbnails import data_uri
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report.content import NUM_MISTAKES_SHOWN, confident_mistakes
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
@@ -107,7 +108,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
                     **{f"val_{key}": value for key, value in validated.items()},
                 }
             )
-        folds.append({"fold": fold, "history": history, **validated})
+        folds.append({"fold": fold, "num_epochs": num_epochs, "history": history, **validated})
     spread = {
         key: metrics.mean_std_interval([fold[key] for fold in folds], NUM_FOLDS)
         for key in ("macro_f1", "accuracy", "loss")
@@ -140,30 +141,34 @@ def page() -> str:
     tested = [path for path, is_test in zip(paths, test, strict=True) if is_test]
     files = [encoded(image) for image in pixels]
     temperature = 1.5
-    evaluation = {
-        "classes": CLASSES,
-        "paths": tested,
-        "labels": labels[test].tolist(),
-        "probabilities": probabilities.tolist(),
-        "metrics": metrics.scores(labels[test], probabilities),
-        "intervals": metrics.bootstrap_intervals(labels[test], probabilities),
-        "class_f1_intervals": metrics.class_f1_intervals(
-            labels[test], probabilities.argmax(axis=1), 10
-        ).tolist(),
-        "confusion_matrix": confusion.tolist(),
-        "curves": metrics.curves(labels[test], probabilities),
-        "calibration": calibration.assess(labels[test], probabilities, temperature),
-        "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
-        "weights_hash": "ab" * 32,
-        "data_hash": "cd" * 16,
-        "split_hash": "ef" * 32,
-    }
+    evaluation = Evaluation.model_validate(
+        {
+            "classes": CLASSES,
+            "paths": tested,
+            "labels": labels[test].tolist(),
+            "probabilities": probabilities.tolist(),
+            "metrics": metrics.scores(labels[test], probabilities),
+            "intervals": metrics.bootstrap_intervals(labels[test], probabilities),
+            "class_f1_intervals": metrics.class_f1_intervals(
+                labels[test], probabilities.argmax(axis=1), 10
+            ).tolist(),
+            "confusion_matrix": confusion.tolist(),
+            "curves": metrics.curves(labels[test], probabilities),
+            "calibration": calibration.assess(labels[test], probabilities, temperature),
+            "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
+            "weights_hash": "ab" * 32,
+            "data_hash": "cd" * 16,
+            "split_hash": "ef" * 32,
+            "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
+        }
+    )
     leaderboard: dict[str, Any] = {
         "architecture": "resnet18",
         "classes": CLASSES,
         "num_folds": NUM_FOLDS,
         "num_epochs": 4,
         "best": 0,
+        "temperature": temperature,
         "diverged": [],
         "candidates": [
             candidate(name, pixels[~test], labels[~test], num_epochs)
@@ -183,7 +188,7 @@ def page() -> str:
     shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
     return render(
         evaluation,
-        leaderboard,
+        Leaderboard.model_validate(leaderboard),
         DataSummary(
             counts=counts,
             data_hash="cd" * 16,
@@ -199,7 +204,7 @@ def page() -> str:
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},
         ),
-        registration=REGISTRATION,
+        registration=Registration.model_validate(REGISTRATION),
         lineage=LINEAGE,
     )
 

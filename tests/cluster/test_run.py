@@ -32,6 +32,7 @@ from crossfold.errors import UserError
 from crossfold.infra.images import DATA
 from crossfold.infra.kubectl import Object
 from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
 from crossfold.runners.kubeflow import api
@@ -49,6 +50,7 @@ from .services import OURS, Services
 from .test_pods import pod
 
 NAMESPACE = "crossfold-tests-run"
+RECORDED = Path(__file__).parents[1] / "unit/recorded"
 LABELLED = f"--selector={OURS}=true"
 FETCH = "fetch-data(0).executor"
 FOLD = "for-loop-1(0).iteration-iterations(0:0)(0).iteration-item(0).train-fold(0).executor(0)"
@@ -644,25 +646,21 @@ def mlflow(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) -> None:
     run = runs.parent_run("a-run", name="a run")
-    contents: dict[str, Any] = {
-        "leaderboard.json": {"best": 0},
-        "evaluation.json": {"labels": [1, 2]},
-        "registration.json": {"name": "crossfold", "version": "3"},
-    }
-    for name, content in contents.items():
-        run.log_artifact(json.dumps(content), name)
+    for name in ("leaderboard.json", "evaluation.json", "registration.json"):
+        run.log_artifact(RECORDED / name, name)
     run.log_artifact("<p>räport</p>", "report.html")
     steps = [Task("fetch_data", State.REUSED), Task("register_model", State.DONE)]
     outcome = _outcome(services.cluster, "a-run", "http://kubeflow/a-run", steps)
-    found = (outcome.leaderboard, outcome.evaluation, outcome.registration)
-    assert found == tuple(contents.values())
+    assert outcome.leaderboard == Leaderboard.read(RECORDED / "leaderboard.json")
+    assert outcome.evaluation == Evaluation.read(RECORDED / "evaluation.json")
+    assert outcome.registration == Registration.read(RECORDED / "registration.json")
     assert outcome.report_html == "<p>räport</p>"
     assert (outcome.num_steps, outcome.num_reused) == (2, 1)
     pages = "http://localhost:5001/#"
     assert outcome.places == (
         "Kubeflow: http://kubeflow/a-run",
         f"MLflow:   {pages}/experiments/{run.experiment_id}/runs/{run.id}",
-        f"          {pages}/models/crossfold/versions/3",
+        f"          {pages}/models/crossfold/versions/2",
     )
     assert len(kubectls()) == 1  # the fixture's own
 

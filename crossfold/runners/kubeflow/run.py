@@ -24,6 +24,7 @@ from crossfold.infra.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images, dvc_w
 from crossfold.infra.cluster_checks import check_kubectl
 from crossfold.infra.kubectl import Cluster, Object
 from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import CLUSTER, lineage
@@ -356,11 +357,11 @@ def _outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outc
             }
         except MlflowException as error:
             raise StepError(f"the run succeeded, but MLflow does not tell of it: {error}") from None
-        registration = json.loads(files["registration.json"].read_text())
-        version = f"{registration['name']}/versions/{registration['version']}"
+        registration = Registration.read(files["registration.json"])
+        version = f"{registration.name}/versions/{registration.version}"
         return Outcome(
-            leaderboard=json.loads(files["leaderboard.json"].read_text()),
-            evaluation=json.loads(files["evaluation.json"].read_text()),
+            leaderboard=Leaderboard.read(files["leaderboard.json"]),
+            evaluation=Evaluation.read(files["evaluation.json"]),
             registration=registration,
             report_html=files["report.html"].read_text(encoding="utf-8"),
             num_steps=len(steps),

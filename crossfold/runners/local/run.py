@@ -21,6 +21,7 @@ from crossfold.data import dvc, remotes
 from crossfold.data.layout import find_misnamed
 from crossfold.errors import UserError
 from crossfold.infra.images import DATA, TRAIN, code_name, image_name
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
@@ -239,14 +240,12 @@ def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) 
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:
-    def text(step: str, name: str) -> str:
-        return (run.outputs(step) / name).read_text(encoding="utf-8")
-
+    registered = run.outputs("register_model")
     return Outcome(
-        leaderboard=json.loads(text("aggregate_cv", "leaderboard")),
-        evaluation=json.loads(text("evaluate_test", "evaluation")),
-        registration=json.loads(text("register_model", "registration")),
-        report_html=text("register_model", "report"),
+        leaderboard=Leaderboard.read(run.outputs("aggregate_cv") / "leaderboard"),
+        evaluation=Evaluation.read(run.outputs("evaluate_test") / "evaluation"),
+        registration=Registration.read(registered / "registration"),
+        report_html=(registered / "report").read_text(encoding="utf-8"),
         num_steps=len(run.steps),
         num_reused=num_reused,
         places=("MLflow:   make mlflow-ui",),

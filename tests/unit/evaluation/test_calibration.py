@@ -131,10 +131,10 @@ def test_what_an_evaluation_holds_tells_of_before_and_after() -> None:
     spoilt = calibration.tempered(probabilities, 0.5)
     temperature = calibration.fit_temperature(labels, spoilt)
     found = calibration.assess(labels, calibration.tempered(spoilt, temperature), temperature)
-    assert found["temperature"] == temperature
-    assert found["error"] < found["without"]["error"]
-    assert found["without"]["error"] == pytest.approx(
+    assert found.temperature == temperature
+    assert found.error < found.without.error
+    assert found.without.error == pytest.approx(
         calibration.expected_calibration_error(labels, spoilt), abs=1e-5
     )
-    assert found["without"]["loss"] == pytest.approx(metrics.scores(labels, spoilt)["loss"])
-    assert sum(bin["num_images"] for bin in found["bins"]) == 3000
+    assert found.without.loss == pytest.approx(metrics.scores(labels, spoilt)["loss"])
+    assert sum(bin.num_images for bin in found.bins) == 3000

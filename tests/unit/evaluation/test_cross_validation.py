@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -10,6 +9,9 @@ from crossfold.errors import UserError
 from crossfold.evaluation import calibration
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.network import tensorfile
+from crossfold.records import DivergedFold, Leaderboard
+
+CANDIDATE = {"freeze_backbone": True, "train_from": "head", "weight_decay": 0.1}
 
 # Per candidate and fold: macro F1, loss, number of epochs.
 Table = list[list[tuple[float, float, int]]]
@@ -21,7 +23,7 @@ def predictions(folder: Path, table: Table) -> list[Path]:
     for fold in range(len(table[0])):
         results = [
             {
-                "candidate": {"name": name, "freeze_backbone": True, "learning_rate": 0.1},
+                "candidate": {**CANDIDATE, "name": name},
                 "fold": fold,
                 "macro_f1": scores[fold][0],
                 "accuracy": scores[fold][0] / 2,
@@ -40,7 +42,7 @@ def predictions(folder: Path, table: Table) -> list[Path]:
     return paths
 
 
-def aggregate(folder: Path, table: Table) -> dict[str, Any]:
+def aggregate(folder: Path, table: Table) -> Leaderboard:
     return aggregate_cv(
         predictions=predictions(folder, table),
         architecture="resnet18",
@@ -62,40 +64,38 @@ def aggregate(folder: Path, table: Table) -> dict[str, Any]:
 def test_the_best_has_the_highest_macro_f1_then_the_lowest_loss(
     tmp_path: Path, table: Table, best: int
 ) -> None:
-    assert aggregate(tmp_path, table)["best"] == best
+    assert aggregate(tmp_path, table).best == best
 
 
 def test_the_leaderboard_has_means_spreads_and_every_fold(tmp_path: Path) -> None:
     f1, loss = [0.7, 0.8, 0.93], [0.5, 0.3, 0.4]
     table = [list(zip(f1, loss, (3, 4, 4), strict=True)), [(0.1, 1.0, 1)] * 3]
     board = aggregate(tmp_path, table)
-    entry = board["candidates"][0]
-    assert entry["candidate"] == {"name": "a", "freeze_backbone": True, "learning_rate": 0.1}
-    assert entry["mean"] == pytest.approx(
+    entry = board.candidates[0]
+    assert entry.candidate.model_dump() == {**CANDIDATE, "name": "a"}
+    assert entry.mean == pytest.approx(
         {"macro_f1": mean(f1), "accuracy": mean(f1) / 2, "loss": mean(loss)}
     )
-    assert entry["std"] == pytest.approx(
+    assert entry.std == pytest.approx(
         {"macro_f1": stdev(f1), "accuracy": stdev(f1) / 2, "loss": stdev(loss)}
     )
-    for name, (low, high) in entry["interval"].items():
-        assert low < entry["mean"][name] < high
-        assert (low + high) / 2 == pytest.approx(entry["mean"][name])
+    for name, (low, high) in entry.interval.items():
+        assert low < entry.mean[name] < high
+        assert (low + high) / 2 == pytest.approx(entry.mean[name])
     # Student's quantile for two degrees of freedom; the corrected variance is 1/3 + 1/2 of it.
-    low, high = entry["interval"]["macro_f1"]
+    low, high = entry.interval["macro_f1"]
     assert (high - low) / 2 == pytest.approx(4.302653 * stdev(f1) * (5 / 6) ** 0.5, rel=1e-6)
-    assert [fold["fold"] for fold in entry["folds"]] == [0, 1, 2]
-    assert [fold["macro_f1"] for fold in entry["folds"]] == f1
-    assert entry["folds"][1]["history"] == [{"epoch": 1, "val_loss": 0.3}]
-    assert (board["architecture"], board["classes"], board["num_folds"]) == (
-        "resnet18",
-        ["x", "y"],
-        3,
-    )
+    assert [fold.fold for fold in entry.folds] == [0, 1, 2]
+    assert [fold.scores["macro_f1"] for fold in entry.folds] == f1
+    assert [epoch.model_dump() for epoch in entry.folds[1].history] == [
+        {"epoch": 1, "val_loss": 0.3}
+    ]
+    assert (board.architecture, board.classes, board.num_folds) == ("resnet18", ("x", "y"), 3)
 
 
 def test_the_epochs_are_those_of_the_best_candidate(tmp_path: Path) -> None:
     other = [(0.5, 0.5, 20)] * 3
-    assert aggregate(tmp_path, [other, [(0.6, 0.5, 7)] * 3])["num_epochs"] == 7
+    assert aggregate(tmp_path, [other, [(0.6, 0.5, 7)] * 3]).num_epochs == 7
 
 
 def diverge(path: Path, candidate: int, epoch: int) -> None:
@@ -114,10 +114,10 @@ def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Pa
     board = aggregate_cv(
         predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
     )
-    assert [entry["candidate"]["name"] for entry in board["candidates"]] == ["b", "c"]
-    assert (board["best"], board["num_epochs"]) == (0, 4)
-    (last,) = board["diverged"]
-    assert (last["candidate"]["name"], last["folds"]) == ("a", [{"fold": 1, "epoch": 2}])
+    assert [entry.candidate.name for entry in board.candidates] == ["b", "c"]
+    assert (board.best, board.num_epochs) == (0, 4)
+    (last,) = board.diverged
+    assert (last.candidate.name, last.folds) == ("a", (DivergedFold(fold=1, epoch=2),))
 
 
 def test_it_is_an_error_if_every_candidate_diverged(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilitie
     wanted = calibration.fit_temperature(
         *(np.concatenate(of_fold) for of_fold in zip(*of_folds, strict=True))
     )
-    assert board["temperature"] == wanted != 1
-    assert json.loads((tmp_path / "leaderboard").read_text())["temperature"] == board["temperature"]
+    assert board.temperature == wanted != 1
+    assert Leaderboard.read(tmp_path / "leaderboard").temperature == board.temperature
 
 
 def test_the_file_is_what_is_returned_whatever_the_order_of_the_folds(tmp_path: Path) -> None:
@@ -164,7 +164,5 @@ def test_the_file_is_what_is_returned_whatever_the_order_of_the_folds(tmp_path: 
             predictions=order, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
         )
         boards.append((tmp_path / "leaderboard").read_text())
-        intervals = json.loads(boards[-1])["candidates"][0]["interval"]
-        assert intervals == {k: list(v) for k, v in board["candidates"][0]["interval"].items()}
-        assert json.loads(boards[-1])["best"] == board["best"] == 0
+        assert Leaderboard.model_validate_json(boards[-1]) == board
     assert boards[0] == boards[1] == boards[2]

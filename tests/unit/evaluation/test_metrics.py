@@ -204,13 +204,13 @@ def test_curves_match_sklearn() -> None:
     )
     for i in range(4):
         fpr, tpr, thresholds = sk.roc_curve(positives[:, i], probabilities[:, i])
-        assert (roc.per_class[i].x, roc.per_class[i].y) == (fpr.tolist(), tpr.tolist())
-        assert roc.per_class[i].thresholds == [1.0, *thresholds[1:].tolist()]
+        assert (roc.per_class[i].x, roc.per_class[i].y) == (tuple(fpr), tuple(tpr))
+        assert roc.per_class[i].thresholds == (1.0, *thresholds[1:])
         precision, recall, thresholds = sk.precision_recall_curve(
             positives[:, i], probabilities[:, i]
         )
-        assert (pr.per_class[i].x, pr.per_class[i].y) == (recall.tolist(), precision.tolist())
-        assert pr.per_class[i].thresholds == [*thresholds.tolist(), 1.0]
+        assert (pr.per_class[i].x, pr.per_class[i].y) == (tuple(recall), tuple(precision))
+        assert pr.per_class[i].thresholds == (*thresholds, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["roc", "pr"])

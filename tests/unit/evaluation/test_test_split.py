@@ -1,6 +1,5 @@
 import hashlib
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone
 from crossfold.network.classifier import Classifier, export
+from crossfold.records import Evaluation, Leaderboard
 from crossfold.training.steps import train_final, train_fold
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -58,7 +58,7 @@ def run(
 
 def evaluate(
     examples: Path, run: tuple[Path, Path], folder: Path, num_threads: int = 1
-) -> dict[str, Any]:
+) -> Evaluation:
     _, model = run
     export(model, folder / "exported")
     return evaluate_test(
@@ -75,25 +75,25 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
 ) -> None:
     found = evaluate(examples, run, tmp_path)
     rows = [row for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
-    assert found["paths"] == [row["path"] for row in rows]
-    assert found["labels"] == [row["label"] for row in rows]
+    assert list(found.paths) == [row["path"] for row in rows]
+    assert list(found.labels) == [row["label"] for row in rows]
     module = backbone.build_network(ARCHITECTURE, 3, seed=0)
     module.load_state_dict(safetensors.torch.load_file(run[1]))
-    for row, probabilities in zip(rows, found["probabilities"], strict=True):
+    for row, probabilities in zip(rows, found.probabilities, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
         with torch.inference_mode():
             logits = module(backbone.normalize(torch.from_numpy(pixels.copy())[None]))
-        wanted = (logits / found["calibration"]["temperature"]).softmax(1)[0]
+        wanted = (logits / found.calibration.temperature).softmax(1)[0]
         np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
-    assert found["calibration"]["temperature"] == json.loads(run[0].read_text())["temperature"] != 1
+    assert found.calibration.temperature == Leaderboard.read(run[0]).temperature != 1
 
 
 def test_the_export_is_compared_with_torch(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    found = evaluate(examples, run, tmp_path)["export"]
-    assert found["by"].startswith("openvino 20")
-    assert found["max_difference"] < 1e-5 and found["num_different"] == 0
+    found = evaluate(examples, run, tmp_path).export
+    assert found.by.startswith("openvino 20")
+    assert found.max_difference < 1e-5 and found.num_different == 0
     network = backbone.Network(run[1])
     _, _, [torchs] = score([network], Examples(examples), 1)
     wrong = np.full((12, 3), 1 / 3, np.float32)
@@ -105,13 +105,13 @@ def test_the_scores_are_scikit_learns(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
     found = evaluate(examples, run, tmp_path)
-    labels, probabilities = np.array(found["labels"]), np.array(found["probabilities"])
+    labels, probabilities = np.array(found.labels), np.array(found.probabilities)
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
         labels, predicted, labels=range(3), average="macro", zero_division=0
     )
     loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
-    assert found["metrics"] == pytest.approx(
+    assert found.metrics == pytest.approx(
         {
             "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
             "macro_f1": f1,
@@ -120,33 +120,33 @@ def test_the_scores_are_scikit_learns(
             "loss": loss,
         }
     )
-    assert 0 < found["metrics"]["accuracy"] < 1, "a network that errs shows more"
+    assert 0 < found.metrics["accuracy"] < 1, "a network that errs shows more"
     confusion = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(3))
-    assert found["confusion_matrix"] == confusion.tolist()
+    assert np.array_equal(found.confusion_matrix, confusion)
 
 
 def test_the_files_hold_what_is_returned_and_name_what_was_measured(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
     found = evaluate(examples, run, tmp_path)
-    assert json.loads((tmp_path / "evaluation").read_text()) == found
-    assert found["weights_hash"] == hashlib.sha256(run[1].read_bytes()).hexdigest()
-    assert found["data_hash"] == "d" * 32 + ".dir"
-    assert found["classes"] == ["red", "green", "blue"]
-    roc = found["curves"]["roc"]["micro"]
-    assert len(roc["x"]) == len(roc["y"]) == len(roc["thresholds"])
-    assert np.isfinite(roc["thresholds"]).all()
+    assert Evaluation.read(tmp_path / "evaluation") == found
+    assert found.weights_hash == hashlib.sha256(run[1].read_bytes()).hexdigest()
+    assert found.data_hash == "d" * 32 + ".dir"
+    assert found.classes == ("red", "green", "blue")
+    roc = found.curves.roc.micro
+    assert len(roc.x) == len(roc.y) == len(roc.thresholds)
+    assert np.isfinite(roc.thresholds).all()
 
 
 def test_every_score_has_its_interval(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
     found = evaluate(examples, run, tmp_path)
-    assert found["intervals"].keys() == found["metrics"].keys()
-    for name, (low, high) in found["intervals"].items():
-        assert low <= found["metrics"][name] <= high, name
+    assert found.intervals.keys() == found.metrics.keys()
+    for name, (low, high) in found.intervals.items():
+        assert low <= found.metrics[name] <= high, name
         assert low < high, name
-    assert len(found["class_f1_intervals"]) == 3
+    assert len(found.class_f1_intervals) == 3
 
 
 def test_the_hash_of_the_split_is_of_its_images_and_classes_alone(
@@ -210,5 +210,5 @@ def test_threads_that_decode_keep_the_order(
     examples: Path, run: tuple[Path, Path], tmp_path: Path
 ) -> None:
     one, four = (evaluate(examples, run, tmp_path, num_threads) for num_threads in (1, 4))
-    np.testing.assert_allclose(one["probabilities"], four["probabilities"], atol=1e-4)
-    assert one["paths"] == four["paths"]
+    np.testing.assert_allclose(one.probabilities, four.probabilities, atol=1e-4)
+    assert one.paths == four.paths

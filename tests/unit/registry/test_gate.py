@@ -1,4 +1,3 @@
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,14 +6,15 @@ import pytest
 from numpy.typing import NDArray
 
 from crossfold.evaluation.paired_interval import Outcomes, macro_f1_interval
+from crossfold.records import ChampionComparison, McNemar, TakenBack, Verdict
 from crossfold.registry import gate
-from crossfold.registry.gate import Comparison, Decision, Rule, Verdict
+from crossfold.registry.gate import Decision, Rule
 
 RULE = Rule(min_macro_f1=0.5, margin=0.02)
 
 
-def compared(low: float, high: float, margin: float = 0.02) -> Comparison:
-    return Comparison(
+def compared(low: float, high: float) -> ChampionComparison:
+    return ChampionComparison(
         champion_version="2",
         num_images=359,
         num_left_out=0,
@@ -22,8 +22,8 @@ def compared(low: float, high: float, margin: float = 0.02) -> Comparison:
         champion_macro_f1=0.93,
         difference=(low + high) / 2,
         interval=(low, high),
-        margin=margin,
-        mcnemar={"only_challenger_right": 4, "only_champion_right": 3, "p_value": 1.0},
+        margin=0.02,
+        mcnemar=McNemar(only_challenger_right=4, only_champion_right=3, p_value=1.0),
     )
 
 
@@ -52,15 +52,15 @@ def test_the_interval_of_the_difference_decides(low: float, high: float, verdict
 
 
 def test_without_a_margin_only_a_better_version_passes() -> None:
-    assert compared(-0.0001, 0.2, margin=0).verdict == Verdict.UNDECIDED
-    assert compared(0.0001, 0.2, margin=0).verdict == Verdict.BETTER
+    assert gate.verdict_on((-0.0001, 0.2), margin=0) == Verdict.UNDECIDED
+    assert gate.verdict_on((0.0001, 0.2), margin=0) == Verdict.BETTER
 
 
 def test_what_is_undecided_says_what_would_decide_it() -> None:
     decision = gate.against_champion(0.93, RULE, compared(-0.04, 0.05))
     assert "is not shown to be at most 0.02 worse" in decision.reason
     assert "the difference itself is too near the margin" in decision.reason
-    enough = replace(compared(-0.04, 0.05), num_images_enough=520)
+    enough = compared(-0.04, 0.05).model_copy(update={"num_images_enough": 520})
     decision = gate.against_champion(0.93, RULE, enough)
     assert "about 520 test images would be enough" in decision.reason
     assert "gate.margin" in decision.reason
@@ -70,6 +70,10 @@ def test_below_the_floor_no_comparison_helps() -> None:
     decision = gate.against_champion(0.93, Rule(0.95, 0.02), compared(0.1, 0.2))
     assert (decision.verdict, decision.word) == (Verdict.BELOW_FLOOR, "refused")
     assert "0.9300 is below the floor of 0.95" in decision.reason
+
+
+def verdict_of(compared: ChampionComparison) -> Verdict:
+    return gate.verdict_on(compared.interval, compared.margin)
 
 
 def predictions(of: NDArray[np.int64], wrong: Sequence[int]) -> NDArray[np.int64]:
@@ -88,11 +92,10 @@ def test_two_versions_are_compared_image_by_image() -> None:
     outcomes = Outcomes.tally(labels, mine, champions)
     assert found.interval == macro_f1_interval(outcomes, 2)
     assert found.num_images_enough is None
-    assert found.mcnemar["only_challenger_right"] == 19
-    assert found.mcnemar["only_champion_right"] == 1
-    assert found.mcnemar["p_value"] == pytest.approx(4.0054e-05, rel=1e-3)  # 2 * 21 / 2**20
-    assert found.verdict == Verdict.BETTER
-    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert found.mcnemar.only_challenger_right == 19
+    assert found.mcnemar.only_champion_right == 1
+    assert found.mcnemar.p_value == pytest.approx(4.0054e-05, rel=1e-3)  # 2 * 21 / 2**20
+    assert verdict_of(found) == Verdict.BETTER
 
 
 @pytest.mark.parametrize(("num_images", "verdict"), [(100, "undecided"), (200, "not worse")])
@@ -100,26 +103,26 @@ def test_equal_predictions_are_not_worse_on_enough_images(num_images: int, verdi
     labels = np.arange(num_images) % 2
     said = predictions(labels, [3])
     found = gate.compare(labels, said, said, 2, margin=0.02, champion_version="1")
-    assert (found.difference, found.verdict) == (0, verdict)
+    assert (found.difference, verdict_of(found)) == (0, verdict)
 
 
 def test_few_images_leave_a_small_difference_undecided_and_say_how_many_would_do() -> None:
     labels = np.arange(40) % 2
     mine, champions = predictions(labels, [0, 1]), predictions(labels, [2, 3])
     found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
-    assert found.verdict == Verdict.UNDECIDED
+    assert verdict_of(found) == Verdict.UNDECIDED
     assert found.num_images_enough is not None
     times = -(-found.num_images_enough // 40)
     labels, mine, champions = (np.tile(values, times) for values in (labels, mine, champions))
     found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
-    assert found.verdict == Verdict.NOT_WORSE
+    assert verdict_of(found) == Verdict.NOT_WORSE
 
 
 def test_a_version_worse_by_the_margin_is_not_helped_by_more_images() -> None:
     labels = np.arange(40) % 2
     mine, champions = predictions(labels, [0, 1]), predictions(labels, [2])
     found = gate.compare(labels, mine, champions, 2, margin=0.02, champion_version="1")
-    assert (found.verdict, found.num_images_enough) == (Verdict.UNDECIDED, None)
+    assert (verdict_of(found), found.num_images_enough) == (Verdict.UNDECIDED, None)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_a_champion_with_other_classes_is_not_compared(
 
 def test_what_a_person_took_back_is_held_whatever_its_figures_say() -> None:
     better = gate.against_champion(0.93, RULE, compared(0.01, 0.02))
-    taken_back = {"by": "ada", "at": "2026-05-01T10:00:00+00:00", "reason": "odd on Mondays"}
+    taken_back = TakenBack(by="ada", at="2026-05-01T10:00:00+00:00", reason="odd on Mondays")
     held = gate.hold(better, "3", taken_back)
     assert (held.verdict, held.word) == (Verdict.BETTER, "refused")
     assert "taken back by ada on 2026-05-01 (odd on Mondays)" in held.reason

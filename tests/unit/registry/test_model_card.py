@@ -1,9 +1,8 @@
-from typing import Any
-
 import numpy as np
 import pytest
 
-from crossfold.evaluation import metrics
+from crossfold.evaluation import calibration, metrics
+from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import model_card
 
 TAGS = {
@@ -16,36 +15,68 @@ TAGS = {
     "git_dirty": "true",
     "libraries": '{"torch": "2.0", "numpy": "1.0"}',
 }
-BOARD = {
-    "candidates": [
-        {
-            "mean": {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.2},
-            "std": {"macro_f1": 0.01, "accuracy": 0.02, "loss": 0.03},
-        }
-    ],
-    "best": 0,
-    "num_folds": 5,
-}
-REGISTERED = {
-    "name": "pets",
-    "version": "7",
-    "gate": "refused",
-    "verdict": "undecided",
-    "reason": "macro F1 0.9 | not shown",
-    "num_judged_before": 1,
-}
+SCORES = {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.2}
+BOARD = Leaderboard.model_validate(
+    {
+        "architecture": "resnet18",
+        "classes": ["cat", "dog"],
+        "num_folds": 5,
+        "candidates": [
+            {
+                "candidate": {
+                    "name": "head wd=0",
+                    "freeze_backbone": True,
+                    "train_from": "head",
+                    "weight_decay": 0,
+                },
+                "mean": SCORES,
+                "std": {"macro_f1": 0.01, "accuracy": 0.02, "loss": 0.03},
+                "interval": dict.fromkeys(SCORES, (0.8, 1)),
+                "folds": [],
+                "against_best": None,
+            }
+        ],
+        "diverged": [],
+        "best": 0,
+        "num_epochs": 3,
+        "temperature": 1,
+    }
+)
+REGISTERED = Registration(
+    name="pets",
+    version="7",
+    aliases=(),
+    gate="refused",
+    verdict=Verdict.UNDECIDED,
+    reason="macro F1 0.9 | not shown",
+    created=True,
+    comparison=None,
+    num_judged_before=1,
+)
 
 
-def evaluation(classes: list[str]) -> dict[str, Any]:
+def evaluation(classes: list[str]) -> Evaluation:
     labels = np.arange(20) % len(classes)
     probabilities = np.eye(len(classes))[labels]
-    return {
-        "classes": classes,
-        "labels": labels.tolist(),
-        "probabilities": probabilities.tolist(),
-        "metrics": metrics.scores(labels, probabilities),
-        "intervals": metrics.bootstrap_intervals(labels, probabilities),
-    }
+    return Evaluation.model_validate(
+        {
+            "classes": classes,
+            "paths": [f"{n}.png" for n in range(20)],
+            "labels": labels.tolist(),
+            "probabilities": probabilities.tolist(),
+            "metrics": metrics.scores(labels, probabilities),
+            "intervals": metrics.bootstrap_intervals(labels, probabilities),
+            "class_f1_intervals": [],
+            "confusion_matrix": [],
+            "curves": metrics.curves(labels, probabilities),
+            "calibration": calibration.assess(labels, probabilities, 1.0),
+            "latency": {"median_ms": 1, "p99_ms": 2, "num_images": 9, "num_threads": 1},
+            "weights_hash": "a",
+            "data_hash": "b",
+            "split_hash": "c",
+            "export": {"by": "openvino 1", "max_difference": 0, "num_different": 0},
+        }
+    )
 
 
 def test_the_card_says_what_people_ask() -> None:
@@ -71,7 +102,7 @@ def test_the_card_says_what_people_ask() -> None:
 @pytest.mark.parametrize("name", ["x" * 200, "*_|`#<b>"])
 def test_long_and_odd_names_leave_the_card_whole(name: str) -> None:
     classes = [f"{name}{n}" for n in range(20)]
-    registered = {**REGISTERED, "reason": name * 100}
+    registered = REGISTERED.model_copy(update={"reason": name * 100})
     card = model_card.render(TAGS, BOARD, evaluation(classes), registered)
     assert len(card) <= model_card.MAX_LENGTH
     assert card.endswith("`crossfold lineage 7` prints all of it.")

@@ -10,8 +10,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
+from crossfold.records import Verdict
 from crossfold.registry import promotion
-from crossfold.registry.gate import Rule, Verdict
+from crossfold.registry.gate import Rule
 from crossfold.registry.register import find_champion
 
 RULE = Rule(min_macro_f1=0.5, margin=0.02)
@@ -91,8 +92,7 @@ def test_what_the_gate_found_counts_where_the_predictions_are_gone(client: Mlflo
     champion = register(client, 20)
     compared = promotion.weigh(client, register(client, 2), champion, RULE).comparison
     assert compared is not None
-    found = json.dumps(compared.to_json())
-    version = register(client, 2, split="other", gate_comparison=found)
+    version = register(client, 2, split="other", gate_comparison=compared.to_json())
     decision = promotion.weigh(client, version, champion, RULE)
     assert (decision.verdict, decision.comparison) == (Verdict.BETTER, compared)
     third = register(client, 30)

@@ -27,6 +27,7 @@ from crossfold.network.classifier import Classifier, export
 from crossfold.network.features import decoded_batches
 from crossfold.predict import file_hashes
 from crossfold.predict.model import find_version, load_model, load_version
+from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, promotion, register
 from crossfold.tracking import runs, store
 
@@ -91,50 +92,54 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
     return path
 
 
-LEADERBOARD = {
-    "architecture": ARCHITECTURE,
-    "classes": list(CLASSES),
-    "num_folds": 2,
-    "candidates": [
-        {
-            "candidate": {
-                "name": "head lr=0.1 wd=0",
-                "freeze_backbone": True,
-                "train_from": "head",
-                "learning_rate": 0.1,
-                "weight_decay": 0.0,
-            },
-            "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
-            "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
-            "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},
-            "against_best": None,
-            "folds": [
-                {
-                    "fold": fold,
-                    "macro_f1": 0.9,
-                    "accuracy": 0.9,
-                    "loss": 0.2,
-                    "history": [
-                        {
-                            "epoch": epoch,
-                            "train_loss": 0.3,
-                            "train_accuracy": 0.9,
-                            "train_macro_f1": 0.9,
-                            "val_loss": 0.2,
-                            "val_accuracy": 0.9,
-                            "val_macro_f1": 0.9,
-                        }
-                        for epoch in (1, 2)
-                    ],
-                }
-                for fold in (0, 1)
-            ],
-        }
-    ],
-    "best": 0,
-    "num_epochs": 1,
-    "diverged": [],
-}
+LEADERBOARD = Leaderboard.model_validate(
+    {
+        "architecture": ARCHITECTURE,
+        "classes": list(CLASSES),
+        "num_folds": 2,
+        "candidates": [
+            {
+                "candidate": {
+                    "name": "head lr=0.1 wd=0",
+                    "freeze_backbone": True,
+                    "train_from": "head",
+                    "learning_rate": 0.1,
+                    "weight_decay": 0.0,
+                },
+                "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
+                "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
+                "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},
+                "against_best": None,
+                "folds": [
+                    {
+                        "fold": fold,
+                        "num_epochs": 2,
+                        "macro_f1": 0.9,
+                        "accuracy": 0.9,
+                        "loss": 0.2,
+                        "history": [
+                            {
+                                "epoch": epoch,
+                                "train_loss": 0.3,
+                                "train_accuracy": 0.9,
+                                "train_macro_f1": 0.9,
+                                "val_loss": 0.2,
+                                "val_accuracy": 0.9,
+                                "val_macro_f1": 0.9,
+                            }
+                            for epoch in (1, 2)
+                        ],
+                    }
+                    for fold in (0, 1)
+                ],
+            }
+        ],
+        "best": 0,
+        "num_epochs": 1,
+        "diverged": [],
+        "temperature": 1,
+    }
+)
 
 
 @pytest.fixture
@@ -155,13 +160,12 @@ def _register(
     run_id: str = "run-1",
     floor: float = 0.5,
     margin: float = 0.02,
-) -> dict[str, Any]:
+) -> Registration:
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
-    (folder / "leaderboard").write_text(json.dumps(LEADERBOARD))
+    LEADERBOARD.write(folder / "leaderboard")
     if not (folder / f"{model.name}.evaluation").exists():
-        evaluated = _evaluate(examples, model)
-        (folder / f"{model.name}.evaluation").write_text(json.dumps(evaluated))
+        _evaluate(examples, model).write(folder / f"{model.name}.evaluation")
     with runs.step_run("register_model") as run:
         return register.register_model(
             examples=examples,
@@ -192,30 +196,32 @@ def _exported(model: Path) -> Path:
     return path
 
 
-def _evaluate(examples: Path, model: Path) -> dict[str, Any]:
+def _evaluate(examples: Path, model: Path) -> Evaluation:
     table = Examples(examples)
     paths, labels, [probabilities] = score([Classifier(_exported(model))], table, num_threads=1)
-    return {
-        "classes": list(table.classes),
-        "paths": paths,
-        "labels": labels.tolist(),
-        "probabilities": probabilities.tolist(),
-        "metrics": metrics.scores(labels, probabilities),
-        "confusion_matrix": metrics.confusion_matrix(
-            labels, probabilities.argmax(axis=1), len(table.classes)
-        ).tolist(),
-        "curves": metrics.curves(labels, probabilities),
-        "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "data_hash": table.data_hash,
-        "intervals": metrics.bootstrap_intervals(labels, probabilities),
-        "class_f1_intervals": metrics.class_f1_intervals(
-            labels, probabilities.argmax(axis=1), len(table.classes)
-        ).tolist(),
-        "calibration": calibration.assess(labels, probabilities, temperature=1.0),
-        "latency": {"median_ms": 1.0, "p99_ms": 2.0, "num_images": 9, "num_threads": 1},
-        "split_hash": split_hash(table),
-        "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
-    }
+    return Evaluation.model_validate(
+        {
+            "classes": list(table.classes),
+            "paths": paths,
+            "labels": labels.tolist(),
+            "probabilities": probabilities.tolist(),
+            "metrics": metrics.scores(labels, probabilities),
+            "confusion_matrix": metrics.confusion_matrix(
+                labels, probabilities.argmax(axis=1), len(table.classes)
+            ).tolist(),
+            "curves": metrics.curves(labels, probabilities),
+            "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
+            "data_hash": table.data_hash,
+            "intervals": metrics.bootstrap_intervals(labels, probabilities),
+            "class_f1_intervals": metrics.class_f1_intervals(
+                labels, probabilities.argmax(axis=1), len(table.classes)
+            ).tolist(),
+            "calibration": calibration.assess(labels, probabilities, temperature=1.0),
+            "latency": {"median_ms": 1.0, "p99_ms": 2.0, "num_images": 9, "num_threads": 1},
+            "split_hash": split_hash(table),
+            "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
+        }
+    )
 
 
 def test_a_first_version_that_passes_the_floor_becomes_champion(
@@ -223,17 +229,17 @@ def test_a_first_version_that_passes_the_floor_becomes_champion(
 ) -> None:
     model = _save_network(tmp_path / "model", examples, right=1)
     registered = _register(monkeypatch, examples, model)
-    assert registered["aliases"] == ["challenger", "champion"]
-    assert registered["gate"] == "passed"
-    assert registered["created"]
-    assert json.loads((tmp_path / "registration").read_text()) == registered
+    assert registered.aliases == ("challenger", "champion")
+    assert registered.gate == "passed"
+    assert registered.created
+    assert Registration.read(tmp_path / "registration") == registered
     page = (tmp_path / "report").read_text(encoding="utf-8")
     assert page.lstrip().lower().startswith("<!doctype html>")
     assert "d" * 32 + ".dir" in page and "<code>abc</code>" in page
     assert page.count("<img src=") == 4, "each image of the train split"
     version = client.get_model_version("colours", "1")
     assert version.tags["git_commit"] == "abc"
-    assert version.tags["gate_reason"] == registered["reason"]
+    assert version.tags["gate_reason"] == registered.reason
     assert version.tags["data_hash"] == "d" * 32 + ".dir"
     parent = client.search_runs(["1"], "tags.crossfold.kind = 'pipeline'")[0]
     assert parent.data.metrics["test_macro_f1"] == 1.0
@@ -252,9 +258,9 @@ def test_a_retry_and_an_unchanged_run_make_no_second_version(
     _register(monkeypatch, examples, model)
     for run_id in ("run-1", "run-2"):
         again = _register(monkeypatch, examples, model, run_id=run_id)
-        assert again["version"] == "1"
-        assert not again["created"]
-        assert again["aliases"] == ["challenger", "champion"]
+        assert again.version == "1"
+        assert not again.created
+        assert again.aliases == ("challenger", "champion")
     assert len(client.search_model_versions("name = 'colours'")) == 1
 
 
@@ -268,8 +274,8 @@ def test_a_step_cut_off_before_the_gate_is_finished_by_its_retry(
     for tag in ("gate", "gate_reason"):
         client.delete_model_version_tag("colours", "1", tag)
     registered = _register(monkeypatch, examples, model)
-    assert registered["version"] == "1"
-    assert registered["aliases"] == ["challenger", "champion"]
+    assert registered.version == "1"
+    assert registered.aliases == ("challenger", "champion")
     assert client.get_model_version("colours", "1").tags["gate"] == "passed"
 
 
@@ -278,11 +284,12 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
 ) -> None:
     wrong = _save_network(tmp_path / "wrong", examples, right=-1)
     good = _save_network(tmp_path / "good", examples, right=1)
-    assert _register(monkeypatch, examples, wrong, floor=0)["aliases"] == ["challenger", "champion"]
+    assert _register(monkeypatch, examples, wrong, floor=0).aliases == ("challenger", "champion")
 
     better = _register(monkeypatch, examples, good, floor=0)
-    assert better["gate"] == "passed"
-    assert better["comparison"]["champion_macro_f1"] == 0.0
+    assert better.gate == "passed"
+    assert better.comparison
+    assert better.comparison.champion_macro_f1 == 0.0
     aliases = client.get_registered_model("colours").aliases
     assert {k: int(v) for k, v in aliases.items()} == {
         "challenger": 2,
@@ -291,11 +298,12 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
     }
 
     worse = _register(monkeypatch, examples, wrong, floor=0)
-    assert worse["gate"] == "refused"
-    assert "worse than version 2" in worse["reason"]
-    assert worse["comparison"]["champion_macro_f1"] == 1.0
-    assert worse["aliases"] == ["challenger", "former-champion"]
-    assert not worse["created"]
+    assert worse.gate == "refused"
+    assert "worse than version 2" in worse.reason
+    assert worse.comparison
+    assert worse.comparison.champion_macro_f1 == 1.0
+    assert worse.aliases == ("challenger", "former-champion")
+    assert not worse.created
 
 
 def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
@@ -304,31 +312,32 @@ def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
     wrong = _save_network(tmp_path / "wrong", examples, right=-1)
     good = _save_network(tmp_path / "good", examples, right=1)
     first = _register(monkeypatch, examples, wrong, floor=0)
-    assert (first["verdict"], first["comparison"], first["num_judged_before"]) == ("first", None, 0)
+    assert (first.verdict, first.comparison, first.num_judged_before) == ("first", None, 0)
     better = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
-    assert (better["verdict"], better["num_judged_before"]) == ("better", 1)
-    found = better["comparison"]
-    assert found["champion_version"] == "1"
-    assert (found["num_images"], found["num_left_out"]) == (12, 0)
-    assert found["difference"] == 1.0
-    low, high = found["interval"]
+    assert (better.verdict, better.num_judged_before) == ("better", 1)
+    found = better.comparison
+    assert found
+    assert found.champion_version == "1"
+    assert (found.num_images, found.num_left_out) == (12, 0)
+    assert found.difference == 1.0
+    low, high = found.interval
     assert 0 < low < high == 1.0
-    assert found["mcnemar"]["only_challenger_right"] == 12
-    assert found["mcnemar"]["p_value"] == pytest.approx(2 / 2**12)
+    assert found.mcnemar.only_challenger_right == 12
+    assert found.mcnemar.p_value == pytest.approx(2 / 2**12)
     version = client.get_model_version("colours", "2")
     assert version.tags["gate_verdict"] == "better"
-    assert json.loads(version.tags["gate_comparison"]) == found
+    assert ChampionComparison.model_validate_json(version.tags["gate_comparison"]) == found
     assert version.tags["num_judged_before"] == "1"
     parent = client.get_run(version.tags["mlflow_parent_run"])
     assert parent.data.tags["crossfold.registry.gate"] == "passed"
-    assert parent.data.tags["crossfold.gate_reason"] == better["reason"]
+    assert parent.data.tags["crossfold.gate_reason"] == better.reason
     assert parent.data.tags["crossfold.version"] == "colours/2"
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert logged >= set(runs.OUTCOME)
     figures = register.figures(better)
     assert figures.items() >= {"gate_passed": 1, "macro_f1_difference": 1.0}.items()
     again = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
-    assert (again["verdict"], again["comparison"]) == ("same", None)
+    assert (again.verdict, again.comparison) == ("same", None)
     kept = client.get_model_version("colours", "2").tags
     assert kept["gate_verdict"] == "better"  # what made it champion is not forgotten
 
@@ -371,20 +380,21 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     wrong = _save_network(tmp_path / "wrong", examples, right=-1)
     _register(monkeypatch, examples, good)  # trained on the images 12 to 15
 
-    def judged(name: str, numbers: Sequence[int]) -> dict[str, Any]:
+    def judged(name: str, numbers: Sequence[int]) -> Registration:
         rows = [_example(n, TEST) for n in numbers] + [_example(n, TRAIN) for n in range(100, 104)]
         table = _write_table(tmp_path / name, rows, data_hash="f" * 32 + ".dir")
         (tmp_path / "wrong.evaluation").unlink(missing_ok=True)
         return _register(monkeypatch, table, wrong, floor=0)
 
     found = judged("some", [*range(16, 46), 12, 13])
-    assert found["verdict"] == "worse"
-    assert (found["comparison"]["num_images"], found["comparison"]["num_left_out"]) == (30, 2)
-    assert "without 2 that the champion was trained on" in found["reason"]
+    assert found.verdict == "worse"
+    assert found.comparison
+    assert (found.comparison.num_images, found.comparison.num_left_out) == (30, 2)
+    assert "without 2 that the champion was trained on" in found.reason
     gone = judged("gone", [*range(16, 100, 2), 13])
-    assert (gone["verdict"], gone["gate"]) == ("undecided", "refused")
-    assert gone["comparison"] is None
-    assert "trained on 1 of the 43 test images, and of red no other is left" in gone["reason"]
+    assert (gone.verdict, gone.gate) == ("undecided", "refused")
+    assert gone.comparison is None
+    assert "trained on 1 of the 43 test images, and of red no other is left" in gone.reason
 
 
 def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
@@ -395,8 +405,8 @@ def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
     client.set_model_version_tag("colours", "1", "data_hash", "f" * 32 + ".dir")
     good = _save_network(tmp_path / "good", examples, right=1)
     registered = _register(monkeypatch, examples, good)
-    assert registered["gate"] == "passed"
-    assert "it may have seen some of these" in registered["reason"]
+    assert registered.gate == "passed"
+    assert "it may have seen some of these" in registered.reason
 
 
 @pytest.mark.parametrize(
@@ -503,8 +513,9 @@ def test_a_step_killed_anywhere_is_finished_by_a_retry(
             _kill_after(patched, method, argument)
             _register(monkeypatch, examples, good, run_id="run-2", floor=0)
     registered = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
-    assert registered["version"] == "2"
-    assert (registered["verdict"], registered["comparison"]["difference"]) == ("better", 1.0)
+    assert registered.version == "2"
+    assert registered.comparison
+    assert (registered.verdict, registered.comparison.difference) == ("better", 1.0)
     aliases = client.get_registered_model("colours").aliases
     assert {k: int(v) for k, v in aliases.items()} == {
         "challenger": 2,
@@ -541,14 +552,14 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     assert decision.verdict == "worse"  # a rollback needs no better figures
     promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
     again = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
-    assert (again["gate"], again["verdict"]) == ("refused", "better")
-    assert "odd on Mondays" in again["reason"]
-    assert again["aliases"] == ["challenger", "former-champion"]
+    assert (again.gate, again.verdict) == ("refused", "better")
+    assert "odd on Mondays" in again.reason
+    assert again.aliases == ("challenger", "former-champion")
     client.delete_registered_model_alias("colours", "champion")
     alone = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
-    assert (alone["gate"], alone["verdict"]) == ("refused", "first")
-    assert "odd on Mondays" in alone["reason"]
-    assert alone["aliases"] == ["challenger", "former-champion"]
+    assert (alone.gate, alone.verdict) == ("refused", "first")
+    assert "odd on Mondays" in alone.reason
+    assert alone.aliases == ("challenger", "former-champion")
     client.set_registered_model_alias("colours", "champion", "1")
     version = client.get_model_version("colours", "2")
     champion = client.get_model_version("colours", "1")
@@ -556,7 +567,7 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     assert decision.passed
     promotion.promote(client, version, champion, decision, reason="mended", forced=False)
     third = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
-    assert (third["gate"], third["aliases"]) == ("passed", ["challenger", "champion"])
+    assert (third.gate, third.aliases) == ("passed", ("challenger", "champion"))
 
 
 def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
@@ -564,9 +575,9 @@ def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
 ) -> None:
     model = _save_network(tmp_path / "model", examples, right=-1)
     registered = _register(monkeypatch, examples, model, floor=0.9)
-    assert registered["gate"] == "refused"
-    assert "below the floor of 0.9" in registered["reason"]
-    assert registered["aliases"] == ["challenger"]
+    assert registered.gate == "refused"
+    assert "below the floor of 0.9" in registered.reason
+    assert registered.aliases == ("challenger",)
 
 
 def test_a_champion_with_its_classes_in_another_order_is_matched_by_name(
@@ -589,12 +600,12 @@ def test_a_champion_with_other_classes_gives_no_figures(
     write_examples(table, rows, classes=classes, data_hash="f" * 32 + ".dir", num_folds=2)
     other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
     found = _register(monkeypatch, table, other, run_id="run-2")
-    assert (found["gate"], found["verdict"]) == ("refused", "other classes")
-    assert found["comparison"] is None
-    assert found["aliases"] == ["challenger"]
+    assert (found.gate, found.verdict) == ("refused", "other classes")
+    assert found.comparison is None
+    assert found.aliases == ("challenger",)
     version, champion = (client.get_model_version("colours", number) for number in ("2", "1"))
     by_hand = promotion.weigh(client, version, champion, gate.Rule(0.5, 0.02))
-    assert (by_hand.verdict, by_hand.reason) == (gate.Verdict.OTHER_CLASSES, found["reason"])
+    assert (by_hand.verdict, by_hand.reason) == (Verdict.OTHER_CLASSES, found.reason)
 
 
 def test_a_champion_whose_files_are_gone_is_a_clear_error(
@@ -784,13 +795,17 @@ def test_the_page_with_the_outcome_links_to_mlflow_where_it_has_pages(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parent = runs.parent_run("run-1", name="colours")
-    registered = {
-        "name": "colours",
-        "version": "2",
-        "aliases": [],
-        "gate": "refused",
-        "reason": "x",
-    }
+    registered = Registration(
+        name="colours",
+        version="2",
+        aliases=(),
+        gate="refused",
+        verdict=Verdict.WORSE,
+        reason="x",
+        created=True,
+        comparison=None,
+        num_judged_before=1,
+    )
     assert "In MLflow" not in register._summary(registered, parent)
     monkeypatch.setenv("CROSSFOLD_MLFLOW_PAGES", "http://localhost:5001/")
     said = register._summary(registered, parent)

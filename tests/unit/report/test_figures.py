@@ -1,6 +1,5 @@
 import re
 from collections.abc import Sequence
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,17 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from crossfold.evaluation import calibration, metrics
+from crossfold.records import Leaderboard
 from crossfold.report import figures
 
 
-def board(names: list[str], num_epochs: int = 2) -> dict[str, Any]:
-    """Candidates whose later ones are worse; the fold's number is the loss."""
+def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
+    """Candidates whose later ones are worse; the fold's number is the loss; "head" has no epoch."""
     candidates = []
     for rank, name in enumerate(names):
+        scores = {"macro_f1": 0.9 - rank / 100, "accuracy": 0.9, "loss": 0.1}
         folds = [
             {
                 "fold": fold,
-                "macro_f1": 0.9 - rank / 100,
+                "num_epochs": num_epochs,
+                **scores,
                 "history": [
                     {
                         "epoch": epoch,
@@ -29,22 +31,46 @@ def board(names: list[str], num_epochs: int = 2) -> dict[str, Any]:
                         "val_macro_f1": 0.9 - rank / 100,
                     }
                     for epoch in range(1, num_epochs + 1)
+                    if name != "head"
                 ],
             }
             for fold in range(2)
         ]
         candidates.append(
             {
-                "candidate": {"name": name},
-                "mean": {"macro_f1": 0.9 - rank / 100, "loss": 0.1},
-                "interval": {"macro_f1": [0.8, 1.02]},
-                "against_best": {"difference": rank / 100, "interval": [-0.01, 0.03]}
+                "candidate": {
+                    "name": name,
+                    "freeze_backbone": False,
+                    "train_from": "layer4",
+                    "weight_decay": 0.1,
+                },
+                "mean": scores,
+                "std": dict.fromkeys(scores, 0.1),
+                "interval": dict.fromkeys(scores, (0.8, 1.02)),
+                "against_best": {
+                    "difference": rank / 100,
+                    "interval": [-0.01, 0.03],
+                    "only_best_right": 3,
+                    "only_this_right": 1,
+                    "p_value": 0.6,
+                }
                 if rank
                 else None,
                 "folds": folds,
             }
         )
-    return {"candidates": candidates, "best": 0}
+    return Leaderboard.model_validate(
+        {
+            "architecture": "resnet18",
+            "classes": ["a", "b"],
+            "num_folds": 2,
+            "candidates": candidates,
+            "diverged": [],
+            "best": best,
+            "num_epochs": num_epochs,
+            "temperature": 1,
+        }
+    )
 
 
 def predictions(num_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -137,8 +163,6 @@ def test_learning_curves_of_many_candidates_show_the_best() -> None:
 
 def test_a_candidate_without_epochs_has_no_learning_curve() -> None:
     ranking = board(["head", "layer4"])
-    for fold in ranking["candidates"][0]["folds"]:
-        fold["history"] = []
     for figure in (figures.loss_curves(ranking), figures.score_curves(ranking)):
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["layer4"]
 
@@ -184,15 +208,15 @@ def test_reliability_shows_each_bin_with_what_chance_allows() -> None:
     assessed = calibration.assess(labels, probabilities, 1.5)
     curve, counts = figures.reliability(assessed).axes
     after, before = curve.lines[1:]
-    for line, bins in ((after, assessed["bins"]), (before, assessed["without"]["bins"])):
+    for line, bins in ((after, assessed.bins), (before, assessed.without.bins)):
         assert np.array(line.get_xydata()).tolist() == [
-            [bin["confidence"], bin["accuracy"]] for bin in bins
+            [bin.confidence, bin.accuracy] for bin in bins
         ]
     bars = [bar for bar in curve.patches if isinstance(bar, Rectangle)]
     spans = [[bar.get_y(), bar.get_y() + bar.get_height()] for bar in bars]
-    assert spans == [pytest.approx(bin["chance"]) for bin in assessed["bins"]]
+    assert spans == [pytest.approx(bin.chance) for bin in assessed.bins]
     heights = [bar.get_height() for bar in counts.patches if isinstance(bar, Rectangle)]
-    assert heights == [bin["num_images"] for bin in assessed["bins"]]
+    assert heights == [bin.num_images for bin in assessed.bins]
 
 
 def test_leaderboard_bars_stop_at_one() -> None:
@@ -201,6 +225,5 @@ def test_leaderboard_bars_stop_at_one() -> None:
 
 
 def test_ranked_puts_the_chosen_first() -> None:
-    ranking = board(["a", "b", "c"])
-    ranking["best"] = 2
-    assert [entry["candidate"]["name"] for entry in figures.ranked(ranking)] == ["c", "a", "b"]
+    ranking = board(["a", "b", "c"], best=2).ranked
+    assert [entry.candidate.name for entry in ranking] == ["c", "a", "b"]

@@ -11,9 +11,9 @@ import pytest
 
 from crossfold.data.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
-from crossfold.report.dvc_files import write_reports
 from crossfold.report.pictures import DataSummary
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -60,6 +60,7 @@ def evaluation() -> dict[str, Any]:
         "curves": metrics.curves(np.array(LABELS), np.array(PROBABILITIES)),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
+        "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
     }
 
 
@@ -70,6 +71,7 @@ def leaderboard() -> dict[str, Any]:
         "classes": ["cat", HOSTILE, "rare"],
         "num_folds": 2,
         "num_epochs": 2,
+        "temperature": 1.25,
         "best": 1,
         "candidates": [_candidate("slow", 0.5), _candidate("quick", 0.75)],
         "diverged": [],
@@ -144,7 +146,11 @@ def render(
     lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     return report_page.render(
-        evaluation, leaderboard, data, registration=registration, lineage=lineage
+        Evaluation.model_validate(evaluation),
+        Leaderboard.model_validate(leaderboard),
+        data,
+        registration=Registration.model_validate(registration),
+        lineage=lineage,
     )
 
 
@@ -172,7 +178,9 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
             "p_value": 0.00073,
         },
         "interval": {"macro_f1": [0.4, 1.2], "accuracy": [0.4, 1.2], "loss": [0.1, 0.5]},
-        "folds": [{"fold": fold, "history": history, **scores} for fold in range(2)],
+        "folds": [
+            {"fold": fold, "num_epochs": 2, "history": history, **scores} for fold in range(2)
+        ],
     }
 
 
@@ -219,7 +227,7 @@ def test_page_compares_candidates_and_a_majority_class(
     page = render(evaluation, leaderboard)
     for expected in ("-0.2500", "-0.3750 to -0.1250", "in the chosen: 17", ">0.0007<"):
         assert expected in page, expected
-    test = content.predictions(evaluation)
+    test = content.predictions(Evaluation.model_validate(evaluation))
     baseline = content.majority_baseline(test, DATA.counts["train"])
     assert (baseline.name, baseline.accuracy) == ("cat", 0.5)
     assert baseline.macro_f1 == pytest.approx(2 / 9)
@@ -255,8 +263,8 @@ def test_page_has_intervals_calibration_latency_and_pictures(
         "50.00\N{NO-BREAK SPACE}% to 87.50\N{NO-BREAK SPACE}%",
         "0.5500 to 0.9500",
         "The temperature is 1.250: the network alone is surer than it should be",
-        f"<strong>{calibrated['error']:.4f}</strong> with the temperature",
-        f"{calibrated['without']['error']:.4f} without",
+        f"<strong>{calibrated.error:.4f}</strong> with the temperature",
+        f"{calibrated.without.error:.4f} without",
         "median <strong>12.3&nbsp;ms</strong>, 99th percentile <strong>56.8&nbsp;ms</strong>",
         "on 40 single predictions",
         'src="data:image/png;base64,c2FtcGxl"',
@@ -284,7 +292,7 @@ def test_a_page_has_the_gate_with_its_evidence(
     ):
         assert expected in page, expected
     # Of three equally good versions, by the interval from 0.25 to 0.5 around 0.4.
-    chosen = test_split_reuse.best_of(3, 0.4, [0.25, 0.5])
+    chosen = test_split_reuse.best_of(3, 0.4, (0.25, 0.5))
     assert f"would be {chosen.optimism:.4f} too high" in page
     assert f"{chosen.interval[0]:.4f} to {chosen.interval[1]:.4f} (Bonferroni)" in page
 
@@ -377,11 +385,20 @@ def test_page_without_mistakes_says_so(
     assert "None: every test image is right." in render(evaluation, leaderboard)
 
 
-def record(
-    folder: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any], page: str
+def write(
+    folder: Path,
+    evaluation: dict[str, Any],
+    leaderboard: dict[str, Any],
+    page: str = "<p>",
+    *,
+    record: bool = True,
 ) -> None:
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
+    dvc_files.write_reports(
+        folder,
+        evaluation=Evaluation.model_validate(evaluation),
+        leaderboard=Leaderboard.model_validate(leaderboard),
+        report_html=page,
+        record=record,
     )
 
 
@@ -389,9 +406,7 @@ def test_metrics_file_is_for_dvc(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
-    )
+    write(folder, evaluation, leaderboard)
     text = (folder / "metrics.json").read_text(encoding="utf-8")
     assert json.loads(text) == {
         "candidate": "quick",
@@ -412,9 +427,7 @@ def test_plot_files_hold_the_predictions_curves_and_histories(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="<p>", record=True
-    )
+    write(folder, evaluation, leaderboard)
     plots = folder / "plots"
     confusion = [tuple(row.values()) for row in _rows(plots / "confusion.csv")]
     assert confusion == [
@@ -431,7 +444,7 @@ def test_plot_files_hold_the_predictions_curves_and_histories(
         assert list(rows[0]) == columns
         assert {row["class"] for row in rows} == {"cat", HOSTILE, dvc_files.MICRO_AVERAGE}
     history = _rows(plots / "learning_curves.csv")
-    assert list(history[0]) == list(dvc_files.HISTORY_COLUMNS)
+    assert list(history[0]) == dvc_files.history_columns()
     assert [(row["candidate"], row["fold"], row["epoch"]) for row in history] == [
         (name, str(fold), str(epoch))
         for name in ("slow", "quick")
@@ -444,13 +457,9 @@ def test_writing_again_replaces_its_files_and_no_others(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
-    )
+    write(folder, evaluation, leaderboard, "old")
     (folder / "plots" / "mine.csv").write_text("kept")
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
-    )
+    write(folder, evaluation, leaderboard, "new")
     assert (folder / "report.html").read_text() == "new"
     assert (folder / "plots" / "mine.csv").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
@@ -464,12 +473,11 @@ def test_what_git_has_is_only_changed_on_request(
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
     folder = tmp_path / "reports"
-    found: dict[str, Any] = {"evaluation": evaluation, "leaderboard": leaderboard}
-    write_reports(folder, **found, report_html="<p>", record=False)
+    write(folder, evaluation, leaderboard, record=False)
     last = written(folder / "last")
     assert "metrics.json" in last and len(last) == 5
     assert written(folder).keys() == {"report.html", *(f"last/{name}" for name in last)}
-    write_reports(folder, **found, report_html="<p>", record=True)
+    write(folder, evaluation, leaderboard)
     recorded = written(folder)
     assert {name: recorded[name] for name in last} == last == written(folder / "last")
 
@@ -478,16 +486,12 @@ def test_a_failure_changes_nothing(
     tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     folder = tmp_path / "reports"
-    write_reports(
-        folder, evaluation=evaluation, leaderboard=leaderboard, report_html="old", record=True
-    )
+    write(folder, evaluation, leaderboard, "old")
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     evaluation["metrics"]["accuracy"] = 0.0
     del leaderboard["candidates"][1]["folds"][1]["history"][1]["val_loss"]
     with pytest.raises(KeyError):
-        write_reports(
-            folder, evaluation=evaluation, leaderboard=leaderboard, report_html="new", record=True
-        )
+        write(folder, evaluation, leaderboard, "new")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
@@ -501,9 +505,7 @@ def test_heads_alone_have_no_learning_curves(
             fold["history"] = []
     page = render(evaluation, leaderboard)
     assert "for 2 epochs" not in page and "learning_curves" not in page
-    write_reports(
-        tmp_path, evaluation=evaluation, leaderboard=leaderboard, report_html=page, record=True
-    )
+    write(tmp_path, evaluation, leaderboard, page)
     assert _rows(tmp_path / "plots" / "learning_curves.csv") == []
 
 
@@ -511,6 +513,7 @@ def test_a_diverged_candidate_is_the_tables_last_row(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
     wild = {"name": "layer4 lr=9", "freeze_backbone": False, "train_from": "layer4"}
+    wild["weight_decay"] = 0.1
     folds = [{"fold": 1, "epoch": 3}]
     leaderboard["diverged"] = [{"candidate": wild, "folds": folds}]
     page = render(evaluation, leaderboard)

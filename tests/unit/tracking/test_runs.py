@@ -19,10 +19,11 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
+from crossfold.records import FoldResults
 from crossfold.tracking import runs as tracking_runs
 from crossfold.tracking import store
 from crossfold.tracking.names import run_name, short_labels
-from crossfold.tracking.run import MAX_PARAM_LENGTH
+from crossfold.tracking.run import MAX_PARAM_LENGTH, Run
 from crossfold.training import fold_runs
 
 STARTED = datetime(2026, 1, 2, 22, 50, 25)
@@ -57,11 +58,17 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
             "weight_decay": 0.0,
         },
         "fold": fold,
+        "num_epochs": 2,
         "macro_f1": 0.9,
         "accuracy": 0.91,
         "loss": 0.3,
         "history": history,
     }
+
+
+def _log_fold(step: Run, results: list[dict[str, Any]]) -> None:
+    found = FoldResults.model_validate({"classes": [], "results": results}).results
+    fold_runs.log_fold(step, found, params=SHARED)
 
 
 def test_names_differ_in_the_characters_that_mlflow_shows() -> None:
@@ -223,7 +230,7 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
     results = [_result(1, "slow", 0.001), _result(1, "it's fast", 0.01)]
     for _ in range(2):  # a retry replaces
         with tracking_runs.step_run("train_fold", iteration=1) as step:
-            fold_runs.log_fold(step, results, params=SHARED)
+            _log_fold(step, results)
     candidates = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     assert {run.data.tags["crossfold.candidate"] for run in candidates} == {"slow", "it's fast"}
     assert len(candidates) == 2
@@ -251,9 +258,9 @@ def test_a_head_has_no_rate_and_a_diverged_candidate_no_scores(client: MlflowCli
     head, diverged = _result(0, "head", 0.1), _result(0, "wild", 9.0)
     del head["candidate"]["learning_rate"]
     head["history"] = []
-    diverged = {key: diverged[key] for key in ("candidate", "fold")} | {"diverged": 2}
+    diverged = {key: diverged[key] for key in ("candidate", "fold", "num_epochs")} | {"diverged": 2}
     with tracking_runs.step_run("train_fold", iteration=0) as step:
-        fold_runs.log_fold(step, [head, diverged], params=SHARED)
+        _log_fold(step, [head, diverged])
     runs = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     found = {run.data.params["candidate"]: run.data for run in runs}
     assert found["head"].params["learning_rate"] == "none"
@@ -482,7 +489,7 @@ def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
         assert step.id == task
         step.log_params({"seed": 0})
         step.log_artifact("text", "note.txt")
-        fold_runs.log_fold(step, [_result(2, "slow", 0.001)], params=SHARED)
+        _log_fold(step, [_result(2, "slow", 0.001)])
         step.parent().log_metrics({"cv_macro_f1": 0.9})
     with pytest.raises(UserError), tracking_runs.step_run("train_fold", iteration=2):
         raise UserError("too few images")

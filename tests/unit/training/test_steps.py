@@ -13,6 +13,7 @@ from torch.nn import functional
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.network import backbone, tensorfile
+from crossfold.records import DivergedResult, FoldResult, FoldResults
 from crossfold.settings import Candidate
 from crossfold.step import progress
 from crossfold.training import steps
@@ -36,7 +37,7 @@ BATCH_SIZE = 9  # of 28 training images: the last one joins the batch before
 
 def train_fold(
     features: Path, weights: Path, predictions: Path, **changes: Any
-) -> list[dict[str, Any]]:
+) -> list[FoldResult]:
     settings: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "fold": 1,
@@ -48,9 +49,10 @@ def train_fold(
         "num_threads": 1,
         **changes,
     }
-    return steps.train_fold(
+    results = steps.train_fold(
         features=features, backbone_weights=weights, predictions=predictions, **settings
     )
+    return [result for result in results if isinstance(result, FoldResult)]
 
 
 def rows_of(values: Any, labels: Any) -> FeatureRows:
@@ -161,7 +163,7 @@ def test_training_on_stored_features_is_the_usual_loop(
         num_epochs=3,
         seed=4,
     )
-    found = [(epoch["train_loss"], epoch["val_loss"]) for epoch in result["history"]]
+    found = [(epoch.scores["train_loss"], epoch.scores["val_loss"]) for epoch in result.history]
     np.testing.assert_allclose(found, usual, rtol=5e-3)
     assert usual[0][0] > 1.2 * usual[-1][0], "nothing was learnt, which any loop would repeat"
 
@@ -176,7 +178,7 @@ def test_the_same_seed_gives_the_same_file_and_another_does_not(
     assert first == again
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     other = train_fold(features, weights, tmp_path / "c", candidates=candidates, seed=5)
-    assert [r["loss"] for r in other] != [r["loss"] for r in first]
+    assert [r.scores["loss"] for r in other] != [r.scores["loss"] for r in first]
 
 
 def test_a_candidate_does_not_depend_on_the_others(
@@ -196,8 +198,9 @@ def test_predictions_are_of_the_fold_and_scored_by_its_labels(
     rows = np.flatnonzero(stored["fold"] == 2)
     assert arrays["row"].tolist() == rows.tolist()
     assert arrays["label"].tolist() == stored["label"][rows].tolist()
-    assert about == {"classes": ["red", "green", "blue"], "results": results}
-    assert [r["candidate"]["name"] for r in results] == [
+    written = FoldResults(classes=("red", "green", "blue"), results=tuple(results))
+    assert FoldResults.model_validate(about) == written
+    assert [r.candidate.name for r in results] == [
         "head wd=0.1",
         "conv5 lr=0.002 wd=0.05",
     ]
@@ -206,13 +209,14 @@ def test_predictions_are_of_the_fold_and_scored_by_its_labels(
         assert probabilities.shape == (len(rows), 3) and probabilities.dtype == np.float32
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
         for name, value in metrics.scores(stored["label"][rows], probabilities).items():
-            assert result[name] == value
-        assert result["fold"] == 2
+            assert result.scores[name] == value
+        assert result.fold == 2
     head, partial = results
-    assert (head["num_epochs"], head["history"]) == (None, [])
-    assert [epoch["epoch"] for epoch in partial["history"]] == list(range(1, 7))
-    assert (partial["num_epochs"], partial["history"][-1]["val_loss"]) == (6, partial["loss"])
-    assert results[0]["accuracy"] > 0.9, "colours are easy to tell apart"
+    assert (head.num_epochs, head.history) == (None, ())
+    assert [epoch.epoch for epoch in partial.history] == list(range(1, 7))
+    assert partial.num_epochs == 6
+    assert partial.history[-1].scores["val_loss"] == partial.scores["loss"]
+    assert results[0].scores["accuracy"] > 0.9, "colours are easy to tell apart"
 
 
 def test_the_validation_fold_does_not_leak_into_training(
@@ -229,20 +233,21 @@ def test_the_validation_fold_does_not_leak_into_training(
 
     honest = train_fold(features, weights, tmp_path / "a")
     fooled = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
-    assert honest[0]["loss"] != fooled[0]["loss"]
+    assert honest[0].scores["loss"] != fooled[0].scores["loss"]
     for one, other in zip(honest[1:], fooled[1:], strict=True):
-        for now, then in zip(one["history"], other["history"], strict=True):
-            kept = {name for name in now if name.startswith(("train_", "epoch"))}
-            assert {n: now[n] for n in kept} == {n: then[n] for n in kept}
-            assert now["val_loss"] != then["val_loss"]
+        for now, then in zip(one.history, other.history, strict=True):
+            kept = {name for name in now.scores if name.startswith("train_")}
+            assert {n: now.scores[n] for n in kept} == {n: then.scores[n] for n in kept}
+            assert now.scores["val_loss"] != then.scores["val_loss"]
     # And a training fold's labels do matter.
     spoilt = {name: np.array(array) for name, array in stored.items()}
     rows = np.flatnonzero(spoilt["fold"] == 0)
     spoilt["label"][rows] = (spoilt["label"][rows] + 1) % 3
     tensorfile.write(tmp_path / "spoilt", spoilt, about)
     changed = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
-    assert changed[0]["loss"] != honest[0]["loss"]
-    assert changed[1]["history"][-1]["train_loss"] != honest[1]["history"][-1]["train_loss"]
+    assert changed[0].scores["loss"] != honest[0].scores["loss"]
+    last_losses = [results[1].history[-1].scores["train_loss"] for results in (changed, honest)]
+    assert last_losses[0] != last_losses[1]
 
 
 def test_progress_is_told_within_an_epoch_and_ends_with_the_last_candidate(
@@ -298,12 +303,14 @@ def test_a_candidate_that_diverges_ends_neither_the_fold_nor_the_others(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
     candidates = [WILD, HEAD, PARTIAL]
-    results = train_fold(features, weights, tmp_path / "a", candidates=candidates)
-    assert (results[0]["candidate"]["learning_rate"], results[0]["diverged"]) == (1e30, 1)
-    assert results[1:] == train_fold(features, weights, tmp_path / "b")
+    scored = train_fold(features, weights, tmp_path / "a", candidates=candidates)
+    assert scored == train_fold(features, weights, tmp_path / "b")
     arrays, about = tensorfile.read(tmp_path / "a")
     assert arrays.keys() == {"row", "label", "probabilities_1", "probabilities_2"}
-    assert about["results"] == results
+    diverged, *others = FoldResults.model_validate(about).results
+    assert others == scored
+    assert isinstance(diverged, DivergedResult)
+    assert (diverged.candidate.learning_rate, diverged.diverged) == (1e30, 1)
 
 
 def test_a_final_fit_that_diverges_writes_no_network(
@@ -357,19 +364,34 @@ def test_dropout_is_on_in_training_and_off_in_validation() -> None:
 # The final fit
 
 
+def _board(candidates: list[dict[str, Any]], best: int) -> dict[str, Any]:
+    entries: list[dict[str, Any]] = [
+        {
+            "candidate": {"name": Candidate(**candidate).name, **candidate},
+            "mean": {},
+            "std": {},
+            "interval": {},
+            "folds": [],
+            "against_best": None,
+        }
+        for candidate in candidates
+    ]
+    return {
+        "architecture": ARCHITECTURE,
+        "classes": [],
+        "num_folds": 2,
+        "candidates": entries,
+        "diverged": [],
+        "best": best,
+        "num_epochs": None,
+        "temperature": 1.5,
+    }
+
+
 def train_final(
     features: Path, weights: Path, tmp_path: Path, candidate: dict[str, Any], num_epochs: int
 ) -> tuple[backbone.Network, dict[str, Any]]:
-    name = Candidate(**candidate).name
-    board = {
-        "candidates": [
-            {"candidate": {"name": "another", **FULL}},
-            {"candidate": {"name": name, **candidate}},
-        ],
-        "best": 1,
-        "temperature": 1.5,
-    }
-    (tmp_path / "leaderboard").write_text(json.dumps(board))
+    (tmp_path / "leaderboard").write_text(json.dumps(_board([FULL, candidate], best=1)))
     figures = steps.train_final(
         features=features,
         backbone_weights=weights,

@@ -1,0 +1,135 @@
+"""The names that people read: of each metric, and of each tag of a registered version."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Flag, auto
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score that `evaluation.metrics.scores` computes.
+
+    `heading` is the label in a terminal's narrow table. With `in_folds` the score is not only of
+    the test split, but also summarised over the folds and followed from epoch to epoch.
+    """
+
+    name: str
+    label: str
+    heading: str
+    higher_is_better: bool = True
+    in_percent: bool = False
+    in_folds: bool = False
+
+
+# In the order of every table. To add a metric, compute it in `metrics.scores` and
+# `metrics.bootstrap_intervals`, and describe it here.
+METRICS = (
+    Metric("macro_f1", "macro F1", "macro F1", in_folds=True),
+    Metric("accuracy", "accuracy", "accuracy", in_percent=True, in_folds=True),
+    Metric("macro_precision", "macro precision", "precision"),
+    Metric("macro_recall", "macro recall", "recall"),
+    Metric("loss", "loss", "loss", higher_is_better=False, in_folds=True),
+)
+# A candidate is chosen by the first; of equal ones the next decides.
+CHOSEN_BY = ("macro_f1", "loss")
+
+
+def fold_metrics() -> tuple[Metric, ...]:
+    """List the metrics of cross-validation."""
+    return tuple(metric for metric in METRICS if metric.in_folds)
+
+
+def rank(scores: Mapping[str, float]) -> tuple[float, ...]:
+    """Give a sort key by which the best scores come first."""
+    signs = {metric.name: -1 if metric.higher_is_better else 1 for metric in METRICS}
+    return tuple(signs[name] * scores[name] for name in CHOSEN_BY)
+
+
+class Place(Flag):
+    """A page that shows some of the tags; `crossfold lineage` shows every one."""
+
+    REPORT = auto()
+    CARD = auto()  # the model card
+    REPRODUCE = auto()  # `crossfold reproduce`: the environment that numbers depend on
+
+
+BOTH = Place.REPORT | Place.CARD
+ALL = BOTH | Place.REPRODUCE
+NOWHERE = Place(0)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag of a registered version; `section` is its heading in `crossfold lineage`."""
+
+    name: str
+    label: str
+    section: str
+    places: Place = NOWHERE
+    is_json: bool = False
+
+
+def tags() -> tuple[Tag, ...]:
+    """List every known tag, those of a section together, in the order of every table."""
+    return (
+        Tag("architecture", "architecture", "Scores"),
+        Tag("candidate", "candidate", "Scores"),
+        Tag("num_epochs", "epochs", "Scores"),
+        *(Tag(f"test_{metric.name}", f"test, {metric.label}", "Scores") for metric in METRICS),
+        *(tag for metric in fold_metrics() for tag in _cross_validation_tags(metric)),
+        *_TAGS,
+    )
+
+
+def _cross_validation_tags(metric: Metric) -> tuple[Tag, Tag]:
+    label = f"cross-validation, {metric.label}"
+    return (
+        Tag(f"cv_{metric.name}", label, "Scores"),
+        Tag(f"cv_{metric.name}_std", f"{label}, standard deviation", "Scores"),
+    )
+
+
+_TAGS = (
+    Tag("gate", "gate", "Gate"),
+    Tag("gate_verdict", "verdict of the gate", "Gate"),
+    Tag("gate_reason", "reason of the gate", "Gate"),
+    Tag("gate_comparison", "comparison with the champion", "Gate", is_json=True),
+    Tag("num_judged_before", "other versions judged on this test split before", "Gate"),
+    Tag("promotions", "promotions by hand", "By hand", is_json=True),
+    Tag("rolled_back", "taken back", "By hand", is_json=True),
+    Tag("git_commit", "git commit", "Code", BOTH),
+    Tag("git_dirty", "uncommitted changes", "Code", Place.REPORT),
+    Tag("image_data", "image of fetch_data", "Code", Place.REPORT),
+    Tag("image_train", "image of all steps but fetch_data", "Code", BOTH),
+    Tag("data_hash", "data (DVC’s hash)", "Data", BOTH),
+    Tag("split_hash", "test split (SHA-256)", "Data", BOTH),
+    Tag("num_train_images", "training images", "Data"),
+    Tag("num_test_images", "test images", "Data"),
+    Tag("seed_split", "seed of the splits", "Data", BOTH),
+    Tag("seed_training", "seed of the training", "Data", BOTH),
+    Tag("models_hash", "initial weights (DVC’s hash)", "Weights", BOTH),
+    Tag("weights_hash", "model (SHA-256)", "Weights", BOTH),
+    Tag("training_images", "file of the training images’ hashes", "Weights"),
+    Tag("exported_by", "exporter", "Export"),
+    Tag(
+        "export_max_difference",
+        "largest difference of a probability between OpenVINO and torch",
+        "Export",
+        Place.REPORT,
+    ),
+    Tag("export_num_different", "images that OpenVINO and torch predict differently", "Export"),
+    Tag("runner", "runner", "Run", BOTH),
+    Tag("started", "started", "Run", BOTH),
+    Tag("pipeline_run", "pipeline run", "Run", BOTH),
+    Tag("mlflow_parent_run", "run in MLflow", "Run", Place.REPORT),
+    Tag("device", "device", "Computed with"),
+    Tag("num_threads", "threads of the steps that run alone", "Computed with", ALL),
+    Tag("num_threads_folds", "threads of a fold", "Computed with", ALL),
+    Tag("processor_kernels", "processor kernels", "Computed with", ALL),
+    Tag("matrix_units", "matrix units", "Computed with", Place.REPORT | Place.REPRODUCE),
+    Tag("torch", "torch", "Computed with", ALL),
+    Tag("openvino", "OpenVINO", "Computed with", Place.REPORT),
+    Tag("libraries", "versions of the libraries", "Computed with", Place.REPORT, is_json=True),
+    Tag("settings", "settings (params.yaml)", "Settings", Place.REPORT, is_json=True),
+    Tag("files_sha256", "files (SHA-256)", "Files", is_json=True),
+)

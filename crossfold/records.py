@@ -1,0 +1,403 @@
+"""The JSON that travels between steps, as frozen, checked, typed records.
+
+A record is read by `Record.read` and written by `Record.write`; the files have the keys of the
+fields, in their order. A score is looked up by its metric's name, see `labels.METRICS`.
+"""
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer
+
+from crossfold import labels
+
+Scores = dict[str, float]
+Interval = tuple[float, float]  # 95 %
+
+
+class Record(BaseModel):
+    """A frozen record; keys that it does not know are left out, as a later version may add some."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a record from its JSON file."""
+        return cls.model_validate_json(path.read_bytes())
+
+    def to_json(self) -> str:
+        """Write the record as a text, numbers as Python's json does."""
+        return json.dumps(self.model_dump())
+
+    def write(self, path: Path) -> None:
+        """Write the record to its JSON file."""
+        path.write_text(self.to_json(), encoding="utf-8")
+
+
+class _WithScores(Record):
+    """A record whose scores stand among its other keys in JSON, all in alphabetical order."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    @property
+    def scores(self) -> Scores:
+        """The scores by the metric's name."""
+        return self.__pydantic_extra__
+
+    @model_serializer(mode="wrap")
+    def _sorted(self, serialize: Callable[[Self], dict[str, Any]]) -> dict[str, Any]:
+        return dict(sorted(serialize(self).items()))
+
+
+# Cross-validation
+
+
+class NamedCandidate(Record):
+    """A candidate of params.yaml with its name; a head has no learning rate."""
+
+    freeze_backbone: bool
+    learning_rate: Annotated[float | None, Field(exclude_if=lambda rate: rate is None)] = None
+    name: str
+    train_from: str
+    weight_decay: float
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """The candidate as params.yaml has it."""
+        return self.model_dump(exclude={"name"})
+
+
+class Epoch(_WithScores):
+    """One epoch of a fit; its scores have the prefix train_ or val_."""
+
+    epoch: int
+
+
+class FoldScores(_WithScores):
+    """A candidate's scores on one fold; `num_epochs` is None for a head, which has no history."""
+
+    fold: int
+    history: tuple[Epoch, ...]
+    num_epochs: int | None
+
+
+class FoldResult(FoldScores):
+    """A candidate with its scores on one fold, as train_fold writes it."""
+
+    candidate: NamedCandidate
+
+    @property
+    def without_candidate(self) -> FoldScores:
+        """The scores alone, as the leaderboard has them below their candidate."""
+        return FoldScores.model_validate(self.model_dump(exclude={"candidate"}))
+
+
+class DivergedResult(Record):
+    """A fit whose loss is no number; `diverged` is the epoch, None for a head."""
+
+    candidate: NamedCandidate
+    diverged: int | None
+    fold: int
+    num_epochs: int | None
+
+
+class FoldResults(Record):
+    """The results of one fold, a candidate each: the metadata of its out-of-fold predictions."""
+
+    classes: tuple[str, ...]
+    results: tuple[FoldResult | DivergedResult, ...]
+
+
+class CandidateComparison(Record):
+    """A candidate beside the best one, by their out-of-fold predictions of the same images.
+
+    `difference` is the best one's macro F1 minus this one's. `p_value` is McNemar's, adjusted by
+    Holm for the number of candidates.
+    """
+
+    difference: float
+    interval: Interval
+    only_best_right: int  # images
+    only_this_right: int
+    p_value: float
+
+
+class LeaderboardEntry(Record):
+    """A candidate's mean, standard deviation and interval over the folds.
+
+    `against_best` is None for the best one.
+    """
+
+    candidate: NamedCandidate
+    mean: Scores
+    std: Scores
+    interval: dict[str, Interval]
+    folds: tuple[FoldScores, ...]
+    against_best: CandidateComparison | None
+
+    @property
+    def summary(self) -> Scores:
+        """Means and standard deviations as they are logged: cv_macro_f1, cv_macro_f1_std, …"""
+        means = {f"cv_{name}": value for name, value in self.mean.items()}
+        return means | {f"cv_{name}_std": value for name, value in self.std.items()}
+
+
+class DivergedFold(Record):
+    """A fold in which a candidate diverged; `epoch` is None for a head."""
+
+    fold: int
+    epoch: int | None
+
+
+class DivergedEntry(Record):
+    """A candidate that diverged in these folds and so has no mean."""
+
+    candidate: NamedCandidate
+    folds: tuple[DivergedFold, ...]
+
+
+class Leaderboard(Record):
+    """The candidates in cross-validation; `best` is the index of the chosen one.
+
+    `num_epochs` (None for a head) and `temperature` are the chosen one's.
+    """
+
+    architecture: str
+    classes: tuple[str, ...]
+    num_folds: int
+    candidates: tuple[LeaderboardEntry, ...]
+    diverged: tuple[DivergedEntry, ...]
+    best: int
+    num_epochs: int | None
+    temperature: float
+
+    @property
+    def chosen(self) -> LeaderboardEntry:
+        """The best candidate."""
+        return self.candidates[self.best]
+
+    @property
+    def ranked(self) -> list[LeaderboardEntry]:
+        """The candidates, the chosen one first, then from the best to the worst."""
+        others = [entry for entry in self.candidates if entry is not self.chosen]
+        return [self.chosen, *sorted(others, key=lambda entry: labels.rank(entry.mean))]
+
+    @property
+    def with_epochs(self) -> list[LeaderboardEntry]:
+        """The candidates as `ranked`, without those that are not trained in epochs."""
+        return [entry for entry in self.ranked if all(fold.history for fold in entry.folds)]
+
+
+# The test split
+
+
+class Curve(Record):
+    """One curve of at most `metrics.MAX_CURVE_POINTS` points.
+
+    ROC: x is the false positive rate and y the true positive rate, from (0, 0) to (1, 1).
+    PR: x is recall and y precision, from recall 1 to the point (0, 1).
+    thresholds are finite, one a point. area, taken before thinning, is the area under the ROC
+    curve, or the average precision.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    area: float
+
+
+class Curves(Record):
+    """One-vs-rest curves by class index, their micro average, and why a class has no curve."""
+
+    per_class: dict[int, Curve]
+    micro: Curve
+    left_out: dict[int, str]
+
+
+class CurvesByKind(Record):
+    """The ROC and the precision-recall curves."""
+
+    roc: Curves
+    pr: Curves
+
+
+class Bin(Record):
+    """The images whose predicted class has a probability in (low, high].
+
+    `confidence` is the mean of those probabilities and `accuracy` the share that is right. Were
+    the probabilities true, that share would lie within `chance` in 95 % of draws.
+    """
+
+    low: float
+    high: float
+    num_images: int
+    confidence: float
+    accuracy: float
+    chance: Interval
+
+
+class Reliability(Record):
+    """The reliability curve, its expected calibration error, and what chance alone would give."""
+
+    bins: tuple[Bin, ...]
+    error: float
+    error_by_chance: float
+
+
+class Uncalibrated(Reliability):
+    """Reliability and loss without the temperature."""
+
+    loss: float
+
+
+class Calibration(Record):
+    """The temperature, and the reliability with and without it."""
+
+    temperature: float
+    bins: tuple[Bin, ...]
+    error: float
+    error_by_chance: float
+    without: Uncalibrated
+
+
+class Latency(Record):
+    """Milliseconds for one image at a time; of how many images, on how many threads."""
+
+    median_ms: float
+    p99_ms: float
+    num_images: int
+    num_threads: int
+
+
+class Export(Record):
+    """How far the exported network is from torch on the test split.
+
+    `by` names the exporter, `max_difference` is that of a probability, `num_different` counts the
+    images whose most probable class is another.
+    """
+
+    by: str
+    max_difference: float
+    num_different: int
+
+
+class PredictedImages(Record):
+    """The test images, each with its label and the probability of each class."""
+
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+class Evaluation(PredictedImages):
+    """The model on the test split.
+
+    The confusion matrix has a row for each true class. No two runs share a latency. The hashes are
+    of the model's file (SHA-256), of the data (DVC's) and of the test split (SHA-256).
+    """
+
+    metrics: Scores
+    intervals: dict[str, Interval]
+    class_f1_intervals: tuple[Interval, ...]
+    confusion_matrix: tuple[tuple[int, ...], ...]
+    curves: CurvesByKind
+    calibration: Calibration
+    latency: Latency
+    weights_hash: str
+    data_hash: str
+    split_hash: str
+    export: Export
+
+    @property
+    def summary(self) -> Scores:
+        """The scores as they are logged: test_macro_f1, …"""
+        return {f"test_{name}": value for name, value in self.metrics.items()}
+
+
+# The registry
+
+
+class Verdict(StrEnum):
+    """The gate's finding; with one of `gate.PASSING`, a version may become champion."""
+
+    FIRST = "first"
+    SAME = "same"
+    BETTER = "better"
+    NOT_WORSE = "not worse"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    OTHER_CLASSES = "other classes"
+    BELOW_FLOOR = "below floor"
+
+
+class McNemar(Record):
+    """How many images only one of two versions has right, and how likely that is by chance."""
+
+    only_challenger_right: int
+    only_champion_right: int
+    p_value: float
+
+
+class ChampionComparison(Record):
+    """A version and the champion on the same test images.
+
+    `num_left_out` are test images that the champion was trained on. `interval` is that of the
+    difference of the macro F1; `mcnemar` is of the accuracy. `num_images_enough` is about how many
+    images would settle an undecided comparison, if the two went on to differ as they do; None: it
+    is settled, or no number would.
+    """
+
+    champion_version: str
+    num_images: int
+    num_left_out: int
+    macro_f1: float
+    champion_macro_f1: float
+    difference: float
+    interval: Interval
+    margin: float
+    mcnemar: McNemar
+    num_images_enough: int | None = None
+
+
+class Registration(Record):
+    """A registered version and the gate's decision.
+
+    `created` says whether the version is new. `num_judged_before` counts the other registered
+    versions that were judged on the same test split.
+    """
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    gate: Literal["passed", "refused"]
+    verdict: Verdict
+    reason: str
+    created: bool
+    comparison: ChampionComparison | None
+    num_judged_before: int
+
+
+class Promotion(Record):
+    """How a person made a version champion; a version's tag `promotions` is a list of these."""
+
+    action: Literal["promote", "rollback"]
+    by: str
+    at: str  # ISO 8601, UTC
+    reason: str
+    replaced: str | None  # the champion before
+    verdict: Verdict
+    evidence: str
+    forced: bool = False
+
+
+class TakenBack(Record):
+    """Who took a version back by a rollback, when and why: its tag `rolled_back`."""
+
+    by: str
+    at: str
+    reason: str

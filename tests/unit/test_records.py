@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from crossfold.records import (
+    DivergedResult,
+    Evaluation,
+    FoldResult,
+    FoldResults,
+    Leaderboard,
+    Record,
+    Registration,
+)
+
+RECORDED = Path(__file__).parent / "recorded"  # written by json.dumps, before there were records
+FILES = {
+    "leaderboard.json": Leaderboard,
+    "evaluation.json": Evaluation,
+    "registration.json": Registration,
+}
+
+
+@pytest.mark.parametrize(("name", "record"), FILES.items(), ids=FILES)
+def test_a_file_is_written_as_it_was_read(name: str, record: type[Record], tmp_path: Path) -> None:
+    record.read(RECORDED / name).write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == (RECORDED / name).read_bytes()
+
+
+def test_a_fold_keeps_its_scores_among_its_other_keys() -> None:
+    board = Leaderboard.read(RECORDED / "leaderboard.json")
+    fold = board.chosen.folds[0]
+    assert {"macro_f1", "accuracy", "loss", "macro_precision", "macro_recall"} == set(fold.scores)
+    assert {"train_loss", "val_macro_f1"} < set(fold.history[0].scores)
+    assert list(fold.model_dump()) == sorted(fold.model_dump())
+
+
+def test_a_fold_has_scores_or_has_diverged() -> None:
+    candidate = {"name": "a", "freeze_backbone": True, "train_from": "head", "weight_decay": 1.0}
+    common = {"candidate": candidate, "fold": 1, "num_epochs": None}
+    header = {
+        "classes": ["cat", "dog"],
+        "results": [{**common, "history": [], "loss": 0.5}, {**common, "diverged": None}],
+    }
+    found = FoldResults.model_validate(header)
+    scored, diverged = found.results
+    assert isinstance(scored, FoldResult) and isinstance(diverged, DivergedResult)
+    assert scored.scores == scored.without_candidate.scores == {"loss": 0.5}
+    assert json.loads(found.to_json()) == header
+
+
+def test_a_record_is_frozen_and_checked() -> None:
+    registration = Registration.read(RECORDED / "registration.json")
+    with pytest.raises(ValidationError):
+        registration.gate = "passed"
+    values = json.loads(registration.to_json())
+    with pytest.raises(ValidationError):
+        Registration.model_validate({**values, "verdict": "splendid"})
+    assert Registration.model_validate({**values, "of_a_later_version": 1}) == registration
+
+
+def test_the_chosen_candidate_is_ranked_first() -> None:
+    board = Leaderboard.read(RECORDED / "leaderboard.json")
+    assert [entry.candidate.name for entry in board.ranked] == [
+        "layer4 lr=0.001 wd=0.05",
+        "head wd=0.01",
+    ]
+    assert board.with_epochs == [board.chosen]
+    assert board.chosen.candidate.hyper_parameters == {
+        "freeze_backbone": False,
+        "train_from": "layer4",
+        "learning_rate": 0.001,
+        "weight_decay": 0.05,
+    }
