@@ -127,7 +127,7 @@ _TAGS = (
     Tag("num_threads_folds", "threads of a fold", "Computed with", ALL),
     Tag("processor_kernels", "processor kernels", "Computed with", ALL),
     Tag("matrix_units", "matrix units", "Computed with", Place.REPORT | Place.REPRODUCE),
-    Tag("torch", "torch", "Computed with", ALL),
+    Tag("torch", "torch build", "Computed with", ALL),
     Tag("openvino", "OpenVINO", "Computed with", Place.REPORT),
     Tag("libraries", "versions of the libraries", "Computed with", Place.REPORT, is_json=True),
     Tag("settings", "settings (params.yaml)", "Settings", Place.REPORT, is_json=True),
