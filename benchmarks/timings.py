@@ -203,7 +203,7 @@ class Pipeline:
             num_threads=THREADS,
             evaluation=self.folder / "evaluation",
         )
-        return float(evaluation["latency"]["median_ms"])
+        return evaluation.latency.median_ms
 
     @property
     def _predictions(self) -> list[Path]:

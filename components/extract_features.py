@@ -1,4 +1,4 @@
-"""The step that runs the frozen part of the network once over every image."""
+"""The step that runs the frozen part of the network once over every image, or over a shard."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -13,6 +13,8 @@ def extract_features(
     image_size: int,
     precision: str,
     num_threads: int,
+    shard: int,
+    num_shards: int,
     features: Output[Dataset],
 ) -> None:
     """Compute what every epoch of every fold would compute again, once.
@@ -25,13 +27,15 @@ def extract_features(
         image_size: Side of the square that images are scaled to, in pixels.
         precision: What the network is computed in, "float32" or "bfloat16".
         num_threads: Processor threads.
+        shard: The share of the images to take, from 0 on.
+        num_shards: The number of shares, 1 for all images at once; a share may be empty.
         features: The values at each cut, labels and folds, in one file.
     """
     from pathlib import Path
 
     from crossfold.step.runtime import step
 
-    with step("extract_features", features.path) as run:
+    with step("extract_features", features.path, shard if num_shards > 1 else None) as run:
         from crossfold.network import determinism
         from crossfold.network.features import extract_features
 
@@ -43,6 +47,8 @@ def extract_features(
             image_size=image_size,
             precision=precision,
             num_threads=num_threads,
+            shard=shard,
+            num_shards=num_shards,
             features=Path(features.path),
         )
         run.log_metrics({f"bytes_at_{cut}": n for cut, n in bytes_per_image.items()})

@@ -9,7 +9,7 @@ def join_features(shards: Input[list[Dataset]], features: Output[Dataset]) -> No
     """Merge the features of all shards into one file, equal to that of a single step.
 
     Args:
-        shards: What each extract_shard wrote.
+        shards: The features of each shard.
         features: The values at each cut, labels and folds, in one file.
     """
     from pathlib import Path

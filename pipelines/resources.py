@@ -1,22 +1,69 @@
-"""What a step gets on Kubernetes besides its image and its limits: identity, timeout, secrets.
+"""Every step's image, cores, memory and secrets, in one table, and how a task gets them."""
 
-The runners on one machine ignore all of this; they give their steps the same by other means.
-"""
+from dataclasses import dataclass
 
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
-from crossfold.infra.secrets import MLFLOW_SECRET, MLFLOW_VARIABLES, REMOTE_SECRET, REMOTE_VARIABLES
+from crossfold.infra.images import DATA, TRAIN
+from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET, VARIABLES
 from crossfold.step.runtime import ON_KUBERNETES
 
 # Of the images, which name no user that Kubernetes would have to look up.
 USER = 65532
 # Only to end what hangs: seconds.
 TIMEOUT = 24 * 60 * 60
+# Cores that a step requests on a small cluster: of two, Kubernetes and manifests/small leave 0.9.
+SMALL_CPU_REQUEST = 0.5
 
 
-def configure(task: PipelineTask) -> None:
-    """Give a step its identity, its timeout, the run's id and MLflow's login."""
+@dataclass(frozen=True)
+class Resources:
+    """A step's display name, the role of its image, and requests and limits of its pod."""
+
+    name: str
+    role: str
+    cores: tuple[float, float]
+    memory: tuple[str, str]
+    secrets: tuple[str, ...] = (MLFLOW_SECRET,)
+
+
+RESOURCES = {
+    "fetch_data": Resources(
+        "Fetch data", DATA, (1, 2), ("1Gi", "2Gi"), (MLFLOW_SECRET, REMOTE_SECRET)
+    ),
+    "extract_features": Resources("Extract features", TRAIN, (1, 4), ("2Gi", "4Gi")),
+    "join_features": Resources("Join features", TRAIN, (0.5, 1), ("1Gi", "2Gi")),
+    "train_fold": Resources("Train fold", TRAIN, (1, 2), ("2Gi", "4Gi")),
+    "aggregate_cv": Resources("Aggregate cross-validation", TRAIN, (0.5, 1), ("1Gi", "2Gi")),
+    "train_final": Resources("Train final model", TRAIN, (1, 2), ("2Gi", "4Gi")),
+    "evaluate_test": Resources("Evaluate on test split", TRAIN, (1, 4), ("2Gi", "4Gi")),
+    "register_model": Resources("Register model", TRAIN, (1, 4), ("2Gi", "4Gi")),
+}
+
+
+def configure(task: PipelineTask, step: str) -> None:
+    """Give a step's task its row of the table, its retries and what Kubernetes has to know.
+
+    The image is only the role here: `compile_pipeline` knows its name.
+    """
+    resources = RESOURCES[step]
+    task.set_display_name(resources.name)
+    task.set_container_image(resources.role)
+    task.set_cpu_request(str(resources.cores[0]))
+    task.set_cpu_limit(str(resources.cores[1]))
+    task.set_memory_request(resources.memory[0])
+    task.set_memory_limit(resources.memory[1])
+    # Every step may be repeated: its outputs are overwritten, its MLflow run is found again.
+    task.set_retry(num_retries=2, backoff_duration="5s", backoff_factor=2)
+    _configure_pod(task, resources.secrets)
+
+
+def _configure_pod(task: PipelineTask, secrets: tuple[str, ...]) -> None:
+    """Give a pod its identity, its timeout, the run's id and its secrets.
+
+    The runners on one machine ignore all of this; they give their steps the same by other means.
+    """
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.set_timeout(task, TIMEOUT)
@@ -24,14 +71,6 @@ def configure(task: PipelineTask) -> None:
     # Not a parameter: it would be part of the cache's key, and no step would be reused.
     kubernetes.use_field_path_as_env(task, "CROSSFOLD_RUN_ID", "metadata.labels['pipeline/runid']")
     kubernetes.use_field_path_as_env(task, ON_KUBERNETES, "metadata.name")
-    _use_secret(task, MLFLOW_SECRET, MLFLOW_VARIABLES)
-
-
-def give_remote(task: PipelineTask) -> None:
-    """Give a step the DVC remote's configuration and keys."""
-    _use_secret(task, REMOTE_SECRET, REMOTE_VARIABLES)
-
-
-def _use_secret(task: PipelineTask, name: str, variables: dict[str, str]) -> None:
-    # Optional: a step says better than a pod that does not start what it lacks.
-    kubernetes.use_secret_as_env(task, name, variables, optional=True)
+    for secret in secrets:
+        # Optional: a step says better than a pod that does not start what it lacks.
+        kubernetes.use_secret_as_env(task, secret, VARIABLES[secret], optional=True)

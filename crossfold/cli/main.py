@@ -186,7 +186,8 @@ def compile_(
     """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
     from crossfold.runners.lineage import CLUSTER, lineage
     from crossfold.settings import load_settings
-    from pipelines.classification import arguments, compile_pipeline
+    from pipelines.arguments import arguments
+    from pipelines.compilation import compile_pipeline
 
     if output.suffix not in (".yaml", ".yml"):
         raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")

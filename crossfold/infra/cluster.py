@@ -13,7 +13,7 @@ from crossfold.infra.secrets import REMOTE_SECRET
 from . import manifests, shell
 from .cluster_checks import CORES, PORTS, check_kind, check_kubectl, check_machine
 from .image_build import build_images
-from .images import MLFLOW, ROLES, ROOT, image_name
+from .images import MLFLOW, ROLES, ROOT, image_name, registry_name
 from .kubectl import MANAGER, Cluster, Object, trouble
 
 KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
@@ -197,11 +197,6 @@ def load_image(kind: str, image: str, say: Say) -> None:
     start = time.monotonic()
     _run("kind", "load", "docker-image", f"--name={kind}", image)
     say(f"loaded {image} in {time.monotonic() - start:.0f} s")
-
-
-def registry_name(role: str, registry: str | None) -> str:
-    """Return the name by which a cluster pulls a role's image."""
-    return f"{registry.rstrip('/')}/{image_name(role)}" if registry else image_name(role)
 
 
 def _secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:

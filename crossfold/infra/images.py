@@ -87,6 +87,11 @@ def code_name(role: str) -> str:
     return image_name(role, BuildArguments())
 
 
+def registry_name(role: str, registry: str | None) -> str:
+    """Return the name by which a cluster pulls a role's image."""
+    return f"{registry.rstrip('/')}/{image_name(role)}" if registry else image_name(role)
+
+
 def ingredients(role: str) -> Iterator[Path]:
     """Yield the files that a role's image is made of, as its Dockerfile names them."""
     dockerfile = ROOT / "images" / role / "Dockerfile"

@@ -1,7 +1,8 @@
 """Format the names of steps, runs and candidates for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 
 def short_labels(names: Sequence[str]) -> list[str]:
@@ -43,3 +44,14 @@ def run_name(started: datetime, *words: str) -> str:
 def title(name: str, iteration: int | None) -> str:
     """Format a step's title: its name, and its number in a loop."""
     return name if iteration is None else f"{name} {iteration}"
+
+
+def iteration(parameters: Mapping[str, Any]) -> int | None:
+    """Number a step in its loop: its fold, or its shard where several share the images.
+
+    MLflow has a step's parameters as texts, and Kubeflow's plugin writes integers as `0.0`.
+    """
+    number = parameters.get("fold")
+    if float(parameters.get("num_shards", 1)) > 1:
+        number = parameters["shard"]
+    return None if number is None else int(float(number))

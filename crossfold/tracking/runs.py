@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 
+from .names import iteration as iteration_of
 from .names import title
 from .run import LOOP, PARENT_TAG, Run, child_runs, ending, error_recorded
 from .store import (
@@ -163,13 +164,12 @@ def name_cached_iterations(parent: Run) -> None:
     No code of ours ran in them, so all have the task's name; their parameters tell the iteration.
     """
     for run in _nested(parent.client, parent.experiment_id, parent.id):
-        tags, params = run.data.tags, run.data.params
-        iteration = params.get("fold", params.get("shard"))
+        tags, iteration = run.data.tags, iteration_of(run.data.params)
         if iteration is not None and not any(tag.startswith("crossfold.") for tag in tags):
             name = str(run.info.run_name).replace("-", "_")
             named = Run(parent.client, run)
-            named.rename(title(name, int(float(iteration))))
-            named.set_tags(_step_tags(name, int(float(iteration))) | {"crossfold.cached": "true"})
+            named.rename(title(name, iteration))
+            named.set_tags(_step_tags(name, iteration) | {"crossfold.cached": "true"})
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
@@ -246,7 +246,8 @@ def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> 
 
     loop = find()
     if loop is None:
-        created = client.create_run(experiment_id, run_name=f"{name}s", tags=tags)
+        plural = f"{name.removesuffix('s')}s"
+        created = client.create_run(experiment_id, run_name=plural, tags=tags)
         loop = find()
         assert loop is not None
         if loop.info.run_id != created.info.run_id:  # another iteration was quicker

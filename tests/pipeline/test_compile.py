@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 from kfp import components
 
 from crossfold.infra import images
-from pipelines.classification import compile_pipeline
+from pipelines.compilation import compile_pipeline
 
 from .projects import SCRIPTS, SOURCE, Project, environment
 
@@ -158,7 +159,12 @@ def test_for_a_cluster_images_are_the_registrys_and_caching_may_be_off(
     compiled: tuple[Project, list[Path]], tmp_path: Path
 ) -> None:
     path = tmp_path / "pipeline.yaml"
-    compile_pipeline(path, {}, registry="localhost:5000/team/", caching=False)
+    compile_pipeline(
+        path,
+        {},
+        image=partial(images.registry_name, registry="localhost:5000/team/"),
+        caching=False,
+    )
     here = executors(compiled[1][0])
     for name, container in executors(path).items():
         assert container["image"] == f"localhost:5000/team/{here[name]['image']}"

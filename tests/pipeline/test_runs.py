@@ -298,7 +298,7 @@ def test_a_run_in_shards_gives_the_same_numbers(
 ) -> None:
     run = Finished.of(project, project.call("crossfold", "run", "--set", "extraction.shards=2"))
     assert titles(run.output, "↺") == ["fetch_data"]
-    shards = ["extract_shard 0", "extract_shard 1", "join_features"]
+    shards = ["extract_features 0", "extract_features 1", "join_features"]
     assert sorted(titles(run.output, "✓")) == sorted([*shards, *STEPS[2:]])
     assert run.metrics == first.metrics
     names = {step.info.run_name for step in project.mlflow_runs() if step.info.run_name}

@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
 from crossfold.infra.cluster import KUBEFLOW, KUBEFLOW_PAGE, bring_images, dvc_writer, is_small
 from crossfold.infra.cluster_checks import check_kubectl
+from crossfold.infra.images import registry_name
 from crossfold.infra.kubectl import Cluster, Object
 from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
@@ -34,7 +36,8 @@ from crossfold.runners.outcome import Outcome
 from crossfold.settings import Settings
 from crossfold.step.progress import parse_progress
 from crossfold.tracking import runs, store
-from pipelines.classification import arguments, compile_pipeline
+from pipelines.arguments import arguments
+from pipelines.compilation import compile_pipeline
 
 from . import api, workflow
 from .pod_logs import REFUSED, Follower
@@ -164,7 +167,7 @@ def upload(
             package,
             parameters,
             num_shards=settings.extraction.shards,
-            registry=registry,
+            image=partial(registry_name, registry=registry),
             caching=caching,
             small=small,
         )

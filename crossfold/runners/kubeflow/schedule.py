@@ -10,9 +10,9 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
-from crossfold.infra.cluster import KUBEFLOW, bring_images, is_small, registry_name
+from crossfold.infra.cluster import KUBEFLOW, bring_images, is_small
 from crossfold.infra.cluster_checks import check_kubectl
-from crossfold.infra.images import DATA
+from crossfold.infra.images import DATA, registry_name
 from crossfold.infra.kubectl import Cluster, Object
 from crossfold.runners.display import Display
 from crossfold.settings import Settings

@@ -77,7 +77,7 @@ def pointers(repository: str, branch: str) -> dict[str, str]:
                 texts[name] = blob.data.decode()
     for name, text in texts.items():
         pointer_hash(text, f"{name}.dvc of branch {branch}")
-    # As `pipelines.classification` gives them: other text would be another key of the cache.
+    # As `pipelines.arguments` gives them: other text would be another key of the cache.
     return {
         f"{name}_pointer": json.dumps(yaml.safe_load(text), sort_keys=True)
         for name, text in texts.items()

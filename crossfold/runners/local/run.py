@@ -29,7 +29,8 @@ from crossfold.runners.model_check import check_model
 from crossfold.runners.outcome import Outcome
 from crossfold.settings import Settings
 from crossfold.tracking import names, runs, store
-from pipelines.classification import arguments, compile_pipeline
+from pipelines.arguments import arguments
+from pipelines.compilation import compile_pipeline
 
 from .mlflow_store import HOME as HOME
 from .mlflow_store import served
@@ -150,7 +151,7 @@ def _run(
         inputs,
         num_shards=settings.extraction.shards,
         retries=False,
-        processes=on == LOCAL,
+        image=code_name if on == LOCAL else image_name,
     )
     session = Session(run, display)
     try:

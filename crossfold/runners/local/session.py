@@ -131,8 +131,7 @@ def describe(command: list[str]) -> tuple[str, str, Path]:
     """Return a step's name, its title and its outputs' folder, from Kubeflow's command for it."""
     inputs = json.loads(command[command.index("--executor_input") + 1])
     name = command[command.index("--function_to_execute") + 1]
-    given = inputs["inputs"].get("parameterValues", {})
-    iteration = given.get("fold", given.get("shard"))
+    iteration = names.iteration(inputs["inputs"].get("parameterValues", {}))
     return name, names.title(name, iteration), Path(inputs["outputs"]["outputFile"]).parent
 
 

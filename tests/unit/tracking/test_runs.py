@@ -216,12 +216,14 @@ def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient
     loop = opened("for-loop-1", parent.id, {})
     cached = opened("train-fold", loop, {"fold": "3"})
     other = opened("train-final", parent.id, {"seed": "0"})
+    whole = opened("extract-features", parent.id, {"shard": "0", "num_shards": "1"})
+    shard = opened("extract-features", loop, {"shard": "1.0", "num_shards": "2.0"})
     tracking_runs.name_cached_iterations(parent)
     run = client.get_run(cached)
     assert run.info.run_name == "train_fold 3"
     assert run.data.tags["crossfold.iteration"] == "3"
-    names = [client.get_run(run_id).info.run_name for run_id in (loop, other)]
-    assert names == ["for-loop-1", "train-final"]
+    names = [client.get_run(run_id).info.run_name for run_id in (loop, other, whole, shard)]
+    assert names == ["for-loop-1", "train-final", "extract-features", "extract_features 1"]
 
 
 def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(

@@ -23,7 +23,7 @@ from crossfold.runners.kubeflow import scheduled_start
 from crossfold.runners.kubeflow.api import Version, run_of
 from crossfold.runners.kubeflow.schedule import _check_branch, _cron_job, _https, _origin
 from crossfold.runners.kubeflow.scheduled_start import pointers
-from pipelines.classification import _pointer
+from pipelines.arguments import _pointer
 
 POINTER = """outs:
 - md5: {md5}.dir

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.infra.images import BuildArguments, Torch
+from crossfold.infra.images import BuildArguments, Torch, code_name
 from crossfold.runners.lineage import lineage
 from crossfold.runners.local.run import DOCKER, LOCAL, _fingerprint
 from crossfold.settings import load_settings
-from pipelines.classification import arguments, compile_pipeline
+from pipelines.arguments import arguments
+from pipelines.compilation import compile_pipeline
 
 PROJECT = Path(__file__).parents[4]
 
@@ -29,7 +30,7 @@ def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
     """The name of a step's image is in the keys of the cache."""
 
     def compiled() -> bytes:
-        compile_pipeline(tmp_path / "pipeline.yaml", {}, processes=True)
+        compile_pipeline(tmp_path / "pipeline.yaml", {}, image=code_name)
         return (tmp_path / "pipeline.yaml").read_bytes()
 
     before = compiled(), fingerprint(), fingerprint(on=DOCKER)

@@ -1,0 +1,44 @@
+"""The pipeline's arguments, from params.yaml and the DVC pointers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crossfold.settings import Settings
+
+
+def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
+    """Return the pipeline's arguments for settings and the DVC pointers in `root`."""
+    return {
+        "data_pointer": _pointer(root / "data.dvc"),
+        "models_pointer": _pointer(root / "models.dvc"),
+        "remote": settings.data.remote,
+        "test_fraction": settings.data.test_fraction,
+        "folds": list(range(settings.data.num_folds)),
+        "split_seed": settings.data.seed,
+        "max_skipped_fraction": settings.data.max_skipped_fraction,
+        "image_size": settings.data.image_size,
+        "architecture": settings.model.architecture,
+        "weights": settings.model.weights,
+        "precision": settings.model.precision,
+        "candidates": [
+            candidate.model_dump(exclude_none=True) for candidate in settings.candidates
+        ],
+        "cuts": settings.cuts,
+        "num_epochs": settings.training.num_epochs,
+        "batch_size": settings.training.batch_size,
+        "training_seed": settings.training.seed,
+        "threads_alone": settings.threads.alone,
+        "threads_folds": settings.threads.folds,
+        "model_name": settings.tracking.model_name,
+        "min_macro_f1": settings.gate.min_macro_f1,
+        "margin": settings.gate.margin,
+        "lineage": lineage,
+    }
+
+
+def _pointer(path: Path) -> str:
+    """Return a DVC pointer's content in one line: a default with line breaks is cut by kfp."""
+    return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)

@@ -1,0 +1,55 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from crossfold.settings import Settings, load_settings
+from pipelines.arguments import arguments
+from pipelines.compilation import compile_pipeline
+
+SHIPPED = Path(__file__).parents[3] / "params.yaml"
+LINEAGE = {"git_commit": "0f", "settings": "{}"}
+DATA_POINTER = "outs:\n- md5: 0a1b.dir\n  size: 12\n  nfiles: 3\n  hash: md5\n  path: data\n"
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load_settings(SHIPPED, ["tracking.uri=http://user:secret@mlflow:5000"])
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("project")
+    (root / "data.dvc").write_text(DATA_POINTER)
+    (root / "models.dvc").write_text(DATA_POINTER.replace("data", "models"))
+    return arguments(settings, root, LINEAGE)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Any]) -> str:
+    path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+    compile_pipeline(path, inputs)
+    return path.read_text()
+
+
+@pytest.fixture(scope="module")
+def spec(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(iter(yaml.safe_load_all(text)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every task of the graph by name, those inside the loop, too."""
+    found = dict(spec["root"]["dag"]["tasks"])
+    for component in spec["components"].values():
+        found.update(component.get("dag", {}).get("tasks", {}))
+    return found
+
+
+def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        name.removeprefix("exec-"): executor["container"]
+        for name, executor in spec["deploymentSpec"]["executors"].items()
+    }
