@@ -26,6 +26,20 @@ Changes = Annotated[
     ),
 ]
 
+Context = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A context of kubectl.", show_default="kind-crossfold"),
+]
+
+Registry = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST/PATH",
+        help="Push the images there, for the cluster to pull.",
+        show_default="kind loads them",
+    ),
+]
+
 
 def require_local_store() -> None:
     """Raise UserError if this machine has no store of MLflow yet."""

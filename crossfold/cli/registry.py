@@ -171,7 +171,7 @@ def _registry() -> "tuple[Settings, MlflowClient]":
     if not settings.tracking.store:
         require_local_store()
 
-    from crossfold.runners.local.run import tracking_environment
+    from crossfold.runners.local.mlflow_store import tracking_environment
     from crossfold.tracking import store
 
     os.environ.update(tracking_environment(Path.cwd(), settings))

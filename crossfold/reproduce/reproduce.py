@@ -27,8 +27,8 @@ from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
-from crossfold.runners.local.run import HOME, end_steps
-from crossfold.runners.local.runs import Run, load_run, new_run
+from crossfold.runners.local.leftovers import end_leftovers
+from crossfold.runners.local.runs import HOME, Run, load_run, new_run
 
 from .worktree import checked_out, remove
 
@@ -126,7 +126,7 @@ def remove_left(root: Path) -> None:
         with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
             # The command's record comes first, then those of its runs in the worktree.
             for record in sorted(lock.parent.rglob("run.json")):
-                end_steps(load_run(record))
+                end_leftovers(load_run(record))
             remove(root, lock.parent / WORKTREE)
             shutil.rmtree(lock.parent)
 

@@ -35,9 +35,12 @@ from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
-from crossfold.runners.kubeflow import api
-from crossfold.runners.kubeflow import run as kubeflow_run
-from crossfold.runners.kubeflow.run import _outcome, _push_data, _reach, _watch
+from crossfold.runners.kubeflow import access, api, failure
+from crossfold.runners.kubeflow import watch as watch_module
+from crossfold.runners.kubeflow.access import reach
+from crossfold.runners.kubeflow.mlflow_access import read_outcome
+from crossfold.runners.kubeflow.submission import push_data
+from crossfold.runners.kubeflow.watch import watch_run
 from crossfold.runners.kubeflow.workflow import State, Task
 from crossfold.step.runtime import NOT_REPEATED, ON_KUBERNETES, REFUSED
 from crossfold.tracking import runs
@@ -103,9 +106,9 @@ def _remove(cluster: TestCluster) -> None:
 
 @pytest.fixture
 def runs_here(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (kubeflow_run, api):
+    for module in (access, api, failure, watch_module):
         monkeypatch.setattr(module, "KUBEFLOW", namespace)
-    monkeypatch.setattr(kubeflow_run, "INTERVAL", 0.2)
+    monkeypatch.setattr(watch_module, "INTERVAL", 0.2)
 
 
 @pytest.fixture(scope="session")
@@ -214,7 +217,7 @@ class Run:
 
         def watch() -> list[Task]:
             with self.display:
-                return _watch(cluster, self.id, self.display)
+                return watch_run(cluster, self.id, self.display)
 
         with ThreadPoolExecutor(1) as thread:
             watching = thread.submit(watch)
@@ -345,7 +348,7 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(run: Run) -> None:
             pytest.raises(Interrupted, match="the run goes on"),
             signals_interrupt("the run goes on"),
         ):
-            _watch(run.cluster, run.id, run.display)
+            watch_run(run.cluster, run.id, run.display)
     interrupting.result()
     assert kubectls() == []
     where = (f"--namespace={NAMESPACE}", f"--selector=pipeline/runid={run.id}")
@@ -455,7 +458,7 @@ def test_a_short_silence_is_waited_out(run: Run, way: Way) -> None:
 def test_a_long_silence_ends_the_watching(
     run: Run, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kubeflow_run, "PATIENCE", 1)
+    monkeypatch.setattr(watch_module, "PATIENCE", 1)
     with run.watched("way") as watching:
         run.at_work()
         way.close()
@@ -523,7 +526,7 @@ def test_an_address_inside_of_the_cluster_is_forwarded(
     cluster: TestCluster, web: str, address: str
 ) -> None:
     with contextlib.ExitStack() as stack:
-        reached = _reach(cluster, f"http://{address.format(NAMESPACE)}", stack)
+        reached = reach(cluster, f"http://{address.format(NAMESPACE)}", stack)
         assert reached
         assert requests.get(reached, timeout=20).status_code == 200
 
@@ -535,7 +538,7 @@ def test_an_address_outside_of_the_cluster_is_left_as_it_is(
     cluster: TestCluster, address: str
 ) -> None:
     with contextlib.ExitStack() as stack:
-        assert _reach(cluster, address, stack) is None
+        assert reach(cluster, address, stack) is None
 
 
 def test_a_cluster_without_kubeflow_is_refused(cluster: TestCluster, runs_here: None) -> None:
@@ -567,7 +570,7 @@ def test_a_cluster_without_the_remotes_secret_is_refused(
 ) -> None:
     message = f"there is no Secret {NAMESPACE}/{REMOTE_SECRET} in {cluster.context}: "
     with pytest.raises(UserError, match=message):
-        _push_data(cluster, project.root, display)
+        push_data(cluster, project.root, display)
 
 
 @pytest.mark.parametrize(
@@ -590,7 +593,7 @@ def test_to_a_remote_outside_of_the_cluster_the_user_pushes(
     content = {remotes.REMOTE: json.dumps(remote)}
     cluster.apply([{**kind, "metadata": metadata, "stringData": content}])
     try:
-        _push_data(cluster, project.root, display)
+        push_data(cluster, project.root, display)
     finally:
         cluster.kubectl("delete", "secret", REMOTE_SECRET, f"--namespace={NAMESPACE}")
     assert said(display) == ""
@@ -603,7 +606,7 @@ def test_data_are_pushed_to_the_clusters_store_once(
     image = project.root / "data" / "0" / "only-here.bmp"
     image.write_bytes(next((project.root / "data" / "0").glob("*.bmp")).read_bytes() + b"\0")
     project.call("dvc", "add", "data")
-    _push_data(services.cluster, project.root, display)
+    push_data(services.cluster, project.root, display)
     (line,) = said(display).splitlines()
     found = re.fullmatch(r"(\d+) files of data and models pushed to the cluster", line)
     assert found and int(found[1]) >= 2  # the image, and the list of the files
@@ -612,7 +615,7 @@ def test_data_are_pushed_to_the_clusters_store_once(
     for pointer in ("data.dvc", "models.dvc"):
         (out,) = yaml.safe_load((project.root / pointer).read_text())["outs"]
         assert f"files/md5/{out['md5'][:2]}/{out['md5'][2:]}" in keys
-    _push_data(services.cluster, project.root, display)
+    push_data(services.cluster, project.root, display)
     assert said(display).splitlines() == [line]
     assert kubectls() == []
 
@@ -626,7 +629,7 @@ def test_data_that_are_nowhere_are_refused(
     pointer.write_text(before.replace(out["md5"], "0" * 32 + ".dir"))
     try:
         with pytest.raises(UserError, match="neither in DVC's cache nor in the remote 'cluster'"):
-            _push_data(services.cluster, project.root, display)
+            push_data(services.cluster, project.root, display)
     finally:
         pointer.write_text(before)
     assert said(display) == ""
@@ -650,7 +653,7 @@ def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) ->
         run.log_artifact(RECORDED / name, name)
     run.log_artifact("<p>räport</p>", "report.html")
     steps = [Task("fetch_data", State.REUSED), Task("register_model", State.DONE)]
-    outcome = _outcome(services.cluster, "a-run", "http://kubeflow/a-run", steps)
+    outcome = read_outcome(services.cluster, "a-run", "http://kubeflow/a-run", steps)
     assert outcome.leaderboard == Leaderboard.read(RECORDED / "leaderboard.json")
     assert outcome.evaluation == Evaluation.read(RECORDED / "evaluation.json")
     assert outcome.registration == Registration.read(RECORDED / "registration.json")
@@ -667,13 +670,13 @@ def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) ->
 
 def test_a_run_that_mlflow_does_not_know_is_told(services: Services, mlflow: None) -> None:
     with pytest.raises(UserError, match="has no run of the pipeline run another"):
-        _outcome(services.cluster, "another", "http://kubeflow/another", [])
+        read_outcome(services.cluster, "another", "http://kubeflow/another", [])
 
 
 def test_a_run_that_has_logged_too_little_is_told(services: Services, mlflow: None) -> None:
     runs.parent_run("half-a-run", name="a run")
     with pytest.raises(StepError, match=r"its run in MLflow lacks .*registration\.json"):
-        _outcome(services.cluster, "half-a-run", "http://kubeflow/half-a-run", [])
+        read_outcome(services.cluster, "half-a-run", "http://kubeflow/half-a-run", [])
 
 
 # Mistakes, before anything is asked of Kubeflow

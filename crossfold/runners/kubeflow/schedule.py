@@ -19,7 +19,7 @@ from crossfold.settings import Settings
 from pipelines.resources import USER
 
 from . import api
-from .run import upload
+from .submission import upload
 
 NAME = "crossfold-schedule"
 GIT_SECRET = "crossfold-git"

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .run import HOME, only_run
-from .runs import FINISHED, all_runs
+from .runs import FINISHED, HOME, all_runs, only_run
 
 
 def clean_runs(root: Path, *, keep: int) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,17 +16,22 @@ import docker
 import requests
 import urllib3
 import yaml
-from docker.context import ContextAPI
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import DockerException
 from docker.models.containers import Container
 from docker.types import Mount
 from kfp import local
 from kfp.local import docker_task_handler
 from kfp.local.status import Status
 
-from crossfold.errors import UserError
+from crossfold.data import remotes
+from crossfold.infra.images import DATA, TRAIN, image_name
 from crossfold.runners.failures import StepError
+from crossfold.settings import Settings
+from crossfold.tracking import store
 
+from .backend import step_environment
+from .docker_engine import connect_engine, remove_container
+from .mlflow_store import served
 from .runs import Run
 from .session import Session, describe, fault_of
 
@@ -35,66 +39,6 @@ from .session import Session, describe, fault_of
 IMAGE_USER = 65532
 # What docker's client raises; while it waits or streams, also what the connection raises.
 _GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
-
-
-def engine(images: Sequence[str]) -> docker.DockerClient:
-    """Return a client of the Docker engine, which has these images.
-
-    Raises:
-        UserError: no engine answers, or it lacks an image.
-    """
-    try:
-        client = _client()
-        client.ping()
-    except DockerException as error:
-        raise UserError(
-            f"no Docker engine answers: {error}. Start it, or name it to the `docker` command "
-            "(DOCKER_HOST, docker context); `crossfold run` without --on docker needs none"
-        ) from None
-    for image in images:
-        try:
-            client.images.get(image)
-        except ImageNotFound:
-            raise UserError(
-                f"the image {image}, made of the code as it is now, is not built: make images"
-            ) from None
-    return client
-
-
-def _client() -> docker.DockerClient:
-    """Return a client of the engine that the `docker` command uses, which has built the images."""
-    if "DOCKER_HOST" in os.environ:
-        return docker.from_env()
-    name = os.environ.get("DOCKER_CONTEXT")
-    context = ContextAPI.get_context(name)
-    if context is None:
-        raise DockerException(f"DOCKER_CONTEXT names {name}, which is no context")
-    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
-
-
-def remove_left(run: Run) -> None:
-    """Remove the containers that a killed run has left."""
-    if not run.containers:
-        return
-    try:
-        client = _client()
-        for container_id in list(run.containers):
-            _remove(client, container_id)
-            run.container_removed(container_id)
-    except DockerException as error:
-        raise UserError(
-            f"run {run.id} was killed and left containers, and no Docker engine answers to remove "
-            f"them: {error}. Start it"
-        ) from None
-
-
-def _remove(client: docker.DockerClient, container_id: str) -> None:
-    try:
-        client.api.remove_container(container_id, force=True, v=True)
-    except APIError as error:
-        # Gone already, or being removed by another thread.
-        if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-            raise
 
 
 @dataclass(frozen=True)
@@ -110,22 +54,61 @@ class Surroundings:
     folders: Mapping[str, Sequence[Path]]
 
 
-def docker_runner(
-    session: Session, client: docker.DockerClient, package: Path, surroundings: Surroundings
-) -> local.DockerRunner:
-    """Return Kubeflow's runner for a session whose steps are containers.
+class Containers:
+    """The backend of a run whose steps are containers of the images of this tree."""
 
-    The limits are those that the compiled pipeline `package` states.
-    """
-    _ContainerHandler.session = session
-    _ContainerHandler.client = client
-    _ContainerHandler.surroundings = surroundings
-    _ContainerHandler.limits = _limits(package, int(client.info()["NCPU"]))
-    docker_task_handler.DockerTaskHandler = _ContainerHandler
-    return local.DockerRunner()
+    name: ClassVar[str] = "docker"
+    cache_name = "docker"  # an image's name says all that a step's outputs depend on
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        """Find a Docker engine that has the images, and the keys of the remote.
+
+        Raises:
+            UserError: there is none, or the remote is not configured.
+        """
+        self._engine = connect_engine([image_name(DATA), image_name(TRAIN)])
+        self._remote = remotes.remote_environment(root, settings.data.remote)
+
+    def image(self, role: str) -> str:
+        """Name the image that a role's steps run in."""
+        return image_name(role)
+
+    @contextlib.contextmanager
+    def kubeflow_runner(
+        self, session: Session, package: Path, pipeline_root: Path
+    ) -> Iterator[local.DockerRunner]:
+        """Have Kubeflow's runner with our handler of a task; a store of this machine is served.
+
+        The limits are those that the compiled pipeline `package` states.
+        """
+        _prepare_root(pipeline_root)
+        with _tracking(session.run) as environment:
+            _ContainerHandler.session = session
+            _ContainerHandler.client = self._engine
+            _ContainerHandler.surroundings = Surroundings(
+                environment,
+                secrets={"fetch_data": self._remote},
+                folders={"fetch_data": remotes.remote_folders(self._remote)},
+            )
+            _ContainerHandler.limits = _limits(package, int(self._engine.info()["NCPU"]))
+            docker_task_handler.DockerTaskHandler = _ContainerHandler
+            yield local.DockerRunner()
 
 
-def prepare_root(pipeline_root: Path) -> None:
+@contextlib.contextmanager
+def _tracking(run: Run) -> Iterator[dict[str, str]]:
+    """Yield the variables that every container gets; a store of this machine is served."""
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    of_mlflow = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    environment = step_environment(run, of_mlflow)
+    if uri.startswith(store.SQLITE):
+        with served(uri, run) as address:
+            yield environment | address
+    else:
+        yield environment
+
+
+def _prepare_root(pipeline_root: Path) -> None:
     """Make the folder that the containers write to; as root, hand it to the images' user."""
     pipeline_root.mkdir(exist_ok=True)
     if os.getuid() == 0:
@@ -243,5 +226,5 @@ class _Container:
 
     def stop(self) -> None:
         """Remove it at once: the shell that Kubeflow starts it with passes no signal on."""
-        _remove(self._client, self._container.id)
+        remove_container(self._client, self._container.id)
         self._run.container_removed(self._container.id)

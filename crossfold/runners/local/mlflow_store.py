@@ -17,9 +17,8 @@ from crossfold.settings import Settings
 from crossfold.tracking.sqlite_store import artifact_folder
 from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
 
-from .runs import Run, end_all
+from .runs import HOME, Run, end_all
 
-HOME = "runs"
 PATIENCE = 120  # seconds until the server must answer; it takes some five
 
 

@@ -1,7 +1,10 @@
 """Steps as processes of this environment: Kubeflow's SubprocessRunner."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import ClassVar
 
 import psutil
@@ -9,16 +12,46 @@ from kfp import local
 from kfp.local import subprocess_task_handler
 from kfp.local.status import Status
 
+from crossfold.infra.images import code_name
+from crossfold.settings import Settings
+
+from .backend import step_environment
 from .fork_server import start_step
 from .runs import Run, end_all
 from .session import Session, fault_of
 
 
-def subprocess_runner(session: Session, environment: dict[str, str]) -> local.SubprocessRunner:
-    """Return Kubeflow's runner for a session whose steps are processes with this environment."""
-    _StepHandler.session, _StepHandler.environment = session, environment
-    subprocess_task_handler.SubprocessTaskHandler = _StepHandler
-    return local.SubprocessRunner(use_venv=False)
+class Processes:
+    """The backend of a run whose steps are processes of this environment."""
+
+    name: ClassVar[str] = "local"
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        """Take this environment, which has all that the steps need."""
+
+    @property
+    def cache_name(self) -> str:
+        """Name the cache by the build of torch that is installed here, which no image states."""
+        return f"{self.name}-torch-{version('torch')}"
+
+    def image(self, role: str) -> str:
+        """Name the code, whatever the images are built on."""
+        return code_name(role)
+
+    @contextlib.contextmanager
+    def kubeflow_runner(
+        self, session: Session, package: Path, pipeline_root: Path
+    ) -> Iterator[local.SubprocessRunner]:
+        """Have Kubeflow's runner with our handler of a task."""
+        temporary = session.run.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        _StepHandler.session = session
+        _StepHandler.environment = {
+            **step_environment(session.run, os.environ),
+            "TMPDIR": str(temporary),  # Kubeflow's launcher leaves a folder there for every step
+        }
+        subprocess_task_handler.SubprocessTaskHandler = _StepHandler
+        yield local.SubprocessRunner(use_venv=False)
 
 
 class _StepHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]

@@ -6,13 +6,18 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
+from crossfold.errors import UserError
+
+HOME = "runs"  # in a project
 FINISHED = "finished"
 RUNNING = "running"
 FAILED = "failed"
@@ -149,3 +154,32 @@ def load_run(path: Path) -> Run:
     values["folder"] = path.parent
     values["processes"] = {int(pid): created for pid, created in values["processes"].items()}
     return Run(**values)
+
+
+def choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
+    """Return the last run if it has the same inputs and has not finished, else a new one."""
+    last = all_runs(home)[-1:]
+    if caching and last and last[0].status != FINISHED and last[0].fingerprint == fingerprint:
+        last[0].end(RUNNING)
+        return last[0]
+    return new_run(home, fingerprint)
+
+
+@contextlib.contextmanager
+def only_run(home: Path) -> Iterator[None]:
+    """Hold the lock on `home`: two runs at once would share its stores.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    lock = FileLock(home / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"another run uses {home}: wait for it to end, or stop it (Ctrl-C in its terminal)"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.cli.console import require_output_file
-from crossfold.cli.main import compile_
+from crossfold.cli.run import compile_
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name, user_name
 

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from crossfold.cli import main
 from crossfold.infra.kubectl import Cluster, Object
 from crossfold.runners.display import Display
+from crossfold.runners.kubeflow.failure import LAST_LINES, explain_failure
 from crossfold.runners.kubeflow.pod_logs import Follower
-from crossfold.runners.kubeflow.run import LAST_LINES, _complaint
 from crossfold.runners.kubeflow.workflow import State, Task, has_ended, phase, tasks
 
 PROJECT = Path(__file__).parents[4]
@@ -260,7 +260,7 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, failed:
     kubectl.chmod(0o755)
     (tmp_path / "log").write_text(log)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    return _complaint(Cluster("team"), {"status": {"phase": "Failed"}}, [failed]).splitlines()
+    return explain_failure(Cluster("team"), {"status": {"phase": "Failed"}}, [failed]).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -307,20 +307,20 @@ def test_of_a_users_mistake_the_message_alone_is_shown(
 
 def test_of_a_failure_without_a_pod_argos_message_is_shown() -> None:
     workflow, pods = recorded("refused")
-    (said,) = _complaint(Cluster("team"), workflow, tasks(workflow, pods)).splitlines()
+    (said,) = explain_failure(Cluster("team"), workflow, tasks(workflow, pods)).splitlines()
     assert said.startswith('fetch_data: Pod "crossfold-zqx8h-')
 
 
 def test_a_run_that_ended_without_a_failed_step_says_how() -> None:
     status = {"phase": "Failed", "message": "Stopped with strategy 'Terminate'"}
-    said = _complaint(Cluster("team"), {"status": status}, [])
+    said = explain_failure(Cluster("team"), {"status": status}, [])
     assert said == "the run ended as Failed: Stopped with strategy 'Terminate'"
 
 
 def test_a_run_that_was_terminated_on_kubeflows_page_is_told() -> None:
     found = {"spec": {"activeDeadlineSeconds": 0}, "status": {"phase": "Failed"}}
     failed = Task("train_fold 0", State.FAILED, pod="a-1", message="pod deleted")
-    assert _complaint(Cluster("team"), found, [failed]) == "the run was terminated"
+    assert explain_failure(Cluster("team"), found, [failed]) == "the run was terminated"
 
 
 def test_the_clusters_mlflow_is_exported_for_the_commands_here(

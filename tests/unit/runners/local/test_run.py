@@ -4,7 +4,10 @@ import pytest
 
 from crossfold.infra.images import BuildArguments, Torch, code_name
 from crossfold.runners.lineage import lineage
-from crossfold.runners.local.run import DOCKER, LOCAL, _fingerprint
+from crossfold.runners.local.backend import Backend
+from crossfold.runners.local.containers import Containers
+from crossfold.runners.local.processes import Processes
+from crossfold.runners.local.run import _fingerprint
 from crossfold.settings import load_settings
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline
@@ -12,9 +15,10 @@ from pipelines.compilation import compile_pipeline
 PROJECT = Path(__file__).parents[4]
 
 
-def fingerprint(*overrides: str, on: str = LOCAL) -> str:
+def fingerprint(*overrides: str, backend: type[Backend] = Processes) -> str:
     settings = load_settings(PROJECT / "params.yaml", overrides)
-    return _fingerprint(arguments(settings, PROJECT, lineage(PROJECT, settings, on)), on)
+    inputs = arguments(settings, PROJECT, lineage(PROJECT, settings, backend.name))
+    return _fingerprint(inputs, backend.__new__(backend))  # without a Docker engine
 
 
 def test_a_run_is_continued_with_the_same_settings_only() -> None:
@@ -33,9 +37,9 @@ def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
         compile_pipeline(tmp_path / "pipeline.yaml", {}, image=code_name)
         return (tmp_path / "pipeline.yaml").read_bytes()
 
-    before = compiled(), fingerprint(), fingerprint(on=DOCKER)
+    before = compiled(), fingerprint(), fingerprint(backend=Containers)
     other = BuildArguments("python:3.12-slim", Torch.DEFAULT)
     monkeypatch.setattr("crossfold.infra.images.build_arguments", lambda: other)
-    after = compiled(), fingerprint(), fingerprint(on=DOCKER)
+    after = compiled(), fingerprint(), fingerprint(backend=Containers)
     assert after[:2] == before[:2]
     assert after[2] != before[2]

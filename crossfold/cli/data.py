@@ -1,0 +1,87 @@
+"""The commands about images and weights before a run: sample, check-data, imagenet-weights."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from crossfold.errors import UserError
+
+from .console import PARAMS, console
+
+
+def sample() -> None:
+    """Write the sample images and weights that data.dvc and models.dvc describe."""
+    from crossfold.data.sample import write_sample
+
+    for line in write_sample(Path.cwd()):
+        console.print(escape(line), soft_wrap=True)
+
+
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="A folder with a folder of images per class.")],
+    page: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where to write the page to look at.")
+    ] = Path("reports/data.html"),
+) -> None:
+    """Check a folder of images as the pipeline would, and say what there is to know of them."""
+    from crossfold.data.folder import examine_folder, split_folder
+    from crossfold.data.page import write_page
+    from crossfold.settings import load_settings
+
+    from .data_summary import progress_bar, show
+
+    settings = load_settings(PARAMS).data
+    _require_page(page)
+    with progress_bar(console) as progress:
+        report = examine_folder(folder, image_size=settings.image_size, progress=progress)
+    problem = None
+    try:
+        report = split_folder(
+            report,
+            num_folds=settings.num_folds,
+            test_fraction=settings.test_fraction,
+            seed=settings.seed,
+            max_skipped_fraction=settings.max_skipped_fraction,
+        )
+    except UserError as error:  # the page helps to mend it
+        problem = error
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_page(page, report, folder, str(problem or ""))
+    except OSError as error:
+        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
+    show(console, report, page)
+    if problem:
+        raise problem
+
+
+def _require_page(page: Path) -> None:
+    """Raise UserError if no page can be written there, before the images are examined for it.
+
+    No folder is made: there is no page on a folder that cannot be examined.
+    """
+    try:
+        if page.is_dir():
+            raise UserError(
+                f"--page {page}: there is a folder of this name; name a file, or a new one"
+            )
+        there = next(folder for folder in page.parents if folder.exists() or folder.is_symlink())
+    except OSError as error:
+        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--page {page}: {there} is not a folder that can be written to")
+
+
+def imagenet_weights() -> None:
+    """Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)."""
+    from crossfold.network.backbone import fetch_imagenet_weights
+
+    path = fetch_imagenet_weights(Path("models"))
+    console.print(
+        f"{path} is written. To train with it: dvc add models, set model.weights to {path.name} "
+        "and data.image_size to 224 in params.yaml, and make run",
+        soft_wrap=True,
+    )

@@ -1,0 +1,149 @@
+"""The commands about programs around a run: MLflow's pages, images, services, the cluster."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from crossfold.errors import UserError
+from crossfold.infra.images import Torch
+
+from .console import (
+    LOCAL_STORE,
+    PARAMS,
+    Context,
+    Registry,
+    console,
+    require_free_port,
+    require_local_store,
+)
+
+services = typer.Typer(
+    help="MLflow with PostgreSQL and an object store, in Docker.", no_args_is_help=True
+)
+cluster = typer.Typer(
+    help="Kubeflow Pipelines and the services on Kubernetes: a kind cluster, or one of yours.",
+    no_args_is_help=True,
+)
+
+
+def mlflow_ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5000,
+) -> None:
+    """Serve MLflow's pages for the local store, on this machine only."""
+    from crossfold.settings import load_settings
+    from crossfold.tracking.sqlite_store import update_locations
+
+    store = load_settings(PARAMS).tracking.store
+    if store:
+        raise UserError(
+            f"runs are tracked at {store} (params.yaml tracking.uri, or the environment variable "
+            "MLFLOW_TRACKING_URI): look there"
+        )
+    require_free_port(port, "make mlflow-ui")
+    require_local_store()
+    update_locations(LOCAL_STORE)
+    store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
+    address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])
+
+
+def images(
+    torch: Annotated[
+        Torch | None,
+        typer.Option(
+            help="CPU-only torch from PyTorch's index, or the package index's, with CUDA.",
+            show_default="as the last time; at first cpu if PyTorch's index answers",
+        ),
+    ] = None,
+    python_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="The image of Python that they are built on.",
+            show_default="as the last time; at first python:3.11-slim-bookworm",
+        ),
+    ] = None,
+) -> None:
+    """Build the images that the steps and MLflow's server run in, and say what they weigh."""
+    from crossfold.infra.image_build import build_images
+
+    build_images(torch, python_image, _say)
+
+
+@services.command("up")
+def services_up() -> None:
+    """Start MLflow, PostgreSQL and an object store on this machine, and wait until they work."""
+    from crossfold.infra.compose import up
+
+    up(Path.cwd(), _say)
+
+
+@services.command("down")
+def services_down() -> None:
+    """Stop the services; their data stays."""
+    from crossfold.infra.compose import down
+
+    down(Path.cwd())
+
+
+@cluster.command("up")
+def cluster_up(
+    context: Context = None,
+    registry: Registry = None,
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Request few cores, as on a machine that has few."),
+    ] = False,
+    node_image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="The node image of a new kind cluster, as in a mirror.",
+            show_default="that of kind-cluster.yaml",
+        ),
+    ] = None,
+) -> None:
+    """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
+    from crossfold.infra.cluster import KIND_CONTEXT, up
+
+    up(context or KIND_CONTEXT, registry, _say, small=small, node_image=node_image)
+
+
+@cluster.command("down")
+def cluster_down(context: Context = None) -> None:
+    """Stop the kind cluster; its data stays."""
+    from crossfold.infra.cluster import KIND_CONTEXT, down
+
+    down(context or KIND_CONTEXT, _say)
+
+
+@cluster.command("status")
+def cluster_status(context: Context = None) -> None:
+    """Say what is ready and where it is; exits with 1 if something is not ready."""
+    from crossfold.infra.cluster import KIND_CONTEXT, status
+
+    if not status(context or KIND_CONTEXT, _say):
+        raise typer.Exit(1)
+
+
+@cluster.command("env")
+def cluster_env(context: Context = None) -> None:
+    """Print the address and login of the cluster's MLflow, for a shell to export.
+
+    With `eval "$(crossfold cluster env)"` models, lineage, promote, predict, serve and reproduce
+    use the cluster's registry.
+    """
+    from crossfold.infra.cluster import KIND_CONTEXT
+    from crossfold.runners.kubeflow.mlflow_access import mlflow_variables
+
+    for name, value in mlflow_variables(context or KIND_CONTEXT).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _say(line: str) -> None:
+    console.print(escape(line), soft_wrap=True)

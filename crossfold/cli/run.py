@@ -1,0 +1,116 @@
+"""The commands that run the pipeline, schedule it, compile it and clean up after it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from crossfold.errors import UserError
+from crossfold.runners.base import RunnerName, create_runner
+
+from .console import PARAMS, Changes, Context, Registry, console, require_output_file
+
+
+def run(
+    on: Annotated[RunnerName, typer.Option(help="Where the steps run.")] = RunnerName.LOCAL,
+    changes: Changes = None,
+    cache: Annotated[bool, typer.Option(help="Reuse steps whose inputs are unchanged.")] = True,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Also update reports/metrics.json and reports/plots, as `dvc repro` does.",
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show all that the steps say.")
+    ] = False,
+    context: Context = None,
+    registry: Registry = None,
+) -> None:
+    """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS, changes or ())  # a mistake in it is found before the imports
+
+    runner = create_runner(on, context=context, registry=registry)
+
+    from crossfold.runners.display import Display
+
+    from .summary import show
+
+    display = Display(console, verbose=verbose)
+    outcome = runner.run(Path.cwd(), settings, display, caching=cache, record=record)
+    show(console, outcome)
+
+
+def schedule(
+    cron: Annotated[
+        str, typer.Option(help="When, in UTC, as cron writes it: '0 3 * * *' is 3 o'clock daily.")
+    ],
+    branch: Annotated[
+        str, typer.Option(help="Whose data.dvc and models.dvc count, as they are each time.")
+    ] = "main",
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The git repository.", show_default="that of the remote origin"
+        ),
+    ] = None,
+    changes: Changes = None,
+    context: Context = None,
+    registry: Registry = None,
+) -> None:
+    """Run the pipeline on Kubernetes at certain times, with the data that a branch has then."""
+    from crossfold.settings import load_settings
+
+    settings = load_settings(PARAMS, changes or ())
+
+    from crossfold.infra.cluster import KIND_CONTEXT
+    from crossfold.runners.display import Display
+    from crossfold.runners.kubeflow import schedule
+
+    schedule.schedule(
+        Path.cwd(),
+        settings,
+        Display(console, verbose=False),
+        cron=cron,
+        branch=branch,
+        repository=repository,
+        context=context or KIND_CONTEXT,
+        registry=registry,
+    )
+
+
+def compile_(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path(
+        "pipeline.yaml"
+    ),
+    changes: Changes = None,
+) -> None:
+    """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
+    from crossfold.runners.lineage import CLUSTER, lineage
+    from crossfold.settings import load_settings
+    from pipelines.arguments import arguments
+    from pipelines.compilation import compile_pipeline
+
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
+    require_output_file("--output", output)
+    settings = load_settings(PARAMS, changes or ())
+    compile_pipeline(
+        output,
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, CLUSTER)),
+        num_shards=settings.extraction.shards,
+    )
+    console.print(f"{escape(str(output))} is written", soft_wrap=True)
+
+
+def clean(
+    keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
+) -> None:
+    """Delete old runs' files under runs/; what MLflow and the kept runs use stays."""
+    from crossfold.runners.local.clean import clean_runs
+
+    console.print(clean_runs(Path.cwd(), keep=keep), soft_wrap=True)

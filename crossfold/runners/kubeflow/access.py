@@ -1,0 +1,34 @@
+"""What the cluster's services are reached with: Secrets, and addresses inside of the cluster."""
+
+import contextlib
+import re
+
+from crossfold.errors import UserError
+from crossfold.infra.cluster import KUBEFLOW
+from crossfold.infra.kubectl import Cluster
+
+_INSIDE = re.compile(r"http://([\w-]+)\.([\w-]+)\.svc(?:\.cluster\.local)?:(\d+)/?")
+
+
+def required_secret(cluster: Cluster, name: str) -> dict[str, str]:
+    """Return the values of a Secret of the steps.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = cluster.secret(KUBEFLOW, name)
+    if found is None:
+        raise UserError(
+            f"there is no Secret {KUBEFLOW}/{name} in {cluster.context}: make cluster-up, or see "
+            "docs/cluster.md for a Kubeflow of your own"
+        )
+    return found
+
+
+def reach(cluster: Cluster, address: str, stack: contextlib.ExitStack) -> str | None:
+    """Return where an address inside of the cluster is reached from here; None if it is outside."""
+    inside = _INSIDE.fullmatch(address)
+    if inside is None:
+        return None
+    service, namespace, port = inside.groups()
+    return stack.enter_context(cluster.forwarded(namespace, service, int(port)))

@@ -1,0 +1,67 @@
+"""What a run needs on the cluster before it starts: the compiled pipeline, images and data."""
+
+import contextlib
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossfold.data import dvc, remotes
+from crossfold.infra.cluster import dvc_writer
+from crossfold.infra.images import registry_name
+from crossfold.infra.kubectl import Cluster
+from crossfold.infra.secrets import REMOTE_SECRET
+from crossfold.runners.display import Display
+from crossfold.runners.lineage import CLUSTER, lineage
+from crossfold.settings import Settings
+from pipelines.arguments import arguments
+from pipelines.compilation import compile_pipeline
+
+from . import api
+from .access import reach, required_secret
+
+if TYPE_CHECKING:
+    import kfp
+
+
+def upload(
+    client: "kfp.Client",
+    root: Path,
+    settings: Settings,
+    registry: str | None,
+    *,
+    caching: bool,
+    small: bool,
+) -> tuple[api.Version, dict[str, Any]]:
+    """Compile the pipeline and upload it; return the version and the parameters of its runs."""
+    parameters = arguments(settings, root, lineage(root, settings, CLUSTER))
+    # Not a file of the project: two commands that start together would overwrite each other's.
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "pipeline.yaml"
+        compile_pipeline(
+            package,
+            parameters,
+            num_shards=settings.extraction.shards,
+            image=partial(registry_name, registry=registry),
+            caching=caching,
+            small=small,
+        )
+        return api.upload(client, package), parameters
+
+
+def push_data(cluster: Cluster, root: Path, display: Display) -> None:
+    """Push the data to the cluster's own object store; to another remote the user pushes."""
+    keys = required_secret(cluster, REMOTE_SECRET)
+    config = json.loads(keys[remotes.REMOTE])
+    with contextlib.ExitStack() as stack:
+        endpoint = reach(cluster, config.get("endpointurl", ""), stack)
+        if endpoint is None:
+            return
+        writer = dvc_writer(cluster) or keys
+        key = {
+            "access_key_id": writer["AWS_ACCESS_KEY_ID"],
+            "secret_access_key": writer["AWS_SECRET_ACCESS_KEY"],
+        }
+        if num_files := dvc.push(root, {**config, **key, "endpointurl": endpoint}):
+            display.say(f"{num_files} files of data and models pushed to the cluster")

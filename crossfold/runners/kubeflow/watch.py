@@ -1,0 +1,94 @@
+"""Watch a run: its workflow by kubectl, until it ends.
+
+Kubeflow's own list of a run's steps does not say which of them came from the cache, or where.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+
+from crossfold.errors import UserError
+from crossfold.infra.cluster import KUBEFLOW
+from crossfold.infra.kubectl import Cluster, Object
+from crossfold.runners.display import Display
+from crossfold.runners.failures import StepError
+
+from . import workflow
+from .failure import explain_failure
+from .pod_logs import Follower
+from .workflow import State, Task
+
+INTERVAL = 2  # seconds between two looks at a run
+PATIENCE = 300  # seconds without an answer from the cluster
+
+
+class SilenceError(StepError):
+    """The cluster does not answer, while the run may go on."""
+
+
+def watch_run(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
+    """Show the run's steps until it ends, and return them.
+
+    Raises:
+        StepError: it failed, it was deleted, or the cluster is silent.
+    """
+    shown: dict[str, set[str]] = defaultdict(set)
+    with Follower(cluster, KUBEFLOW, display) as follower:
+        for found, pods in _looks(cluster, run_id):
+            steps = workflow.tasks(found, pods)
+            for task in steps:
+                if task.state is State.RUNNING:
+                    follower.follow(task.title, task.pod)
+                if (news := _news(task)) not in shown[task.title]:
+                    shown[task.title].add(news)
+                    _show(task, display)
+            if workflow.has_ended(found):
+                break
+    failed = [task for task in steps if task.state is State.FAILED]
+    if workflow.phase(found) != "Succeeded":
+        raise StepError(explain_failure(cluster, found, failed))
+    return steps
+
+
+def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]]]:
+    """Yield the run's workflow and its pods, again and again; a short silence is waited out."""
+    where = (f"--namespace={KUBEFLOW}", f"--selector=pipeline/runid={run_id}")
+    answered = time.monotonic()
+    while True:
+        try:
+            found = cluster.items("workflows.argoproj.io,pods", *where)
+        except UserError as error:
+            if time.monotonic() - answered > PATIENCE:
+                raise SilenceError(
+                    f"no answer for {PATIENCE} s, in which the run may have gone on: {error}"
+                ) from None
+        else:
+            answered = time.monotonic()
+            workflows = [item for item in found if item["kind"] == "Workflow"]
+            if not workflows:
+                raise StepError(f"the run {run_id} was deleted")
+            yield workflows[0], [item for item in found if item["kind"] == "Pod"]
+        time.sleep(INTERVAL)
+
+
+def _news(task: Task) -> str:
+    """Return what is to be shown once: a state, each attempt, each kind of trouble.
+
+    Of troubles the first word: ErrImagePull and ImagePullBackOff take turns for ever.
+    """
+    attempt = task.pod if task.state is State.RUNNING else ""
+    return f"{task.state} {attempt} {task.trouble.partition(':')[0]}"
+
+
+def _show(task: Task, display: Display) -> None:
+    match task.state:
+        case State.WAITING if task.trouble:
+            display.waits(task.title, task.trouble)
+        case State.RUNNING:
+            display.started(task.title, task.attempt)
+        case State.DONE:
+            display.finished(task.title, task.seconds)
+        case State.REUSED:
+            display.reused(task.title, "unchanged, from Kubeflow's cache")
+        case State.FAILED:
+            display.failed(task.title)

@@ -1,0 +1,76 @@
+"""The Docker engine: that it answers and has the images, and containers removed from it."""
+
+import os
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import docker
+from docker.context import ContextAPI
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from crossfold.errors import UserError
+
+from .runs import Run
+
+
+def connect_engine(images: Sequence[str]) -> docker.DockerClient:
+    """Return a client of the Docker engine, which has these images.
+
+    Raises:
+        UserError: no engine answers, or it lacks an image.
+    """
+    try:
+        client = _client()
+        client.ping()
+    except DockerException as error:
+        raise UserError(
+            f"no Docker engine answers: {error}. Start it, or name it to the `docker` command "
+            "(DOCKER_HOST, docker context); `crossfold run` without --on docker needs none"
+        ) from None
+    for image in images:
+        try:
+            client.images.get(image)
+        except ImageNotFound:
+            raise UserError(
+                f"the image {image}, made of the code as it is now, is not built: make images"
+            ) from None
+    return client
+
+
+def _client() -> docker.DockerClient:
+    """Return a client of the engine that the `docker` command uses, which has built the images."""
+    if "DOCKER_HOST" in os.environ:
+        return docker.from_env()
+    name = os.environ.get("DOCKER_CONTEXT")
+    context = ContextAPI.get_context(name)
+    if context is None:
+        raise DockerException(f"DOCKER_CONTEXT names {name}, which is no context")
+    return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
+
+
+def remove_containers(run: Run) -> None:
+    """Remove the containers that a killed run has left.
+
+    Raises:
+        UserError: no Docker engine answers.
+    """
+    try:
+        client = _client()
+        for container_id in list(run.containers):
+            remove_container(client, container_id)
+            run.container_removed(container_id)
+    except DockerException as error:
+        raise UserError(
+            f"run {run.id} was killed and left containers, and no Docker engine answers to remove "
+            f"them: {error}. Start it"
+        ) from None
+
+
+def remove_container(client: docker.DockerClient, container_id: str) -> None:
+    """Remove a container at once, at work or not."""
+    try:
+        client.api.remove_container(container_id, force=True, v=True)
+    except APIError as error:
+        # Gone already, or being removed by another thread.
+        if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            raise

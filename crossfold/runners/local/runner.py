@@ -1,0 +1,37 @@
+"""The two runners on this machine: steps as processes, and steps as containers."""
+
+from pathlib import Path
+
+from crossfold.runners.display import Display
+from crossfold.runners.outcome import Outcome
+from crossfold.settings import Settings
+
+from .fork_server import fork_server
+
+
+class ProcessRunner:
+    """Runs steps as processes, forked from a server that has imported their libraries."""
+
+    def run(
+        self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
+    ) -> Outcome:
+        """Run the pipeline; see `Runner`."""
+        with fork_server():
+            # Slow imports, which go on beside the server's own.
+            from .processes import Processes
+            from .run import run_here
+
+            return run_here(root, settings, display, Processes, caching=caching, record=record)
+
+
+class ContainerRunner:
+    """Runs steps as containers of the Docker engine."""
+
+    def run(
+        self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
+    ) -> Outcome:
+        """Run the pipeline; see `Runner`."""
+        from .containers import Containers
+        from .run import run_here
+
+        return run_here(root, settings, display, Containers, caching=caching, record=record)
