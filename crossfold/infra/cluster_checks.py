@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -33,7 +32,7 @@ def check_kubectl() -> None:
     """Raise UserError when kubectl, or the git that it calls, is not there or too old."""
     _require("kubectl", "https://kubernetes.io/docs/tasks/tools/")
     _require("git", "https://git-scm.com/downloads")
-    found = _output("kubectl", "version", "--client", "--output=json")
+    found = shell.output("kubectl", "version", "--client", "--output=json")
     version = str(json.loads(found)["clientVersion"]["gitVersion"])
     if _numbers(version) < KUBECTL:
         raise UserError(f"kubectl is {version}, and {_text(KUBECTL)} or later is needed")
@@ -50,7 +49,7 @@ def check_kind() -> None:
     """Raise UserError when Docker or kind is not there, does not answer, or is too old."""
     check_docker()
     _require("kind", "https://kind.sigs.k8s.io/docs/user/quick-start/#installation")
-    version = _output("kind", "version")
+    version = shell.output("kind", "version")
     if _numbers(version) < KIND:
         raise UserError(
             f"this is {version}, and kind-cluster.yaml names a node image that needs "
@@ -118,16 +117,7 @@ def _require(program: str, where: str) -> None:
 
 
 def _docker_info(layout: str) -> str:
-    return _output("docker", "info", "--format", layout)
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(
-        command, env=shell.environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return shell.output("docker", "info", "--format", layout)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -4,10 +4,9 @@ import re
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -17,6 +16,7 @@ from crossfold.errors import UserError
 from . import shell
 from .image_build import build_image, check_docker
 from .images import MLFLOW, image_name
+from .shell import Say
 
 ENVIRONMENT = "services.env"
 START_TIMEOUT = 180  # seconds
@@ -43,7 +43,7 @@ CROSSFOLD_S3_PORT={s3_port}
 """
 
 
-def up(root: Path, say: Callable[[str], None]) -> None:
+def up(root: Path, say: Say) -> None:
     """Start the services of `root`, wait until they work, and say what to do with them.
 
     Safe to repeat: what runs goes on running.
@@ -60,8 +60,10 @@ def up(root: Path, say: Callable[[str], None]) -> None:
     environment = read_environment(path)
     _check_ports(environment)
     build_image(MLFLOW, say)
-    _call(root, environment, [*compose, "up", "--detach"])
-    _wait_for_mlflow(_output([*compose, "ps", "--all", "--quiet", "mlflow"], root, environment))
+    variables = _variables(environment)
+    shell.run_visibly(*compose, "up", "--detach", cwd=root, variables=variables)
+    container = (*compose, "ps", "--all", "--quiet", "mlflow")
+    _wait_for_mlflow(shell.output(*container, cwd=root, variables=variables))
     say(_summary(environment))
 
 
@@ -72,7 +74,8 @@ def down(root: Path) -> None:
         UserError: there is no services.env, or Docker is not there.
     """
     compose = _compose()
-    _call(root, read_environment(root / ENVIRONMENT), [*compose, "down"])
+    variables = _variables(read_environment(root / ENVIRONMENT))
+    shell.run_visibly(*compose, "down", cwd=root, variables=variables)
 
 
 def write_environment(
@@ -100,7 +103,7 @@ def _replace(path: Path, text: str) -> None:
     Path(part.name).replace(path)
 
 
-def _separate_keys(path: Path, say: Callable[[str], None]) -> None:
+def _separate_keys(path: Path, say: Say) -> None:
     """Keep the object store's root key from runs, where an earlier version exported it to them."""
     text = path.read_text()
     if "MINIO_ROOT_PASSWORD=" in text:
@@ -142,8 +145,7 @@ def read_environment(path: Path) -> dict[str, str]:
 def _compose() -> list[str]:
     """Return the command of Docker Compose: Docker's plugin, or the older program."""
     check_docker()
-    version = ["docker", "compose", "version"]
-    if subprocess.run(version, env=shell.environment(), capture_output=True).returncode == 0:
+    if shell.run("docker", "compose", "version").returncode == 0:
         return ["docker", "compose"]
     if shutil.which("docker-compose"):
         return ["docker-compose"]
@@ -154,8 +156,8 @@ def _compose() -> list[str]:
 
 
 def _refuse_data_without_passwords() -> None:
-    command = ["docker", "volume", "ls", "--quiet", "--filter"]
-    volumes = _output([*command, "label=com.docker.compose.project=crossfold"]).split()
+    ours = "label=com.docker.compose.project=crossfold"
+    volumes = shell.output("docker", "volume", "ls", "--quiet", "--filter", ours).split()
     if volumes:
         raise UserError(
             f"{ENVIRONMENT} is not in this folder, but data of the services exist. Copy the file "
@@ -166,7 +168,7 @@ def _refuse_data_without_passwords() -> None:
 
 def _check_ports(environment: Mapping[str, str]) -> None:
     label = f"label=com.docker.compose.project={environment['COMPOSE_PROJECT_NAME']}"
-    ours = _output(["docker", "ps", "--filter", label, "--format", "{{.Ports}}"])
+    ours = shell.output("docker", "ps", "--filter", label, "--format", "{{.Ports}}")
     for variable in ("CROSSFOLD_MLFLOW_PORT", "CROSSFOLD_S3_PORT"):
         port = environment[variable]
         if not port.isdecimal() or not 0 < int(port) < 65536:
@@ -191,20 +193,15 @@ def is_free(port: int) -> bool:
 
 def _wait_for_mlflow(container: str) -> None:
     layout = "--format={{.State.Health.Status}} {{.RestartCount}}"
-    state = ["docker", "inspect", layout, container]
-    _, restarts = _output(state).split()
+    state = ("docker", "inspect", layout, container)
+    _, restarts = shell.output(*state).split()
     deadline = time.monotonic() + START_TIMEOUT
-    while (now := _output(state).split())[0] != "healthy":
+    while (now := shell.output(*state).split())[0] != "healthy":
         if now[1] != restarts or time.monotonic() > deadline:
-            logs = ["docker", "logs", "--tail", "20", container]
-            said = subprocess.run(
-                logs,
-                env=shell.environment(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
+            logs = shell.run("docker", "logs", "--tail", "20", container)
+            raise UserError(
+                f"MLflow does not start. The end of its log:\n{logs.stdout}{logs.stderr}"
             )
-            raise UserError(f"MLflow does not start. The end of its log:\n{said.stdout}")
         time.sleep(1)
 
 
@@ -218,22 +215,6 @@ The passwords are in {ENVIRONMENT}. To log a run there, with data from the remot
   crossfold run --set data.remote=minio"""
 
 
-def _call(root: Path, environment: Mapping[str, str], command: Sequence[str]) -> None:
-    """Run Compose before the user's eyes."""
-    ended = subprocess.run(command, cwd=root, env=_with(environment))
-    if ended.returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: see what it said above")
-
-
-def _output(
-    command: Sequence[str], root: Path | None = None, environment: Mapping[str, str] | None = None
-) -> str:
-    env = _with(environment or {})
-    return subprocess.run(
-        command, cwd=root, env=env, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
-
-
-def _with(environment: Mapping[str, str]) -> dict[str, str]:
-    # Over the shell's: keys of AWS there must not become those of a new object store.
-    return {**shell.environment(), **environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return Compose's variables, which replace the shell's: its AWS keys are not the store's."""
+    return {**environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}

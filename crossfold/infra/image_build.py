@@ -7,7 +7,6 @@ import tempfile
 import time
 import tomllib
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from crossfold.errors import UserError
 
 from . import images, shell
 from .images import ROLES, BuildArguments, Torch, build_arguments, image_name
+from .shell import Say
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # what uv's --torch-backend cpu asks
 _LAST_LINES = 20
@@ -38,7 +38,7 @@ class Size:
         return text
 
 
-def build_images(torch: Torch | None, python_image: str | None, say: Callable[[str], None]) -> None:
+def build_images(torch: Torch | None, python_image: str | None, say: Say) -> None:
     """Build the images that are not there, and say what each weighs; see `choose_arguments`.
 
     Raises:
@@ -59,9 +59,7 @@ def build_images(torch: Torch | None, python_image: str | None, say: Callable[[s
         say("nothing was built: the images of this tree are there")
 
 
-def choose_arguments(
-    torch: Torch | None, python_image: str | None, say: Callable[[str], None]
-) -> BuildArguments:
+def choose_arguments(torch: Torch | None, python_image: str | None, say: Say) -> BuildArguments:
     """Return what to build with: what is given, else what was taken the last time.
 
     The first time, it is the project's base and, where PyTorch's index answers, its CPU-only torch.
@@ -72,7 +70,7 @@ def choose_arguments(
     return BuildArguments(python_image or (last or BuildArguments()).python_image, torch)
 
 
-def build_image(role: str, say: Callable[[str], None]) -> None:
+def build_image(role: str, say: Say) -> None:
     """Build one role's image, unless it is there, with the arguments of the last `build_images`.
 
     Raises:
@@ -105,7 +103,7 @@ def check_docker() -> None:
         raise UserError(
             "there is no `docker` command: install Docker (https://docs.docker.com/get-docker/)"
         )
-    done = _call("version", "--format", "{{.Server.Version}}")
+    done = shell.run("docker", "version", "--format", "{{.Server.Version}}")
     if done.returncode != 0:
         raise UserError(
             f"the Docker engine does not answer: {_last_line(done.stderr)}. Start it (Docker "
@@ -117,7 +115,7 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
 
 
-def _torch_at_hand(say: Callable[[str], None]) -> Torch:
+def _torch_at_hand(say: Say) -> Torch:
     try:
         with urllib.request.urlopen(urllib.request.Request(CPU_INDEX, method="HEAD"), timeout=5):
             return Torch.CPU
@@ -131,10 +129,10 @@ def _torch_at_hand(say: Callable[[str], None]) -> Torch:
 
 
 def _is_there(name: str) -> bool:
-    return _call("image", "inspect", name).returncode == 0
+    return shell.run("docker", "image", "inspect", name).returncode == 0
 
 
-def _build(role: str, name: str, arguments: BuildArguments, say: Callable[[str], None]) -> None:
+def _build(role: str, name: str, arguments: BuildArguments, say: Say) -> None:
     log = Path("runs", "images", f"{role}.log")
     (images.ROOT / log).parent.mkdir(parents=True, exist_ok=True)
     values = arguments.of(role) | {"COMMIT": _commit(), "VERSION": _version()}
@@ -175,20 +173,10 @@ def _version() -> str:
 
 
 def _docker(*arguments: str) -> str:
-    done = _call(*arguments)
+    done = shell.run("docker", *arguments)
     if done.returncode != 0:
         raise UserError(f"docker {arguments[0]}: {_last_line(done.stderr)}")
     return done.stdout
-
-
-def _call(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["docker", *arguments],
-        env=shell.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def _last_line(text: str) -> str:

@@ -27,22 +27,14 @@ class Cluster:
 
     context: str
 
-    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+    def kubectl(self, *arguments: str, given: str = "") -> str:
         """Return what kubectl says.
 
         Raises:
             UserError: it fails; the message is kubectl's.
         """
         command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
-        # Never the terminal's input: kubectl would ask there for a login that is missing.
-        done = subprocess.run(
-            command,
-            input=given or "",
-            env=shell.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = shell.run(*command, given=given)
         if done.returncode != 0:
             said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
             raise UserError(f"`kubectl {arguments[0]}` failed in context {self.context}: {said}")
@@ -151,8 +143,4 @@ def trouble(pod: Object) -> str:
 
 
 def _contexts() -> list[str]:
-    command = ["kubectl", "config", "get-contexts", "--output=name"]
-    said = subprocess.run(
-        command, env=shell.environment(), stdout=subprocess.PIPE, text=True, check=False
-    )
-    return said.stdout.split()
+    return shell.run("kubectl", "config", "get-contexts", "--output=name").stdout.split()

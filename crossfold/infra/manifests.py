@@ -1,13 +1,10 @@
 """manifests/ as kustomize renders them, with Kubeflow's own fetched once."""
 
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-
-from crossfold.errors import UserError
 
 from . import shell
 from .images import ROOT
@@ -43,16 +40,8 @@ def render(components: Sequence[str], mlflow_image: str, folder: Path) -> list[O
         "images": [{"name": "crossfold-mlflow", "newName": name, "newTag": tag}],
     }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization, sort_keys=False))
-    command = ["kubectl", "kustomize", str(folder)]
-    done = subprocess.run(
-        command,
-        env={**shell.environment(), **_local_bases(folder)},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return list(yaml.safe_load_all(done.stdout))
+    rendered = shell.output("kubectl", "kustomize", str(folder), variables=_local_bases(folder))
+    return list(yaml.safe_load_all(rendered))
 
 
 def _local_bases(folder: Path) -> dict[str, str]:
@@ -75,7 +64,6 @@ def _clone(address: str, ref: str, clone: Path) -> None:
     if clone.exists():
         return
     part = clone.with_name(f"{clone.name}.{os.getpid()}")
-    command = ["git", "clone", "--bare", "--depth=1", f"--branch={ref}", address, str(part)]
-    if subprocess.run(command, env=shell.environment(), check=False).returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: see its message above")
+    options = ("--bare", "--depth=1", f"--branch={ref}")
+    shell.run_visibly("git", "clone", *options, address, str(part))
     part.rename(clone)

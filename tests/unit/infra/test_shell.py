@@ -29,7 +29,7 @@ def test_every_program_is_started_with_a_chosen_environment() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in STARTS
     ]
-    assert len(calls) > 10
+    assert len(calls) > 5
     assert [call for call in calls if "env" not in call[2]] == []
 
 
