@@ -109,7 +109,8 @@ def cluster_up(
     ] = None,
 ) -> None:
     """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
-    from crossfold.infra.cluster import KIND_CONTEXT, up
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+    from crossfold.infra.cluster.lifecycle import up
 
     up(context or KIND_CONTEXT, registry, _say, small=small, node_image=node_image)
 
@@ -117,7 +118,8 @@ def cluster_up(
 @cluster.command("down")
 def cluster_down(context: Context = None) -> None:
     """Stop the kind cluster; its data stays."""
-    from crossfold.infra.cluster import KIND_CONTEXT, down
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+    from crossfold.infra.cluster.lifecycle import down
 
     down(context or KIND_CONTEXT, _say)
 
@@ -125,7 +127,8 @@ def cluster_down(context: Context = None) -> None:
 @cluster.command("status")
 def cluster_status(context: Context = None) -> None:
     """Say what is ready and where it is; exits with 1 if something is not ready."""
-    from crossfold.infra.cluster import KIND_CONTEXT, status
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+    from crossfold.infra.cluster.lifecycle import status
 
     if not status(context or KIND_CONTEXT, _say):
         raise typer.Exit(1)
@@ -138,7 +141,7 @@ def cluster_env(context: Context = None) -> None:
     With `eval "$(crossfold cluster env)"` models, lineage, promote, predict, serve and reproduce
     use the cluster's registry.
     """
-    from crossfold.infra.cluster import KIND_CONTEXT
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.runners.kubeflow.mlflow_access import mlflow_variables
 
     for name, value in mlflow_variables(context or KIND_CONTEXT).items():

@@ -67,7 +67,7 @@ def schedule(
 
     settings = load_settings(PARAMS, changes or ())
 
-    from crossfold.infra.cluster import KIND_CONTEXT
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.runners.display import Display
     from crossfold.runners.kubeflow import schedule
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import docker
 import pytest
 
-from crossfold.infra.cluster import KIND_CLUSTER, load_image, start_kind_cluster
-from crossfold.infra.kubectl import Cluster, Object
+from crossfold.infra.cluster.image_delivery import load_image
+from crossfold.infra.cluster.kind import KIND_CLUSTER, start_kind_cluster
+from crossfold.infra.cluster.kubectl import Cluster, Object
 
 RIG_HOME = Path(os.environ.get("RIG_HOME", "/var/lib/rig"))
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import _refuse_another_kubeflow
+from crossfold.infra.cluster.lifecycle import _refuse_another_kubeflow
 
 from ..docker.services import free_port
 from ..pipeline.projects import SCRIPTS, SOURCE

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW, SERVICES
-from crossfold.infra.kubectl import Object
+from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
+from crossfold.infra.cluster.kubectl import Object
 
 from ..docker.services import rights
 from ..pipeline.projects import SOURCE

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from crossfold.infra.kubectl import Object
-from crossfold.infra.manifests import BASES, render
+from crossfold.infra.cluster.kubectl import Object
+from crossfold.infra.cluster.manifests import BASES, render
 
 from ..pipeline.projects import SOURCE
 from .cluster import RIG_HOME

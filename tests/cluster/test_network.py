@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from crossfold.infra.cluster import KUBEFLOW, SERVICES
-from crossfold.infra.kubectl import Object
+from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
+from crossfold.infra.cluster.kubectl import Object
 
 from .cluster import TestCluster
 from .services import OURS, Services

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW, SERVICES, dvc_writer
+from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
+from crossfold.infra.cluster.kubectl import Object
+from crossfold.infra.cluster.passwords import dvc_writer
 from crossfold.infra.images import DATA, TRAIN
-from crossfold.infra.kubectl import Object
 
 from ..docker.services import wait
 from ..docker.test_images import COMPONENTS, FETCH, component_imports

@@ -29,8 +29,8 @@ from rich.console import Console
 
 from crossfold.data import remotes
 from crossfold.errors import UserError
+from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.images import DATA
-from crossfold.infra.kubectl import Object
 from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display

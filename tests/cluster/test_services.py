@@ -11,9 +11,9 @@ import pytest
 import requests
 import yaml
 
-from crossfold.infra.cluster import SERVICES
+from crossfold.infra.cluster.addresses import SERVICES
+from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.images import MLFLOW
-from crossfold.infra.kubectl import Object
 
 from ..docker.services import wait
 from ..pipeline.projects import SOURCE

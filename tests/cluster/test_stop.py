@@ -2,7 +2,8 @@
 
 import json
 
-from crossfold.infra.cluster import KUBEFLOW, SERVICES, start_kind_cluster
+from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
+from crossfold.infra.cluster.kind import start_kind_cluster
 
 from ..docker.services import wait
 from .services import Services

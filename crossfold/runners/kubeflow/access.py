@@ -4,8 +4,8 @@ import contextlib
 import re
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW
-from crossfold.infra.kubectl import Cluster
+from crossfold.infra.cluster.addresses import KUBEFLOW
+from crossfold.infra.cluster.kubectl import Cluster
 
 _INSIDE = re.compile(r"http://([\w-]+)\.([\w-]+)\.svc(?:\.cluster\.local)?:(\d+)/?")
 

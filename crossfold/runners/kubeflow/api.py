@@ -17,8 +17,8 @@ import kfp_server_api
 import urllib3.exceptions
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW
-from crossfold.infra.kubectl import Cluster
+from crossfold.infra.cluster.addresses import KUBEFLOW
+from crossfold.infra.cluster.kubectl import Cluster
 
 NAME = "crossfold"  # of the pipeline, and of the experiment
 SERVICE_ACCOUNT = "crossfold-steps"

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW
-from crossfold.infra.kubectl import Cluster, Object
+from crossfold.infra.cluster.addresses import KUBEFLOW
+from crossfold.infra.cluster.kubectl import Cluster, Object
 from crossfold.step.progress import parse_progress
 
 from . import workflow

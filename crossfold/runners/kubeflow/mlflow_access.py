@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from crossfold.infra.cluster_checks import check_kubectl
-from crossfold.infra.kubectl import Cluster
+from crossfold.infra.cluster.checks import check_kubectl
+from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.secrets import MLFLOW_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.failures import StepError

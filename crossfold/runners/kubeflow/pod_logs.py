@@ -5,7 +5,7 @@ import threading
 from types import TracebackType
 
 from crossfold.infra import shell
-from crossfold.infra.kubectl import Cluster
+from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.runners.display import Display
 
 REFUSED = "error: "  # how crossfold.step says a user's mistake

@@ -4,9 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KIND_CONTEXT, KUBEFLOW_PAGE, bring_images, is_small
-from crossfold.infra.cluster_checks import check_kubectl
-from crossfold.infra.kubectl import Cluster
+from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
+from crossfold.infra.cluster.checks import check_kubectl
+from crossfold.infra.cluster.image_delivery import bring_images
+from crossfold.infra.cluster.kind import KIND_CONTEXT
+from crossfold.infra.cluster.kubectl import Cluster
+from crossfold.infra.cluster.lifecycle import is_small
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.model_check import check_model

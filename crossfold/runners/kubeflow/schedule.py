@@ -10,10 +10,12 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
-from crossfold.infra.cluster import KUBEFLOW, bring_images, is_small
-from crossfold.infra.cluster_checks import check_kubectl
+from crossfold.infra.cluster.addresses import KUBEFLOW
+from crossfold.infra.cluster.checks import check_kubectl
+from crossfold.infra.cluster.image_delivery import bring_images
+from crossfold.infra.cluster.kubectl import Cluster, Object
+from crossfold.infra.cluster.lifecycle import is_small
 from crossfold.infra.images import DATA, registry_name
-from crossfold.infra.kubectl import Cluster, Object
 from crossfold.runners.display import Display
 from crossfold.settings import Settings
 from pipelines.resources import USER

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfold.data import dvc, remotes
-from crossfold.infra.cluster import dvc_writer
+from crossfold.infra.cluster.kubectl import Cluster
+from crossfold.infra.cluster.passwords import dvc_writer
 from crossfold.infra.images import registry_name
-from crossfold.infra.kubectl import Cluster
 from crossfold.infra.secrets import REMOTE_SECRET
 from crossfold.runners.display import Display
 from crossfold.runners.lineage import CLUSTER, lineage

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster import KUBEFLOW
-from crossfold.infra.kubectl import Cluster, Object
+from crossfold.infra.cluster.addresses import KUBEFLOW
+from crossfold.infra.cluster.kubectl import Cluster, Object
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from crossfold.infra.kubectl import Object, trouble
+from crossfold.infra.cluster.kubectl import Object, trouble
 from crossfold.tracking import names
 
 _ITERATION = re.compile(r"\((\d+):")

@@ -14,18 +14,14 @@ import pytest
 import yaml
 
 from crossfold.errors import UserError
-from crossfold.infra import cluster_checks
-from crossfold.infra.cluster import (
-    EXPERIMENT,
-    KIND_CLUSTER,
-    MINIO_URI,
-    MLFLOW_URI,
-    _is_ready,
-    load_image,
-    start_kind_cluster,
-)
-from crossfold.infra.cluster_checks import PORTS, check_kubectl, check_machine
-from crossfold.infra.kubectl import trouble
+from crossfold.infra.cluster import checks as cluster_checks
+from crossfold.infra.cluster.addresses import MINIO_URI, MLFLOW_URI, PORTS
+from crossfold.infra.cluster.checks import check_kubectl, check_machine
+from crossfold.infra.cluster.image_delivery import load_image
+from crossfold.infra.cluster.kind import KIND_CLUSTER, start_kind_cluster
+from crossfold.infra.cluster.kubectl import trouble
+from crossfold.infra.cluster.passwords import EXPERIMENT
+from crossfold.infra.cluster.readiness import is_ready
 
 PROJECT = Path(__file__).parents[3]
 MANIFESTS = PROJECT / "manifests"
@@ -204,19 +200,19 @@ READY = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}
     ],
 )
 def test_a_workload_is_ready_when_the_new_one_is(status: dict[str, int], ready: bool) -> None:
-    assert _is_ready(deployment(**status)) is ready
+    assert is_ready(deployment(**status)) is ready
 
 
-def test_what_is_switched_off_is_ready() -> None:
+def test_what_is_switched_offis_ready() -> None:
     found = deployment()
     found["spec"]["replicas"] = 0
-    assert _is_ready(found)
+    assert is_ready(found)
 
 
 @pytest.mark.parametrize("state", [{}, {"active": 1}, {"failed": 1}])
 def test_a_job_is_ready_when_it_succeeded(state: dict[str, int]) -> None:
-    assert not _is_ready({"kind": "Job", "status": state})
-    assert _is_ready({"kind": "Job", "status": {**state, "succeeded": 1}})
+    assert not is_ready({"kind": "Job", "status": state})
+    assert is_ready({"kind": "Job", "status": {**state, "succeeded": 1}})
 
 
 def test_why_a_pod_does_not_run() -> None:

@@ -19,7 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from crossfold.cli import main
-from crossfold.infra.kubectl import Cluster, Object
+from crossfold.infra.cluster.kubectl import Cluster, Object
 from crossfold.runners.display import Display
 from crossfold.runners.kubeflow.failure import LAST_LINES, explain_failure
 from crossfold.runners.kubeflow.pod_logs import Follower

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.infra.compose import is_free
+from crossfold.infra.image_build import check_docker
 
-from . import shell
-from .compose import is_free
-from .image_build import check_docker
+from .addresses import PORTS
 
 # The node image of kind-cluster.yaml is of this release.
 KIND = (0, 33)
@@ -22,7 +23,6 @@ MIN_CORES = 2
 # Kubeflow, the services and one step at its limit; images and volumes.
 MEMORY = 8e9
 DISK = 20e9
-PORTS = {8080: "Kubeflow's pages", 5001: "MLflow", 9000: "MinIO"}
 # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
 INOTIFY = {"max_user_instances": 512, "max_user_watches": 524288}
 PROC = Path("/proc/sys/fs/inotify")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from . import shell
-from .images import ROOT
+from crossfold.infra import shell
+from crossfold.infra.images import ROOT
+
 from .kubectl import Object
 
 RENDERED = Path("runs", "cluster")

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crossfold.errors import UserError
-
-from . import shell
+from crossfold.infra import shell
 
 MANAGER = "crossfold"
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
@@ -125,6 +124,11 @@ class Cluster:
         finally:
             forward.terminate()
             forward.wait()
+
+
+def namespace_of(found: Object) -> str:
+    """Return an object's namespace, empty if it has none."""
+    return str(found["metadata"].get("namespace", ""))
 
 
 def trouble(pod: Object) -> str:

@@ -1,0 +1,45 @@
+"""Take the images to a cluster: kind loads them, or a registry has them."""
+
+import time
+
+from crossfold.infra import shell
+from crossfold.infra.image_build import build_images
+from crossfold.infra.images import ROLES, image_name, registry_name
+from crossfold.infra.shell import Say
+
+from .kind import kind_name
+from .kubectl import Cluster
+
+
+def bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
+    """Build the steps' and the server's images where they have changed, and take them there.
+
+    Without a registry kind loads them; another cluster must have them by other means.
+
+    Raises:
+        UserError: they cannot be built, pushed or loaded.
+    """
+    kind = kind_name(cluster)
+    if registry is None and kind is None:
+        return
+    build_images(None, None, say)
+    for role in ROLES:
+        if registry:
+            remote = registry_name(role, registry)
+            shell.run_visibly("docker", "tag", image_name(role), remote)
+            shell.run_visibly("docker", "push", "--quiet", remote)
+        elif kind:
+            load_image(kind, image_name(role), say)
+
+
+def load_image(kind: str, image: str, say: Say) -> None:
+    """Copy an image of Docker's into a kind cluster's nodes, unless they have it.
+
+    Raises:
+        UserError: kind cannot load it.
+    """
+    size = int(shell.output("docker", "image", "inspect", "--format={{.Size}}", image))
+    say(f"loading {image}, {size / 1e9:.1f} GB")
+    start = time.monotonic()
+    shell.run_visibly("kind", "load", "docker-image", f"--name={kind}", image)
+    say(f"loaded {image} in {time.monotonic() - start:.0f} s")

@@ -1,0 +1,58 @@
+"""The kind cluster on this machine: started, created if missing, and its names."""
+
+from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.infra.images import ROOT
+from crossfold.infra.shell import Say
+
+from .checks import check_kind, check_machine
+from .kubectl import Cluster
+
+KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
+KIND_CONTEXT = f"kind-{KIND_CLUSTER}"
+
+
+def start_kind_cluster(say: Say, node_image: str | None = None) -> Cluster:
+    """Start the cluster of kind-cluster.yaml; create it if there is none.
+
+    Raises:
+        UserError: a program is missing, or the machine cannot hold the cluster.
+    """
+    check_kind()
+    cluster = Cluster(KIND_CONTEXT)
+    if KIND_CLUSTER not in kind_clusters():
+        check_machine()
+        say("creating the kind cluster: some minutes the first time")
+        image = [f"--image={node_image}"] if node_image else []
+        config = f"--config={ROOT / 'kind-cluster.yaml'}"
+        shell.run_visibly("kind", "create", "cluster", config, "--wait=5m", *image)
+    else:
+        shell.run_visibly("docker", "start", *kind_nodes())
+        shell.run_visibly("kind", "export", "kubeconfig", f"--name={KIND_CLUSTER}")
+    cluster.check_answers(seconds=120)
+    return cluster
+
+
+def kind_name(cluster: Cluster) -> str | None:
+    """Return the name by which kind on this machine knows the cluster, or None."""
+    name = cluster.context.removeprefix("kind-")
+    if name == cluster.context:
+        return None
+    check_kind()
+    return name if name in kind_clusters() else None
+
+
+def kind_clusters() -> list[str]:
+    """List the clusters that kind has on this machine."""
+    return shell.output("kind", "get", "clusters").split()
+
+
+def kind_nodes() -> list[str]:
+    """List the containers that are the nodes of `KIND_CLUSTER`."""
+    return shell.output("kind", "get", "nodes", f"--name={KIND_CLUSTER}").split()
+
+
+def require_kind_cluster() -> None:
+    """Raise UserError if `KIND_CLUSTER` was never made."""
+    if KIND_CLUSTER not in kind_clusters():
+        raise UserError("there is no cluster yet: make cluster-up")

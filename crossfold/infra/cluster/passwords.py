@@ -1,0 +1,144 @@
+"""The Secrets of the services and of the steps: made with new passwords, kept, and mended."""
+
+import json
+import secrets
+from collections.abc import Mapping
+
+from crossfold.data import remotes
+from crossfold.errors import UserError
+from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.infra.shell import Say
+
+from .addresses import KUBEFLOW, MINIO_URI, MLFLOW_PAGE, MLFLOW_URI
+from .kubectl import MANAGER, Cluster
+
+EXPERIMENT = "crossfold"
+USERS_SECRET = "users"  # of the object store, in its namespace
+USERS = ("mlflow", "pipelines", "dvc", "dvc-reader")
+
+
+def make_secrets(cluster: Cluster, say: Say) -> None:
+    """Make the Secrets that are missing, with new passwords, or with those of the others.
+
+    Raises:
+        UserError: data are there whose password is not.
+    """
+    _refuse_data_without_password(cluster, "postgres", "data-postgres-0", "postgres")
+    _refuse_data_without_password(cluster, KUBEFLOW, "mysql-pv-claim", "mysql-secret")
+    for (namespace, name), values in _all_secrets(cluster).items():
+        if cluster.secret(namespace, name) is None:
+            cluster.kubectl("create", "--filename=-", given=_manifest(namespace, name, values))
+            say(f"made the Secret {namespace}/{name}")
+
+
+def dvc_writer(cluster: Cluster) -> dict[str, str] | None:
+    """Return the key that may push to the bucket `dvc`; None where it is not our object store."""
+    users = cluster.secret("minio", USERS_SECRET)
+    return _s3_key("dvc", users) if users else None
+
+
+def _all_secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
+    """Return what all Secrets hold or shall hold, from those that are there and new passwords."""
+    minio = cluster.secret("minio", "minio") or {
+        "MINIO_ROOT_USER": "crossfold",
+        "MINIO_ROOT_PASSWORD": _password(),
+    }
+    users = cluster.secret("minio", USERS_SECRET) or {
+        password_variable(user): _password() for user in USERS
+    }
+    postgres = cluster.secret("postgres", "postgres") or {"POSTGRES_PASSWORD": _password()}
+    mlflow = cluster.secret("mlflow", "mlflow") or {
+        "PGPASSWORD": postgres["POSTGRES_PASSWORD"],
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": _password(),
+        "MLFLOW_AUTH_ADMIN_USERNAME": "admin",
+        "MLFLOW_AUTH_ADMIN_PASSWORD": _password(),
+        "MLFLOW_TRACKING_USERNAME": "pipeline",
+        "MLFLOW_TRACKING_PASSWORD": _password(),
+    }
+    user, password = (mlflow[f"MLFLOW_TRACKING_{part}"] for part in ("USERNAME", "PASSWORD"))
+    remote = {"url": "s3://dvc", "endpointurl": MINIO_URI}
+    return {
+        ("minio", "minio"): minio,
+        ("minio", USERS_SECRET): users,
+        ("postgres", "postgres"): postgres,
+        ("mlflow", "mlflow"): mlflow,
+        ("mlflow", "s3"): _s3_key("mlflow", users),
+        (KUBEFLOW, "mysql-secret"): {"username": "root", "password": _password()},
+        (KUBEFLOW, "ml-pipeline-ui"): {"TENSORBOARD_PROXY_SIGNING_SECRET": _password()},
+        (KUBEFLOW, "mlpipeline-minio-artifact"): {
+            "accesskey": "pipelines",
+            "secretkey": users[password_variable("pipelines")],
+        },
+        (KUBEFLOW, "kfp-mlflow-credentials"): {"username": user, "password": password},
+        (KUBEFLOW, MLFLOW_SECRET): {
+            "MLFLOW_TRACKING_URI": MLFLOW_URI,
+            "MLFLOW_EXPERIMENT_NAME": EXPERIMENT,
+            "MLFLOW_TRACKING_USERNAME": user,
+            "MLFLOW_TRACKING_PASSWORD": password,
+            "MLFLOW_PAGES": MLFLOW_PAGE,
+        },
+        (KUBEFLOW, REMOTE_SECRET): {
+            remotes.REMOTE: json.dumps(remote),
+            **_s3_key("dvc-reader", users),
+        },
+    }
+
+
+def _s3_key(user: str, users: Mapping[str, str]) -> dict[str, str]:
+    return {"AWS_ACCESS_KEY_ID": user, "AWS_SECRET_ACCESS_KEY": users[password_variable(user)]}
+
+
+def password_variable(user: str) -> str:
+    """Return the variable in which images/mlflow/buckets.py looks for a user's password."""
+    return f"S3_PASSWORD_{user.upper().replace('-', '_')}"
+
+
+def drop_root_keys(cluster: Cluster, say: Say) -> bool:
+    """Remove the object store's root key from Secrets other than its own, where it was once.
+
+    Returns whether there were any; `make_secrets` makes them again, with a user's key.
+    """
+    root = (cluster.secret("minio", "minio") or {}).get("MINIO_ROOT_PASSWORD")
+    holders = [
+        (namespace, name)
+        for namespace, name in (
+            ("mlflow", "mlflow"),
+            (KUBEFLOW, "mlpipeline-minio-artifact"),
+            (KUBEFLOW, REMOTE_SECRET),
+        )
+        if root in (cluster.secret(namespace, name) or {}).values()
+    ]
+    for namespace, name in holders:
+        say(f"removed the object store's root key from the Secret {namespace}/{name}")
+        where = ("secret", name, f"--namespace={namespace}")
+        if name == "mlflow":  # holds other passwords too
+            keys = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
+            patch = json.dumps({"data": keys})
+            cluster.kubectl("patch", *where, "--type=merge", f"--patch={patch}")
+        else:
+            cluster.kubectl("delete", *where)
+    return bool(holders)
+
+
+def _password() -> str:
+    return secrets.token_hex(16)
+
+
+def _manifest(namespace: str, name: str, values: Mapping[str, str]) -> str:
+    labels = {"app.kubernetes.io/managed-by": MANAGER}
+    metadata = {"namespace": namespace, "name": name, "labels": labels}
+    return json.dumps(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": dict(values)}
+    )
+
+
+def _refuse_data_without_password(
+    cluster: Cluster, namespace: str, claim: str, secret: str
+) -> None:
+    there = cluster.get("persistentvolumeclaim", claim, f"--namespace={namespace}")
+    if there and cluster.secret(namespace, secret) is None:
+        raise UserError(
+            f"the Secret {namespace}/{secret} is gone, and the data of "
+            f"{namespace}/{claim} need its password: put it back, or delete the data: "
+            f"kubectl --context {cluster.context} delete namespace {namespace}"
+        )

@@ -1,0 +1,67 @@
+"""See which workloads of a cluster are ready, and wait until all are."""
+
+import time
+from collections.abc import Iterable, Sequence
+
+from crossfold.errors import UserError
+from crossfold.infra.shell import Say
+
+from .kubectl import Cluster, Object, namespace_of, trouble
+
+PATIENCE = 900  # seconds in which nothing more becomes ready
+
+
+def wait_until_ready(cluster: Cluster, namespaces: Sequence[str], say: Say) -> None:
+    """Wait until all workloads of the namespaces are ready, and say which are not.
+
+    Raises:
+        UserError: for `PATIENCE` seconds no further one became ready.
+    """
+    before: list[str] = []
+    deadline = time.monotonic() + PATIENCE
+    while unready := _unready(cluster, namespaces):
+        if unready != before:
+            say(f"waiting for {', '.join(unready)}")
+            before = unready
+            deadline = time.monotonic() + PATIENCE
+        if time.monotonic() > deadline:
+            raise UserError(_complaint(cluster, unready))
+        time.sleep(3)
+
+
+def _unready(cluster: Cluster, namespaces: Sequence[str]) -> list[str]:
+    return qualified_names(item for item in workloads(cluster, namespaces) if not is_ready(item))
+
+
+def workloads(cluster: Cluster, namespaces: Sequence[str]) -> list[Object]:
+    """List the Deployments, StatefulSets and Jobs of the namespaces."""
+    found = cluster.items("deployments,statefulsets,jobs", "--all-namespaces")
+    return [item for item in found if namespace_of(item) in namespaces]
+
+
+def qualified_names(objects: Iterable[Object]) -> list[str]:
+    """Return names as in mlflow/mlflow, sorted."""
+    return sorted(f"{namespace_of(found)}/{found['metadata']['name']}" for found in objects)
+
+
+def is_ready(item: Object) -> bool:
+    """Tell whether a workload runs in its present version, or, for a Job, has succeeded."""
+    state = item.get("status", {})
+    if item["kind"] == "Job":
+        return bool(state.get("succeeded"))
+    wanted = item["spec"]["replicas"]
+    seen = state.get("observedGeneration", 0) >= item["metadata"]["generation"]
+    counts = ("replicas", "updatedReplicas", "availableReplicas")
+    return seen and all(state.get(count, 0) == wanted for count in counts)
+
+
+def _complaint(cluster: Cluster, unready: Sequence[str]) -> str:
+    lines = [f"not ready after {PATIENCE // 60} minutes without progress: {', '.join(unready)}"]
+    for namespace in sorted({name.split("/")[0] for name in unready}):
+        lines += [
+            f"  {namespace}/{pod['metadata']['name']}: {why}"
+            for pod in cluster.items("pods", f"--namespace={namespace}")
+            if (why := trouble(pod))
+        ]
+    lines.append(f"Look closer: kubectl --context {cluster.context} describe pod NAME -n NAMESPACE")
+    return "\n".join(lines)
