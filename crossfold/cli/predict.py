@@ -15,6 +15,7 @@ from rich.text import Text
 from crossfold.cli.prediction_outputs import Format, Row, Table, Write, format_for, writer
 from crossfold.errors import UserError
 from crossfold.runners.failures import StepError, signals_interrupt
+from crossfold.step.files import replaced_whole
 
 from .console import (
     PARAMS,
@@ -203,19 +204,17 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: no file can be made there.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--output {path}: not a file in a folder that is there")
-        opened = part.open("wb")
-    except OSError as error:
-        raise UserError(f"--output {path}: no file can be made there: {error.strerror}") from None
-    try:
+    with replaced_whole(path) as part:
+        try:
+            if path.is_dir() or not path.parent.is_dir():
+                raise UserError(f"--output {path}: not a file in a folder that is there")
+            opened = part.open("wb")
+        except OSError as error:
+            raise UserError(
+                f"--output {path}: no file can be made there: {error.strerror}"
+            ) from None
         with opened as file:
             yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

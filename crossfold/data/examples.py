@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossfold.step.files import replaced_whole
+
 from .findings import DataFacts
 from .splits import TEST as TEST
 from .splits import TRAIN as TRAIN
@@ -73,18 +75,12 @@ def write_examples(
         "facts": facts.model_dump(),
     }
     schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
-    part = path.with_name(f"{path.name}.part")
-    try:
-        # Dictionaries and statistics of images would hold whole images.
-        with pq.ParquetWriter(
-            part, schema, use_dictionary=["split"], write_statistics=["label", "fold"]
-        ) as writer:
-            for group in _row_groups(rows):
-                columns = [list(column) for column in zip(*group, strict=True)]
-                writer.write_table(pa.table(columns, schema=schema))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Dictionaries and statistics of images would hold whole images.
+    options = {"use_dictionary": ["split"], "write_statistics": ["label", "fold"]}
+    with replaced_whole(path) as part, pq.ParquetWriter(part, schema, **options) as writer:
+        for group in _row_groups(rows):
+            columns = [list(column) for column in zip(*group, strict=True)]
+            writer.write_table(pa.table(columns, schema=schema))
 
 
 def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfold.errors import UserError, suggestion
+from crossfold.step.files import replaced_whole
 from crossfold.step.progress import report_progress
 
 from . import dvc, splits
@@ -105,9 +106,8 @@ def fetch_data(
             skipped=report.skipped,
             facts=facts,
         )
-        part = backbone.with_name(f"{backbone.name}.part")
-        shutil.copyfile(weights_file, part)
-        part.replace(backbone)
+        with replaced_whole(backbone) as part:
+            shutil.copyfile(weights_file, part)
         write_page(data_page, report, workspace / "data")
     return FetchedData(
         num_images=len(report.paths),

@@ -12,6 +12,7 @@ from crossfold.imaging.decoding import read_image
 from crossfold.imaging.quality import KINDS
 from crossfold.imaging.thumbnails import data_uri
 from crossfold.step.concurrency import in_order, num_cores
+from crossfold.step.files import replaced_whole
 
 from .findings import near_duplicates
 from .splits import TEST
@@ -52,9 +53,8 @@ def write_page(path: Path, report: FolderReport, folder: Path, problem: str = ""
         OSError: the page cannot be written.
     """
     text = render(report, folder, problem)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    with replaced_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def render(report: FolderReport, folder: Path, problem: str = "") -> str:

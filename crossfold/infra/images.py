@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.step.files import replaced_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,9 +62,8 @@ def build_arguments() -> BuildArguments | None:
 
 def record_build_arguments(arguments: BuildArguments) -> None:
     """Let all that names images name those which were built with these arguments."""
-    part = _record().with_suffix(".part")
-    part.write_text(json.dumps(asdict(arguments)))
-    part.replace(_record())
+    with replaced_whole(_record()) as part:
+        part.write_text(json.dumps(asdict(arguments)))
 
 
 def image_name(role: str, arguments: BuildArguments | None = None) -> str:

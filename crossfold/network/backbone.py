@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from crossfold.architectures import ARCHITECTURES
 from crossfold.errors import UserError, suggestion
 from crossfold.settings import HEAD, PIXELS
+from crossfold.step.files import replaced_whole
 
 from .checkpoint import read_weights
 from .tensorfile import read_metadata
@@ -99,9 +100,8 @@ def fetch_imagenet_weights(folder: Path) -> Path:
             f"in params.yaml model.weights."
         ) from None
     folder.mkdir(exist_ok=True)
-    part = path.with_suffix(".part")
-    safetensors.torch.save_file(state, part)
-    part.replace(path)
+    with replaced_whole(path) as part:
+        safetensors.torch.save_file(state, part)
     return path
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from crossfold.errors import UserError
 
+from .files import replaced_whole
+
 if TYPE_CHECKING:
     from crossfold.tracking.run import Run
 
@@ -47,9 +49,8 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the record to `folder`, whole or not at all."""
-        part = folder / f"{RECORD}.part"
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(folder / RECORD)
+        with replaced_whole(folder / RECORD) as part:
+            part.write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> "Record":

@@ -16,6 +16,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from crossfold.errors import UserError
+from crossfold.step.files import replaced_whole
 
 HOME = "runs"  # in a project
 FINISHED = "finished"
@@ -50,9 +51,8 @@ class Run:
         """Write run.json, whole or not at all."""
         values = asdict(self)
         del values["folder"]
-        part = self.folder / "run.json.part"
-        part.write_text(json.dumps(values, indent=1))
-        part.replace(self.folder / "run.json")
+        with replaced_whole(self.folder / "run.json") as part:
+            part.write_text(json.dumps(values, indent=1))
 
     def _save_if_possible(self) -> None:
         """Save what is gone: on a full disk the record keeps it, and the next run finds nothing."""

@@ -123,5 +123,6 @@ def test_a_step_that_cannot_be_recorded_does_not_run(
     with pytest.raises(OSError, match="No space left on device"):
         _Process([], {}, run)
     talker.process.wait(timeout=60)
+    (run.folder / "run.json.part").symlink_to("/dev/full")
     run.end("failed")  # nor does this hide the error
     assert all_runs(tmp_path)[0].status == "running"

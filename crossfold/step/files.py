@@ -1,0 +1,20 @@
+"""Files that are there whole or not at all."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replaced_whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of `path` when the block has ended well.
+
+    If it has not, `path` stays as it was and nothing is left beside it.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        with suppress(OSError):  # it must not hide the block's error
+            part.unlink(missing_ok=True)
