@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -76,28 +77,40 @@ def run_here(
         os.environ.update(tracking_environment(root, settings))
         store.connect()
         run = choose_run(home, _fingerprint(inputs, backend), caching=caching)
-        for left in all_runs(home):
-            if left.status == RUNNING and left.id != run.id:
-                left.end(INTERRUPTED)
-                runs.end_parent(left.id, "KILLED")
+        _end_killed_runs(home, run)
         for note in notes:
             display.warn(note)
-        try:
+        with _outages_explained(home):
             outcome = _run(
                 root, run, settings, inputs, display, backend, caching=caching, record=record
             )
-            return replace(outcome, notes=notes)
-        except MlflowException as error:
-            if lost := store.lost_server(error):
-                raise StepError(lost) from None
+        return replace(outcome, notes=notes)
+
+
+def _end_killed_runs(home: Path, present: Run) -> None:
+    """Record, here and in MLflow, the end of the runs that could not do so themselves."""
+    for run in all_runs(home):
+        if run.status == RUNNING and run.id != present.id:
+            run.end(INTERRUPTED)
+            runs.end_parent(run.id, "KILLED")
+
+
+@contextmanager
+def _outages_explained(home: Path) -> Iterator[None]:
+    """Turn the loss of MLflow's server, and a full disk, into a StepError that says what to do."""
+    try:
+        yield
+    except MlflowException as error:
+        if lost := store.lost_server(error):
+            raise StepError(lost) from None
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise StepError(
-                f"{error.strerror}: free some on the disk of {home}, then run again: no finished "
-                "step is repeated"
-            ) from None
+        raise StepError(
+            f"{error.strerror}: free some on the disk of {home}, then run again: no finished "
+            "step is repeated"
+        ) from None
 
 
 def _run(
