@@ -87,6 +87,7 @@ def test_the_root_key_of_an_earlier_version_is_replaced(services: Services) -> N
     patch = json.dumps([{"op": "remove", "path": "/spec/template/spec/containers/0/envFrom/1"}])
     where = ("deployment", "mlflow", "--namespace=mlflow", "--type=json", f"--patch={patch}")
     cluster.kubectl("patch", *where)
+    services.rolled_out("mlflow")  # else the pods from before, with a key that is gone, would stay
     services.apply(services.objects())
     for namespace in (*SERVICES, KUBEFLOW):
         for secret in cluster.items("secrets", f"--namespace={namespace}"):
