@@ -79,7 +79,9 @@ def _curve_rows(curves: Curves, classes: Sequence[str]) -> Iterable[Sequence[obj
 
 def history_columns() -> list[str]:
     """List the columns of learning_curves.csv."""
-    scores = [f"{split}_{m.name}" for m in fold_metrics() for split in ("train", "val")]
+    # The loss first, as in the files that git has.
+    metrics = reversed(fold_metrics())
+    scores = [f"{split}_{metric.name}" for metric in metrics for split in ("train", "val")]
     return ["candidate", "fold", "epoch", *scores]
 
 
