@@ -9,7 +9,9 @@ Only `MlflowClient` is used: the fluent API keeps one global active run, which a
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -173,21 +175,39 @@ def name_cached_iterations(parent: Run) -> None:
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
-    """Find the oldest parent run: steps that start together may each open one."""
-    found = client.search_runs(
-        [experiment_id],
-        f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'",
-    )
-    return min(found, key=_age, default=None)
+    return min(_parents(client, experiment_id, run_id), key=_age, default=None)
+
+
+def _parents(client: MlflowClient, experiment_id: str, run_id: str) -> list[MlflowRun]:
+    query = f"tags.crossfold.run_id = '{run_id}' and tags.crossfold.kind = 'pipeline'"
+    return list(client.search_runs([experiment_id], query))
 
 
 def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
-    created = client.create_run(experiment_id, run_name=name, tags=parent_tags(run_id))
-    parent = _find_parent(client, experiment_id, run_id)
-    assert parent is not None
-    if parent.info.run_id != created.info.run_id:  # another step was quicker
+    tags = parent_tags(run_id)
+    return _create_one(
+        client,
+        lambda: client.create_run(experiment_id, run_name=name, tags=tags),
+        lambda: _parents(client, experiment_id, run_id),
+    )
+
+
+def _create_one(
+    client: MlflowClient, create: Callable[[], MlflowRun], find: Callable[[], list[MlflowRun]]
+) -> MlflowRun:
+    """Create a run of which there must be one, though several processes may try at once.
+
+    MLflow has no such operation. Whoever sees another's run beside the new one takes the new one
+    back and looks again: age decides nothing, because a run may be older and yet appear later.
+    """
+    while True:
+        created = create()
+        if [run.info.run_id for run in find()] == [created.info.run_id]:
+            return created
         client.delete_run(created.info.run_id)
-    return parent
+        time.sleep(random.uniform(0, 1))  # two that saw each other don't meet again
+        if runs := find():
+            return min(runs, key=_age)
 
 
 def parent_tags(run_id: str) -> dict[str, str]:
@@ -239,19 +259,15 @@ def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> 
     experiment_id, parent_id = parent.info.experiment_id, parent.info.run_id
     tags = {"crossfold.kind": LOOP, "crossfold.loop": name, PARENT_TAG: parent_id}
 
-    def find() -> MlflowRun | None:
+    def find() -> list[MlflowRun]:
         runs = child_runs(client, experiment_id, parent_id)
-        loops = [run for run in runs if tags.items() <= run.data.tags.items()]
-        return min(loops, key=_age, default=None)
+        return [run for run in runs if tags.items() <= run.data.tags.items()]
 
-    loop = find()
-    if loop is None:
+    def create() -> MlflowRun:
         plural = f"{name.removesuffix('s')}s"
-        created = client.create_run(experiment_id, run_name=plural, tags=tags)
-        loop = find()
-        assert loop is not None
-        if loop.info.run_id != created.info.run_id:  # another iteration was quicker
-            client.delete_run(created.info.run_id)
+        return client.create_run(experiment_id, run_name=plural, tags=tags)
+
+    loop = min(find(), key=_age, default=None) or _create_one(client, create, find)
     _reopen(client, loop)
     return loop
 

@@ -217,7 +217,7 @@ def test_a_file_that_is_not_a_mapping_in_yaml_is_refused(tmp_path: Path, content
 
 
 def test_the_block_for_photographs_is_right_as_it_stands() -> None:
-    _, block = SHIPPED.read_text().split("\n# Photographs: ")
+    _, block = SHIPPED.read_text().split("\n# For photographs, ")
     lines = block.split("#\n", 1)[1].splitlines()
     photographs = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines))
     assert photographs.keys() == {"data", "model", "candidates", "training"}
