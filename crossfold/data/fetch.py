@@ -63,7 +63,7 @@ def fetch_data(
     Args:
         data_pointer: the text of data.dvc.
         models_pointer: the text of models.dvc.
-        remote: a DVC remote's name, see `versions.pull`.
+        remote: a DVC remote's name, see `dvc.pull`.
         weights: a file's name under models/.
         test_fraction: the share of each class that is held out.
         num_folds: the number of folds for the rest.
@@ -74,7 +74,7 @@ def fetch_data(
         data_page: where to write the page to look at, see `crossfold.data.page`.
 
     Raises:
-        UserError: the versions cannot be pulled (see `versions.pull`), the images cannot be trained
+        UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained
             on (see `check_folder`), or there is no such weights' file. Nothing is written then.
         OSError: no space left.
     """

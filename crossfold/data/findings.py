@@ -55,7 +55,7 @@ class DataFacts(BaseModel):
     num_images: int = 0
     num_test: int = 0
     notes: tuple[str, ...] = ()  # on the layout of the folder
-    remarks: dict[str, int] = {}  # kind -> number of images; see `remarks.KINDS`
+    remarks: dict[str, int] = {}  # kind -> number of images; see `quality.KINDS`
     num_copies: int = 0  # images whose pixels another image before them has
     pair_counts: PairCounts = PairCounts()
     leaked: tuple[str, ...] = ()  # paths of the test images that look like one trained on

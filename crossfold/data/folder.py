@@ -47,7 +47,7 @@ class FolderReport:
     labels: list[int]
     content_hashes: list[str]
     sizes: NDArray[np.int64]  # [N, 2], width and height in pixels, upright
-    remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `remarks.KINDS`
+    remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `quality.KINDS`
     near_duplicates: Pairs  # as indices into `paths`, one of each content
     unusable: dict[str, str]  # path -> why
     faults: tuple[Finding, ...] = ()  # of the layout

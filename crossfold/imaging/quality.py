@@ -85,7 +85,7 @@ def remarks(
     Args:
         path: where the image is, for its suffix.
         picture: the image.
-        small: the image as `lookalikes.shrink` makes it.
+        small: the image as `near_duplicates.shrink` makes it.
         sketch: the same in grey, uint8 [32, 32].
         image_size: the side of the square that images are scaled to, if known.
 

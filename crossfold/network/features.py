@@ -106,7 +106,7 @@ def check_network(
         image_size: side of the images, in pixels.
 
     Returns:
-        Where in the file the weights are, see `weights_file.Weights`.
+        Where in the file the weights are, see `checkpoint.Weights`.
 
     Raises:
         UserError: architecture, weights, cuts or image size do not fit each other.

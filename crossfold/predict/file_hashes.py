@@ -10,7 +10,7 @@ from crossfold.errors import UserError
 
 # The tag of a version: JSON, the hash of each file by its path in the version's folder.
 TAG = "files_sha256"
-# Where MLflow keeps a version's files that Crossfold reads; `packaging` puts them there.
+# Where MLflow keeps a version's files that Crossfold reads; `registry.package` puts them there.
 ARTIFACTS = "artifacts"
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from crossfold.network.classifier import Classifier
 
-# Where a version holds its network, and what was exported of it; `packaging` puts them there.
+# Where a version holds its network and the exported graph; `registry.package` puts them there.
 NETWORK_FILE = "network.safetensors"
 GRAPH_FILE = "graph.safetensors"
 # More digits than a version has; a database takes no number of any length.

@@ -40,7 +40,7 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
     Args:
         folder: Where to write; it must not exist.
         model: The network's file, as train_final wrote it.
-        exported: Its graph, as evaluate_test wrote it.
+        exported: Its graph, as train_final wrote it.
         table: Its first test image becomes the input example; the content hashes of its training
             images go with the model, so that it is never judged on one of them.
         about: MLflow's record of the model, to be completed.

@@ -31,7 +31,7 @@ from .register import (
 )
 
 PROMOTIONS = "promotions"
-EVALUATION = "evaluation.json"  # of a version's run, see `tracking.log_outcome`
+EVALUATION = "evaluation.json"  # of a version's run, see `registry.outcome.log_outcome`
 
 
 class _RecordedEvaluation(PredictedImages):

@@ -28,7 +28,7 @@ _LIBRARIES = (
     "torch",
     "torchvision",
 )
-# What compute.describe tells; with it comes whatever a platform adds to an artifact's metadata.
+# What determinism.describe tells; with it comes whatever a platform adds to an artifact's metadata.
 _COMPUTED = ("device", "num_threads", "processor_kernels", "matrix_units", "torch", "openvino")
 
 
