@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # A damaged fax has a line for each row of pixels.
 _MAX_KEPT = 3
 _MAX_LENGTH = 200
-# Pillow's warnings of pixels, which `images` has its own limit for.
+# Pillow's warnings of pixels, which `decoding` has its own limit for.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 # By default Python shows a warning once, whichever file it is about.
 warnings.filterwarnings("always", category=UserWarning, module=r"PIL\.")

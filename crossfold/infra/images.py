@@ -25,7 +25,7 @@ ROLES = (DATA, TRAIN, MLFLOW)
 # How a Dockerfile takes files from the project: COPY SOURCE… TARGET, and mounts for one command.
 _COPIED = re.compile(r"^COPY (?P<sources>[^-].*) \S+$", re.MULTILINE)
 _MOUNTED = re.compile(r"--mount=source=(?P<source>[^,\s]+)")
-_KINDS = (".py", ".html", ".css")  # of a folder; .dockerignore keeps the rest out
+_KINDS = (".py", ".html", ".css")  # of a folder: all that a step reads of it
 
 
 class Torch(StrEnum):

@@ -3,7 +3,7 @@
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 
 MLflow's own parser is not used: it copies the images into one array as wide as the largest, and its
-errors hold stack traces. Nothing here imports `crossfold`, see `scoring_server`.
+errors hold stack traces. Nothing here imports `crossfold`, see `server`.
 """
 
 import csv

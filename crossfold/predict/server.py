@@ -1,7 +1,7 @@
 """Serve one version on loopback over MLflow's scoring protocol (`crossfold serve`).
 
-`python -m crossfold.predict.server NAME VERSION PORT`. It imports nothing of `crossfold`: a version
-brings the code that it was registered with, and MLflow puts that first on the path.
+`python -m crossfold.predict.server NAME VERSION PORT`. A version is served by the code that it was
+registered with, so this module uses nothing of `crossfold` but `scoring_requests`.
 
 Status 200 means that every image of the request is predicted. See docs/decisions/023-serving.md.
 """
@@ -174,6 +174,7 @@ def main(name: str, version: str, port: int) -> None:
                 source, dst_path=folder, tracking_uri=store, registry_uri=store
             )
             _verify(Path(path), MlflowClient(store).get_model_version(name, version).tags)
+            _forget_imports()
             model = load_model(path)
             _require_classifier(model)
         except Exception as error:  # what stands in a version's files is not ours to foresee
@@ -187,6 +188,12 @@ def main(name: str, version: str, port: int) -> None:
             timeout_graceful_shutdown=_PATIENCE,
         )
         _Server(config).run()
+
+
+def _forget_imports() -> None:
+    """Let the next import of `crossfold` find the version's code, which MLflow puts first."""
+    for module in [name for name in sys.modules if name.partition(".")[0] == "crossfold"]:
+        del sys.modules[module]
 
 
 def _verify(folder: Path, tags: Mapping[str, str]) -> None:

@@ -26,6 +26,8 @@ REQUIREMENTS = (
     "openvino",
     "pandas",
     "pillow",
+    "pillow-heif",
+    "pylibjxl",
     "safetensors",
 )
 

@@ -129,7 +129,7 @@ def _log_outcome(parent: run.Run, registered: Registration, page: str) -> None:
     parent.set_tags(
         {
             "crossfold.version": f"{registered.name}/{registered.version}",
-            "crossfold.registry.gate": registered.gate,
+            "crossfold.gate": registered.gate,
             "crossfold.gate_verdict": registered.verdict.value,
             "crossfold.gate_reason": registered.reason,
         }

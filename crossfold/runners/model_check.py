@@ -40,7 +40,7 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
 def _check_network(settings: Settings, weights: Path | None) -> str:
     """Run `features.check_network` in a process, since torch takes seconds to import.
 
-    Where the steps are forked from a server (see `warm`), it has imported torch.
+    Where the steps are forked from a server (see `fork_server`), it has imported torch.
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)

@@ -53,5 +53,5 @@ def iteration(parameters: Mapping[str, Any]) -> int | None:
     """
     number = parameters.get("fold")
     if float(parameters.get("num_shards", 1)) > 1:
-        number = parameters["shard"]
+        number = parameters.get("shard")
     return None if number is None else int(float(number))

@@ -175,7 +175,7 @@ def name_cached_iterations(parent: Run) -> None:
 
 
 def _find_parent(client: MlflowClient, experiment_id: str, run_id: str) -> MlflowRun | None:
-    return min(_parents(client, experiment_id, run_id), key=_age, default=None)
+    return _find_one(lambda: _parents(client, experiment_id, run_id))
 
 
 def _parents(client: MlflowClient, experiment_id: str, run_id: str) -> list[MlflowRun]:
@@ -192,6 +192,16 @@ def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: 
     )
 
 
+def _find_one(find: Callable[[], list[MlflowRun]]) -> MlflowRun | None:
+    """Find a run; where processes are about to take theirs back, see which one stays."""
+    for _ in range(30):
+        runs = find()
+        if len(runs) <= 1:
+            break
+        time.sleep(0.1)
+    return min(runs, key=_age, default=None)
+
+
 def _create_one(
     client: MlflowClient, create: Callable[[], MlflowRun], find: Callable[[], list[MlflowRun]]
 ) -> MlflowRun:
@@ -206,8 +216,8 @@ def _create_one(
             return created
         client.delete_run(created.info.run_id)
         time.sleep(random.uniform(0, 1))  # two that saw each other don't meet again
-        if runs := find():
-            return min(runs, key=_age)
+        if run := _find_one(find):
+            return run
 
 
 def parent_tags(run_id: str) -> dict[str, str]:
@@ -267,7 +277,7 @@ def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> 
         plural = f"{name.removesuffix('s')}s"
         return client.create_run(experiment_id, run_name=plural, tags=tags)
 
-    loop = min(find(), key=_age, default=None) or _create_one(client, create, find)
+    loop = _find_one(find) or _create_one(client, create, find)
     _reopen(client, loop)
     return loop
 

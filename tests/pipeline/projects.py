@@ -207,7 +207,7 @@ def write_project(root: Path) -> Project:
     for name in (*CODE, ".dvc/plots"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(SOURCE / name, root / name, ignore=ignored)
-    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml"):
+    for name in (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "pyproject.toml"):
         shutil.copy(SOURCE / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(small_settings(), sort_keys=False))
     digits = load_digits()

@@ -8,7 +8,7 @@ from crossfold.infra import shell
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.runners.display import Display
 
-REFUSED = "error: "  # how crossfold.step says a user's mistake
+REFUSED = "error: "  # how crossfold.step.runtime says a user's mistake
 
 
 class Follower:

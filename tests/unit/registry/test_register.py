@@ -329,7 +329,7 @@ def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
     assert ChampionComparison.model_validate_json(version.tags["gate_comparison"]) == found
     assert version.tags["num_judged_before"] == "1"
     parent = client.get_run(version.tags["mlflow_parent_run"])
-    assert parent.data.tags["crossfold.registry.gate"] == "passed"
+    assert parent.data.tags["crossfold.gate"] == "passed"
     assert parent.data.tags["crossfold.gate_reason"] == better.reason
     assert parent.data.tags["crossfold.version"] == "colours/2"
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
@@ -657,6 +657,18 @@ def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     serve = [sys.executable, "-m", "crossfold.predict.server", "colours", "1", "1"]
     done = subprocess.run(serve, capture_output=True, text=True, check=False)
     assert "MLmodel is damaged or has been modified" in done.stderr
+
+
+def test_a_version_is_served_by_the_code_that_it_was_registered_with(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _register(monkeypatch, examples, _save_network(tmp_path / "good", examples, right=1))
+    client.delete_model_version_tag("colours", "1", file_hashes.TAG)
+    (code,) = (tmp_path / "store/mlartifacts").rglob("code/crossfold/imaging/decoding.py")
+    code.write_text("raise RuntimeError('the code of then')")
+    serve = [sys.executable, "-m", "crossfold.predict.server", "colours", "1", "1"]
+    done = subprocess.run(serve, capture_output=True, text=True, check=False)
+    assert "the code of then" in done.stderr
 
 
 @pytest.mark.parametrize("damage", ["code/crossfold/errors.py", "code/numpy.py"])
