@@ -1,4 +1,4 @@
-"""The pipeline's arguments, from params.yaml and the DVC pointers."""
+"""Build the pipeline's arguments from params.yaml and the DVC pointers."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from crossfold.settings import Settings
 
 
 def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
-    """Return the pipeline's arguments for settings and the DVC pointers in `root`."""
+    """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
     return {
         "data_pointer": _pointer(root / "data.dvc"),
         "models_pointer": _pointer(root / "models.dvc"),
@@ -40,5 +40,5 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
 
 
 def _pointer(path: Path) -> str:
-    """Return a DVC pointer's content in one line: a default with line breaks is cut by kfp."""
+    """Read a DVC pointer as one line: kfp cuts off a default at a line break."""
     return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)

@@ -1,4 +1,4 @@
-"""The pipeline as a graph: which step reads which outputs."""
+"""The pipeline's graph: its steps, and the outputs that each step reads."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from .resources import configure
 
 
 def pipeline(num_shards: int = 1) -> GraphComponent:
-    """Return the graph; `num_shards` steps share the images when features are extracted."""
+    """Build the graph; `num_shards` steps share the images when features are extracted."""
 
     @dsl.pipeline(
         name="crossfold",
@@ -153,7 +153,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
             num_threads=threads_alone,
         )
         configure(registered, "register_model")
-        # The present champion is in no input, so an equal call need not have an equal answer.
+        # The present champion is not among the inputs, so equal inputs may give another result.
         registered.set_caching_options(enable_caching=False)
 
     return crossfold
@@ -162,8 +162,9 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
 def _features(num_shards: int, **inputs: Any) -> PipelineArtifactChannel:
     """Extract features in one step, or in one step for each shard and one that joins them.
 
-    Kubeflow's loops hand a collected list to no other loop, and a step costs a cluster more time
-    than most extractions: hence neither a list of shards for the folds nor a loop over one shard.
+    Kubeflow's loops cannot pass a collected list to another loop, and a step costs a cluster more
+    time than most extractions: hence neither a list of shards for the folds nor a loop over one
+    shard.
     """
     if num_shards == 1:
         extracted = extract_features(**inputs, shard=0, num_shards=1)

@@ -1,4 +1,4 @@
-"""The graph as the YAML that every runner takes."""
+"""Compile the graph to YAML for every runner."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,22 +23,22 @@ def compile_pipeline(
     retries: bool = True,
     small: bool = False,
 ) -> None:
-    """Write the pipeline as YAML that every runner takes, with defaults for its parameters.
+    """Write the pipeline as YAML for every runner, with defaults for its parameters.
 
-    Equal calls write equal bytes: the comment in which kfp repeats the defaults, some of them in
-    an order that differs from process to process, does not survive the reading.
+    Equal calls write equal bytes: kfp repeats the defaults in a comment, some of them in an order
+    that differs from process to process, and reading the YAML drops the comment.
 
     Args:
         path: The file to write.
         defaults: The pipeline's arguments.
         num_shards: How many steps share the images when features are extracted.
-        image: Names the image of a role, as the runner finds it. The name is part of the key under
-            which a step's outputs are cached.
-        caching: Whether any step may be answered from the cache. Kubeflow takes a word on that
-            with a run too, but does not hold to it inside of loops.
+        image: Names a role's image for the runner. The name is part of the key under which a step's
+            outputs are cached.
+        caching: Whether any step may come from the cache. Kubeflow also accepts this setting with a
+            run, but ignores it inside loops.
         retries: Whether a failed step is repeated. Kubeflow's local runner would wait 15 s before
             it gave up.
-        small: Whether a step requests no more than fits a cluster of two cores.
+        small: Whether a step requests so little CPU that it fits on a cluster of two cores.
     """
     images = {role: image(role) for role in (DATA, TRAIN)}
     compiler.Compiler().compile(pipeline(num_shards), str(path), pipeline_parameters=defaults)

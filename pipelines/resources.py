@@ -1,4 +1,4 @@
-"""Every step's image, cores, memory and secrets, in one table, and how a task gets them."""
+"""Configure each step's image, cores, memory and secrets from one table."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,20 @@ from crossfold.infra.images import DATA, TRAIN
 from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET, VARIABLES
 from crossfold.step.runtime import ON_KUBERNETES
 
-# Of the images, which name no user that Kubernetes would have to look up.
+# The images' user; a number saves Kubernetes the lookup of a name.
 USER = 65532
-# Only to end what hangs: seconds.
+# Seconds; it only ends steps that hang.
 TIMEOUT = 24 * 60 * 60
-# Cores that a step requests on a small cluster: of two, Kubernetes and manifests/small leave 0.9.
+# A step's requested cores on a small cluster: Kubernetes and manifests/small leave 0.9 of two.
 SMALL_CPU_REQUEST = 0.5
 
 
 @dataclass(frozen=True)
 class Resources:
-    """A step's display name, the role of its image, and requests and limits of its pod."""
+    """A step's display name, its image's role, its pod's resources, and its secrets.
+
+    `cores` and `memory` are a request and a limit.
+    """
 
     name: str
     role: str
@@ -43,9 +46,9 @@ RESOURCES = {
 
 
 def configure(task: PipelineTask, step: str) -> None:
-    """Give a step's task its row of the table, its retries and what Kubernetes has to know.
+    """Configure a step's task from its row of the table, with retries and Kubernetes' settings.
 
-    The image is only the role here: `compile_pipeline` knows its name.
+    The image is only the role here; `compile_pipeline` inserts its name.
     """
     resources = RESOURCES[step]
     task.set_display_name(resources.name)
@@ -62,7 +65,7 @@ def configure(task: PipelineTask, step: str) -> None:
 def _configure_pod(task: PipelineTask, secrets: tuple[str, ...]) -> None:
     """Give a pod its identity, its timeout, the run's id and its secrets.
 
-    The runners on one machine ignore all of this; they give their steps the same by other means.
+    The runners on this machine ignore all of this; they provide the same by other means.
     """
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
@@ -72,5 +75,5 @@ def _configure_pod(task: PipelineTask, secrets: tuple[str, ...]) -> None:
     kubernetes.use_field_path_as_env(task, "CROSSFOLD_RUN_ID", "metadata.labels['pipeline/runid']")
     kubernetes.use_field_path_as_env(task, ON_KUBERNETES, "metadata.name")
     for secret in secrets:
-        # Optional: a step says better than a pod that does not start what it lacks.
+        # Optional: a step reports a missing Secret more clearly than a pod that cannot start.
         kubernetes.use_secret_as_env(task, secret, VARIABLES[secret], optional=True)

@@ -1,4 +1,4 @@
-"""MLflow, PostgreSQL and an object store in Docker, for work without a cluster (compose.yaml)."""
+"""Run MLflow, PostgreSQL and an object store in Docker, without a cluster (compose.yaml)."""
 
 import re
 import secrets
@@ -21,7 +21,7 @@ from .shell import Say
 ENVIRONMENT = "services.env"
 START_TIMEOUT = 180  # seconds
 
-# `source` exports the marked lines alone: a server's own passwords are no business of a step's.
+# `source` exports only the marked lines: steps must not get the servers' own passwords.
 _TEMPLATE = """\
 # Addresses and passwords of the services, written by `make services-up`; docs/services.md.
 # `source services.env` exports what a run and DVC need; the rest is between the services.
@@ -44,12 +44,12 @@ CROSSFOLD_S3_PORT={s3_port}
 
 
 def up(root: Path, say: Say) -> None:
-    """Start the services of `root`, wait until they work, and say what to do with them.
+    """Start the services of `root`, wait until they work, and print how to use them.
 
-    Safe to repeat: what runs goes on running.
+    Safe to repeat: running services keep running.
 
     Raises:
-        UserError: something stands in the way, or a service does not start.
+        UserError: a precondition fails, or a service does not start.
     """
     compose = _compose()
     path = root / ENVIRONMENT
@@ -71,7 +71,7 @@ def down(root: Path) -> None:
     """Stop the services of `root` and remove their containers; the data stays.
 
     Raises:
-        UserError: there is no services.env, or Docker is not there.
+        UserError: services.env is missing, or Docker is not available.
     """
     compose = _compose()
     variables = _variables(read_environment(root / ENVIRONMENT))
@@ -81,7 +81,7 @@ def down(root: Path) -> None:
 def write_environment(
     path: Path, *, project: str = "crossfold", mlflow_port: int = 5001, s3_port: int = 9000
 ) -> None:
-    """Write new passwords to `path`, for its owner's eyes only."""
+    """Write a services.env with new passwords to `path`, readable only by its owner."""
     lines = [
         line.format(
             password=secrets.token_hex(16),
@@ -95,7 +95,7 @@ def write_environment(
 
 
 def _replace(path: Path, text: str) -> None:
-    # Only the owner may read such a file from its first byte on; git ignores its name.
+    # Only the owner can read a temporary file, from its first byte on, and git ignores its name.
     with tempfile.NamedTemporaryFile(
         "w", dir=path.parent, prefix=f"{path.name}.", delete=False
     ) as part:
@@ -104,7 +104,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _separate_keys(path: Path, say: Say) -> None:
-    """Keep the object store's root key from runs, where an earlier version exported it to them."""
+    """Replace the object store's root key where an earlier version exported it to runs."""
     text = path.read_text()
     if "MINIO_ROOT_PASSWORD=" in text:
         return
@@ -123,10 +123,10 @@ def _separate_keys(path: Path, say: Say) -> None:
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """Return all that `path` sets.
+    """Read all variables from `path`.
 
     Raises:
-        UserError: it is not there, or lacks a variable.
+        UserError: the file is missing, or lacks a variable.
     """
     if not path.exists():
         raise UserError(f"{path.name} is not in this folder: its services were never started")
@@ -143,7 +143,7 @@ def read_environment(path: Path) -> dict[str, str]:
 
 
 def _compose() -> list[str]:
-    """Return the command of Docker Compose: Docker's plugin, or the older program."""
+    """Find the Docker Compose command: Docker's plugin, or the older program."""
     check_docker()
     if shell.run("docker", "compose", "version").returncode == 0:
         return ["docker", "compose"]
@@ -181,7 +181,7 @@ def _check_ports(environment: Mapping[str, str]) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nothing listens at a loopback port."""
+    """Tell whether no program listens on a loopback port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -216,5 +216,5 @@ The passwords are in {ENVIRONMENT}. To log a run there, with data from the remot
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return Compose's variables, which replace the shell's: its AWS keys are not the store's."""
+    """Build Compose's variables, which override the shell's: its AWS keys are not the store's."""
     return {**environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}

@@ -1,4 +1,4 @@
-"""Building the images, and saying what they weigh."""
+"""Build the images, and report their sizes."""
 
 import json
 import shutil
@@ -16,16 +16,16 @@ from . import images, shell
 from .images import ROLES, BuildArguments, Torch, build_arguments, image_name
 from .shell import Say
 
-CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # what uv's --torch-backend cpu asks
+CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # uv's --torch-backend cpu uses it
 _LAST_LINES = 20
-# In a layer's command: the first instruction that is ours, and what installs torch.
+# Parts of layers' commands: in the first of our instructions, and in the installation of torch.
 _BASE_LABEL = "org.opencontainers.image.base.name="
 _TORCH_COMMAND = "--torch-backend"
 
 
 @dataclass(frozen=True)
 class Size:
-    """What an image weighs, in bytes."""
+    """An image's size in bytes: in total, above its base, and in layers that install torch."""
 
     total: int
     above_base: int
@@ -39,10 +39,10 @@ class Size:
 
 
 def build_images(torch: Torch | None, python_image: str | None, say: Say) -> None:
-    """Build the images that are not there, and say what each weighs; see `choose_arguments`.
+    """Build missing images and print every image's size; see `choose_arguments`.
 
     Raises:
-        UserError: there is no Docker, or an image cannot be built.
+        UserError: Docker is not available, or an image cannot be built.
     """
     check_docker()
     arguments = choose_arguments(torch, python_image, say)
@@ -60,9 +60,9 @@ def build_images(torch: Torch | None, python_image: str | None, say: Say) -> Non
 
 
 def choose_arguments(torch: Torch | None, python_image: str | None, say: Say) -> BuildArguments:
-    """Return what to build with: what is given, else what was taken the last time.
+    """Choose the build arguments: the given ones, or else those of the last build.
 
-    The first time, it is the project's base and, where PyTorch's index answers, its CPU-only torch.
+    The first build uses the project's base and, if PyTorch's index responds, its CPU-only torch.
     """
     last = build_arguments()
     if torch is None:
@@ -71,10 +71,10 @@ def choose_arguments(torch: Torch | None, python_image: str | None, say: Say) ->
 
 
 def build_image(role: str, say: Say) -> None:
-    """Build one role's image, unless it is there, with the arguments of the last `build_images`.
+    """Build one role's image if it is missing, with the arguments of the last `build_images`.
 
     Raises:
-        UserError: there is no Docker, or the image cannot be built.
+        UserError: Docker is not available, or the image cannot be built.
     """
     check_docker()
     name = image_name(role)
@@ -83,12 +83,12 @@ def build_image(role: str, say: Say) -> None:
 
 
 def image_size(name: str) -> Size:
-    """Return what an image weighs, in all and above the base that it was built on."""
+    """Measure an image, in total and above the base that it was built on."""
     history = _docker("history", "--no-trunc", "--human=false", "--format={{json .}}", name)
     layers = [
         (int(found["Size"]), found["CreatedBy"]) for found in map(json.loads, history.splitlines())
     ]
-    commands = [command for _, command in layers]  # the last first
+    commands = [command for _, command in layers]  # the newest layer first
     num_ours = next(n for n, command in enumerate(commands) if _BASE_LABEL in command)
     return Size(
         total=sum(size for size, _ in layers),
@@ -98,7 +98,7 @@ def image_size(name: str) -> Size:
 
 
 def check_docker() -> None:
-    """Raise UserError when there is no Docker, or its engine does not answer."""
+    """Raise UserError if Docker is missing, or its engine does not respond."""
     if not shutil.which("docker"):
         raise UserError(
             "there is no `docker` command: install Docker (https://docs.docker.com/get-docker/)"
@@ -162,7 +162,7 @@ def _build(role: str, name: str, arguments: BuildArguments, say: Say) -> None:
 
 
 def _commit() -> str:
-    """Return the commit, marked if files differ from it; empty outside git."""
+    """Name the commit, with a mark if files differ from it; empty outside git."""
     describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
     return shell.git(images.ROOT, *describe) if shell.has_commit(images.ROOT) else ""
 

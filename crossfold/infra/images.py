@@ -1,7 +1,7 @@
-"""The images that steps and MLflow's server run in, named by what goes into them.
+"""Name the images of the steps and of MLflow's server by a hash of their content.
 
-Kubeflow's caches, the local one included, look at an image's name and not at its content. A tag
-that is a hash of the content makes a changed line of code a changed name.
+Kubeflow's caches, including the local one, compare an image's name, not its content. With a hash of
+the content as the tag, a changed line of code changes the name.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ TRAIN = "train"
 MLFLOW = "mlflow"
 ROLES = (DATA, TRAIN, MLFLOW)
 
-# How a Dockerfile takes files from the project: COPY SOURCE… TARGET, and mounts for one command.
+# A Dockerfile takes project files with COPY SOURCE… TARGET, or mounts them for one command.
 _COPIED = re.compile(r"^COPY (?P<sources>[^-].*) \S+$", re.MULTILINE)
 _MOUNTED = re.compile(r"--mount=source=(?P<source>[^,\s]+)")
-_KINDS = (".py", ".html", ".css")  # of a folder: all that a step reads of it
+_KINDS = (".py", ".html", ".css")  # the only files that steps read from a folder
 
 
 class Torch(StrEnum):
-    """Which build of torch: the CPU-only one from PyTorch's index, or the package index's."""
+    """The build of torch: CPU-only from PyTorch's index, or the package index's."""
 
     CPU = "cpu"
     DEFAULT = "default"
@@ -37,19 +37,19 @@ class Torch(StrEnum):
 
 @dataclass(frozen=True)
 class BuildArguments:
-    """What the images are built with, besides the project's files."""
+    """Build arguments of the images, which also depend on the project's files."""
 
     python_image: str = "python:3.11-slim-bookworm"
     torch: Torch = Torch.CPU
 
     def of(self, role: str) -> dict[str, str]:
-        """Return the arguments of a role's Dockerfile."""
+        """Select the arguments for a role's Dockerfile."""
         chosen = {"PYTHON_IMAGE": self.python_image}
         return chosen | {"TORCH": self.torch.value} if role == TRAIN else chosen
 
 
 def build_arguments() -> BuildArguments | None:
-    """Return what `crossfold images` built with the last time; None before the first time."""
+    """Read the arguments of the last `crossfold images`; None if it never ran."""
     path = _record()
     try:
         record = json.loads(path.read_text())
@@ -61,15 +61,15 @@ def build_arguments() -> BuildArguments | None:
 
 
 def record_build_arguments(arguments: BuildArguments) -> None:
-    """Let all that names images name those which were built with these arguments."""
+    """Record build arguments, so that `image_name` names the images built with them."""
     with replaced_whole(_record()) as part:
         part.write_text(json.dumps(asdict(arguments)))
 
 
 def image_name(role: str, arguments: BuildArguments | None = None) -> str:
-    """Return the name of a role's image for the present tree, as in crossfold-train:0f3a…
+    """Name a role's image for the present source tree, such as crossfold-train:0f3a…
 
-    Without arguments it is the image that `crossfold images` built last, or would build by default.
+    Without arguments, name the image that `crossfold images` built last, or would build by default.
     """
     arguments = arguments or build_arguments() or BuildArguments()
     digest = hashlib.sha256(json.dumps(arguments.of(role), sort_keys=True).encode())
@@ -80,20 +80,20 @@ def image_name(role: str, arguments: BuildArguments | None = None) -> str:
 
 
 def code_name(role: str) -> str:
-    """Return the name of a role's image as far as the project's files go, whatever it is built on.
+    """Name a role's code by the project's files alone, regardless of the image's base.
 
-    A step that is a process has the code, but not the image's Python and torch.
+    A step that runs as a process has the image's code, but not its Python and torch.
     """
     return image_name(role, BuildArguments())
 
 
 def registry_name(role: str, registry: str | None) -> str:
-    """Return the name by which a cluster pulls a role's image."""
+    """Name a role's image as a cluster pulls it, with the registry if one is given."""
     return f"{registry.rstrip('/')}/{image_name(role)}" if registry else image_name(role)
 
 
 def ingredients(role: str) -> Iterator[Path]:
-    """Yield the files that a role's image is made of, as its Dockerfile names them."""
+    """Yield the files that go into a role's image according to its Dockerfile."""
     dockerfile = ROOT / "images" / role / "Dockerfile"
     yield from (ROOT / ".dockerignore", dockerfile)
     for pattern in _sources(dockerfile.read_text()):
@@ -105,7 +105,7 @@ def ingredients(role: str) -> Iterator[Path]:
 
 
 def _sources(dockerfile: str) -> set[str]:
-    """Return the patterns of the files and folders that a Dockerfile takes from the project."""
+    """Find the patterns of files and folders that a Dockerfile takes from the project."""
     copied = {source for line in _COPIED.findall(dockerfile) for source in line.split()}
     return copied | set(_MOUNTED.findall(dockerfile))
 

@@ -3,9 +3,9 @@
 MLFLOW_SECRET = "crossfold-mlflow"
 REMOTE_SECRET = "crossfold-dvc-remote"
 
-# A Secret's keys, and the variables that a step gets them in.
+# Each Secret's keys, and the environment variables that pass their values to a step.
 VARIABLES = {
-    # Kubeflow's MLflow plugin sets MLflow's own variables, and Kubernetes takes no pod in which
+    # Kubeflow's MLflow plugin sets MLflow's own variables, and Kubernetes rejects a pod in which
     # one of them is set both ways.
     MLFLOW_SECRET: {
         "MLFLOW_EXPERIMENT_NAME": "MLFLOW_EXPERIMENT_NAME",

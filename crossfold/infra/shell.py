@@ -1,4 +1,4 @@
-"""Other programs that the commands start: git, docker, kubectl, kind."""
+"""Run other programs: git, docker, kubectl, kind."""
 
 import os
 import subprocess
@@ -7,22 +7,23 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 
-Say = Callable[[str], None]  # takes a line for the user
+Say = Callable[[str], None]  # prints a line for the user
 
-# Logins of MLflow and of DVC's remote, and what else is between the commands and their steps.
+# Prefixes of variables that only Crossfold's commands and steps may see, such as logins of MLflow
+# and DVC's remote.
 _OURS = ("MLFLOW_", "CROSSFOLD_")
 
 
 class GitError(UserError):
-    """git is there and refuses."""
+    """git ran and failed."""
 
 
 class NoRepositoryError(GitError):
-    """The folder lies in no git repository."""
+    """The folder is not in a git repository."""
 
 
 def environment() -> dict[str, str]:
-    """Return this process's variables without Crossfold's and MLflow's, for another program."""
+    """Copy the environment for another program, without Crossfold's and MLflow's variables."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
@@ -32,9 +33,9 @@ def run(
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, whether it fails or not, and capture its output.
+    """Run a program to its end, successful or not, and capture its output.
 
-    It gets a text as its input, never the terminal's: kubectl would ask there for a missing login.
+    The program reads `given`, never the terminal, where kubectl would ask for a missing login.
     `variables` are added to `environment`.
     """
     env = {**environment(), **(variables or {})}
@@ -46,10 +47,10 @@ def run(
 def output(
     *command: str, cwd: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> str:
-    """Return a program's output.
+    """Run a program and return its output, without surrounding white space.
 
     Raises:
-        UserError: it failed; the message is the program's.
+        UserError: the program failed; the message is its own.
     """
     done = run(*command, cwd=cwd, variables=variables)
     if done.returncode != 0:
@@ -60,10 +61,10 @@ def output(
 def run_visibly(
     *command: str, cwd: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> None:
-    """Run a program on the user's terminal.
+    """Run a program with its output on the user's terminal.
 
     Raises:
-        UserError: it failed.
+        UserError: the program failed.
     """
     env = {**environment(), **(variables or {})}
     if subprocess.run(command, cwd=cwd, env=env, check=False).returncode != 0:
@@ -71,16 +72,16 @@ def run_visibly(
 
 
 def git(root: Path, *arguments: str | Path) -> str:
-    """Return what git says in a folder.
+    """Run git in a folder and return its output, without surrounding white space.
 
     Raises:
-        NoRepositoryError: the folder is in no repository.
-        GitError: git refuses; the message is git's.
-        UserError: the folder is in a repository, or must be, and git is not installed.
+        NoRepositoryError: the folder is not in a repository.
+        GitError: git failed; the message is its own.
+        UserError: the folder is in a repository, but git is not installed.
     """
     command = ["git", *map(str, arguments)]
     try:
-        done = run(*command, cwd=root, variables={"LC_ALL": "C"})  # git translates its messages
+        done = run(*command, cwd=root, variables={"LC_ALL": "C"})  # for untranslated messages
     except FileNotFoundError as error:
         if any((folder / ".git").exists() for folder in (root, *root.parents)):
             raise UserError(
@@ -96,7 +97,7 @@ def git(root: Path, *arguments: str | Path) -> str:
 
 
 def has_commit(root: Path) -> bool:
-    """Tell whether a folder lies in a repository that has a commit."""
+    """Tell whether a folder is in a repository with at least one commit."""
     try:
         return bool(git(root, "rev-list", "--all", "--max-count=1"))
     except NoRepositoryError:

@@ -1,7 +1,7 @@
 """Train a registered version again from its commit, data and settings, and compare.
 
-The commit's own code does it, by its own `crossfold run`: of that code nothing is known but the
-command, its files and what it leaves in MLflow.
+The commit's own code does the training, through its own `crossfold run`. Nothing else is known of
+that code except its files and its records in MLflow.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ _RESULTS = re.compile(r"weights_hash|split_hash|candidate|num_epochs|(cv|test)_\
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was recorded and came out again, as texts; None: it is not there."""
+    """A recorded value and its reproduction, as text; None if it is missing."""
 
     name: str
     recorded: str | None
@@ -50,13 +50,13 @@ class Row:
 
     @property
     def same(self) -> bool:
-        """Whether both are equal to the last digit."""
+        """Tell whether both values are equal to the last digit."""
         return self.recorded == self.reproduced
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came out, what the numbers depend on where it differs, and where the files are."""
+    """The results side by side, differences in the environment, and the folder of kept files."""
 
     results: list[Row]
     environment: list[Row]
@@ -64,26 +64,26 @@ class Reproduction:
 
     @property
     def same(self) -> bool:
-        """Whether all results are the recorded ones."""
+        """Tell whether all results equal the recorded ones."""
         return all(row.same for row in self.results)
 
 
 def reproduce(
     root: Path, version: ModelVersion, display: Display, *, on: str, keep: bool
 ) -> Reproduction:
-    """Train a version again in a scratch worktree, and compare what comes out.
+    """Train a version again in a scratch worktree, and compare the results.
 
     Args:
         root: The project's folder: its repository has the commit, its DVC the data.
         version: The version, with its tags.
         display: Shows the steps.
         on: The runner, "local" or "docker".
-        keep: Whether the worktree with the run's files stays.
+        keep: Whether to keep the worktree with the run's files.
 
     Raises:
-        UserError: something stands in the way.
+        UserError: the version cannot be reproduced here.
         StepError: the run failed.
-        Interrupted: a signal ended it; no process and no file is left.
+        Interrupted: a signal ended it; no process or file is left.
     """
     tags = _tags(version)
     commit = tags["git_commit"]
@@ -121,7 +121,7 @@ def reproduce(
 
 
 def remove_left(root: Path) -> None:
-    """Delete what a killed reproduction left; one that is going on, and one that is kept, stay."""
+    """Delete the leftovers of killed reproductions; running and kept ones stay."""
     for lock in (root / HOME / FOLDER).glob("*/lock"):
         with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
             # The command's record comes first, then those of its runs in the worktree.
@@ -133,7 +133,7 @@ def remove_left(root: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """Hold a lock as long as the files are in use; it goes with the block."""
+    """Hold a lock while the files are in use, and delete it after the block."""
     lock = home / "lock"
     with FileLock(lock):
         try:
@@ -143,7 +143,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def _tags(version: ModelVersion) -> Mapping[str, str]:
-    """Return the tags of a version that says enough of its origin."""
+    """Get a version's tags; raise UserError if they do not fully describe its origin."""
     missing = {"git_commit", "settings", "data_hash", "weights_hash"} - version.tags.keys()
     if not missing:
         return version.tags
@@ -155,7 +155,10 @@ def _tags(version: ModelVersion) -> Mapping[str, str]:
 
 
 def _write_pointers(project: Path, hashes: Mapping[str, str | None]) -> None:
-    """Let the pointers name the version's data: a schedule, or a dirty tree, had others."""
+    """Point the DVC pointers to the version's data.
+
+    A scheduled run, or one from a dirty tree, used other data than its commit names.
+    """
     for name, md5 in hashes.items():
         pointer = project / f"{name}.dvc"
         if md5 is None or (pointer.exists() and _hash_in(pointer) == md5):
@@ -169,7 +172,7 @@ def _hash_in(pointer: Path) -> str:
 
 
 def _write_settings(project: Path, tags: Mapping[str, str]) -> None:
-    """Write the version's settings, and a store of MLflow of the worktree's own."""
+    """Write the version's settings to params.yaml, with an MLflow store inside the worktree."""
     path = project / "params.yaml"
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     settings |= json.loads(tags["settings"])
@@ -178,20 +181,20 @@ def _write_settings(project: Path, tags: Mapping[str, str]) -> None:
 
 
 def _copy_build_arguments(root: Path, project: Path) -> None:
-    """Let images be named as they were built here; the record is not in git."""
+    """Copy the build arguments, which are not in git, so that image names match those here."""
     record = Path("images/build.json")
     if (root / record).exists():
         (project / record).write_bytes((root / record).read_bytes())
 
 
 def _find_data(root: Path, project: Path, recorded: str, display: Display) -> dict[str, str]:
-    """Return the variables that tell a step of a place which has all that the pointers name.
+    """Find a place with all the data, and build the variables that lead a step to it.
 
-    The recorded remote may be of a cluster and out of reach here, so any of the project's will do:
-    what comes from it is verified by its hashes. DVC's cache has the form of a folder remote.
+    The recorded remote may belong to a cluster and be out of reach, so any of the project's remotes
+    will do: hashes verify its files. DVC's cache has the layout of a folder remote.
 
     Raises:
-        UserError: no place has it.
+        UserError: no place has all the data.
     """
     pointers = [project / f"{name}.dvc" for name in dvc.FOLDERS]
     if cache := dvc.cache_with(root, pointers):
@@ -209,7 +212,7 @@ def _find_data(root: Path, project: Path, recorded: str, display: Display) -> di
 
 
 def _run(project: Path, command: Run, remote: Mapping[str, str], display: Display, on: str) -> None:
-    """Run the pipeline by the code in the worktree, and show its steps."""
+    """Run the pipeline with the worktree's code, and show its steps."""
     python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
     log = command.folder / "run.log"
     with (
@@ -225,7 +228,7 @@ def _run(project: Path, command: Run, remote: Mapping[str, str], display: Displa
             text=True,
             encoding="utf-8",
             errors="replace",
-            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
+            start_new_session=True,  # so that Ctrl-C reaches only us, and we pass it on
         ) as process,
     ):
         assert process.stdout is not None
@@ -238,7 +241,7 @@ def _run(project: Path, command: Run, remote: Mapping[str, str], display: Displa
         command.process_ended(process.pid)
         errors.seek(0)
         complaint = errors.read().strip().removeprefix("error: ")
-    if "Traceback (most recent call last)" in complaint:  # old code, new libraries
+    if "Traceback (most recent call last)" in complaint:  # old code may crash with new libraries
         complaint = complaint.splitlines()[-1]
     if status == 2:
         raise UserError(f"the code of that commit refuses to run: {complaint}")
@@ -247,7 +250,7 @@ def _run(project: Path, command: Run, remote: Mapping[str, str], display: Displa
 
 
 def _command(project: Path) -> str:
-    """Return a program that is the `crossfold` command of the commit, wherever its code has it."""
+    """Build a Python program from the entry point of the commit's `crossfold` command."""
     about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     module, _, function = about["project"]["scripts"]["crossfold"].partition(":")
     return f"from {module} import {function}; {function}()"
@@ -255,7 +258,7 @@ def _command(project: Path) -> str:
 
 @contextlib.contextmanager
 def _passing_on(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End the run, which ends its steps, with the block: a signal, or a full disk, may end it."""
+    """End the run, and with it its steps, if a signal or an error ends the block."""
     try:
         with signals_interrupt(_GONE, process.terminate):
             yield
@@ -266,7 +269,7 @@ def _passing_on(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def _show(line: str, display: Display) -> None:
-    """Show a line on a step as if the step were ours; the run's summary is in its log."""
+    """Show a step's line as if the step were ours; skip the run's summary, which is in its log."""
     found = _LINE.fullmatch(line.strip())
     if not found:
         return
@@ -283,7 +286,7 @@ def _show(line: str, display: Display) -> None:
 
 
 def _registered(project: Path) -> Mapping[str, str]:
-    """Return the tags of the version that the run has registered in its own store."""
+    """Read the tags of the version that the run registered in its own store."""
     store = f"sqlite:///{project / HOME / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=store, registry_uri=store)
     (version,) = client.search_model_versions(f"name = '{_MODEL}'")
@@ -298,7 +301,7 @@ def _results(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list
 
 
 def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
-    """Return what the numbers depend on beside code, data and settings, where it differs."""
+    """List differences in the environment that results depend on, besides data and settings."""
     rows = [
         Row(tag.label, recorded.get(tag.name), reproduced.get(tag.name))
         for tag in labels.tags()

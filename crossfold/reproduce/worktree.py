@@ -11,17 +11,17 @@ from crossfold.infra.shell import GitError, NoRepositoryError, git
 
 @contextmanager
 def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterator[Path]:
-    """Check a commit out into `folder`, which must not exist, and yield the project there.
+    """Check out a commit into `folder`, which must not exist, and yield the project's path in it.
 
-    The project may lie below the repository's root. The worktree goes with the block, unless it is
-    to be kept.
+    The project may lie below the repository's root. The worktree is removed after the block unless
+    `keep` is set.
 
     Raises:
-        UserError: there is no git, no repository or no such commit.
+        UserError: git, the repository, the commit or one of the project's files is missing.
     """
     below = _place(root, commit)
     try:
-        # No hook of the user's: it would take the worktree for a place where work is done.
+        # Without the user's hooks: they would treat the worktree as a place where somebody works.
         git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
         for name in ("params.yaml", "pyproject.toml"):
             if not (folder / below / name).exists():
@@ -36,14 +36,14 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
 
 
 def remove(root: Path, folder: Path) -> None:
-    """Delete a worktree's files and let git forget it; no other worktree is touched."""
-    with suppress(GitError):  # it was not complete
+    """Delete a worktree's files and its entry in git; other worktrees stay untouched."""
+    with suppress(GitError):  # an incomplete worktree is unknown to git
         git(root, "worktree", "remove", "--force", folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(root: Path, commit: str) -> str:
-    """Return where below the repository's root the project lies; the commit is there."""
+    """Check that the commit exists, and return the project's path below the repository's root."""
     try:
         below = git(root, "rev-parse", "--show-prefix")
     except NoRepositoryError as error:

@@ -1,4 +1,4 @@
-"""The interface of a runner, and the runners that there are."""
+"""The interface of a runner, and the available runners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crossfold.errors import UserError
 
-if TYPE_CHECKING:  # `crossfold --help` names the runners, and imports nothing for them
+if TYPE_CHECKING:  # `crossfold --help` lists the runners without these imports
     from pathlib import Path
 
     from crossfold.settings import Settings
@@ -23,17 +23,17 @@ class Runner(Protocol):
     def run(
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
-        """Run the pipeline for the data and weights that the pointers of a project name.
+        """Run the pipeline on the data and weights that the project's DVC pointers name.
 
         Args:
             root: The project's folder.
-            settings: params.yaml.
+            settings: Settings from params.yaml.
             display: Shows the steps.
-            caching: Whether steps may be answered from the runner's cache.
-            record: Whether to write what git and DVC compare.
+            caching: Whether steps may reuse outputs from the runner's cache.
+            record: Whether to write the files that git and DVC compare.
 
         Raises:
-            UserError: something stands in the way; nothing has been started.
+            UserError: a precondition fails; nothing has been started.
             StepError: a step failed.
             Interrupted: a signal ended the command.
         """
@@ -41,7 +41,7 @@ class Runner(Protocol):
 
 
 class RunnerName(StrEnum):
-    """The runners that `--on` takes: their classes, imported only if chosen, and their options."""
+    """Names for `--on`, each with its runner's class, imported only when chosen, and options."""
 
     LOCAL = "local", "crossfold.runners.local.runner:ProcessRunner"
     DOCKER = "docker", "crossfold.runners.local.runner:ContainerRunner"
@@ -51,17 +51,17 @@ class RunnerName(StrEnum):
     options: tuple[str, ...]
 
     def __new__(cls, name: str, place: str, *options: str) -> RunnerName:
-        """Take a row of the table."""
+        """Create a member from its name, the place of its class, and its options."""
         member = str.__new__(cls, name)
         member._value_, member.place, member.options = name, place, options
         return member
 
 
 def create_runner(name: RunnerName, **options: str | None) -> Runner:
-    """Create a runner with the options that were given; it has defaults for the others.
+    """Create a runner with the given options, and defaults for the others.
 
     Raises:
-        UserError: an option is another runner's.
+        UserError: an option belongs to another runner.
     """
     given = {option: value for option, value in options.items() if value}
     for other in RunnerName:

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a line as a step starts and ends, a bar while it works."""
+"""Show a run to the user: a line when a step starts and ends, a progress bar in between."""
 
 from rich.console import Console
 from rich.progress import (
@@ -15,13 +15,13 @@ from crossfold.step.progress import parse_progress
 
 
 class Display:
-    """Lines and bars of the steps; safe to call from the threads that run folds."""
+    """Print lines and progress bars for steps; safe to call from the threads that run folds."""
 
     def __init__(self, console: Console, *, verbose: bool) -> None:
         self.console = console
         self.verbose = verbose
         self._bars: dict[str, TaskID] = {}
-        self._ended: set[str] = set()  # of a step on a cluster, output may come after its end
+        self._ended: set[str] = set()  # on a cluster, output may arrive after a step's end
         self._progress = Progress(
             TextColumn("    {task.description}"),
             BarColumn(),
@@ -41,43 +41,43 @@ class Display:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        """Say something that is of no step."""
+        """Print a line that belongs to no step."""
         self.console.print(Text(line, style="dim"), soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        """Say something that the user should act on."""
+        """Print a warning that the user should act on."""
         self.console.print(Text(f"! {line}", style="yellow"), soft_wrap=True)
 
     def started(self, title: str, attempt: int = 1) -> None:
-        """Say that a step has started, and which attempt it is if an earlier one has failed."""
+        """Show that a step has started, with the attempt's number after a failed attempt."""
         self._ended.discard(title)
         self._line("…", "dim", title, f"attempt {attempt}" if attempt > 1 else "")
 
     def waits(self, title: str, reason: str) -> None:
-        """Say that a step can't start yet, and why."""
+        """Show that a step cannot start yet, and why."""
         self._line("…", "dim", title, f"waits: {reason}")
 
     def output(self, title: str, line: str) -> None:
-        """Take a line of a step's output: it moves the bar, or is shown if verbose."""
+        """Process a line of a step's output: move the bar, or print the line if verbose."""
         progress = parse_progress(line)
         if progress:
             if title not in self._ended:
                 self._move_bar(title, *progress)
         elif self.verbose:
-            said = Text.from_ansi(line.rstrip())  # a step's colours are for a terminal only
+            said = Text.from_ansi(line.rstrip())  # show a step's colours only on a terminal
             self.console.print(Text.assemble(f"    {title} │ ", said, style="dim"), soft_wrap=True)
 
     def finished(self, title: str, seconds: float) -> None:
-        """Say that a step has done its work."""
+        """Show that a step has finished, and its duration."""
         self._remove_bar(title)
         self._line("✓", "green", title, f"{seconds:.1f} s")
 
     def reused(self, title: str, source: str) -> None:
-        """Say that a step's earlier outputs are used."""
+        """Show that a step's earlier outputs are reused, and where they come from."""
         self._line("↺", "cyan", title, source)
 
     def failed(self, title: str) -> None:
-        """Say that a step has failed; the run's error says why."""
+        """Show that a step has failed; the run's error says why."""
         self._remove_bar(title)
         self._line("✗", "red", title, "failed")
 

@@ -1,4 +1,4 @@
-"""How a run can end before its end."""
+"""Exceptions that end a run early, and signals that raise them."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop; not an Exception, so that Kubeflow does not swallow it.
+    """A signal asked the run to stop. Not an Exception, so that Kubeflow does not swallow it.
 
-    Its text says what has become of the run.
+    The text tells the user how the run was left.
     """
 
     def __init__(self, signum: int, message: str) -> None:
@@ -19,15 +19,15 @@ class Interrupted(BaseException):
 
 
 class StepError(Exception):
-    """A step failed for good; the message says which, why, and where its log is."""
+    """A step failed for good; the message names the step, the reason and the log."""
 
 
 @contextmanager
 def signals_interrupt(message: str, before: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Let Ctrl-C, SIGTERM and a closed terminal end the block, after a call of `before`.
+    """End the block on Ctrl-C, SIGTERM or a closed terminal, after a call of `before`.
 
     Raises:
-        Interrupted: one of them came; its text is the message.
+        Interrupted: one of these signals arrived; its text is `message`.
     """
 
     def stop(signum: int, _: FrameType | None) -> None:

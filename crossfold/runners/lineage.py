@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit, the images, the settings, the runner."""
+"""Describe a run's origin: the commit, the images, the settings, the runner."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ CLUSTER = "cluster"
 
 
 def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
-    """Return what a registered version says of its origin; outside git, without a commit.
+    """Collect the origin of a registered version; outside git, without a commit.
 
-    Only register_model gets it, which is never answered from the cache: it is in no step's key.
+    Only register_model gets it. That step never comes from the cache, so the origin is in no
+    step's cache key.
 
     Raises:
         UserError: the project is in git, and git cannot name its commit.
@@ -26,12 +27,12 @@ def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
     }
     if commit:
         origin["git_commit"] = commit
-        # The lines that change with every run are results, not code.
+        # Reports and dvc.lock change with every run: they are results, not code.
         changed = git(root, "status", "--porcelain", "--", ".", ":!reports", ":!dvc.lock")
         origin["git_dirty"] = str(bool(changed)).lower()
     return origin
 
 
 def _commit(root: Path) -> str:
-    """Return the commit; nothing outside git, and in a repository that has none yet."""
+    """Name the present commit; empty outside git, and in a repository without commits."""
     return git(root, "rev-parse", "HEAD") if has_commit(root) else ""

@@ -1,4 +1,4 @@
-"""Refuse a network or weights that a run could not use, before anything runs."""
+"""Reject a network or weights that a run could not use, before anything runs."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -12,17 +12,16 @@ from .failures import StepError
 
 
 def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
-    """Compare params.yaml's model with the files that models.dvc describes, and with itself.
+    """Check that the model settings are consistent and fit the files that models.dvc describes.
 
-    Of files that are only in a remote elsewhere, this machine knows nothing: that is left to the
-    steps.
+    This machine cannot check files that exist only in a distant remote; the steps do.
 
     Returns:
-        What the user should know of the weights, a line each.
+        Notes about the weights for the user, one line each.
 
     Raises:
-        UserError: there is no weights' file of that name; or weights, candidates or image size do
-            not fit the architecture.
+        UserError: no weights file has that name; or weights, candidates or image size do not fit
+            the architecture.
     """
     files = dvc.known_files(root, "models", settings.data.remote)
     weights = None
@@ -40,7 +39,7 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
 def _check_network(settings: Settings, weights: Path | None) -> str:
     """Run `features.check_network` in a process, since torch takes seconds to import.
 
-    Where the steps are forked from a server (see `fork_server`), it has imported torch.
+    If steps are forked from a server (see `fork_server`), that server has imported torch.
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)

@@ -1,4 +1,4 @@
-"""What a finished run has found, wherever its steps ran."""
+"""The outcome of a finished run, on any runner."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ REPORTS = "reports"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The artifacts' content, how many steps were reused, and where to look closer.
+    """The content of a run's artifacts, its counts of steps, and places to look closer.
 
-    `notes` are lines that the user should know of the weights, see `model_check.check_model`.
+    `notes` are lines about the weights for the user; see `model_check.check_model`.
     """
 
     leaderboard: Leaderboard
@@ -26,7 +26,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
     def write_reports(self, root: Path, *, record: bool) -> None:
-        """Write the reports folder of a project; with `record` also what git and DVC compare."""
+        """Write the project's reports; with `record`, also the files that git and DVC compare."""
         dvc_files.write_reports(
             root / REPORTS,
             evaluation=self.evaluation,

@@ -1,4 +1,4 @@
-"""Refuse a project whose folders are not as its pointers say, before anything runs."""
+"""Reject a project whose folders differ from its DVC pointers, before anything runs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from crossfold.errors import UserError
 
 
 def check_pointers(root: Path) -> None:
-    """Refuse a project without pointers, or with folders that have changed since `dvc add`."""
+    """Raise UserError if a pointer is missing, or a folder has changed since `dvc add`."""
     for name in ("data", "models"):
         if not (root / f"{name}.dvc").exists():
             raise UserError(

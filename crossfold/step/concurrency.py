@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Where the kernel states a container's limit: microseconds of processor time in a period of so
-# many, "max" or -1 if there is none (Documentation/admin-guide/cgroup-v2.rst and, for version 1,
-# Documentation/scheduler/sched-bwc.rst).
+# The kernel's files with a container's CPU limit: CPU time per period and the period's length, in
+# microseconds; a time of "max" or -1 means no limit (Documentation/admin-guide/cgroup-v2.rst
+# and, for version 1, Documentation/scheduler/sched-bwc.rst).
 _CGROUP = Path("/sys/fs/cgroup")
 _CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 
@@ -25,7 +25,7 @@ _CPU_LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
 def num_cores() -> int:
     """Count the cores that this process may use, within its container's limit.
 
-    `os.cpu_count()` counts those of the machine, which a pod shares with others.
+    `os.cpu_count()` counts the machine's cores, which a pod shares with others.
     """
     if hasattr(os, "sched_getaffinity"):  # Linux
         cores = len(os.sched_getaffinity(0))
@@ -45,7 +45,7 @@ def in_order(
 ) -> Iterator[Result]:
     """Apply a function in threads, and yield the results in the order of the items.
 
-    A caller that stops early waits for the calls that have begun, and for no others.
+    A caller that stops early waits only for the calls that have begun.
     """
     threads = ThreadPoolExecutor(num_threads)
     try:
@@ -68,8 +68,8 @@ class Budget:
         """Reserve `amount` during the block; wait until that much is free.
 
         More than the whole budget counts as the whole: the block then runs alone. Threads are
-        served in the order in which they come, so a large part is not kept waiting by small ones.
-        A thread that holds a part must not ask for another.
+        served in order of arrival, so small parts do not keep a large one waiting. A thread that
+        holds a part must not ask for another.
         """
         amount = min(amount, self.size)
         with self._turn, self._returned:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files completely or not at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -7,9 +7,9 @@ from pathlib import Path
 
 @contextmanager
 def replaced_whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the place of `path` when the block has ended well.
+    """Yield a path to write to; the file replaces `path` if the block succeeds.
 
-    If it has not, `path` stays as it was and nothing is left beside it.
+    If the block fails, `path` stays as it was and nothing is left beside it.
     """
     part = path.with_name(f"{path.name}.part")
     try:

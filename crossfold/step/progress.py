@@ -20,13 +20,13 @@ class Progress:
         self._next = time.monotonic() + INTERVAL
 
     def report(self, done: float) -> None:
-        """Report that `done` of the things are done, if it is time to."""
+        """Report that `done` of the things are done, if a second has passed or all are done."""
         if done >= self.total or time.monotonic() >= self._next:
             report_progress(done, self.total, self.unit)
             self._next = time.monotonic() + INTERVAL
 
 
 def parse_progress(line: str) -> tuple[float, int, str] | None:
-    """Return (done, total, unit) if the line is one of `report_progress`, else None."""
+    """Parse a line of `report_progress` into (done, total, unit); None for another line."""
     match = _LINE.match(line.strip())
     return (float(match[1]), int(match[2]), match[3]) if match else None

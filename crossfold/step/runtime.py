@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     from crossfold.tracking.run import Run
 
 
-REFUSED = 3  # the exit status of a step that ended with a UserError: repeating it is no use
+REFUSED = 3  # the exit status after a UserError: repeating the step cannot help
 RECORD = "step.json"
-# The workflow controller repeats no step whose message holds this; see
+# The workflow controller does not repeat a step whose message contains this; see
 # manifests/kubeflow/workflow-defaults.yaml.
 NOT_REPEATED = "user error, not repeated: "
-# A file that Kubernetes reads when a container has ended; it keeps 4 KB.
+# Kubernetes reads this file when a container has ended, and keeps 4 KB.
 TERMINATION_LOG = Path("/dev/termination-log")
 ON_KUBERNETES = "CROSSFOLD_POD_NAME"  # a variable that only pods have
 
 
 @dataclass
 class Record:
-    """What a step leaves beside its outputs; `iteration` is the
-    fold or the shard that it works on; times in seconds since the epoch."""
+    """A step's record, written beside its outputs.
+
+    `iteration` is the fold or the shard that the step works on; times are in seconds since the
+    epoch.
+    """
 
     step: str
     iteration: int | None
@@ -48,7 +51,7 @@ class Record:
     mlflow_run_id: str = ""
 
     def write(self, folder: Path) -> None:
-        """Write the record to `folder`, whole or not at all."""
+        """Write the record to `folder`, completely or not at all."""
         with replaced_whole(folder / RECORD) as part:
             part.write_text(json.dumps(asdict(self)))
 
@@ -62,10 +65,10 @@ class Record:
 def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"]:
     """Run a step's work as one MLflow run, and write a Record beside `output`.
 
-    A UserError, or a full disk, ends the process with its message and the status REFUSED; any
-    other exception goes on, so that its traceback is in the step's log.
+    A UserError, or a full disk, prints its message and ends the process with the status REFUSED.
+    Any other exception propagates, so that the step's log has its traceback.
     """
-    # Not at the top: kfp reads a component's imports before the step has begun.
+    # Not at the top: kfp loads a component's imports before the step begins.
     from crossfold.tracking import runs, store
 
     folder = Path(output).parent
@@ -99,7 +102,7 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
 def _inputs() -> dict[str, Any]:
     """Read the step's parameters from Kubeflow's command line, without the lineage.
 
-    The lineage of a run that is continued may differ, and MLflow takes no second value.
+    A continued run may have another lineage, and MLflow accepts no second value for a parameter.
     """
     option = "--executor_input"
     if option not in sys.argv:
@@ -110,7 +113,7 @@ def _inputs() -> dict[str, Any]:
 
 
 def _stop(signum: int, _: FrameType | None) -> None:
-    """Raise an exception, so that record and MLflow run show that the step has ended."""
+    """Raise an exception, so that the record and the MLflow run show that the step has ended."""
     sys.exit(128 + signum)
 
 

@@ -5,7 +5,7 @@ import os
 
 
 def user_name() -> str:
-    """Return the user's name, or the uid if it has none."""
+    """Get the user's name, or one made from the uid if it has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on
@@ -13,8 +13,8 @@ def user_name() -> str:
 
 
 def ensure_user_name() -> None:
-    """Name a uid without a name, for libraries that need one (torch, for its cache folder).
+    """Set USER for libraries that need a user name (torch, for its cache folder).
 
-    They look at these variables first, and so do the processes that this one starts.
+    They and the processes that this one starts look at such variables before they look up the uid.
     """
     os.environ["USER"] = user_name()

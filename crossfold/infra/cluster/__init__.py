@@ -1,1 +1,1 @@
-"""Kubeflow Pipelines and the services on Kubernetes: a kind cluster, or one of the user's."""
+"""Run Kubeflow Pipelines and the services on a kind cluster or on the user's cluster."""

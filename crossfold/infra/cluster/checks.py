@@ -1,4 +1,4 @@
-"""What commonly goes wrong with a cluster on one's own machine, found before anything is made."""
+"""Check kubectl, kind and this machine for common problems before a cluster is created."""
 
 import json
 import re
@@ -12,15 +12,16 @@ from crossfold.infra.image_build import check_docker
 
 from .addresses import PORTS
 
-# The node image of kind-cluster.yaml is of this release.
+# The kind release that the node image in kind-cluster.yaml comes from.
 KIND = (0, 33)
-# The first whose kustomize has what the manifests use.
+# The first release whose kustomize supports every feature that the manifests use.
 KUBECTL = (1, 27)
-# Of 4 cores, Kubernetes requests 0.95, Kubeflow and the services 1.3, a step 1. With fewer,
-# manifests/small and the steps request less, which fits 2.
+# Kubernetes requests 0.95 cores, Kubeflow and the services 1.3, a step 1. With fewer than 4 cores,
+# manifests/small and the steps request less, which fits into 2.
 CORES = 4
 MIN_CORES = 2
-# Kubeflow, the services and one step at its limit; images and volumes.
+# Bytes. The memory holds Kubeflow, the services and one step at its limit; the disk holds images
+# and volumes.
 MEMORY = 8e9
 DISK = 20e9
 # https://kind.sigs.k8s.io/docs/user/known-issues/#pod-errors-due-to-too-many-open-files
@@ -29,7 +30,7 @@ PROC = Path("/proc/sys/fs/inotify")
 
 
 def check_kubectl() -> None:
-    """Raise UserError when kubectl, or the git that it calls, is not there or too old."""
+    """Raise UserError if kubectl is missing or too old, or if git, which it calls, is missing."""
     _require("kubectl", "https://kubernetes.io/docs/tasks/tools/")
     _require("git", "https://git-scm.com/downloads")
     found = shell.output("kubectl", "version", "--client", "--output=json")
@@ -39,14 +40,14 @@ def check_kubectl() -> None:
 
 
 def check_machine() -> None:
-    """Raise UserError, with all that is wrong, when this machine cannot hold a new cluster."""
+    """Raise UserError listing every problem if this machine cannot hold a new cluster."""
     problems = [*_cores(), *_memory(), *_disk(), *_inotify(), *_ports()]
     if problems:
         raise UserError("\n  ".join(["the cluster would not work here:", *problems]))
 
 
 def check_kind() -> None:
-    """Raise UserError when Docker or kind is not there, does not answer, or is too old."""
+    """Raise UserError if Docker is missing or unresponsive, or if kind is missing or too old."""
     check_docker()
     _require("kind", "https://kind.sigs.k8s.io/docs/user/quick-start/#installation")
     version = shell.output("kind", "version")
@@ -79,7 +80,7 @@ def _memory() -> list[str]:
 
 def _disk() -> list[str]:
     folder = Path(_docker_info("{{.DockerRootDir}}"))
-    if not folder.exists():  # in Docker Desktop's virtual machine
+    if not folder.exists():  # it is inside Docker Desktop's virtual machine
         return []
     free = shutil.disk_usage(folder).free
     if free >= DISK:

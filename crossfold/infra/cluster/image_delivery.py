@@ -1,4 +1,4 @@
-"""Take the images to a cluster: kind loads them, or a registry has them."""
+"""Deliver the images to a cluster: load them with kind, or push them to a registry."""
 
 import time
 
@@ -12,12 +12,12 @@ from .kubectl import Cluster
 
 
 def bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
-    """Build the steps' and the server's images where they have changed, and take them there.
+    """Build outdated images, then push them to a registry or load them into a kind cluster.
 
-    Without a registry kind loads them; another cluster must have them by other means.
+    Do nothing without a registry on a cluster other than kind, which must get its images elsewhere.
 
     Raises:
-        UserError: they cannot be built, pushed or loaded.
+        UserError: an image cannot be built, pushed or loaded.
     """
     kind = kind_name(cluster)
     if registry is None and kind is None:
@@ -33,7 +33,7 @@ def bring_images(cluster: Cluster, registry: str | None, say: Say) -> None:
 
 
 def load_image(kind: str, image: str, say: Say) -> None:
-    """Copy an image of Docker's into a kind cluster's nodes, unless they have it.
+    """Copy a Docker image to those nodes of a kind cluster that lack it.
 
     Raises:
         UserError: kind cannot load it.

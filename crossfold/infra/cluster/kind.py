@@ -1,4 +1,4 @@
-"""The kind cluster on this machine: started, created if missing, and its names."""
+"""Start the kind cluster on this machine, create it if missing, and look up its names."""
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
@@ -8,12 +8,12 @@ from crossfold.infra.shell import Say
 from .checks import check_kind, check_machine
 from .kubectl import Cluster
 
-KIND_CLUSTER = "crossfold"  # as kind-cluster.yaml says
+KIND_CLUSTER = "crossfold"  # the name in kind-cluster.yaml
 KIND_CONTEXT = f"kind-{KIND_CLUSTER}"
 
 
 def start_kind_cluster(say: Say, node_image: str | None = None) -> Cluster:
-    """Start the cluster of kind-cluster.yaml; create it if there is none.
+    """Start the kind cluster, or create it from kind-cluster.yaml if it does not exist.
 
     Raises:
         UserError: a program is missing, or the machine cannot hold the cluster.
@@ -34,7 +34,7 @@ def start_kind_cluster(say: Say, node_image: str | None = None) -> Cluster:
 
 
 def kind_name(cluster: Cluster) -> str | None:
-    """Return the name by which kind on this machine knows the cluster, or None."""
+    """Look up the cluster's name in kind; None if it is not a kind cluster on this machine."""
     name = cluster.context.removeprefix("kind-")
     if name == cluster.context:
         return None
@@ -43,16 +43,16 @@ def kind_name(cluster: Cluster) -> str | None:
 
 
 def kind_clusters() -> list[str]:
-    """List the clusters that kind has on this machine."""
+    """List the kind clusters on this machine."""
     return shell.output("kind", "get", "clusters").split()
 
 
 def kind_nodes() -> list[str]:
-    """List the containers that are the nodes of `KIND_CLUSTER`."""
+    """List the node containers of `KIND_CLUSTER`."""
     return shell.output("kind", "get", "nodes", f"--name={KIND_CLUSTER}").split()
 
 
 def require_kind_cluster() -> None:
-    """Raise UserError if `KIND_CLUSTER` was never made."""
+    """Raise UserError if `KIND_CLUSTER` does not exist."""
     if KIND_CLUSTER not in kind_clusters():
         raise UserError("there is no cluster yet: make cluster-up")

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster, by kubectl: it knows how to log in wherever the user can."""
+"""Talk to a Kubernetes cluster through kubectl, which logs in wherever the user can."""
 
 import base64
 import json
@@ -22,28 +22,28 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Kubernetes cluster, by its context of kubectl."""
+    """A Kubernetes cluster, identified by its kubectl context."""
 
     context: str
 
     def kubectl(self, *arguments: str, given: str = "") -> str:
-        """Return what kubectl says.
+        """Run kubectl in this context, with `given` as its input, and return its output.
 
         Raises:
-            UserError: it fails; the message is kubectl's.
+            UserError: kubectl failed; the message is its own.
         """
         command = ["kubectl", f"--context={self.context}", "--request-timeout=60s", *arguments]
         done = shell.run(*command, given=given)
         if done.returncode != 0:
-            said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # it repeats itself
+            said = "\n".join(dict.fromkeys(done.stderr.strip().splitlines()))  # without repetitions
             raise UserError(f"`kubectl {arguments[0]}` failed in context {self.context}: {said}")
         return done.stdout
 
     def check_answers(self, seconds: float = 0) -> None:
-        """See that the cluster answers, within that time.
+        """Wait up to `seconds` for the cluster to respond.
 
         Raises:
-            UserError: kubectl has no such context, or the cluster does not answer.
+            UserError: kubectl has no such context, or the cluster does not respond.
         """
         known = _contexts()
         if self.context not in known:
@@ -64,27 +64,27 @@ class Cluster:
             time.sleep(2)
 
     def get(self, *arguments: str) -> Object:
-        """Return an object or a list of them; empty if there is none of that name."""
+        """Fetch an object or a list of objects; empty if no object has that name."""
         said = self.kubectl("get", *arguments, "--output=json", "--ignore-not-found")
         return json.loads(said) if said else {}
 
     def items(self, *arguments: str) -> list[Object]:
-        """Return the objects of a list, which may be empty."""
+        """List objects; the list may be empty."""
         found: list[Object] = self.get(*arguments).get("items", [])
         return found
 
     def apply(self, objects: Sequence[Object], *options: str) -> None:
-        """Bring objects to the state described; with --dry-run=server, see that it is a valid one.
+        """Create or update objects; with --dry-run=server, only validate them.
 
         Raises:
-            UserError: it is not.
+            UserError: an object is invalid, or kubectl failed.
         """
         always = ("--server-side", "--force-conflicts", f"--field-manager={MANAGER}")
         given = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
         self.kubectl("apply", *always, *options, "--filename=-", given=given)
 
     def secret(self, namespace: str, name: str) -> dict[str, str] | None:
-        """Return the values of a Secret, or None if there is none."""
+        """Read the decoded values of a Secret; None if it does not exist."""
         found = self.get("secret", name, f"--namespace={namespace}")
         if not found:
             return None
@@ -92,10 +92,10 @@ class Cluster:
 
     @contextmanager
     def forwarded(self, namespace: str, service: str, port: int) -> Iterator[str]:
-        """Reach a Service at an address on this machine's loopback for the block.
+        """Forward a Service to this machine's loopback for the block, and yield its URL.
 
         Raises:
-            UserError: it cannot be reached.
+            UserError: the Service cannot be reached.
         """
         command = ["kubectl", f"--context={self.context}", f"--namespace={namespace}"]
         forward = subprocess.Popen(
@@ -118,7 +118,7 @@ class Cluster:
             address = _ADDRESS.search(said)
             if address is None:
                 raise UserError(f"{namespace}/{service} cannot be reached: {said.strip()}")
-            # It says a line for each connection, and would stop where nobody reads them.
+            # kubectl prints a line for each connection, and would block if nobody read them.
             threading.Thread(target=forward.stdout.read, daemon=True).start()
             yield f"http://{address[0]}"
         finally:
@@ -127,12 +127,12 @@ class Cluster:
 
 
 def namespace_of(found: Object) -> str:
-    """Return an object's namespace, empty if it has none."""
+    """Get an object's namespace; empty if it has none."""
     return str(found["metadata"].get("namespace", ""))
 
 
 def trouble(pod: Object) -> str:
-    """Return why a pod's containers do not run, in Kubernetes' words; empty if they do."""
+    """Explain in Kubernetes' words why a pod's containers do not run; empty if they do."""
     state = pod["status"]
     if state.get("phase") == "Succeeded":
         return ""

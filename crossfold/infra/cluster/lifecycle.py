@@ -1,4 +1,4 @@
-"""Bring the services up on a cluster, stop them, and say how they are (docs/cluster.md)."""
+"""Start and stop the services on a cluster, and report their status (docs/cluster.md)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -42,19 +42,20 @@ def up(
     small: bool = False,
     node_image: str | None = None,
 ) -> None:
-    """Bring up all of it, wait until it works, and say where it is.
+    """Bring up everything on a cluster, wait until it works, and print its addresses.
 
-    Safe to repeat: what is there stays or is brought up to date, passwords and data are kept.
+    Safe to repeat: existing objects stay or are updated; passwords and data are kept.
 
     Args:
-        context: A context of kubectl. If it is `KIND_CONTEXT`, the cluster is made if missing.
-        registry: Where to push the images, as in `localhost:5000/team`; None to let kind load them.
-        say: Takes lines for the user.
-        small: Whether pods request little of the processor; they do so where it has few cores.
-        node_image: The image of a new kind cluster's node; None for that of kind-cluster.yaml.
+        context: A kubectl context. For `KIND_CONTEXT`, the cluster is created if missing.
+        registry: Where to push the images, such as `localhost:5000/team`; None to load them with
+            kind.
+        say: Prints a line for the user.
+        small: Whether pods request less CPU; on a cluster with few cores they always do.
+        node_image: The node image for a new kind cluster; None for the one in kind-cluster.yaml.
 
     Raises:
-        UserError: something stands in the way, or does not start.
+        UserError: a precondition fails, or a service does not start.
     """
     check_kubectl()
     if context == KIND_CONTEXT:
@@ -73,7 +74,7 @@ def up(
 
 
 def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
-    """Bring the cluster to the state that the manifests describe, and wait until all is ready.
+    """Apply the manifests, create the Secrets, and wait until every workload is ready.
 
     Raises:
         UserError: a password is lost, an object is refused, or a pod does not start.
@@ -82,11 +83,11 @@ def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
     _apply_first(cluster, objects)
     had_root_key = drop_root_keys(cluster, say)
     make_secrets(cluster, say)
-    # A Job cannot be changed.
+    # Kubernetes cannot update a Job, so delete it and create it again.
     cluster.kubectl("delete", "job", "buckets", "--namespace=minio", "--ignore-not-found")
     cluster.apply([found for found in objects if namespace_of(found) != KUBEFLOW])
     wait_until_ready(cluster, SERVICES, say)
-    # The buckets are there now: Kubeflow's API server only warns when it finds none.
+    # Kubeflow starts after the buckets exist: its API server only warns if they are missing.
     cluster.apply([found for found in objects if namespace_of(found) == KUBEFLOW])
     if had_root_key:
         cluster.kubectl("rollout", "restart", "deployment", f"--namespace={KUBEFLOW}")
@@ -100,7 +101,7 @@ def is_small(cluster: Cluster) -> bool:
 
 
 def num_cores(cluster: Cluster) -> float:
-    """Count the processor cores that the cluster's nodes have for pods."""
+    """Add up the CPU cores that the cluster's nodes offer to pods."""
     found = [node["status"]["allocatable"]["cpu"] for node in cluster.items("nodes")]
     return sum(int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu) for cpu in found)
 
@@ -109,7 +110,7 @@ def down(context: str, say: Say) -> None:
     """Stop the kind cluster; its data stays.
 
     Raises:
-        UserError: it is another cluster, or there is none.
+        UserError: the context is another cluster's, or the kind cluster does not exist.
     """
     if context != KIND_CONTEXT:
         namespaces = " ".join((KUBEFLOW, *reversed(SERVICES)))
@@ -127,10 +128,10 @@ def down(context: str, say: Say) -> None:
 
 
 def status(context: str, say: Say) -> bool:
-    """Say what runs and what does not; return whether everything is ready.
+    """Print for each namespace whether it is ready, and return whether all are.
 
     Raises:
-        UserError: there is no such cluster, or it does not answer.
+        UserError: the cluster does not exist, or does not respond.
     """
     check_kubectl()
     if context == KIND_CONTEXT:
@@ -184,7 +185,7 @@ def _refuse_another_kubeflow(cluster: Cluster) -> None:
 
 
 def _apply_first(cluster: Cluster, objects: Iterable[Object]) -> None:
-    """Make the namespaces and the kinds of objects that all else needs."""
+    """Apply namespaces and custom resource definitions, which all other objects depend on."""
     first = [found for found in objects if found["kind"] in ("Namespace", DEFINITION)]
     cluster.apply(first)
     kinds = [f"crd/{found['metadata']['name']}" for found in first if found["kind"] == DEFINITION]

@@ -1,4 +1,4 @@
-"""manifests/ as kustomize renders them, with Kubeflow's own fetched once."""
+"""Render manifests/ with kustomize; fetch Kubeflow's own manifests only once."""
 
 import os
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from crossfold.infra.images import ROOT
 from .kubectl import Object
 
 RENDERED = Path("runs", "cluster")
-# The base of manifests/kubeflow, and the base that it names in turn.
+# Remote bases: manifests/kubeflow builds on the first, and the first on the second.
 BASES = {
     "https://github.com/kubeflow/pipelines": "2.17.0",
     "https://github.com/argoproj/argo-workflows": "v4.0.5",
@@ -20,15 +20,15 @@ BASES = {
 
 
 def render(components: Sequence[str], mlflow_image: str, folder: Path) -> list[Object]:
-    """Render manifests/cluster with components of manifests/ on top.
+    """Render manifests/cluster together with the given components of manifests/.
 
     Args:
-        components: Names of folders, as in `kind`.
+        components: Folder names under manifests/, such as `kind`.
         mlflow_image: The image of MLflow's server, with its tag.
-        folder: Gets the kustomization, and keeps the clones of remote bases for the next time.
+        folder: Where to write the kustomization and keep clones of the remote bases.
 
     Raises:
-        UserError: a base cannot be fetched, or kustomize refuses the manifests.
+        UserError: a base cannot be fetched, or kustomize rejects the manifests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifests = Path(os.path.relpath(ROOT / "manifests", folder))
@@ -46,16 +46,16 @@ def render(components: Sequence[str], mlflow_image: str, folder: Path) -> list[O
 
 
 def _local_bases(folder: Path) -> dict[str, str]:
-    """Return the variables by which git finds the remote bases on this machine.
+    """Clone the remote bases, and build the variables that point git to the clones.
 
-    Kustomize keeps nothing: it fetches a base anew for each of its folders, five times in all, and
-    of those that Kubeflow names it gives up two after 27 s.
+    Kustomize caches nothing: it fetches a base again for each of its folders, five times in all.
+    Two of the fetches that Kubeflow's manifests ask for time out after 27 s.
     """
     variables = {"GIT_CONFIG_COUNT": str(len(BASES))}
     for number, (address, ref) in enumerate(BASES.items()):
         clone = folder.absolute() / f"{address.rsplit('/', 1)[1]}-{ref}"
         _clone(address, ref, clone.with_name(f"{clone.name}.git"))
-        # Without .git, which git tries by itself: some releases of kustomize append it.
+        # Without .git: git tries this suffix itself, and some releases of kustomize append it.
         variables[f"GIT_CONFIG_KEY_{number}"] = f"url.file://{clone}.insteadOf"
         variables[f"GIT_CONFIG_VALUE_{number}"] = address
     return variables

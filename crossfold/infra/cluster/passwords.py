@@ -1,4 +1,4 @@
-"""The Secrets of the services and of the steps: made with new passwords, kept, and mended."""
+"""Create the services' and steps' Secrets with new passwords; keep or repair existing ones."""
 
 import json
 import secrets
@@ -13,15 +13,15 @@ from .addresses import KUBEFLOW, MINIO_URI, MLFLOW_PAGE, MLFLOW_URI
 from .kubectl import MANAGER, Cluster
 
 EXPERIMENT = "crossfold"
-USERS_SECRET = "users"  # of the object store, in its namespace
+USERS_SECRET = "users"  # the object store's users, in its namespace
 USERS = ("mlflow", "pipelines", "dvc", "dvc-reader")
 
 
 def make_secrets(cluster: Cluster, say: Say) -> None:
-    """Make the Secrets that are missing, with new passwords, or with those of the others.
+    """Create missing Secrets, with new passwords or with those in existing Secrets.
 
     Raises:
-        UserError: data are there whose password is not.
+        UserError: data exists, but the Secret with its password is gone.
     """
     _refuse_data_without_password(cluster, "postgres", "data-postgres-0", "postgres")
     _refuse_data_without_password(cluster, KUBEFLOW, "mysql-pv-claim", "mysql-secret")
@@ -32,13 +32,13 @@ def make_secrets(cluster: Cluster, say: Say) -> None:
 
 
 def dvc_writer(cluster: Cluster) -> dict[str, str] | None:
-    """Return the key that may push to the bucket `dvc`; None where it is not our object store."""
+    """Read the key that may push to the bucket `dvc`; None if the object store is not ours."""
     users = cluster.secret("minio", USERS_SECRET)
     return _s3_key("dvc", users) if users else None
 
 
 def _all_secrets(cluster: Cluster) -> dict[tuple[str, str], dict[str, str]]:
-    """Return what all Secrets hold or shall hold, from those that are there and new passwords."""
+    """Build all Secrets' values by namespace and name, from existing Secrets and new passwords."""
     minio = cluster.secret("minio", "minio") or {
         "MINIO_ROOT_USER": "crossfold",
         "MINIO_ROOT_PASSWORD": _password(),
@@ -89,14 +89,14 @@ def _s3_key(user: str, users: Mapping[str, str]) -> dict[str, str]:
 
 
 def password_variable(user: str) -> str:
-    """Return the variable in which images/mlflow/buckets.py looks for a user's password."""
+    """Name the variable in which images/mlflow/buckets.py looks for a user's password."""
     return f"S3_PASSWORD_{user.upper().replace('-', '_')}"
 
 
 def drop_root_keys(cluster: Cluster, say: Say) -> bool:
-    """Remove the object store's root key from Secrets other than its own, where it was once.
+    """Remove the object store's root key from the Secrets that an earlier version put it in.
 
-    Returns whether there were any; `make_secrets` makes them again, with a user's key.
+    Return whether any held it; `make_secrets` then creates them again, with a user's key.
     """
     root = (cluster.secret("minio", "minio") or {}).get("MINIO_ROOT_PASSWORD")
     holders = [
@@ -111,7 +111,7 @@ def drop_root_keys(cluster: Cluster, say: Say) -> bool:
     for namespace, name in holders:
         say(f"removed the object store's root key from the Secret {namespace}/{name}")
         where = ("secret", name, f"--namespace={namespace}")
-        if name == "mlflow":  # holds other passwords too
+        if name == "mlflow":  # this Secret holds other passwords too
             keys = {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}
             patch = json.dumps({"data": keys})
             cluster.kubectl("patch", *where, "--type=merge", f"--patch={patch}")

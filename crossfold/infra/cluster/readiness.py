@@ -1,4 +1,4 @@
-"""See which workloads of a cluster are ready, and wait until all are."""
+"""Find out which workloads of a cluster are ready, and wait for the others."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,14 @@ from crossfold.infra.shell import Say
 
 from .kubectl import Cluster, Object, namespace_of, trouble
 
-PATIENCE = 900  # seconds in which nothing more becomes ready
+PATIENCE = 900  # seconds without progress
 
 
 def wait_until_ready(cluster: Cluster, namespaces: Sequence[str], say: Say) -> None:
-    """Wait until all workloads of the namespaces are ready, and say which are not.
+    """Wait until every workload in the namespaces is ready, and print those that are not.
 
     Raises:
-        UserError: for `PATIENCE` seconds no further one became ready.
+        UserError: no other workload became ready within `PATIENCE` seconds.
     """
     before: list[str] = []
     deadline = time.monotonic() + PATIENCE
@@ -34,18 +34,18 @@ def _unready(cluster: Cluster, namespaces: Sequence[str]) -> list[str]:
 
 
 def workloads(cluster: Cluster, namespaces: Sequence[str]) -> list[Object]:
-    """List the Deployments, StatefulSets and Jobs of the namespaces."""
+    """List the Deployments, StatefulSets and Jobs in the namespaces."""
     found = cluster.items("deployments,statefulsets,jobs", "--all-namespaces")
     return [item for item in found if namespace_of(item) in namespaces]
 
 
 def qualified_names(objects: Iterable[Object]) -> list[str]:
-    """Return names as in mlflow/mlflow, sorted."""
+    """List the objects' names with their namespaces, such as mlflow/mlflow, sorted."""
     return sorted(f"{namespace_of(found)}/{found['metadata']['name']}" for found in objects)
 
 
 def is_ready(item: Object) -> bool:
-    """Tell whether a workload runs in its present version, or, for a Job, has succeeded."""
+    """Tell whether a workload's current version runs on all replicas, or a Job has succeeded."""
     state = item.get("status", {})
     if item["kind"] == "Job":
         return bool(state.get("succeeded"))

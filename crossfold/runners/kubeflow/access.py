@@ -1,4 +1,4 @@
-"""What the cluster's services are reached with: Secrets, and addresses inside of the cluster."""
+"""Reach the cluster's services: read the steps' Secrets, forward in-cluster addresses."""
 
 import contextlib
 import re
@@ -11,10 +11,10 @@ _INSIDE = re.compile(r"http://([\w-]+)\.([\w-]+)\.svc(?:\.cluster\.local)?:(\d+)
 
 
 def required_secret(cluster: Cluster, name: str) -> dict[str, str]:
-    """Return the values of a Secret of the steps.
+    """Read the values of a Secret that the steps use.
 
     Raises:
-        UserError: there is none.
+        UserError: the Secret does not exist.
     """
     found = cluster.secret(KUBEFLOW, name)
     if found is None:
@@ -26,7 +26,7 @@ def required_secret(cluster: Cluster, name: str) -> dict[str, str]:
 
 
 def reach(cluster: Cluster, address: str, stack: contextlib.ExitStack) -> str | None:
-    """Return where an address inside of the cluster is reached from here; None if it is outside."""
+    """Forward an in-cluster address until `stack` closes; None if the address is outside."""
     inside = _INSIDE.fullmatch(address)
     if inside is None:
         return None

@@ -1,4 +1,4 @@
-"""Kubeflow Pipelines' API: a pipeline's versions and runs."""
+"""Upload pipeline versions and start runs through Kubeflow Pipelines' API."""
 
 import contextlib
 import io
@@ -20,13 +20,13 @@ from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW
 from crossfold.infra.cluster.kubectl import Cluster
 
-NAME = "crossfold"  # of the pipeline, and of the experiment
+NAME = "crossfold"  # the pipeline's and the experiment's
 SERVICE_ACCOUNT = "crossfold-steps"
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of the pipeline, and the experiment that its runs belong to, by their ids."""
+    """Ids of a pipeline version and of the experiment that its runs belong to."""
 
     pipeline_id: str
     pipeline_version_id: str
@@ -35,16 +35,16 @@ class Version:
 
 @contextlib.contextmanager
 def connected(cluster: Cluster) -> Iterator[kfp.Client]:
-    """Reach Kubeflow's API for the block.
+    """Connect to Kubeflow's API for the block.
 
     Raises:
-        UserError: there is none, or it refuses what the block asks for.
+        UserError: the API cannot be reached, or rejects a request of the block.
     """
     with cluster.forwarded(KUBEFLOW, "ml-pipeline", 8888) as address, warnings.catch_warnings():
-        # On its age, which is not ours to mend.
+        # A warning about the client's age, which users cannot change.
         warnings.filterwarnings("ignore", message="This client only works with Kubeflow Pipeline")
         try:
-            # It prints addresses that are gone when the block has ended.
+            # The client prints addresses that stop working when the block ends.
             with contextlib.redirect_stdout(io.StringIO()):
                 yield kfp.Client(host=address, namespace=KUBEFLOW)
         except kfp_server_api.ApiException as error:
@@ -86,8 +86,8 @@ def _upload(client: kfp.Client, package: Path) -> Version:
 def start(client: kfp.Client, version: Version, parameters: dict[str, Any]) -> str:
     """Start a run and return its id.
 
-    The parameters are passed though they are the version's defaults too: Kubeflow's pages show
-    only those of a run.
+    The request repeats parameters that equal the version's defaults: Kubeflow's pages show only the
+    run's own.
     """
     name = f"{NAME} {_now()}"
     run = client.run_pipeline(
@@ -102,7 +102,7 @@ def start(client: kfp.Client, version: Version, parameters: dict[str, Any]) -> s
 
 
 def run_of(version: Version, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return a Run as Kubeflow's API takes it, without a name."""
+    """Build a Run in the format of Kubeflow's API, without a name."""
     ids = asdict(version)
     return {
         "experiment_id": ids.pop("experiment_id"),

@@ -1,4 +1,4 @@
-"""Say why a run on a cluster failed, by the log of the step that did."""
+"""Explain why a run on a cluster failed, from the failed step's log."""
 
 import re
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from . import workflow
 from .pod_logs import REFUSED
 from .workflow import Task
 
-LAST_LINES = 20  # of a failed step's log
-# Kubeflow says a step's inputs first, as JSON of many lines, then comes the step's own code, and
-# Argo and Kubeflow have the last words.
+LAST_LINES = 20  # shown from a failed step's log
+# A log starts with the step's inputs, which Kubeflow prints as JSON of many lines. The step's own
+# code follows, then Argo and Kubeflow.
 _INPUTS_END = "}"
 _KUBEFLOWS = re.compile(
     r"\[KFP Executor |[IWEF]\d{4} [\d:.]+ +\d+ |time=\S+ level=\S+ .*argo=true|Error: exit status"
 )
 _FATAL = re.compile(r"[EF]\d{4} [\d:.]+ +\d+ ")
-# What the step gave, again as JSON of many lines, when its own code has ended well.
+# If the step's own code succeeds, Kubeflow prints its outputs, again as JSON of many lines.
 _OUTPUTS = re.compile(r"I\d{4} .*\] ExecutorOutput: \{")
 _OUTPUTS_END = "}"
-# Kubeflow's last word, unless it only repeats the step's own exit status.
+# Kubeflow's fatal error, unless it only repeats the exit status of the step's own code.
 _KUBEFLOW_FAILED = re.compile(r"F\d{4} [\d:.]+ +\d+ (?!.*: exit status \d+$)")
 
 
 def explain_failure(cluster: Cluster, found: Object, failed: list[Task]) -> str:
-    """Say why a run failed, by its workflow and by the log of the first task that failed."""
+    """Explain a run's failure from its workflow and the log of the first task that failed."""
     if workflow.is_terminated(found):
         return "the run was terminated"
     if not failed:
@@ -51,7 +51,7 @@ def explain_failure(cluster: Cluster, found: Object, failed: list[Task]) -> str:
 
 
 def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
-    """Return what a step's own code has said, or why a driver failed, without all the rest."""
+    """Extract the output of a step's own code, or the fatal errors of a failed driver."""
     if is_driver:
         return [line for line in log if _FATAL.match(line)]
     start = log.index(_INPUTS_END) + 1 if _INPUTS_END in log else 0
@@ -59,7 +59,7 @@ def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
 
 
 def _telling(log: list[str]) -> Iterator[str]:
-    """Yield the lines of the step's own code, and Kubeflow's where it is what has failed."""
+    """Yield lines from the step's own code, and Kubeflow's error if Kubeflow itself failed."""
     is_output = False
     for line in log:
         is_output = is_output or _OUTPUTS.fullmatch(line) is not None

@@ -1,4 +1,4 @@
-"""The cluster's MLflow: reaching it from here, and reading a run's outcome there."""
+"""Connect to the cluster's MLflow from this machine, and read a run's outcome there."""
 
 import contextlib
 import os
@@ -21,10 +21,10 @@ from .workflow import State, Task
 
 
 def mlflow_variables(context: str) -> dict[str, str]:
-    """Return the variables by which commands on this machine use the cluster's MLflow.
+    """Build the variables that connect commands on this machine to the cluster's MLflow.
 
     Raises:
-        UserError: the cluster does not answer, or has no login.
+        UserError: the cluster does not respond, or has no login.
     """
     check_kubectl()
     cluster = Cluster(context)
@@ -36,7 +36,7 @@ def mlflow_variables(context: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected_mlflow(cluster: Cluster) -> Iterator[str]:
-    """Let `crossfold.tracking` reach the cluster's MLflow; yield the address of its pages."""
+    """Connect `crossfold.tracking` to the cluster's MLflow; yield the address of its pages."""
     login = required_secret(cluster, MLFLOW_SECRET)
     server = login["MLFLOW_TRACKING_URI"]
     with contextlib.ExitStack() as stack:
@@ -48,7 +48,11 @@ def connected_mlflow(cluster: Cluster) -> Iterator[str]:
 
 
 def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outcome:
-    """Read what the run's steps have logged under the pipeline's run in MLflow."""
+    """Read a run's outcome, which its steps logged under the pipeline's run in MLflow.
+
+    Raises:
+        StepError: the outcome is incomplete, or MLflow does not return it.
+    """
     with connected_mlflow(cluster) as pages, tempfile.TemporaryDirectory() as folder:
         try:
             run = runs.find_run(run_id)

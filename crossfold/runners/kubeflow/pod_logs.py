@@ -1,4 +1,4 @@
-"""What the steps on a cluster say while they work."""
+"""Show the output of steps on a cluster while they run."""
 
 import subprocess
 import threading
@@ -8,11 +8,11 @@ from crossfold.infra import shell
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.runners.display import Display
 
-REFUSED = "error: "  # how crossfold.step.runtime says a user's mistake
+REFUSED = "error: "  # crossfold.step.runtime's prefix for a user's mistake
 
 
 class Follower:
-    """Reads the logs of pods, each by a kubectl of its own, for a display."""
+    """Stream the logs of pods to a display, with one kubectl process for each pod."""
 
     def __init__(self, cluster: Cluster, namespace: str, display: Display) -> None:
         self._cluster = cluster
@@ -34,7 +34,7 @@ class Follower:
             process.wait()
 
     def follow(self, title: str, pod: str) -> None:
-        """Show what a step's pod says, from its first line to its last; again after an outage."""
+        """Show a step's pod log from its first line; restart the stream after an outage."""
         if pod in self._followed and self._followed[pod].poll() in (None, 0):
             return
         where = (f"--context={self._cluster.context}", f"--namespace={self._namespace}")
@@ -52,7 +52,7 @@ class Follower:
 
     def _read(self, title: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        in_message = False  # the files that a message is about are on its next lines
+        in_message = False  # a message lists its files on the following lines
         for line in process.stdout:
             self._display.output(title, line)
             in_message = line.startswith(REFUSED) or (in_message and line.startswith(" "))

@@ -1,4 +1,4 @@
-"""A run on Kubeflow Pipelines from start to end: checks, submission, watching, its outcome."""
+"""Run the pipeline on Kubeflow Pipelines: check, submit, watch, read the outcome."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +27,10 @@ from .workflow import Task
 
 @dataclass(frozen=True)
 class KubeflowRunner:
-    """Submits the pipeline to Kubeflow on a cluster, and watches it.
+    """Submit the pipeline to Kubeflow on a cluster, and watch it.
 
-    `context` is kubectl's. `registry` is where the cluster pulls the images from; without one it
-    has them, or kind loads them.
+    `context` is a kubectl context. `registry` is where the cluster pulls the images from; without
+    one, the cluster already has them, or kind loads them.
     """
 
     context: str = KIND_CONTEXT
@@ -39,7 +39,7 @@ class KubeflowRunner:
     def run(
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
-        """Run the pipeline; see `Runner`. A run that was submitted goes on after a signal."""
+        """Run the pipeline; see `Runner`. A submitted run continues after a signal."""
         check_kubectl()
         cluster = Cluster(self.context)
         cluster.check_answers()
@@ -60,7 +60,7 @@ class KubeflowRunner:
     def _submit(
         self, cluster: Cluster, root: Path, settings: Settings, display: Display, *, caching: bool
     ) -> str:
-        """Bring images and data to the cluster, submit the pipeline, and return the run's id."""
+        """Deliver images and data to the cluster, submit the pipeline, and return the run's id."""
         with api.connected(cluster) as client:
             bring_images(cluster, self.registry, display.say)
             push_data(cluster, root, display)
@@ -71,14 +71,14 @@ class KubeflowRunner:
 
 
 def _watch(cluster: Cluster, run_id: str, url: str, display: Display) -> list[Task]:
-    """Show the run's steps until it ends, and return them; end the MLflow run of a failed one."""
+    """Watch a run until it ends, and return its steps; if it fails, end its MLflow run."""
     try:
         with display, signals_interrupt(f"no longer watched; the run goes on: {url}"):
             return watch_run(cluster, run_id, display)
     except SilenceError:
-        raise  # nobody knows whether it has ended
+        raise  # the run may not have ended
     except StepError:
-        # Kubeflow's plugin ends what it has opened, and nobody the run that a step opened.
+        # Kubeflow's plugin ends the MLflow runs that it opened, but not one that a step opened.
         with (
             signals_interrupt(f"the run has failed: {url}"),
             store.best_effort(),

@@ -1,4 +1,4 @@
-"""Runs that start by themselves, each with the data that a branch of the repository has then.
+"""Schedule runs on a cluster, each with the data that a branch has at that time.
 
 Kubeflow's recurring runs repeat one set of parameters, and with its MLflow plugin they lose even
 those (Kubeflow Pipelines 2.17.0). So a CronJob starts the runs.
@@ -40,20 +40,20 @@ def schedule(
     context: str,
     registry: str | None,
 ) -> None:
-    """Start a run at certain times, with the present code and settings and a branch's data.
+    """Schedule runs with the present code and settings and, at each start, a branch's data.
 
     Args:
         root: The project's folder.
-        settings: params.yaml.
-        display: Takes lines for the user.
-        cron: The times, as cron writes them, in UTC.
-        branch: Whose data.dvc and models.dvc count, as they are at each start.
-        repository: The git repository's address; None: that of the remote `origin`.
-        context: A context of kubectl.
-        registry: Where the cluster pulls the images from; None: they are, or kind loads them.
+        settings: Settings from params.yaml.
+        display: Prints lines for the user.
+        cron: The times in cron syntax, in UTC.
+        branch: The branch whose data.dvc and models.dvc are read at each start.
+        repository: The git repository's address; None for that of the remote `origin`.
+        context: A kubectl context.
+        registry: Where the cluster pulls the images from; None if it has them or kind loads them.
 
     Raises:
-        UserError: something stands in the way; the schedule is as it was before.
+        UserError: a precondition fails; the schedule is unchanged.
     """
     check_kubectl()
     cluster = Cluster(context)
@@ -88,7 +88,7 @@ def _origin(root: Path) -> str:
 
 
 def _https(address: str) -> str:
-    """Return the address by which a pod, that has no ssh, can fetch."""
+    """Convert a repository's address to one that a pod, which has no ssh, can fetch from."""
     ssh = _SSH.fullmatch(address)
     found = f"https://{ssh[1]}/{ssh[2]}" if ssh else address
     if not found.startswith(("https://", "http://", "git://")):

@@ -1,7 +1,7 @@
-"""What a schedule does each time: start a run with the data that a branch has now.
+"""Start a scheduled run with a branch's present data.
 
-It runs in the cluster, in the image of fetch_data, which has no Kubeflow client and no git program:
-`crossfold.runners.kubeflow.schedule` puts this file there.
+This file runs in the cluster, in the image of fetch_data, which has no Kubeflow client and no git
+program: `crossfold.runners.kubeflow.schedule` puts it there.
 """
 
 import json
@@ -24,12 +24,12 @@ from dulwich.objects import Blob, Commit
 from crossfold.data.dvc import FOLDERS, pointer_hash
 from crossfold.errors import UserError
 
-TIMEOUT = 60  # seconds for an answer from Kubeflow
+TIMEOUT = 60  # seconds until Kubeflow must respond
 _REFUSED = (OSError, GitProtocolError, HTTPUnauthorized, NotGitRepository, KeyError, ValueError)
 
 
 def main() -> None:
-    """Start a run, and say which; everything comes from environment variables."""
+    """Start a run and print its id; all inputs come from environment variables."""
     repository, branch = os.environ["REPOSITORY"], os.environ["BRANCH"]
     try:
         found = pointers(repository, branch)
@@ -40,10 +40,10 @@ def main() -> None:
 
 
 def pointers(repository: str, branch: str) -> dict[str, str]:
-    """Return the parameters of the pipeline that hold a branch's DVC pointers.
+    """Fetch a branch's DVC pointers as parameters of the pipeline.
 
     Raises:
-        UserError: the repository or the branch can't be had, or has no such pointers.
+        UserError: the repository or branch cannot be fetched, or lacks valid pointers.
     """
     login: dict[str, Any] = {
         key: value
@@ -77,7 +77,7 @@ def pointers(repository: str, branch: str) -> dict[str, str]:
                 texts[name] = blob.data.decode()
     for name, text in texts.items():
         pointer_hash(text, f"{name}.dvc of branch {branch}")
-    # As `pipelines.arguments` gives them: other text would be another key of the cache.
+    # In the format of `pipelines.arguments`: different text would change the cache key.
     return {
         f"{name}_pointer": json.dumps(yaml.safe_load(text), sort_keys=True)
         for name, text in texts.items()
@@ -85,13 +85,13 @@ def pointers(repository: str, branch: str) -> dict[str, str]:
 
 
 def start(kubeflow: str, run: dict[str, Any], pointers: dict[str, str]) -> str:
-    """Start a run by Kubeflow's API and return its id.
+    """Start a run through Kubeflow's API and return its id.
 
-    `run` is a Run as the API takes it, without a name; `pointers` replace its parameters of these
-    names.
+    `run` is a Run in the API's format, without a name; `pointers` replace its parameters of the
+    same names.
 
     Raises:
-        UserError: Kubeflow does not answer, or refuses.
+        UserError: Kubeflow does not respond, or rejects the run.
     """
     name = f"crossfold {datetime.now(UTC):%Y-%m-%d %H:%M:%S} (scheduled)"
     parameters = {**run["runtime_config"]["parameters"], **pointers}

@@ -1,4 +1,4 @@
-"""What a run needs on the cluster before it starts: the compiled pipeline, images and data."""
+"""Prepare a run on the cluster: upload the compiled pipeline, push the data."""
 
 import contextlib
 import json
@@ -34,9 +34,9 @@ def upload(
     caching: bool,
     small: bool,
 ) -> tuple[api.Version, dict[str, Any]]:
-    """Compile the pipeline and upload it; return the version and the parameters of its runs."""
+    """Compile and upload the pipeline; return its version and the parameters for its runs."""
     parameters = arguments(settings, root, lineage(root, settings, CLUSTER))
-    # Not a file of the project: two commands that start together would overwrite each other's.
+    # Outside the project: two commands that start together would overwrite each other's file.
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
         compile_pipeline(
@@ -51,7 +51,7 @@ def upload(
 
 
 def push_data(cluster: Cluster, root: Path, display: Display) -> None:
-    """Push the data to the cluster's own object store; to another remote the user pushes."""
+    """Push the data to the cluster's own object store; users push to other remotes themselves."""
     keys = required_secret(cluster, REMOTE_SECRET)
     config = json.loads(keys[remotes.REMOTE])
     with contextlib.ExitStack() as stack:

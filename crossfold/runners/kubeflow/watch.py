@@ -1,4 +1,4 @@
-"""Watch a run: its workflow by kubectl, until it ends.
+"""Watch a run's workflow with kubectl until it ends.
 
 Kubeflow's own list of a run's steps does not say which of them came from the cache, or where.
 """
@@ -18,19 +18,19 @@ from .failure import explain_failure
 from .pod_logs import Follower
 from .workflow import State, Task
 
-INTERVAL = 2  # seconds between two looks at a run
-PATIENCE = 300  # seconds without an answer from the cluster
+INTERVAL = 2  # seconds between two polls of a run
+PATIENCE = 300  # seconds without a response from the cluster
 
 
 class SilenceError(StepError):
-    """The cluster does not answer, while the run may go on."""
+    """The cluster does not respond; the run may still be going."""
 
 
 def watch_run(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
     """Show the run's steps until it ends, and return them.
 
     Raises:
-        StepError: it failed, it was deleted, or the cluster is silent.
+        StepError: the run failed or was deleted, or the cluster stopped responding.
     """
     shown: dict[str, set[str]] = defaultdict(set)
     with Follower(cluster, KUBEFLOW, display) as follower:
@@ -51,7 +51,7 @@ def watch_run(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
 
 
 def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]]]:
-    """Yield the run's workflow and its pods, again and again; a short silence is waited out."""
+    """Poll the run's workflow and pods, and yield them; tolerate short outages."""
     where = (f"--namespace={KUBEFLOW}", f"--selector=pipeline/runid={run_id}")
     answered = time.monotonic()
     while True:
@@ -72,9 +72,9 @@ def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]
 
 
 def _news(task: Task) -> str:
-    """Return what is to be shown once: a state, each attempt, each kind of trouble.
+    """Identify an event that is shown only once: a state, an attempt, a kind of trouble.
 
-    Of troubles the first word: ErrImagePull and ImagePullBackOff take turns for ever.
+    Trouble counts by its first word: ErrImagePull and ImagePullBackOff alternate for ever.
     """
     attempt = task.pod if task.state is State.RUNNING else ""
     return f"{task.state} {attempt} {task.trouble.partition(':')[0]}"

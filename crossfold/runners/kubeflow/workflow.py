@@ -1,8 +1,8 @@
-"""What Argo's workflow, by which Kubeflow Pipelines runs a pipeline, says of the steps.
+"""Read a run's steps from the Argo workflow in which Kubeflow Pipelines executes them.
 
-A step is two nodes of the workflow: `…fetch-data-driver`, which finds the inputs and looks into
-the cache, and `…fetch-data.executor`, which does the work or is left out when the cache had the
-answer. An iteration of a loop has `(2:2)` in its nodes' names, an attempt of a retry `(1)`.
+A step is two nodes of the workflow: `…fetch-data-driver` finds the inputs and looks into the cache;
+`…fetch-data.executor` does the work, or is skipped if the cache has the outputs. Nodes of a loop's
+iteration have `(2:2)` in their names, those of a retry's attempt `(1)`.
 """
 
 import base64
@@ -25,7 +25,7 @@ _BEFORE = "before "
 
 
 class State(StrEnum):
-    """How far a step is."""
+    """A step's progress."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -36,10 +36,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Task:
-    """A step of a run, or its driver where that failed.
+    """A step of a run, or its driver if the driver failed.
 
-    `seconds` are those of the last attempt's container at work, `pod` is its pod ("" while there is
-    none), `attempt` its number, `trouble` why that does not start, `message` what Argo says.
+    `seconds` is how long the last attempt's container worked. `pod` is its pod ("" before it
+    exists), `attempt` its number. `trouble` says why the pod does not start; `message` is Argo's.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Task:
 
 
 def tasks(workflow: Object, pods: Sequence[Object]) -> list[Task]:
-    """Return the steps that have begun or were answered from the cache, in the order of time."""
+    """List the steps that have started or came from the cache, in order of time."""
     by_node = {
         pod["metadata"]["annotations"].get("workflows.argoproj.io/node-id"): pod for pod in pods
     }
@@ -71,24 +71,24 @@ def tasks(workflow: Object, pods: Sequence[Object]) -> list[Task]:
 
 
 def phase(workflow: Object) -> str:
-    """Return Argo's word for how far the run is; empty before Argo has looked at it."""
+    """Get the run's phase as Argo names it; empty before Argo has looked at the run."""
     return str(workflow.get("status", {}).get("phase", ""))
 
 
 def has_ended(workflow: Object) -> bool:
-    """Whether nothing more will happen."""
+    """Tell whether the run has ended."""
     return phase(workflow) in ("Succeeded", *_FAILED)
 
 
 def is_terminated(workflow: Object) -> bool:
-    """Whether somebody has asked Kubeflow to terminate it, which leaves it no time at all."""
+    """Tell whether somebody terminated the run in Kubeflow, which sets its deadline to 0 s."""
     return bool(workflow.get("spec", {}).get("activeDeadlineSeconds") == 0)
 
 
 def _nodes(workflow: Object) -> list[Object]:
     status = workflow.get("status", {})
     nodes = status.get("nodes", {})
-    if packed := status.get("compressedNodes"):  # what would be over a megabyte
+    if packed := status.get("compressedNodes"):  # if they would be over a megabyte
         nodes = json.loads(gzip.decompress(base64.b64decode(packed)))
     return list(nodes.values())
 
@@ -99,7 +99,7 @@ def _iteration(name: str) -> int | None:
 
 
 def _task(title: str, nodes: Sequence[Object], pods: Mapping[str, Object]) -> Task:
-    """Put together what a step's nodes say: one for the step, and one for each attempt."""
+    """Merge the nodes of a step: one for the step, and one for each attempt."""
     attempts = [node for node in nodes if node["type"] == "Pod"]
     last = attempts[-1] if attempts else nodes[-1]
     whole = next((node for node in nodes if node["type"] == "Retry"), last)
@@ -137,7 +137,7 @@ def _seconds(pod: Object) -> float:
 
 
 def _trouble(pod: Object) -> str:
-    """Return why a pod does not start, if that is more than that it is about to."""
+    """Explain why a pod does not start; empty if it is only about to."""
     if not pod or pod["status"].get("phase") != "Pending":
         return ""
     why = trouble(pod)

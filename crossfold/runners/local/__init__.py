@@ -1,1 +1,1 @@
-"""Kubeflow's local runner: each step in a process or in a container."""
+"""Run each step in a process or a container, with Kubeflow's local runner."""

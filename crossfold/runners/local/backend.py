@@ -1,4 +1,4 @@
-"""What a run on this machine leaves to its backend: processes, or containers."""
+"""The interface of a backend, which runs steps on this machine as processes or containers."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -14,21 +14,21 @@ from .session import Session
 
 
 class Backend(Protocol):
-    """How the steps of a run are executed."""
+    """Executes the steps of a run."""
 
-    name: ClassVar[str]  # of the runner, as `--on` takes it and as MLflow has it
+    name: ClassVar[str]  # the runner's name for `--on` and in MLflow
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        """Find what the steps of a project's run need.
+        """Prepare to execute the steps of a project's run.
 
         Raises:
-            UserError: it is not there.
+            UserError: a precondition fails.
         """
         ...
 
     @property
     def cache_name(self) -> str:
-        """Name the cache for the steps of all runs that may answer each other's."""
+        """Name the cache that all runs with interchangeable outputs share."""
         ...
 
     def image(self, role: str) -> str:
@@ -38,14 +38,15 @@ class Backend(Protocol):
     def kubeflow_runner(
         self, session: Session, package: Path, pipeline_root: Path
     ) -> AbstractContextManager[local.SubprocessRunner | local.DockerRunner]:
-        """Have Kubeflow's runner for a session and its compiled pipeline during a block."""
+        """Provide Kubeflow's runner for a session and its compiled pipeline during the block."""
         ...
 
 
 def step_environment(run: Run, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Add to the variables that the steps of a run inherit those that every step gets.
+    """Build a step's environment: the inherited variables plus those that every step gets.
 
-    On Kubeflow MLFLOW_RUN_ID names the step's own run; here it would put every step into one.
+    Drop MLFLOW_RUN_ID: on Kubeflow it names the step's own run, here it would put all steps into
+    one.
     """
     kept = {name: value for name, value in inherited.items() if name != "MLFLOW_RUN_ID"}
     return {**kept, "CROSSFOLD_RUN_ID": run.id, "PYTHONUNBUFFERED": "1"}

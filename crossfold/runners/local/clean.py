@@ -1,4 +1,4 @@
-"""Deleting what old runs have left, but nothing that is still referred to."""
+"""Delete the files of old runs, except those that a kept run refers to."""
 
 import json
 import shutil
@@ -10,16 +10,16 @@ from .runs import FINISHED, HOME, all_runs, only_run
 
 
 def clean_runs(root: Path, *, keep: int) -> str:
-    """Delete all but the last `keep` finished runs and the unfinished one after them, if any.
+    """Delete all but the last `keep` finished runs and an unfinished one after them.
 
-    A kept run's steps may have been answered from the cache with an older run's outputs: these
-    stay, with their cache entries. MLflow's store and its models are not touched.
+    A kept run's steps may have reused an older run's outputs from the cache: these outputs stay,
+    with their cache entries. MLflow's store and its models are not touched.
 
     Returns:
-        What was freed, in words.
+        The freed space and the number of kept runs, as text for the user.
 
     Raises:
-        UserError: a run is going on.
+        UserError: a run is in progress.
     """
     home = root / HOME
     if not home.exists():
@@ -44,7 +44,7 @@ def clean_runs(root: Path, *, keep: int) -> str:
 
 
 def _folders(home: Path, entry: dict[str, Any]) -> set[Path]:
-    """Return the folders of the outputs that an entry of Kubeflow's cache refers to."""
+    """Find the output folders that an entry of Kubeflow's cache refers to."""
     return {
         (home / value["uri"]).parent
         for value in entry.values()
@@ -53,7 +53,7 @@ def _folders(home: Path, entry: dict[str, Any]) -> set[Path]:
 
 
 def _step_folders(pipeline: Path) -> Iterator[Path]:
-    """Yield the folders that steps have written outputs to; a step's record is in each."""
+    """Yield the output folders of steps; each contains a step's record."""
     yield from [record.parent for record in pipeline.rglob("step.json")]
 
 

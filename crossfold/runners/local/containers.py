@@ -1,8 +1,8 @@
-"""Steps as containers: Kubeflow's DockerRunner.
+"""Run steps as containers, with Kubeflow's DockerRunner.
 
-Kubeflow's own handler of a task gives every container the same arguments, takes a failed one for
-a success (https://github.com/kubeflow/pipelines/issues/13332) and leaves them running when it is
-interrupted. `_ContainerHandler` is the small subclass that does not.
+Kubeflow's own task handler gives every container the same arguments, treats a failed container as
+a success (https://github.com/kubeflow/pipelines/issues/13332) and leaves containers running after
+an interruption. The small subclass `_ContainerHandler` corrects this.
 """
 
 import contextlib
@@ -35,18 +35,18 @@ from .mlflow_store import served
 from .runs import Run
 from .session import Session, describe, fault_of
 
-# Whom the images run as. An ordinary user's containers run as that user, whose folder they write.
+# The images' user. An ordinary user's containers run as that user, to write to the user's folder.
 IMAGE_USER = 65532
-# What docker's client raises; while it waits or streams, also what the connection raises.
+# Errors of Docker's client and, while it waits or streams, of its connection.
 _GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the steps' containers get from outside, beside Kubeflow's pipeline root.
+    """Variables and folders for the steps' containers, beside Kubeflow's pipeline root.
 
-    `environment` is every step's. By the name of the step that alone gets them: `secrets`, more
-    variables, and `folders`, which it may read.
+    Every step gets `environment`. `secrets` (more variables) and `folders` (to read) are keyed by
+    the name of the only step that gets them.
     """
 
     environment: Mapping[str, str]
@@ -55,16 +55,16 @@ class Surroundings:
 
 
 class Containers:
-    """The backend of a run whose steps are containers of the images of this tree."""
+    """The backend that runs steps in containers, from the images of this source tree."""
 
     name: ClassVar[str] = "docker"
-    cache_name = "docker"  # an image's name says all that a step's outputs depend on
+    cache_name = "docker"  # an image's name covers everything that a step's outputs depend on
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        """Find a Docker engine that has the images, and the keys of the remote.
+        """Connect to a Docker engine that has the images, and read the remote's keys.
 
         Raises:
-            UserError: there is none, or the remote is not configured.
+            UserError: no engine answers, an image is missing, or the remote is not configured.
         """
         self._engine = connect_engine([image_name(DATA), image_name(TRAIN)])
         self._remote = remotes.remote_environment(root, settings.data.remote)
@@ -77,9 +77,9 @@ class Containers:
     def kubeflow_runner(
         self, session: Session, package: Path, pipeline_root: Path
     ) -> Iterator[local.DockerRunner]:
-        """Have Kubeflow's runner with our handler of a task; a store of this machine is served.
+        """Provide Kubeflow's runner with our task handler; serve a store of this machine meanwhile.
 
-        The limits are those that the compiled pipeline `package` states.
+        The limits are those in the compiled pipeline `package`.
         """
         _prepare_root(pipeline_root)
         with _tracking(session.run) as environment:
@@ -97,7 +97,7 @@ class Containers:
 
 @contextlib.contextmanager
 def _tracking(run: Run) -> Iterator[dict[str, str]]:
-    """Yield the variables that every container gets; a store of this machine is served."""
+    """Yield the variables for every container; serve a store of this machine meanwhile."""
     uri = os.environ["MLFLOW_TRACKING_URI"]
     of_mlflow = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     environment = step_environment(run, of_mlflow)
@@ -109,21 +109,21 @@ def _tracking(run: Run) -> Iterator[dict[str, str]]:
 
 
 def _prepare_root(pipeline_root: Path) -> None:
-    """Make the folder that the containers write to; as root, hand it to the images' user."""
+    """Create the folder that the containers write to; as root, give it to the images' user."""
     pipeline_root.mkdir(exist_ok=True)
     if os.getuid() == 0:
         os.chown(pipeline_root, IMAGE_USER, IMAGE_USER)
 
 
 def _limits(package: Path, num_cores: int) -> dict[str, dict[str, Any]]:
-    """Return the arguments of `docker run` that limit each step's cores and memory, no swap."""
-    spec, *_ = yaml.safe_load_all(package.read_text())  # after it comes what Kubernetes is told
+    """Read each step's limits of cores and memory, without swap, as `docker run` arguments."""
+    spec, *_ = yaml.safe_load_all(package.read_text())  # the second document is for Kubernetes
     executors = spec["deploymentSpec"]["executors"]
     limits = {}
     for executor in executors.values():
         arguments = executor["container"]["args"]
         resources = executor["container"]["resources"]
-        # Docker refuses more cores than there are, and takes Gi as g.
+        # Docker rejects more cores than the machine has, and spells Gi as g.
         cores = min(float(resources["resourceCpuLimit"]), num_cores)
         memory = resources["resourceMemoryLimit"].removesuffix("i").lower()
         limits[arguments[arguments.index("--function_to_execute") + 1]] = {
@@ -135,7 +135,7 @@ def _limits(package: Path, num_cores: int) -> dict[str, dict[str, Any]]:
 
 
 class _ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[misc]
-    """Kubeflow's handler of one task, with limits, an exit status and an end of its own."""
+    """Handle a task in a container with limits, report its exit status, and stop it if needed."""
 
     session: ClassVar[Session]
     client: ClassVar[docker.DockerClient]
@@ -155,7 +155,7 @@ class _ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[
             try:
                 run.container_created(container.id)
                 container.start()
-            except BaseException:  # nobody would know of it
+            except BaseException:  # nobody else could stop it
                 work.stop()
                 raise
         except DockerException as error:
@@ -181,7 +181,7 @@ class _ContainerHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[
         )
 
     def _volumes(self, name: str) -> dict[str, dict[str, str]]:
-        """Return the pipeline root, without Kubeflow's workspace, and what the step may read."""
+        """Mount the pipeline root, without Kubeflow's workspace, and the step's folders to read."""
         root = self.get_volumes_to_mount(self.client)[self.pipeline_root]
         mode = root["mode"].replace("rw", "ro")
         folders = self.surroundings.folders.get(name, ())
@@ -200,9 +200,9 @@ class _Container:
         self._run = run
 
     def output(self) -> Iterator[str]:
-        """Yield what it says, line by line, until it ends."""
+        """Yield the container's output, line by line, until it ends."""
         rest = b""
-        with contextlib.suppress(*_GONE):  # then `wait` says so
+        with contextlib.suppress(*_GONE):  # `wait` reports the loss
             for chunk in self._container.logs(stream=True):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
@@ -211,7 +211,7 @@ class _Container:
             yield rest.decode(errors="replace") + "\n"
 
     def wait(self) -> str:
-        """Wait for its end, remove it and return what its state says of a failure."""
+        """Wait for the container's end, remove it, and describe a failure; empty if none."""
         try:
             status = int(self._container.wait()["StatusCode"])
             self._container.reload()
@@ -225,6 +225,6 @@ class _Container:
         return fault
 
     def stop(self) -> None:
-        """Remove it at once: the shell that Kubeflow starts it with passes no signal on."""
+        """Remove the container at once: Kubeflow starts it in a shell that passes no signal on."""
         remove_container(self._client, self._container.id)
         self._run.container_removed(self._container.id)

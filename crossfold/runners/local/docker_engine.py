@@ -1,4 +1,4 @@
-"""The Docker engine: that it answers and has the images, and containers removed from it."""
+"""Connect to the Docker engine, check for images, and remove containers."""
 
 import os
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from .runs import Run
 
 
 def connect_engine(images: Sequence[str]) -> docker.DockerClient:
-    """Return a client of the Docker engine, which has these images.
+    """Connect to the Docker engine, and check that it has the images.
 
     Raises:
         UserError: no engine answers, or it lacks an image.
@@ -38,7 +38,7 @@ def connect_engine(images: Sequence[str]) -> docker.DockerClient:
 
 
 def _client() -> docker.DockerClient:
-    """Return a client of the engine that the `docker` command uses, which has built the images."""
+    """Connect to the engine that the `docker` command uses, which has built the images."""
     if "DOCKER_HOST" in os.environ:
         return docker.from_env()
     name = os.environ.get("DOCKER_CONTEXT")
@@ -49,7 +49,7 @@ def _client() -> docker.DockerClient:
 
 
 def remove_containers(run: Run) -> None:
-    """Remove the containers that a killed run has left.
+    """Remove the leftover containers of a killed run.
 
     Raises:
         UserError: no Docker engine answers.
@@ -67,7 +67,7 @@ def remove_containers(run: Run) -> None:
 
 
 def remove_container(client: docker.DockerClient, container_id: str) -> None:
-    """Remove a container at once, at work or not."""
+    """Remove a container at once, running or not."""
     try:
         client.api.remove_container(container_id, force=True, v=True)
     except APIError as error:

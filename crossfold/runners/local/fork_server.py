@@ -1,6 +1,6 @@
-"""Steps forked from a process that has imported what they need: multiprocessing's fork server.
+"""Fork steps from multiprocessing's fork server, which has imported their libraries.
 
-The server imports this module too, so nothing is imported here that a step does not need.
+The server imports this module too, so the module imports nothing that a step does not need.
 """
 
 import gc
@@ -38,18 +38,18 @@ _IMPORTED = [
     "crossfold.report.page",
     "crossfold.report.pictures",
     "crossfold.registry.package",
-    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a store's kind with its first use
+    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
     "mlflow.store.model_registry.sqlalchemy_store",
 ]
-# Kubeflow's command for a step says the first; both are read before a step has its environment.
+# Kubeflow's command for a step sets the first; both are read before a step gets its environment.
 _FROM_THE_START = {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
-# They are meant for the run, which ends its steps and the server itself.
+# The run handles these signals, and ends its steps and the server itself.
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @contextmanager
 def fork_server() -> Iterator[None]:
-    """Have the server during the block: its imports go on beside the block's first work."""
+    """Run the server during the block; its imports overlap with the block's first work."""
     server = _start()
     try:
         yield
@@ -59,7 +59,7 @@ def fork_server() -> Iterator[None]:
 
 def _start() -> psutil.Process:
     multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED)
-    resource_tracker.ensure_running()  # the fork server needs it, and would start it
+    resource_tracker.ensure_running()  # the fork server needs it, and would start a second child
     others = psutil.Process().children()
     before = dict(os.environ)
     os.environ.update(_FROM_THE_START)
@@ -75,18 +75,18 @@ def _start() -> psutil.Process:
 
 
 def _stop(server: psutil.Process) -> None:
-    """End the server, and a step that a signal has kept us from taking note of."""
+    """End the server, and any step that a signal kept us from recording."""
     with suppress(psutil.NoSuchProcess):
-        server.suspend()  # it starts no more
+        server.suspend()  # so that it starts no more steps
         steps = server.children(recursive=True)
-        server.kill()  # multiprocessing waits for its end: it would fail if somebody else had
+        server.kill()  # no wait here: multiprocessing waits for it, and would fail after ours
         end_all(steps)
 
 
 def start_step(
     command: list[str], environment: dict[str, str]
 ) -> tuple[ForkServerProcess, Connection]:
-    """Start a step, given by Kubeflow's command for it; return its process and its output."""
+    """Start a step from Kubeflow's command for it; return its process and its output."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
     with theirs:
@@ -96,11 +96,11 @@ def start_step(
 
 
 def _run_step(command: list[str], environment: dict[str, str], output: Connection) -> None:
-    """Do as Kubeflow's command does: write the component's code to a file and have it executed."""
+    """Do the work of Kubeflow's command: write the component's code to a file and execute it."""
     _leave_the_server(output)
     os.environ.clear()
     os.environ.update(environment | _FROM_THE_START)
-    tempfile.tempdir = None  # it was another environment's
+    tempfile.tempdir = None  # it came from the server's environment
 
     from kfp.dsl.executor_main import executor_main
 
@@ -112,13 +112,13 @@ def _run_step(command: list[str], environment: dict[str, str], output: Connectio
 
 
 def _leave_the_server(output: Connection) -> None:
-    """Become what a process that was started anew is: nothing of the server's is shared."""
-    os.setsid()  # a terminal's Ctrl-C is the run's to pass on
+    """Share nothing with the server any more, like a freshly started process."""
+    os.setsid()  # so that Ctrl-C reaches only the run, which passes it on
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    os.dup2(sys.stdin.fileno(), 0)  # multiprocessing has put the null device there, and left 0
+    os.dup2(sys.stdin.fileno(), 0)  # multiprocessing has put the null device there, not in 0
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
-    os.closerange(3, 1024)  # the server ends as soon as nobody has the run's end of its pipe
+    os.closerange(3, 1024)  # the server ends once no process holds the run's end of its pipe
     sys.stdin = os.fdopen(0)
-    gc.freeze()  # what was imported stays, and need not be looked at again and again
+    gc.freeze()  # imported objects stay, so garbage collection may skip them

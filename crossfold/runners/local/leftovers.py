@@ -1,4 +1,4 @@
-"""End what a killed run has left at work: its processes and containers."""
+"""End the leftover processes and containers of a killed run."""
 
 from .runs import Run
 
@@ -7,11 +7,11 @@ def end_leftovers(run: Run) -> None:
     """End the processes and containers that a run has recorded.
 
     Raises:
-        UserError: there are containers, and no Docker engine answers.
+        UserError: containers are left, and no Docker engine answers.
     """
     run.end_processes()
     if run.containers:
-        # Docker's client is slow to import, and who runs processes may not have an engine.
+        # Docker's client is slow to import, and a user of processes may have no engine.
         from .docker_engine import remove_containers
 
         remove_containers(run)

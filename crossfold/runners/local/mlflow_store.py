@@ -1,4 +1,4 @@
-"""The local MLflow store: where it is, and serving it to containers for the time of a run."""
+"""Locate the local MLflow store, and serve it to containers during a run."""
 
 import socket
 import subprocess
@@ -19,11 +19,11 @@ from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
 
 from .runs import HOME, Run, end_all
 
-PATIENCE = 120  # seconds until the server must answer; it takes some five
+PATIENCE = 120  # seconds until the server must answer; it usually takes five
 
 
 def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
-    """Return what tells MLflow's clients where to log."""
+    """Build the variables that tell MLflow's clients where to log."""
     local_store = f"{SQLITE}{root / HOME / 'mlflow.db'}"
     return {
         "MLFLOW_TRACKING_URI": settings.tracking.store or local_store,
@@ -35,10 +35,10 @@ def tracking_environment(root: Path, settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
-    """Serve an SQLite store on loopback for the block; its log is in the run's folder.
+    """Serve an SQLite store on loopback during the block, with a log in the run's folder.
 
     Yields:
-        The variables with which MLflow's clients in containers reach it, artifacts included.
+        The variables that connect MLflow's clients in containers to it, artifacts included.
 
     Raises:
         StepError: the server does not start.
@@ -55,7 +55,7 @@ def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
             stdout=file,
             stderr=subprocess.STDOUT,
             env={**shell.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            start_new_session=True,  # a terminal's Ctrl-C ends the steps first
+            start_new_session=True,  # so that Ctrl-C ends the steps first
         )
     try:
         run.process_started(server.pid)

@@ -1,4 +1,4 @@
-"""Steps as processes of this environment: Kubeflow's SubprocessRunner."""
+"""Run steps as processes in this environment, with Kubeflow's SubprocessRunner."""
 
 import contextlib
 import os
@@ -22,27 +22,27 @@ from .session import Session, fault_of
 
 
 class Processes:
-    """The backend of a run whose steps are processes of this environment."""
+    """The backend that runs steps as processes in this environment."""
 
     name: ClassVar[str] = "local"
 
     def __init__(self, root: Path, settings: Settings) -> None:
-        """Take this environment, which has all that the steps need."""
+        """Do nothing: this environment has everything that the steps need."""
 
     @property
     def cache_name(self) -> str:
-        """Name the cache by the build of torch that is installed here, which no image states."""
+        """Name the cache after the torch build installed here, which `image` does not cover."""
         return f"{self.name}-torch-{version('torch')}"
 
     def image(self, role: str) -> str:
-        """Name the code, whatever the images are built on."""
+        """Name the code, regardless of the images' base."""
         return code_name(role)
 
     @contextlib.contextmanager
     def kubeflow_runner(
         self, session: Session, package: Path, pipeline_root: Path
     ) -> Iterator[local.SubprocessRunner]:
-        """Have Kubeflow's runner with our handler of a task."""
+        """Provide Kubeflow's runner with our task handler."""
         temporary = session.run.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         _StepHandler.session = session
@@ -55,13 +55,13 @@ class Processes:
 
 
 class _StepHandler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
-    """Kubeflow's handler of one task, with our process instead of its own."""
+    """Handle a task with our process instead of Kubeflow's own."""
 
     session: ClassVar[Session]
     environment: ClassVar[dict[str, str]]
 
     def validate_image(self, image: str) -> None:
-        """Accept any image: the step runs in this environment, which has what the image has."""
+        """Accept any image: the step runs in this environment, which has the image's content."""
 
     def run(self) -> Status:
         """Run the task's command."""
@@ -79,26 +79,26 @@ class _Process:
         assert self._process.pid is not None
         self._pid = self._process.pid
         try:
-            with contextlib.suppress(psutil.NoSuchProcess):  # the server notes its end first
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may have ended already
                 run.process_started(self._pid)
-        except BaseException:  # nobody would know of it
+        except BaseException:  # nobody else could stop it
             self.stop()
             raise
 
     def output(self) -> Iterator[str]:
-        """Yield what it says, line by line, until it ends."""
+        """Yield the process's output, line by line, until it ends."""
         with self._output, open(self._output.fileno(), errors="replace", closefd=False) as lines:
             yield from lines
 
     def wait(self) -> str:
-        """Wait for its end and return what its status says of a failure."""
+        """Wait for the process's end, and describe a failure; empty if none."""
         self._process.join()
         assert self._process.exitcode is not None
         self._run.process_ended(self._pid)
         return fault_of(self._process.exitcode)
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """End the process and its descendants."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self._pid)
             end_all([*process.children(recursive=True), process])

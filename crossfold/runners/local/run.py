@@ -1,4 +1,4 @@
-"""A run on this machine from start to end: checks, tracking, the steps, what it leaves."""
+"""Run the pipeline on this machine: check, connect to MLflow, run the steps, write the reports."""
 
 import errno
 import hashlib
@@ -57,16 +57,16 @@ def run_here(
     caching: bool,
     record: bool,
 ) -> Outcome:
-    """Run the pipeline on this machine, as `Runner` says.
+    """Run the pipeline on this machine; see `Runner`.
 
-    An unfinished run with the same inputs is continued: no finished step is repeated. No process
-    and no container is left when a signal ends the run.
+    An unfinished run with the same inputs is continued: no finished step is repeated. After a
+    signal, no process or container is left.
     """
     _refuse_temporary_workspace(root)
     home = root / HOME
     home.mkdir(exist_ok=True)
     with only_run(home):
-        # Before anything else, so that what a killed run left behind does not compete with us.
+        # Before anything else, so that a killed run's leftovers do not compete with this run.
         for left in all_runs(home):
             end_leftovers(left)
         check_pointers(root)
@@ -88,7 +88,7 @@ def run_here(
 
 
 def _end_killed_runs(home: Path, present: Run) -> None:
-    """Record, here and in MLflow, the end of the runs that could not do so themselves."""
+    """Record, here and in MLflow, the end of killed runs, which could not do so themselves."""
     for run in all_runs(home):
         if run.status == RUNNING and run.id != present.id:
             run.end(INTERRUPTED)
@@ -97,7 +97,7 @@ def _end_killed_runs(home: Path, present: Run) -> None:
 
 @contextmanager
 def _outages_explained(home: Path) -> Iterator[None]:
-    """Turn the loss of MLflow's server, and a full disk, into a StepError that says what to do."""
+    """Turn a lost MLflow server, or a full disk, into a StepError with advice."""
     try:
         yield
     except MlflowException as error:
@@ -158,7 +158,7 @@ def _run(
         outcome.write_reports(root, record=record)
     except BaseException as error:
         session.stop()
-        # A signal, or the end of whoever read our output; anything else is an Exception.
+        # A signal, or the end of our output's reader; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)
         with store.best_effort():
@@ -205,9 +205,9 @@ def _refuse_temporary_workspace(root: Path) -> None:
 
 
 def _fingerprint(inputs: Mapping[str, Any], backend: Backend) -> str:
-    """Return a hash of all that decides a run's result, and of its settings.
+    """Hash the settings, and everything that decides a run's result.
 
-    The settings are logged to the run in MLflow, which takes no other value of one later.
+    The settings are logged to the run in MLflow, which accepts no second value for one of them.
     """
     decisive = {name: value for name, value in inputs.items() if name != "lineage"}
     settings = inputs["lineage"]["settings"]

@@ -1,4 +1,4 @@
-"""The two runners on this machine: steps as processes, and steps as containers."""
+"""The two runners on this machine: steps as processes, or steps as containers."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ class ProcessRunner:
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
         with fork_server():
-            # Slow imports, which go on beside the server's own.
+            # Slow imports, which overlap with the server's own.
             from .processes import Processes
             from .run import run_here
 
@@ -25,7 +25,7 @@ class ProcessRunner:
 
 
 class ContainerRunner:
-    """Runs steps as containers of the Docker engine."""
+    """Runs steps as Docker containers."""
 
     def run(
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool

@@ -1,4 +1,4 @@
-"""The runs on this machine: where their files are, which one goes on, which processes are left."""
+"""Keep track of the runs on this machine: their files, states, processes and containers."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from crossfold.errors import UserError
 from crossfold.step.files import replaced_whole
 
-HOME = "runs"  # in a project
+HOME = "runs"  # the folder in a project
 FINISHED = "finished"
 RUNNING = "running"
 FAILED = "failed"
@@ -27,12 +27,11 @@ INTERRUPTED = "interrupted"
 
 @dataclass
 class Run:
-    """A run's state, kept in run.json in its folder from its start on.
+    """A run's state, kept in run.json in its folder.
 
-    `steps` has for each finished step, by title, the folder of its outputs, relative to the folder
-    of all runs: the project may be moved. `processes` has the process ids of the steps at work with
-    their start times, since ids are used again; `containers` the ids of the containers of the steps
-    at work.
+    `steps` maps the title of each finished step to its output folder, relative to the folder of all
+    runs, since the project may be moved. `processes` maps the process ids of running steps to their
+    start times, since ids are reused. `containers` lists the container ids of running steps.
     """
 
     id: str
@@ -45,17 +44,17 @@ class Run:
     containers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may come in between
+        self._lock = threading.RLock()  # reentrant: a signal's handler may interrupt its holder
 
     def save(self) -> None:
-        """Write run.json, whole or not at all."""
+        """Write run.json completely or not at all."""
         values = asdict(self)
         del values["folder"]
         with replaced_whole(self.folder / "run.json") as part:
             part.write_text(json.dumps(values, indent=1))
 
     def _save_if_possible(self) -> None:
-        """Save what is gone: on a full disk the record keeps it, and the next run finds nothing."""
+        """Save the run; a full disk keeps the old record, whose stale entries do no harm."""
         with contextlib.suppress(OSError):
             self.save()
 
@@ -80,18 +79,18 @@ class Run:
     def container_removed(self, container_id: str) -> None:
         """Forget a step's container."""
         with self._lock:
-            if container_id in self.containers:  # an interrupt may have been quicker
+            if container_id in self.containers:  # an interrupt may have removed it already
                 self.containers.remove(container_id)
             self._save_if_possible()
 
     def step_done(self, title: str, folder: Path) -> None:
-        """Record where a finished step's outputs are."""
+        """Record the output folder of a finished step."""
         with self._lock:
             self.steps[title] = os.path.relpath(folder, self.folder.parent)
             self.save()
 
     def outputs(self, title: str) -> Path:
-        """Return where a finished step's outputs are."""
+        """Locate the output folder of a finished step."""
         return self.folder.parent / self.steps[title]
 
     def end(self, status: str) -> None:
@@ -101,7 +100,7 @@ class Run:
             self._save_if_possible()
 
     def end_processes(self) -> None:
-        """End the processes that are still recorded, and all that they started."""
+        """End the processes that are still recorded, and their descendants."""
         with self._lock:
             end_all([p for pid, created in self.processes.items() for p in _tree(pid, created)])
             self.processes.clear()
@@ -109,7 +108,7 @@ class Run:
 
 
 def end_all(processes: list[psutil.Process]) -> None:
-    """Ask processes to end, and kill those that have not after five seconds."""
+    """Terminate processes, and kill those that still run after five seconds."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
@@ -120,7 +119,7 @@ def end_all(processes: list[psutil.Process]) -> None:
 
 
 def _tree(pid: int, created: float) -> list[psutil.Process]:
-    """Return the process and its descendants, or nothing if the id now names another process."""
+    """List a process and its descendants; empty if the id now names another process or none."""
     try:
         process = psutil.Process(pid)
         if abs(process.create_time() - created) > 1:
@@ -131,7 +130,7 @@ def _tree(pid: int, created: float) -> list[psutil.Process]:
 
 
 def new_run(home: Path, fingerprint: str) -> Run:
-    """Make a folder for a new run."""
+    """Create a run with a new folder."""
     now = time.time()
     name = f"{datetime.fromtimestamp(now):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     run = Run(name, home / name, fingerprint, now)
@@ -141,13 +140,13 @@ def new_run(home: Path, fingerprint: str) -> Run:
 
 
 def all_runs(home: Path) -> list[Run]:
-    """Return the recorded runs, oldest first."""
+    """List the recorded runs, oldest first."""
     runs = [load_run(path) for path in home.glob("*/run.json")]
     return sorted(runs, key=lambda run: run.started)
 
 
 def load_run(path: Path) -> Run:
-    """Read a run.json; of another commit's, what this one knows."""
+    """Read a run.json; ignore unknown fields, which another commit's code may have written."""
     known = {entry.name for entry in fields(Run)}
     content: dict[str, Any] = json.loads(path.read_text())
     values = {name: value for name, value in content.items() if name in known}
@@ -157,7 +156,10 @@ def load_run(path: Path) -> Run:
 
 
 def choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
-    """Return the last run if it has the same inputs and has not finished, else a new one."""
+    """Continue the last run if it is unfinished and has the same inputs, else create a new one.
+
+    Without caching, always create a new one.
+    """
     last = all_runs(home)[-1:]
     if caching and last and last[0].status != FINISHED and last[0].fingerprint == fingerprint:
         last[0].end(RUNNING)
@@ -167,7 +169,7 @@ def choose_run(home: Path, fingerprint: str, *, caching: bool) -> Run:
 
 @contextlib.contextmanager
 def only_run(home: Path) -> Iterator[None]:
-    """Hold the lock on `home`: two runs at once would share its stores.
+    """Hold the lock on `home`, since two runs at once would share its stores.
 
     Raises:
         UserError: another run holds it.

@@ -1,8 +1,8 @@
-"""Running the compiled pipeline on this machine by Kubeflow's local runner.
+"""Run the compiled pipeline on this machine with Kubeflow's local runner.
 
-Kubeflow's own runner and cache do the work. They offer no way to see which step runs, to stop it,
-to say why one failed, or to learn of a cache hit; the subclasses of its task handlers in
-`processes` and `containers`, and `_StepCache` here, do.
+Kubeflow's own runner and cache do the work, but they do not show which step runs, stop it, say why
+one failed, or report a cache hit. The subclasses of its task handlers in `processes` and
+`containers`, and `_StepCache` here, do.
 """
 
 import contextlib
@@ -28,23 +28,23 @@ from .runs import Run
 
 
 class Work(Protocol):
-    """A step at work: a process or a container."""
+    """A running step: a process or a container."""
 
     def output(self) -> Iterator[str]:
-        """Yield what it says, line by line, until it ends."""
+        """Yield the step's output, line by line, until it ends."""
         ...
 
     def wait(self) -> str:
-        """Wait for its end and return why it failed, as far as the outside shows, or nothing."""
+        """Wait for the step's end, and describe a failure seen from outside; empty if none."""
         ...
 
     def stop(self) -> None:
-        """End it."""
+        """End the step."""
         ...
 
 
 class Session:
-    """One run of the pipeline: what its steps share.
+    """The state that the steps of one pipeline run share.
 
     A failed step is not repeated here, whatever the pipeline says for the cluster: running again
     costs nothing, since no finished step is repeated.
@@ -59,12 +59,12 @@ class Session:
         self._stopping = False
 
     def run_step(self, command: list[str], start: Callable[[], Work]) -> None:
-        """Run a step, given by Kubeflow's command for it, to its end; its output goes to its log.
+        """Run a step to its end from Kubeflow's command for it, and log its output.
 
-        `start` raises a StepError when it cannot.
+        `start` raises a StepError if it cannot start the step.
 
         Raises:
-            StepError: the step failed, or it must not start since another one has.
+            StepError: the step failed, or must not start because the run is ending.
         """
         if self.failure or self._stopping:
             raise StepError("not started: the run is ending")
@@ -94,7 +94,7 @@ class Session:
         work = start()
         self._at_work.append(work)
         try:
-            if self._stopping:  # the signal came after it was last looked at
+            if self._stopping:  # a signal came after the last check
                 work.stop()
             with log.open("a") as file:
                 for line in work.output():
@@ -102,14 +102,14 @@ class Session:
                     file.flush()
                     self.display.output(title, line)
             return work.wait()
-        except BaseException:  # a full disk, or nobody who reads our output
+        except BaseException:  # a full disk, or our output's reader is gone
             work.stop()
             raise
         finally:
             self._at_work.remove(work)
 
     def step_reused(self, folder: Path) -> None:
-        """Take note of a step that the cache answered with the outputs in `folder`."""
+        """Record a step that the cache answered with the outputs in `folder`."""
         record = runtime.Record.read(folder)
         title = names.title(record.step, record.iteration)
         self.run.step_done(title, folder)
@@ -120,15 +120,15 @@ class Session:
             self.display.reused(title, f"unchanged since run {record.run_id}")
 
     def stop(self) -> None:
-        """End every step and start no more."""
+        """End every running step, and start no more."""
         self._stopping = True
-        with contextlib.ExitStack() as stack:  # each, also if another cannot be stopped
+        with contextlib.ExitStack() as stack:  # stop each, even if another cannot be stopped
             for work in list(self._at_work):
                 stack.callback(work.stop)
 
 
 def describe(command: list[str]) -> tuple[str, str, Path]:
-    """Return a step's name, its title and its outputs' folder, from Kubeflow's command for it."""
+    """Parse a step's name, title and output folder from Kubeflow's command for it."""
     inputs = json.loads(command[command.index("--executor_input") + 1])
     name = command[command.index("--function_to_execute") + 1]
     iteration = names.iteration(inputs["inputs"].get("parameterValues", {}))
@@ -136,8 +136,8 @@ def describe(command: list[str]) -> tuple[str, str, Path]:
 
 
 def fault_of(status: int) -> str:
-    """Return in words what an exit status says, or nothing if it is 0."""
-    # A status above 128 says so too: by the shell in a container, or by a step that saw it coming.
+    """Describe an exit status in words; empty if it is 0."""
+    # A status above 128 names a signal too: from a container's shell, or a step that caught it.
     signum = -status if status < 0 else status - 128
     if signum > 0:
         return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"
@@ -145,7 +145,7 @@ def fault_of(status: int) -> str:
 
 
 def _recorded_error(folder: Path) -> str:
-    """Return what a step itself left as its error."""
+    """Read the error that a step recorded; empty without a record."""
     return runtime.Record.read(folder).error if (folder / runtime.RECORD).exists() else ""
 
 
@@ -153,16 +153,16 @@ _KubeflowCache = cache.LocalCache
 
 
 class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
-    """Kubeflow's cache, which tells of its hits and holds for a project that was moved.
+    """Kubeflow's cache, which also reports its hits and still works after a project was moved.
 
-    Artifacts are named by their place in the folder of all runs, in entries and in keys.
+    Entries and keys name artifacts by their paths relative to the folder of all runs.
     """
 
     session: ClassVar[Session]
     home: ClassVar[Path]
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the outputs that are kept under a key, if their files are still there."""
+        """Look up the outputs under a key, and report a hit; None if their files are gone."""
         outputs: dict[str, Any] | None = super().get(key)
         if outputs is not None:
             uri = next(value.uri for value in outputs.values() if hasattr(value, "uri"))
@@ -197,7 +197,7 @@ def run_pipeline(
     pipeline_root: Path,
     cache_root: Path | None,
 ) -> None:
-    """Run a compiled pipeline to its end; without a cache_root, no earlier outputs are used.
+    """Run a compiled pipeline to its end; without a `cache_root`, reuse no earlier outputs.
 
     Raises:
         StepError: a step failed.
@@ -215,7 +215,7 @@ def run_pipeline(
     with (run.folder / "kubeflow.log").open("a") as log, _logging_restored():
         try:
             with contextlib.redirect_stdout(log), warnings.catch_warnings():
-                # Kubeflow says so of limits, which containers have by us, and of display names.
+                # Kubeflow warns about limits, which we set on containers, and about display names.
                 warnings.filterwarnings("ignore", message=".*have no effect in the current local")
                 components.load_component_from_file(str(package))(**arguments)
         except Exception as error:
@@ -224,10 +224,10 @@ def run_pipeline(
 
 @contextlib.contextmanager
 def _logging_restored() -> Iterator[None]:
-    """Undo what Kubeflow's runner does to the root logger.
+    """Undo the changes of Kubeflow's runner to the root logger.
 
-    It puts a handler of its own there for each task, and with two tasks at a time the last to end
-    may leave one behind, which writes to a log that is closed by then.
+    The runner adds a handler for each task. With two tasks at a time, the last one to end may leave
+    a handler behind, which then writes to a closed log.
     """
     before = logging.root.handlers[:], logging.root.level
     try:
