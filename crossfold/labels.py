@@ -1,4 +1,4 @@
-"""The names that people read: of each metric, and of each tag of a registered version."""
+"""The names, labels and order of metrics and version tags, wherever people read them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from enum import Flag, auto
 class Metric:
     """A score that `evaluation.metrics.scores` computes.
 
-    `heading` is the label in a terminal's narrow table. With `in_folds` the score is not only of
-    the test split, but also summarised over the folds and followed from epoch to epoch.
+    `heading` is a short label for tables in a terminal. With `in_folds`, the score is not only
+    computed on the test split, but also summarised over the folds and tracked by epoch.
     """
 
     name: str
@@ -30,27 +30,27 @@ METRICS = (
     Metric("macro_recall", "macro recall", "recall"),
     Metric("loss", "loss", "loss", higher_is_better=False, in_folds=True),
 )
-# A candidate is chosen by the first; of equal ones the next decides.
+# Candidates are ranked by the first metric; the next one breaks ties.
 CHOSEN_BY = ("macro_f1", "loss")
 
 
 def fold_metrics() -> tuple[Metric, ...]:
-    """List the metrics of cross-validation."""
+    """List the metrics that cross-validation reports."""
     return tuple(metric for metric in METRICS if metric.in_folds)
 
 
 def rank(scores: Mapping[str, float]) -> tuple[float, ...]:
-    """Give a sort key by which the best scores come first."""
+    """Compute a sort key that puts the best scores first."""
     signs = {metric.name: -1 if metric.higher_is_better else 1 for metric in METRICS}
     return tuple(signs[name] * scores[name] for name in CHOSEN_BY)
 
 
 class Place(Flag):
-    """A page that shows some of the tags; `crossfold lineage` shows every one."""
+    """A page that shows some of the tags; `crossfold lineage` shows all of them."""
 
     REPORT = auto()
     CARD = auto()  # the model card
-    REPRODUCE = auto()  # `crossfold reproduce`: the environment that numbers depend on
+    REPRODUCE = auto()  # `crossfold reproduce`: the environment that results depend on
 
 
 BOTH = Place.REPORT | Place.CARD
@@ -70,7 +70,7 @@ class Tag:
 
 
 def tags() -> tuple[Tag, ...]:
-    """List every known tag, those of a section together, in the order of every table."""
+    """List all known tags, grouped by section, in the order of every table."""
     return (
         Tag("architecture", "architecture", "Scores"),
         Tag("candidate", "candidate", "Scores"),

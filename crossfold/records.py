@@ -1,7 +1,7 @@
-"""The JSON that travels between steps, as frozen, checked, typed records.
+"""The JSON files that the steps exchange, as frozen, validated, typed records.
 
-A record is read by `Record.read` and written by `Record.write`; the files have the keys of the
-fields, in their order. A score is looked up by its metric's name, see `labels.METRICS`.
+`Record.read` reads a record and `Record.write` writes it. The files' keys are the names of the
+fields, in their order. Scores are keyed by the metric's name, see `labels.METRICS`.
 """
 
 import json
@@ -19,7 +19,7 @@ Interval = tuple[float, float]  # 95 %
 
 
 class Record(BaseModel):
-    """A frozen record; keys that it does not know are left out, as a later version may add some."""
+    """A frozen record that ignores unknown keys, because a later version may add some."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,7 +29,7 @@ class Record(BaseModel):
         return cls.model_validate_json(path.read_bytes())
 
     def to_json(self) -> str:
-        """Write the record as a text, numbers as Python's json does."""
+        """Serialise the record to JSON, with numbers in the format of Python's json."""
         return json.dumps(self.model_dump())
 
     def write(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class Record(BaseModel):
 
 
 class _WithScores(Record):
-    """A record whose scores stand among its other keys in JSON, all in alphabetical order."""
+    """A record with its scores among its other keys in JSON, all in alphabetical order."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float] = Field(init=False)
@@ -72,7 +72,7 @@ class NamedCandidate(Record):
 
 
 class Epoch(_WithScores):
-    """One epoch of a fit; its scores have the prefix train_ or val_."""
+    """One epoch of a fit; names of scores have the prefix train_ or val_."""
 
     epoch: int
 
@@ -92,12 +92,12 @@ class FoldResult(FoldScores):
 
     @property
     def without_candidate(self) -> FoldScores:
-        """The scores alone, as the leaderboard has them below their candidate."""
+        """The scores without the candidate, as in the leaderboard."""
         return FoldScores.model_validate(self.model_dump(exclude={"candidate"}))
 
 
 class DivergedResult(Record):
-    """A fit whose loss is no number; `diverged` is the epoch, None for a head."""
+    """A fit with a loss that became NaN or infinite; `diverged` is the epoch, None for a head."""
 
     candidate: NamedCandidate
     diverged: int | None
@@ -106,14 +106,14 @@ class DivergedResult(Record):
 
 
 class FoldResults(Record):
-    """The results of one fold, a candidate each: the metadata of its out-of-fold predictions."""
+    """One fold's results by candidate, stored as metadata with its out-of-fold predictions."""
 
     classes: tuple[str, ...]
     results: tuple[FoldResult | DivergedResult, ...]
 
 
 class CandidateComparison(Record):
-    """A candidate beside the best one, by their out-of-fold predictions of the same images.
+    """A candidate compared with the best one by out-of-fold predictions of the same images.
 
     `difference` is the best one's macro F1 minus this one's. `p_value` is McNemar's, adjusted by
     Holm for the number of candidates.
@@ -141,7 +141,7 @@ class LeaderboardEntry(Record):
 
     @property
     def summary(self) -> Scores:
-        """Means and standard deviations as they are logged: cv_macro_f1, cv_macro_f1_std, …"""
+        """Means and standard deviations under their names in logs: cv_macro_f1, …_std, …"""
         means = {f"cv_{name}": value for name, value in self.mean.items()}
         return means | {f"cv_{name}_std": value for name, value in self.std.items()}
 
@@ -188,7 +188,7 @@ class Leaderboard(Record):
 
     @property
     def with_epochs(self) -> list[LeaderboardEntry]:
-        """The candidates as `ranked`, without those that are not trained in epochs."""
+        """The candidates that are trained in epochs, in the order of `ranked`."""
         return [entry for entry in self.ranked if all(fold.history for fold in entry.folds)]
 
 
@@ -226,10 +226,10 @@ class CurvesByKind(Record):
 
 
 class Bin(Record):
-    """The images whose predicted class has a probability in (low, high].
+    """The images with a probability in (low, high] of the predicted class.
 
-    `confidence` is the mean of those probabilities and `accuracy` the share that is right. Were
-    the probabilities true, that share would lie within `chance` in 95 % of draws.
+    `confidence` is the mean of those probabilities, and `accuracy` the share of right predictions.
+    If the probabilities were true, that share would lie within `chance` in 95 % of draws.
     """
 
     low: float
@@ -241,7 +241,7 @@ class Bin(Record):
 
 
 class Reliability(Record):
-    """The reliability curve, its expected calibration error, and what chance alone would give."""
+    """The reliability curve, its expected calibration error, and the error by chance alone."""
 
     bins: tuple[Bin, ...]
     error: float
@@ -265,7 +265,7 @@ class Calibration(Record):
 
 
 class Latency(Record):
-    """Milliseconds for one image at a time; of how many images, on how many threads."""
+    """Milliseconds per image, one at a time, with the numbers of timed images and of threads."""
 
     median_ms: float
     p99_ms: float
@@ -274,10 +274,10 @@ class Latency(Record):
 
 
 class Export(Record):
-    """How far the exported network is from torch on the test split.
+    """The difference between the exported network and torch on the test split.
 
-    `by` names the exporter, `max_difference` is that of a probability, `num_different` counts the
-    images whose most probable class is another.
+    `by` names the exporter. `max_difference` is the largest difference of a probability.
+    `num_different` counts the images with a different predicted class.
     """
 
     by: str
@@ -295,10 +295,10 @@ class PredictedImages(Record):
 
 
 class Evaluation(PredictedImages):
-    """The model on the test split.
+    """The results of the model on the test split.
 
-    The confusion matrix has a row for each true class. No two runs share a latency. The hashes are
-    of the model's file (SHA-256), of the data (DVC's) and of the test split (SHA-256).
+    The confusion matrix has a row for each true class. The latency varies from run to run. The
+    hashes identify the model's file (SHA-256), the data (DVC's hash) and the test split (SHA-256).
     """
 
     metrics: Scores
@@ -315,7 +315,7 @@ class Evaluation(PredictedImages):
 
     @property
     def summary(self) -> Scores:
-        """The scores as they are logged: test_macro_f1, …"""
+        """The scores under their names in logs: test_macro_f1, …"""
         return {f"test_{name}": value for name, value in self.metrics.items()}
 
 
@@ -323,7 +323,7 @@ class Evaluation(PredictedImages):
 
 
 class Verdict(StrEnum):
-    """The gate's finding; with one of `gate.PASSING`, a version may become champion."""
+    """The gate's verdict; those in `gate.PASSING` let a version become champion."""
 
     FIRST = "first"
     SAME = "same"
@@ -336,7 +336,7 @@ class Verdict(StrEnum):
 
 
 class McNemar(Record):
-    """How many images only one of two versions has right, and how likely that is by chance."""
+    """Images that only one of two versions has right, and the p-value of McNemar's test."""
 
     only_challenger_right: int
     only_champion_right: int
@@ -344,12 +344,12 @@ class McNemar(Record):
 
 
 class ChampionComparison(Record):
-    """A version and the champion on the same test images.
+    """A version compared with the champion on the same test images.
 
-    `num_left_out` are test images that the champion was trained on. `interval` is that of the
-    difference of the macro F1; `mcnemar` is of the accuracy. `num_images_enough` is about how many
-    images would settle an undecided comparison, if the two went on to differ as they do; None: it
-    is settled, or no number would.
+    `num_left_out` counts test images that the champion was trained on. `interval` belongs to the
+    difference of macro F1, `mcnemar` to the accuracy. `num_images_enough` estimates how many images
+    would settle an undecided comparison, if the two kept differing at the same rate; it is None if
+    the comparison is settled, or if no number would settle it.
     """
 
     champion_version: str
@@ -383,7 +383,7 @@ class Registration(Record):
 
 
 class Promotion(Record):
-    """How a person made a version champion; a version's tag `promotions` is a list of these."""
+    """A record that a person made a version champion; the tag `promotions` is a list of these."""
 
     action: Literal["promote", "rollback"]
     by: str
@@ -396,7 +396,7 @@ class Promotion(Record):
 
 
 class TakenBack(Record):
-    """Who took a version back by a rollback, when and why: its tag `rolled_back`."""
+    """A record of a rollback: who took a version back, when and why; its tag `rolled_back`."""
 
     by: str
     at: str

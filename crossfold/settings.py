@@ -47,11 +47,11 @@ def _below_models(name: str) -> str:
     return name
 
 
-# Not strict: to YAML, 1e-3 is a text and only 1.0e-3 is a number.
+# Not strict, because YAML reads 1e-3 as a string; only 1.0e-3 is a number.
 Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_truth)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
-# MLflow's addresses and searches give / @ : and quotes a meaning.
+# The characters / @ : and quotes have a meaning in MLflow's URIs and searches.
 Name = Annotated[str, Field(pattern=r"^[^/@:'\"]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -150,7 +150,7 @@ class Candidate(_Section):
 
     @property
     def name(self) -> str:
-        """The candidate in a few characters, unique among the candidates of a run."""
+        """A short name, unique among the candidates of a run."""
         rate = "" if self.learning_rate is None else f" lr={self.learning_rate:g}"
         return f"{self.train_from}{rate} wd={self.weight_decay:g}"
 
@@ -256,11 +256,11 @@ class Settings(_Section):
 
 
 def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
-    """Read params.yaml, apply changes such as "training.num_epochs=5", and check the result.
+    """Read params.yaml, apply changes such as "training.num_epochs=5", and validate the result.
 
     Raises:
-        UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type
-            or has an impossible value; every such key is named with its value and what is allowed.
+        UserError: the file is missing or not YAML, or a key is unknown, missing, of a wrong type,
+            or has a forbidden value; the message lists every such key, its value, and the rule.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -268,7 +268,7 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
         raise UserError(
             f"{path} is not there: run crossfold in the project's folder, which holds it"
         ) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no such date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no settings: take the one that the project came with")

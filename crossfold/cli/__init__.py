@@ -1,1 +1,1 @@
-"""The crossfold command: its arguments, and what it prints."""
+"""The crossfold command: arguments and terminal output."""

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, what many of them take, how they end."""
+"""Helpers that the commands share: consoles, common options, checks, and error exits."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from crossfold.errors import UserError
 
-# The stream by name: while Kubeflow's runner is at work, sys.stdout is its log.
+# Bind the stream now: while Kubeflow's local runner works, sys.stdout is its log.
 console = Console(file=sys.stdout, highlight=False)
 errors = Console(stderr=True, highlight=False)
 
@@ -42,13 +42,21 @@ Registry = Annotated[
 
 
 def require_local_store() -> None:
-    """Raise UserError if this machine has no store of MLflow yet."""
+    """Check that this machine has a local MLflow store.
+
+    Raises:
+        UserError: there is none yet.
+    """
     if not LOCAL_STORE.exists():
         raise UserError("there is no run yet: make run")
 
 
 def require_output_file(option: str, path: Path) -> None:
-    """Raise UserError if a file cannot be written where an option says; no folder is made."""
+    """Check that an option's output file can be written, without creating any folder.
+
+    Raises:
+        UserError: it can't; the message names the option.
+    """
     folder = path.parent
     if path.is_dir() or not folder.is_dir():
         raise UserError(f"{option} {path}: not a file in a folder that is there")
@@ -57,7 +65,11 @@ def require_output_file(option: str, path: Path) -> None:
 
 
 def require_free_port(port: int, command: str) -> None:
-    """Raise UserError if a port of this machine is taken; `command` is where to choose another."""
+    """Check that a port on this machine is free.
+
+    Raises:
+        UserError: it is taken; the message shows how to choose another port for `command`.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -69,6 +81,6 @@ def require_free_port(port: int, command: str) -> None:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Say what is wrong and end the command."""
+    """Print an error message and exit with a status."""
     errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""The commands about images and weights before a run: sample, check-data, imagenet-weights."""
+"""Commands that prepare images and weights: sample, check-data, imagenet-weights."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def check_data(
         Path, typer.Option(metavar="FILE", help="Where to write the page to look at.")
     ] = Path("reports/data.html"),
 ) -> None:
-    """Check a folder of images as the pipeline would, and say what there is to know of them."""
+    """Check a folder of images exactly as the pipeline does, and report problems."""
     from crossfold.data.folder import examine_folder, split_folder
     from crossfold.data.page import write_page
     from crossfold.settings import load_settings
@@ -46,7 +46,7 @@ def check_data(
             seed=settings.seed,
             max_skipped_fraction=settings.max_skipped_fraction,
         )
-    except UserError as error:  # the page helps to mend it
+    except UserError as error:  # raised below, once the page that helps to fix it is written
         problem = error
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -59,9 +59,12 @@ def check_data(
 
 
 def _require_page(page: Path) -> None:
-    """Raise UserError if no page can be written there, before the images are examined for it.
+    """Check that the page can be written, before the slow examination of the images.
 
-    No folder is made: there is no page on a folder that cannot be examined.
+    Creates no folder, because a failed examination writes no page.
+
+    Raises:
+        UserError: the page can't be written there.
     """
     try:
         if page.is_dir():

@@ -1,4 +1,4 @@
-"""What a person sees of a folder of images: its classes, and what there is to know of it."""
+"""Print an image folder's summary in a terminal: classes, totals, warnings, near duplicates."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,11 @@ _NUM_PAIRS = 5
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar on a terminal during the block; what it yields moves it."""
+    """Show a progress bar on a terminal during the block.
+
+    Yields:
+        A callback that updates the bar; it takes images done, total images, and the unit.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -39,11 +43,11 @@ def progress_bar(console: Console) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def show(console: Console, report: FolderReport, page: Path) -> None:
-    """Print the summary of a folder and where its page is."""
+    """Print the summary of an image folder and the path of its HTML page."""
     console.print(_classes(report))
     lines = (*_totals(report), *_notes(report), *_remarks(report), *_near_duplicates(report))
     for line in lines:
-        console.print(line, soft_wrap=True)  # a path is not broken
+        console.print(line, soft_wrap=True)  # keeps paths in one piece, for copying
     console.print(Text(f"\nThe page to look at: {page}"), soft_wrap=True)
 
 
@@ -52,7 +56,7 @@ def _classes(report: FolderReport) -> RenderableType:
     for name in ("class", "images", *(("training", "test") if report.splits else ())):
         table.add_column(name, justify="left" if name == "class" else "right")
     names = report.classes
-    if len(names) > _MAX_CLASSES:  # the smallest are those that may be too small
+    if len(names) > _MAX_CLASSES:  # list the smallest classes: they may have too few images
         names = tuple(sorted(names, key=lambda name: (report.counts[name], name))[:_MAX_CLASSES])
     num_test = report.count_test()
     for name in names:

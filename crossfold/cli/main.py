@@ -15,7 +15,7 @@ from .console import fail
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
-# Imports of heavy libraries are inside the commands: `crossfold --help` needs none of them.
+# Commands import heavy libraries inside their bodies, so that `crossfold --help` stays fast.
 
 app = typer.Typer(
     help="Labelled images in, a cross-validated, traced, registered classifier out.",
@@ -50,10 +50,10 @@ app.add_typer(platform.cluster, name="cluster")
 
 
 def main() -> None:
-    """Run the command.
+    """Run the command line and turn known errors into messages and exit statuses.
 
-    A user's mistake ends in its message and the status 2, a step's failure or one of MLflow in 1, a
-    signal in 128 and its number.
+    Exits with 2 for a user's mistake, 1 for a failed step or an MLflow error, and 128 plus the
+    signal's number for a signal.
     """
     from crossfold.runners.failures import Interrupted, StepError
 
@@ -71,7 +71,11 @@ def main() -> None:
 
 
 def _mlflows_error() -> "type[MlflowException] | tuple[()]":
-    """Return the class of MLflow's errors; none where MLflow, slow to import, is not in use."""
+    """Look up MLflow's exception class without importing MLflow, which is slow.
+
+    Returns:
+        The class, or an empty tuple (which catches nothing) if MLflow isn't imported.
+    """
     if "mlflow" not in sys.modules:
         return ()
     from mlflow.exceptions import MlflowException

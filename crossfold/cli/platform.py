@@ -1,4 +1,4 @@
-"""The commands about programs around a run: MLflow's pages, images, services, the cluster."""
+"""Commands for the programs around a run: MLflow's UI, images, services, the cluster."""
 
 import os
 import shlex
@@ -69,7 +69,7 @@ def images(
         ),
     ] = None,
 ) -> None:
-    """Build the images that the steps and MLflow's server run in, and say what they weigh."""
+    """Build the images for the steps and MLflow's server, and list their sizes."""
     from crossfold.infra.image_build import build_images
 
     build_images(torch, python_image, _say)
@@ -126,7 +126,7 @@ def cluster_down(context: Context = None) -> None:
 
 @cluster.command("status")
 def cluster_status(context: Context = None) -> None:
-    """Say what is ready and where it is; exits with 1 if something is not ready."""
+    """Show whether the services are ready, and their addresses; exits with 1 if any isn't."""
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import status
 
@@ -136,9 +136,9 @@ def cluster_status(context: Context = None) -> None:
 
 @cluster.command("env")
 def cluster_env(context: Context = None) -> None:
-    """Print the address and login of the cluster's MLflow, for a shell to export.
+    """Print the address and login of the cluster's MLflow as shell exports.
 
-    With `eval "$(crossfold cluster env)"` models, lineage, promote, predict, serve and reproduce
+    After `eval "$(crossfold cluster env)"`, models, lineage, promote, predict, serve and reproduce
     use the cluster's registry.
     """
     from crossfold.infra.cluster.kind import KIND_CONTEXT

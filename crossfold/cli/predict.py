@@ -70,7 +70,7 @@ def predict(
         typer.Option(metavar="URL", help="Predict with the model served there."),
     ] = None,
 ) -> None:
-    """Predict images with a registered version; exits with 1 if any of them is unusable."""
+    """Predict images with a registered version; exits with 1 if any image is unusable."""
     from crossfold.predict.inputs import find_images
 
     not_written = f"; {output} is not written" if output else ""
@@ -105,7 +105,7 @@ def serve(
     model: Model = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on this machine.")] = 5002,
 ) -> None:
-    """Serve a registered version over HTTP, with MLflow's scoring protocol, on loopback only."""
+    """Serve a registered version over HTTP with MLflow's scoring protocol, on loopback only."""
     settings = _settings()
     require_free_port(port, "make serve")
 
@@ -114,8 +114,8 @@ def serve(
 
     name = _registered(model, settings)
     version = find_version(store.connect(), name)
-    # A process of its own kind, not a child: it ends with this one, however that is ended. What
-    # this one has imported would take the place of the code that belongs to the version.
+    # Replace this process instead of starting a child, which a hard kill of the parent would leave
+    # behind. A new interpreter is needed: modules imported here would shadow the version's code.
     program = ["-m", "crossfold.predict.server", version.name, str(version.version), str(port)]
     os.execv(sys.executable, [sys.executable, *program])
 
@@ -123,7 +123,10 @@ def serve(
 def _predicted(
     model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
 ) -> Generator["Prediction", None, None]:
-    """Predict with a model that is loaded for the first row, when what takes the rows is there."""
+    """Predict image files with a registered version.
+
+    Looks up and loads the version on the first iteration, after the output has been opened.
+    """
     from crossfold.imaging.decoding import read_image
     from crossfold.predict.model import find_version, load_version, predict_images
     from crossfold.tracking import store
@@ -138,7 +141,11 @@ def _predicted(
 def _asked(
     server: str, paths: Sequence[str], not_written: str
 ) -> Generator["Prediction", None, None]:
-    """Let a server predict; raises StepError, with what that means for the file, if it is lost."""
+    """Predict image files with a running server.
+
+    Raises:
+        StepError: the server is lost; `not_written` ends the message, about the output file.
+    """
     from crossfold.predict.client import LostServerError, ask
 
     try:
@@ -157,7 +164,7 @@ def _settings() -> "Settings":
 
 
 def _registered(model: str | None, settings: "Settings") -> str:
-    """Return the name of the model that is meant, once MLflow's clients know the registry."""
+    """Set the environment of MLflow's clients, and choose the model: `model` or the champion."""
     from crossfold.runners.local.mlflow_store import tracking_environment
 
     os.environ.update(tracking_environment(Path.cwd(), settings))
@@ -165,12 +172,16 @@ def _registered(model: str | None, settings: "Settings") -> str:
 
 
 def _format(kind: Format | None, output: Path | None) -> Format:
-    """Return the format that is meant."""
+    """Choose the output format from `--format`, `--output` and the terminal.
+
+    Raises:
+        UserError: Parquet without an output file, or a file name that implies no format.
+    """
     if output is None:
         if kind is Format.PARQUET:
             raise UserError("--format parquet needs a file: --output predictions.parquet")
         if kind is Format.JSON:
-            return Format.JSONL  # which a pipe's reader need not wait for the end of
+            return Format.JSONL  # a pipe's reader can use each line as it arrives
         return kind or (Format.TABLE if console.is_terminal else Format.LINES)
     return format_for(kind, output)
 
@@ -179,7 +190,11 @@ def _format(kind: Format | None, output: Path | None) -> Format:
 def _destination(
     kind: Format, output: Path | None, paths: list[str], top_k: int
 ) -> Iterator[Write]:
-    """Give what writes rows where they are wanted."""
+    """Open the destination of the predictions: a file, the terminal's table, or stdout.
+
+    Yields:
+        A function that writes a batch of rows.
+    """
     if output:
         with _whole_file(output) as file, writer(kind, file, paths, top_k) as write:
             yield write
@@ -187,7 +202,7 @@ def _destination(
         table = Table(paths, top_k)
         yield lambda rows: console.print(Text("\n").join(table.lines(rows)), soft_wrap=True)
     else:
-        # Not by rich, which turns tabs into spaces.
+        # Bypass rich, which turns tabs into spaces.
         with writer(kind, sys.stdout.buffer, paths, top_k) as write:
 
             def write_now(rows: Sequence[Row]) -> None:
@@ -199,10 +214,12 @@ def _destination(
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that gets its name once it is complete, and is deleted if it never is.
+    """Open a file for writing that appears under its name only when the block completes.
+
+    An incomplete file is deleted.
 
     Raises:
-        UserError: no file can be made there.
+        UserError: no file can be created there.
     """
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"--output {path}: not a file in a folder that is there")
@@ -219,7 +236,11 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _bar(kind: Format, output: Path | None, num_images: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar on a terminal, below the table if that is there too; give what moves it."""
+    """Show a progress bar on a terminal, below the table if the table is printed there.
+
+    Yields:
+        A callback that advances the bar by a number of images.
+    """
     rows_on_terminal = output is None and console.is_terminal
     shown = console if rows_on_terminal else errors
     with Progress(

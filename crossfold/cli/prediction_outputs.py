@@ -1,4 +1,4 @@
-"""Predictions as rows of a file: each format takes them as they come and keeps few in memory."""
+"""Write predictions in every output format, batch by batch, with few rows in memory."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ from crossfold.predict.model import Prediction
 
 
 class Format(StrEnum):
-    """How predictions are written."""
+    """An output format of `crossfold predict`."""
 
     TABLE = "table"
     LINES = "lines"
@@ -29,7 +29,7 @@ class Format(StrEnum):
 
 
 class Row(NamedTuple):
-    """An image file and what it was taken for."""
+    """An image file's path and its prediction."""
 
     path: str
     prediction: Prediction
@@ -45,19 +45,20 @@ _BY_SUFFIX = {
     ".jsonl": Format.JSONL,
     ".parquet": Format.PARQUET,
 }
-# Rows of one group of a Parquet file, which is held in memory.
+# Rows in a row group of a Parquet file; one group is held in memory.
 _ROWS_IN_GROUP = 10_000
 _WIDEST_PATH = 80
 _IN_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r"), "�")
 
 
 def format_for(kind: Format | None, output: Path) -> Format:
-    """Return the format of a file: the one that is chosen, or else that of the name's ending.
+    """Choose a file's format: the chosen one, or the one that the file name's suffix implies.
 
-    JSON is an array only where the name says so; in other files it is lines, as in a pipe.
+    JSON becomes an array only in a `.json` file; in any other file it becomes JSON Lines, as in
+    a pipe.
 
     Raises:
-        UserError: none is chosen, and the ending stands for none.
+        UserError: no format is chosen, and the suffix implies none.
     """
     by_name = _BY_SUFFIX.get(output.suffix.lower())
     if kind is Format.JSON and by_name is not Format.JSON:
@@ -72,13 +73,16 @@ def format_for(kind: Format | None, output: Path) -> Format:
 
 @contextmanager
 def writer(kind: Format, file: BinaryIO, paths: Sequence[str], top_k: int) -> Iterator[Write]:
-    """Give what writes rows in a format, one batch after the other; the file is left open.
+    """Open a writer of rows in a format; the file stays open afterwards.
 
     Args:
         kind: The format.
-        file: Where to write.
-        paths: Those of all rows to come: a table is as wide as they need.
-        top_k: How many classes a row has.
+        file: The file to write to.
+        paths: The paths of all rows to come, for the width of a table's first column.
+        top_k: Number of classes per row.
+
+    Yields:
+        A function that writes a batch of rows.
     """
     if kind is Format.PARQUET:
         with _parquet(file, top_k) as write:
@@ -94,7 +98,7 @@ def writer(kind: Format, file: BinaryIO, paths: Sequence[str], top_k: int) -> It
 
 
 def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
-    """Return what writes rows as text; a path need not be UTF-8, its bytes stay as they are."""
+    """Build a writer of rows as UTF-8 text; paths that aren't UTF-8 keep their bytes."""
 
     def write(rows: Sequence[Row]) -> None:
         file.write(text(rows).encode("utf-8", "surrogateescape"))
@@ -103,13 +107,13 @@ def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
 
 
 def _columns(top_k: int) -> list[str]:
-    """Return the columns of CSV, JSON and Parquet."""
+    """List the columns of CSV, JSON and Parquet."""
     more = [f"{name}_{n}" for n in range(2, top_k + 1) for name in ("label", "probability")]
     return ["path", "label", "probability", *more, "error", "model", "version"]
 
 
 def _values(row: Row, top_k: int) -> list[Any]:
-    """Return a row's values by column; None where it has none."""
+    """List a row's values in the order of `_columns`; None for a missing value."""
     classes: list[Any] = [value for pair in row.prediction.most_likely(top_k) for value in pair]
     classes += [None] * (2 * top_k - len(classes))
     prediction = row.prediction
@@ -117,7 +121,7 @@ def _values(row: Row, top_k: int) -> list[Any]:
 
 
 def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
-    """Return what writes a line a row with tabs between path, class, probability and model."""
+    """Build a formatter of one line per row: path, class, probability and model between tabs."""
 
     def text(rows: Sequence[Row]) -> str:
         return "".join(
@@ -129,7 +133,7 @@ def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
 
 
 def _cells(row: Row, top_k: int) -> list[str]:
-    """Return a row's classes and probabilities in turn, and the model, for people; or the error."""
+    """Format a row for people: classes and probabilities in turn, then the model; or the error."""
     prediction = row.prediction
     if prediction.error is not None:
         return [prediction.error]
@@ -153,12 +157,12 @@ def _csv(top_k: int) -> Callable[[Sequence[Row]], str]:
 
 
 def _jsonl(top_k: int) -> Callable[[Sequence[Row]], str]:
-    """Return what writes an object a line (https://jsonlines.org)."""
+    """Build a formatter of one JSON object per line (https://jsonlines.org)."""
     return lambda rows: "".join(f"{row}\n" for row in _objects(rows, top_k))
 
 
 def _json(top_k: int) -> Callable[[Sequence[Row]], str]:
-    """Return what writes an array as far as its last object: the same lines, in between."""
+    """Build a formatter of a JSON array, one object per line, without the closing bracket."""
     before = chain(["[\n"], repeat(",\n"))
     return lambda rows: "".join(f"{next(before)}{row}" for row in _objects(rows, top_k))
 
@@ -201,16 +205,16 @@ def _parquet(file: BinaryIO, top_k: int) -> Iterator[Write]:
 
 
 class Table:
-    """Rows for people, in columns whose widths are known before the first row."""
+    """Rows for people, in columns with widths that are fixed before the first row."""
 
     def __init__(self, paths: Sequence[str], top_k: int) -> None:
         widest = max((cell_len(_printable(path)) for path in paths), default=0)
         self._path_width = min(max(widest, len("image")), _WIDEST_PATH)
         self._top_k = top_k
-        self._label_width = 0  # of no class yet
+        self._label_width = 0  # unknown until the first batch
 
     def lines(self, rows: Sequence[Row]) -> Iterator[Text]:
-        """Yield a line a row, after a first one with the names of the columns."""
+        """Yield a line per row; before the very first row, a line with the column names."""
         if not self._label_width:
             classes = {name for row in rows for name in row.prediction.probabilities}
             self._label_width = max(len("class"), *(cell_len(name) for name in classes), 0)
@@ -235,10 +239,10 @@ def _table_text(table: Table) -> Callable[[Sequence[Row]], str]:
 
 
 def _printable(text: str) -> str:
-    """Return a text that does nothing to a terminal but stand there."""
+    """Replace every character that could control a terminal."""
     return "".join(c if c.isprintable() else "�" for c in _utf8(text))
 
 
 def _utf8(path: str) -> str:
-    """Return a path with a sign in place of each byte that is not UTF-8."""
+    """Replace each byte of a path that isn't UTF-8 by the replacement character."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -36,7 +36,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")
 
 
 class Runner(StrEnum):
-    """Where a version is trained again."""
+    """The runner that trains a version again."""
 
     LOCAL = "local"
     DOCKER = "docker"
@@ -81,7 +81,7 @@ def promote(
         str, typer.Option(metavar="TEXT", help="Reason, for the record.", show_default=False)
     ] = "",
 ) -> None:
-    """Make a version champion if the evidence allows it; exits with 1 if it does not."""
+    """Make a version champion if the evidence allows it; exits with 1 if it doesn't."""
     from crossfold.registry import promotion
     from crossfold.registry.register import find_champion
 
@@ -112,7 +112,7 @@ def rollback(
         str, typer.Option(metavar="TEXT", help="Reason, for the record.", show_default="asked for")
     ] = "",
 ) -> None:
-    """Make the former champion champion again. The gate will not undo this."""
+    """Make the former champion the champion again. The gate won't undo this."""
     from crossfold.registry import promotion
     from crossfold.registry.register import find_champion
 
@@ -139,7 +139,7 @@ def reproduce(
 ) -> None:
     """Train a version again from its commit, data and settings; exits with 1 if it differs.
 
-    Nothing is registered, and `reports/` stays as it is.
+    Registers nothing and leaves `reports/` unchanged.
     """
     settings, client = _registry()
     found = _find(client, settings, version)
@@ -164,7 +164,7 @@ def reproduce(
 
 
 def _registry() -> "tuple[Settings, MlflowClient]":
-    """Return the settings and a client of the registry that they name."""
+    """Read the settings and connect to the registry that they name."""
     from crossfold.settings import load_settings
 
     settings = load_settings(PARAMS)

@@ -1,4 +1,4 @@
-"""The commands that run the pipeline, schedule it, compile it and clean up after it."""
+"""Commands for the pipeline: run, schedule, compile and clean."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,10 +29,10 @@ def run(
     context: Context = None,
     registry: Registry = None,
 ) -> None:
-    """Run the pipeline: fetch, extract, train the folds, choose, train, evaluate, register."""
+    """Run the pipeline: fetch, extract, cross-validate, choose, train, evaluate, register."""
     from crossfold.settings import load_settings
 
-    settings = load_settings(PARAMS, changes or ())  # a mistake in it is found before the imports
+    settings = load_settings(PARAMS, changes or ())  # before the slow imports: mistakes show early
 
     runner = create_runner(on, context=context, registry=registry)
 
@@ -62,7 +62,7 @@ def schedule(
     context: Context = None,
     registry: Registry = None,
 ) -> None:
-    """Run the pipeline on Kubernetes at certain times, with the data that a branch has then."""
+    """Run the pipeline on Kubernetes on a schedule, each time with a branch's current data."""
     from crossfold.settings import load_settings
 
     settings = load_settings(PARAMS, changes or ())
@@ -89,7 +89,7 @@ def compile_(
     ),
     changes: Changes = None,
 ) -> None:
-    """Write the pipeline as the YAML that every Kubeflow Pipelines takes."""
+    """Write the pipeline as YAML that any Kubeflow Pipelines can run."""
     from crossfold.runners.lineage import CLUSTER, lineage
     from crossfold.settings import load_settings
     from pipelines.arguments import arguments
@@ -110,7 +110,7 @@ def compile_(
 def clean(
     keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
 ) -> None:
-    """Delete old runs' files under runs/; what MLflow and the kept runs use stays."""
+    """Delete old runs' files under runs/, except files that MLflow or a kept run uses."""
     from crossfold.runners.local.clean import clean_runs
 
     console.print(clean_runs(Path.cwd(), keep=keep), soft_wrap=True)

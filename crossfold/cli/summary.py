@@ -1,4 +1,4 @@
-"""What a finished run says, as a person reads it in a terminal."""
+"""Print the summary of a finished run in a terminal."""
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -10,7 +10,7 @@ from crossfold.runners.outcome import REPORTS, Outcome
 
 
 def show(console: Console, outcome: Outcome) -> None:
-    """Print the summary of a run."""
+    """Print a run's summary: leaderboard, test scores, registered version and gate."""
     console.print()
     console.print(_render(outcome), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""What a person sees of the registry: its versions, one version's lineage, two side by side."""
+"""Terminal tables of the registry: versions, lineage, comparison, reproduction."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from crossfold.records import Promotion
 if TYPE_CHECKING:
     from crossfold.reproduce.reproduce import Reproduction
 
-# The scores that are shown of each version in a list, and their narrow headings.
+# Scores in the list of versions, with headings for narrow columns.
 _LISTED_SCORES = {
     "cv_macro_f1": "CV F1",
     "test_macro_f1": "test F1",
@@ -29,7 +29,7 @@ _COMPARED = ("candidate", *_LISTED_SCORES, "gate_verdict", "data_hash", "split_h
 
 
 def as_json(version: ModelVersion) -> dict[str, Any]:
-    """Return a version with its tags, those that hold JSON read."""
+    """Describe a version for JSON: name, aliases, creation time and tags, JSON tags parsed."""
     parsed = {
         tag.name: json.loads(version.tags[tag.name]) if tag.is_json else version.tags[tag.name]
         for tag in sorted(_tags(version), key=lambda tag: tag.name)
@@ -44,12 +44,12 @@ def as_json(version: ModelVersion) -> dict[str, Any]:
 
 
 def created(version: ModelVersion) -> datetime:
-    """Return when a version was registered."""
+    """Convert a version's registration time to a UTC datetime."""
     return datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
 
 
 def lineage_table(version: ModelVersion) -> Table:
-    """Return all that a version says of its origin, under headings."""
+    """Build the table of a version's lineage: its tags, grouped under headings."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -67,7 +67,7 @@ def lineage_table(version: ModelVersion) -> Table:
 
 
 def _tags(version: ModelVersion) -> list[Tag]:
-    """List a version's tags in the order of the table of tags, then those that it does not have."""
+    """List a version's tags: known tags in the order of `labels.tags`, then the others by name."""
     known = [tag for tag in labels.tags() if tag.name in version.tags]
     others = sorted(version.tags.keys() - {tag.name for tag in known})
     return [*known, *(Tag(name, name, "Other") for name in others)]
@@ -80,7 +80,7 @@ def _rows(tag: Tag, value: str) -> Iterator[tuple[str, str]]:
     found = json.loads(value)
     if tag.name == "gate_comparison" and found is None:
         return
-    if tag.name == "files_sha256":  # its paths would leave no room for the other tags' values
+    if tag.name == "files_sha256":  # long paths would squeeze the column of values
         yield tag.name, f"{len(found)} files, listed by --json"
         return
     if tag.name == "promotions":
@@ -91,7 +91,7 @@ def _rows(tag: Tag, value: str) -> Iterator[tuple[str, str]]:
 
 
 def _story(entry: Promotion) -> str:
-    """Tell how a version was made champion by hand."""
+    """Describe in one line how a person made a version champion."""
     parts = [
         entry.reason,
         "against the evidence" if entry.forced else "",
@@ -102,7 +102,7 @@ def _story(entry: Promotion) -> str:
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Yield nested values a line each; a list's items are counted from 0 on, as `--set` does."""
+    """Yield nested values as pairs of key and text; list items count from 0, as in `--set`."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _flat(f"{key}.{name}" if key else name, inner)
@@ -116,7 +116,7 @@ def _flat(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def models_table(versions: Sequence[ModelVersion]) -> Table:
-    """Return a registered model's versions, a row each."""
+    """Build the table of a model's versions, one row per version, the champion in bold."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     for heading in ("", "aliases", "created"):
         table.add_column(heading, no_wrap=True)
@@ -141,13 +141,13 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
 
 
 def _verdict(version: ModelVersion) -> str:
-    """Return what the gate found; a version that was taken back is refused whatever that is."""
+    """Format the gate's verdict; a version taken back by a rollback is always marked refused."""
     found = version.tags.get("gate_verdict", version.tags.get("gate", ""))
     return f"{found}\nrefused" if "rolled_back" in version.tags else found
 
 
 def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
-    """Return the same for JSON."""
+    """Describe a model's versions for JSON, with the contents of `models_table`."""
     return [
         {
             "name": row.name,
@@ -165,7 +165,7 @@ def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
 
 
 def side_by_side(versions: Sequence[ModelVersion]) -> Table:
-    """Return what is known of versions, a column each."""
+    """Build a table that compares versions, one column per version."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", style="dim")
     for version in versions:
@@ -194,7 +194,7 @@ def _number(version: ModelVersion, tag: str) -> float | None:
 
 
 def reproduction_tables(found: "Reproduction") -> Iterator[RenderableType]:
-    """Yield what a reproduction gave: each result, the verdict, what else differs."""
+    """Yield a reproduction's outcome: table of results, verdict, differences in environment."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "recorded", "reproduced"):
         table.add_column(heading, overflow="fold")

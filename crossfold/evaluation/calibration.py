@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as its probabilities say, and how to bring that about.
+"""Measure and improve calibration: whether a classifier's probabilities match its accuracy.
 
 Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
 """
@@ -17,11 +17,11 @@ from .metrics import CONFIDENCE, scores
 NUM_BINS = 15  # as in Guo et al.
 NUM_DRAWS = 1000
 MAX_TEMPERATURE = 10.0
-_MOST_AT_A_TIME = 2**22  # numbers, so that memory stays bounded
+_MOST_AT_A_TIME = 2**22  # numbers in one computation, to bound memory
 
 
 def tempered(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float32]:
-    """Return softmax(logits / temperature) [N, K] for the probabilities softmax(logits)."""
+    """Apply a temperature: softmax(logits / temperature) [N, K] from softmax(logits)."""
     scaled = np.empty(probabilities.shape, np.float32)
     for rows in _slices(probabilities):
         odds = np.exp(_logits(probabilities[rows], temperature))
@@ -30,14 +30,14 @@ def tempered(probabilities: NDArray[Any], temperature: float) -> NDArray[np.floa
 
 
 def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
-    """Return the temperature that makes the labels likeliest, at most MAX_TEMPERATURE.
+    """Fit the temperature that makes the labels likeliest, at most MAX_TEMPERATURE.
 
-    The probabilities have to be of images that their networks were not trained on. Above 1 they
-    were too sure, below 1 not sure enough; which class is the likeliest never changes. C. Guo,
-    G. Pleiss, Y. Sun and K. Weinberger, "On calibration of modern neural networks", 2017
-    (https://arxiv.org/abs/1706.04599), section 4.2.
+    The images must be new to the networks that predicted them. A temperature above 1 means that
+    the probabilities were overconfident, below 1 underconfident. The most likely class never
+    changes. C. Guo, G. Pleiss, Y. Sun and K. Weinberger, "On calibration of modern neural
+    networks", 2017 (https://arxiv.org/abs/1706.04599), section 4.2.
 
-    Where no image is wrong, or all are, there is nothing to learn from how sure to be: 1.
+    The temperature is 1 if all predictions are right, or all wrong: such data can't determine it.
     """
     from scipy.optimize import minimize_scalar
 
@@ -57,9 +57,9 @@ def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
 def expected_calibration_error(
     labels: NDArray[Any], probabilities: NDArray[Any], num_bins: int = NUM_BINS
 ) -> float:
-    """Return the mean distance of confidence and accuracy over bins of equal width.
+    """Compute the mean distance between confidence and accuracy over bins of equal width.
 
-    Each bin counts by its images. Guo et al. (see `fit_temperature`), equation 3.
+    Each bin is weighted by its number of images. Guo et al. (see `fit_temperature`), equation 3.
     """
     confidence, right = _confidence(labels, probabilities)
     ends = _bin_ends(confidence, num_bins)
@@ -74,10 +74,10 @@ def reliability(
     *,
     seed: int = 0,
 ) -> Reliability:
-    """Return the reliability curve; bins without an image are left out.
+    """Compute the reliability curve, its error, and the error by chance; omit empty bins.
 
-    With few images even true probabilities do not lie on the diagonal. How far off they would be
-    is drawn NUM_DRAWS times: J. Broecker and L. Smith, "Increasing the reliability of reliability
+    With few images, even true probabilities don't lie on the diagonal. NUM_DRAWS random draws show
+    how far they would be off: J. Broecker and L. Smith, "Increasing the reliability of reliability
     diagrams", Weather and Forecasting 22 (2007), pages 651-661.
     """
     confidence, right = _confidence(labels, probabilities)
@@ -105,7 +105,7 @@ def reliability(
 
 
 def assess(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> Calibration:
-    """Measure reliability with and without the temperature, which `probabilities` have in them."""
+    """Measure reliability with and without the temperature; `probabilities` include it."""
     without = tempered(probabilities, 1 / temperature)
     return Calibration(
         temperature=temperature,
@@ -117,16 +117,16 @@ def assess(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float
 
 
 def _slices(probabilities: NDArray[Any]) -> Iterator[slice]:
-    """Yield runs of rows that are few enough to compute with at a time."""
+    """Yield slices of rows, each small enough for one computation."""
     size = max(1, _MOST_AT_A_TIME // probabilities.shape[1])
     for start in range(0, len(probabilities), size):
         yield slice(start, start + size)
 
 
 def _logits(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float64]:
-    """Return logits at a temperature, each row's largest as 0.
+    """Compute logits [N, K] at a temperature, shifted so that the largest in each row is 0.
 
-    Only what a float32 softmax underflows is altered.
+    Only probabilities that a float32 softmax underflows are altered.
     """
     tiny = np.finfo(np.float32).tiny
     logits = np.log(np.maximum(np.asarray(probabilities, np.float64), tiny)) / temperature
@@ -135,7 +135,7 @@ def _logits(probabilities: NDArray[Any], temperature: float) -> NDArray[np.float
 
 
 def _loss(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float) -> float:
-    """Mean negative log likelihood at a temperature."""
+    """Compute the mean negative log likelihood at a temperature."""
     total = 0.0
     for rows in _slices(probabilities):
         logits, of_label = _logits(probabilities[rows], temperature), labels[rows]
@@ -147,14 +147,14 @@ def _loss(labels: NDArray[Any], probabilities: NDArray[Any], temperature: float)
 def _confidence(
     labels: NDArray[Any], probabilities: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Probability of the predicted class and whether it is the true one, [N], by the former."""
+    """Sort the predicted classes' probabilities [N], and list whether each is right [N]."""
     confidence = np.max(probabilities, axis=1).astype(np.float64)
     order = np.argsort(confidence, kind="stable")
     return confidence[order], (np.argmax(probabilities, axis=1) == labels)[order]
 
 
 def _bin_ends(confidence: NDArray[np.float64], num_bins: int) -> NDArray[np.int64]:
-    """Return where each bin ends in the sorted confidences, [num_bins + 1], from 0 on."""
+    """Locate the ends of the bins in the sorted confidences: [num_bins + 1], the first is 0."""
     edges = np.linspace(0, 1, num_bins + 1)
     ends = np.searchsorted(confidence, edges, side="right")
     ends[0], ends[-1] = 0, len(confidence)  # float32 may round a probability to above 1
@@ -162,7 +162,7 @@ def _bin_ends(confidence: NDArray[np.float64], num_bins: int) -> NDArray[np.int6
 
 
 def _sums(values: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sums over each bin of values [..., N], [..., num_bins]."""
+    """Sum values [..., N] over each bin: [..., num_bins]."""
     before = np.cumsum(values, axis=-1, dtype=np.float64)
     padded = np.concatenate([np.zeros((*values.shape[:-1], 1)), before], axis=-1)
     sums: NDArray[np.float64] = np.diff(padded[..., ends], axis=-1)
@@ -172,7 +172,7 @@ def _sums(values: NDArray[Any], ends: NDArray[np.int64]) -> NDArray[np.float64]:
 def _draws(
     confidence: NDArray[np.float64], ends: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw how many of each bin would be right were the confidences true, [NUM_DRAWS, bins]."""
+    """Draw each bin's number of right predictions under true confidences, [NUM_DRAWS, bins]."""
     size = max(1, _MOST_AT_A_TIME // len(confidence))
     return np.concatenate(
         [

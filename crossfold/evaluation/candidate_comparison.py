@@ -1,4 +1,4 @@
-"""Compare candidates in pairs, on the images that neither had seen."""
+"""Compare candidates in pairs, on images that neither was trained on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,22 +17,22 @@ def compare(
 ) -> dict[int, CandidateComparison]:
     """Compare each candidate with the best one.
 
-    Every image was predicted by the networks of one fold, which had not seen it; all candidates
-    have the same folds. So predictions are paired by image, and the differences between folds and
-    images cancel. The test is McNemar's, one of the two whose false alarms T. G. Dietterich found
-    acceptable ("Approximate statistical tests for comparing supervised classification learning
-    algorithms", Neural Computation 10, 1998, pages 1895-1923). Several comparisons at once are
-    adjusted by S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
-    Journal of Statistics 6 (1979), pages 65-70.
+    Every image was predicted by the networks of the one fold that was not trained on it, and all
+    candidates have the same folds. Predictions are therefore paired by image, and differences
+    between folds and images cancel. The test is McNemar's, one of two tests with an acceptable rate
+    of false alarms in T. G. Dietterich, "Approximate statistical tests for comparing supervised
+    classification learning algorithms", Neural Computation 10 (1998), pages 1895-1923. The p-values
+    are adjusted for several comparisons by S. Holm, "A simple sequentially rejective multiple test
+    procedure", Scandinavian Journal of Statistics 6 (1979), pages 65-70.
 
     Args:
-        labels: int [N], of all folds.
-        predictions: index of a candidate -> its predicted classes, int [N].
-        best: the index of the best one.
-        num_classes: the number of classes.
+        labels: The labels of all folds' images, int [N].
+        predictions: Each candidate's predicted classes, int [N], by the candidate's index.
+        best: The index of the best candidate.
+        num_classes: The number of classes.
 
     Returns:
-        The comparisons by index, without that of the best one.
+        The comparisons by the candidate's index; the best candidate has none.
     """
     of_best = predictions[best]
     compared = {
@@ -66,7 +66,7 @@ def _compare(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the chance of any false alarm among them is kept."""
+    """Adjust p-values to control the chance of any false alarm among them (see `compare`)."""
     order = np.argsort(p_values, kind="stable")
     remaining = np.arange(len(p_values), 0, -1)
     raised = np.minimum(np.maximum.accumulate(np.array(p_values)[order] * remaining), 1)

@@ -1,4 +1,4 @@
-"""Choosing among the candidates by their results in cross-validation."""
+"""Choose among the candidates by their results in cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ class _Fold:
 def aggregate_cv(
     *, predictions: Sequence[Path], architecture: str, leaderboard: Path
 ) -> Leaderboard:
-    """Rank the candidates by mean macro F1 over the folds; of equal ones the lower loss wins.
+    """Rank the candidates by mean macro F1 over the folds, and write the leaderboard.
 
-    Writes the leaderboard. The temperature is fitted on the out-of-fold predictions of all folds at
-    once. A candidate that has diverged in any fold has no mean: it is in a list of its own.
+    The lower loss breaks ties. The temperature is fitted on the out-of-fold predictions of all
+    folds together. A candidate that diverged in any fold has no mean and is listed separately.
 
     Raises:
-        UserError: every candidate has diverged.
+        UserError: every candidate diverged.
     """
     folds = sorted((_read(path) for path in predictions), key=lambda fold: fold.number)
     scored, diverged = _by_candidate(folds)
@@ -71,7 +71,7 @@ def aggregate_cv(
         diverged=tuple(diverged),
         best=list(entries).index(chosen),
         num_epochs=scored[chosen][0].num_epochs,
-        # On images that the network of their fold did not see.
+        # Out-of-fold predictions: each image is new to the network that predicted it.
         temperature=calibration.fit_temperature(true, _out_of_fold(folds, chosen)),
     )
     board.write(leaderboard)
@@ -87,7 +87,7 @@ def _read(path: Path) -> _Fold:
 def _by_candidate(
     folds: Sequence[_Fold],
 ) -> tuple[dict[int, list[FoldResult]], list[DivergedEntry]]:
-    """Collect each candidate's folds by its index, those that diverged in any fold apart."""
+    """Collect each candidate's results by its index; separate candidates that diverged."""
     scored, diverged = {}, []
     for index, results in enumerate(zip(*(fold.results for fold in folds), strict=True)):
         failed = [result for result in results if isinstance(result, DivergedResult)]
@@ -104,12 +104,12 @@ def _by_candidate(
 
 
 def _out_of_fold(folds: Sequence[_Fold], candidate: int) -> tensorfile.Array:
-    """Join a candidate's probabilities of all folds, float32 [N, K]."""
+    """Concatenate a candidate's probabilities of all folds, float32 [N, K]."""
     return np.concatenate([fold.arrays[f"probabilities_{candidate}"] for fold in folds])
 
 
 def _summarise(results: Sequence[FoldResult]) -> LeaderboardEntry:
-    """Compute a candidate's mean, spread and interval from its result on each fold."""
+    """Compute a candidate's mean, standard deviation and interval over the folds."""
     spreads = {
         metric.name: metrics.mean_std_interval(
             [result.scores[metric.name] for result in results], len(results)

@@ -1,4 +1,4 @@
-"""How long one image takes, from its file's bytes to probabilities."""
+"""Measure the latency of one prediction, from an image file's bytes to probabilities."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ MAX_SECONDS = 10.0
 def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -> Latency:
     """Time predictions of single images, decoding included, after a warm-up.
 
-    The images are taken in turn, NUM_TIMED times in all or for as long as MAX_SECONDS allow.
+    Takes the images in turn until NUM_TIMED predictions are timed or MAX_SECONDS have passed.
     """
 
     def predict(image: bytes) -> None:

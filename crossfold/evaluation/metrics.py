@@ -1,4 +1,4 @@
-"""What a classifier's probabilities are worth: scores, confusion matrix, curves, intervals.
+"""Evaluate a classifier's probabilities: scores, confusion matrix, curves, intervals.
 
 Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
 """
@@ -16,10 +16,10 @@ from crossfold.records import Curve, Curves, CurvesByKind, Interval, Scores
 CONFIDENCE = 0.95
 _TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 MAX_CURVE_POINTS = 200
-# No stored probability is smaller, so that every library finds the same loss in a stored file.
+# The smallest stored probability, so that every library computes the same loss from a stored file.
 MIN_PROBABILITY = np.finfo(np.float32).eps  # 2^-23, about 1.2e-7: a miss costs at most 15.9
 NUM_RESAMPLES = 2000
-_MOST_DRAWN = 2**22  # images drawn at a time, so that memory stays bounded
+_MOST_DRAWN = 2**22  # images drawn at a time, to bound memory
 
 
 class ClassScores(NamedTuple):
@@ -40,7 +40,7 @@ class Spread(NamedTuple):
 
 
 class McNemar(NamedTuple):
-    """How often exactly one of two classifiers is right, and how likely that is by chance."""
+    """Images that only one of two classifiers has right, and the p-value of McNemar's test."""
 
     only_first_right: int
     only_second_right: int
@@ -50,14 +50,14 @@ class McNemar(NamedTuple):
 def confusion_matrix(
     labels: NDArray[Any], predictions: NDArray[Any], num_classes: int
 ) -> NDArray[np.int64]:
-    """Counts of shape [K, K]; row: the true class, column: the predicted one."""
+    """Count images [K, K] by true class (row) and predicted class (column)."""
     cells = np.asarray(labels, np.int64) * num_classes + np.asarray(predictions, np.int64)
     counts = np.bincount(cells, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
 def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
-    """Scores of each class from a confusion matrix; a ratio with denominator 0 is 0."""
+    """Compute each class's scores from a confusion matrix; a ratio with denominator 0 is 0."""
     hits = np.diagonal(confusion)
     predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
     return ClassScores(
@@ -69,18 +69,18 @@ def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
 
 
 def floored(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities that are at least MIN_PROBABILITY, as they are scored and stored."""
+    """Raise probabilities to at least MIN_PROBABILITY, for scoring and storing."""
     clipped: NDArray[np.float32] = np.maximum(probabilities, np.float32(MIN_PROBABILITY))
     return clipped
 
 
 def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> Scores:
-    """Loss, accuracy, macro F1, macro precision and macro recall.
+    """Compute loss, accuracy, macro F1, macro precision and macro recall.
 
-    The loss is the mean negative log likelihood in float64; a probability below MIN_PROBABILITY
-    counts as that, which is where scikit-learn's log_loss clips float32. Macro averages run over
-    all K classes; a class that is neither present nor predicted counts as 0, as in scikit-learn
-    with labels=range(K) and zero_division=0.
+    The loss is the mean negative log likelihood in float64. Probabilities are clipped at
+    MIN_PROBABILITY, as scikit-learn's log_loss does for float32. Macro averages run over all K
+    classes; a class that is neither present nor predicted counts as 0, as in scikit-learn with
+    labels=range(K) and zero_division=0.
     """
     labels = np.asarray(labels)
     predictions = np.argmax(probabilities, axis=1)
@@ -95,13 +95,13 @@ def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> Scores:
 
 
 def mean_std_interval(values: Sequence[float], num_folds: int) -> Spread:
-    """Mean, standard deviation and 95 % interval of scores from `num_folds`-fold cross-validation.
+    """Summarise scores of `num_folds`-fold cross-validation: mean, std and 95 % interval.
 
-    Two folds share most of their training images, so their scores are correlated and the usual
-    variance of a mean, s²/J for J values, is too small. Student's t with the corrected variance
-    (1/J + n_test/n_train) s², where n_test/n_train = 1/(num_folds - 1): C. Nadeau and Y. Bengio,
-    "Inference for the generalization error", Machine Learning 52 (2003), pages 239-281.
-    A symmetric interval: for scores near 1 its upper end may lie above 1.
+    Two folds share most of their training images, so their scores are correlated, and the usual
+    variance of a mean, s²/J for J values, is too small. The interval is Student's t with the
+    corrected variance (1/J + n_test/n_train) s², where n_test/n_train = 1/(num_folds - 1):
+    C. Nadeau and Y. Bengio, "Inference for the generalization error", Machine Learning 52 (2003),
+    pages 239-281. It is symmetric, so for scores near 1 its upper end may lie above 1.
     """
     from scipy.special import stdtrit
 
@@ -112,7 +112,7 @@ def mean_std_interval(values: Sequence[float], num_folds: int) -> Spread:
 
 
 def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
-    """95 % interval of a share.
+    """Compute the 95 % interval of a share of hits among trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal
     of the American Statistical Association 22 (1927), pages 209-212.
@@ -130,12 +130,12 @@ def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
 def bootstrap_intervals(
     labels: NDArray[Any], probabilities: NDArray[Any], *, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % intervals of what `scores` returns, for the draw of the test images.
+    """Estimate 95 % intervals of all `scores` for the random draw of the test images.
 
-    The percentile bootstrap of NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
-    introduction to the bootstrap" (1993), chapter 13. Images are drawn within each class, as the
-    holdout was: its class sizes are no accident, and a small class is in each resample. A score of
-    1 or a class of one image has no spread, which does not make it certain.
+    Uses the percentile bootstrap with NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
+    introduction to the bootstrap" (1993), chapter 13. Images are drawn within each class, like the
+    stratified holdout, so every resample has the same class sizes and contains the small classes. A
+    score of 1, or a class of one image, has no spread; that doesn't make it certain.
     """
     labels = np.asarray(labels)
     predictions = np.argmax(probabilities, axis=1)
@@ -154,7 +154,7 @@ def bootstrap_intervals(
 def class_f1_intervals(
     labels: NDArray[Any], predictions: NDArray[Any], num_classes: int, *, seed: int = 0
 ) -> NDArray[np.float64]:
-    """95 % intervals of each class's F1, [K, 2], from the resamples of `bootstrap_intervals`."""
+    """Estimate each class's 95 % interval of F1, [K, 2], with `bootstrap_intervals`' resamples."""
     rng = np.random.default_rng(seed)
     (counts,) = _resampled_counts(np.asarray(labels), [np.asarray(predictions)], num_classes, rng)
     intervals: NDArray[np.float64] = np.quantile(counts.f1, _TAILS, axis=1).T
@@ -166,9 +166,9 @@ def mcnemar(
 ) -> McNemar:
     """Test whether two classifiers are right equally often on the same images, int [N] each.
 
-    The exact, two-sided binomial form: of the images that only one of them has right, half are
-    expected to be the first's. Q. McNemar, "Note on the sampling error of the difference between
-    correlated proportions or percentages", Psychometrika 12 (1947), pages 153-157.
+    Uses the exact, two-sided binomial form: of the images that only one classifier has right, half
+    are expected to be the first's. Q. McNemar, "Note on the sampling error of the difference
+    between correlated proportions or percentages", Psychometrika 12 (1947), pages 153-157.
     """
     from scipy.special import bdtr
 
@@ -185,17 +185,17 @@ def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> CurvesByKind:
 
 
 def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
-    """ROC curves, one-vs-rest; scikit-learn's first threshold, infinity, is given as 1.0."""
+    """Compute one-vs-rest ROC curves; scikit-learn's first threshold, infinity, becomes 1.0."""
     return _curves(labels, probabilities, _roc_curve)
 
 
 def pr_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
-    """Precision-recall curves, one-vs-rest; their end (0, 1) has the threshold 1.0."""
+    """Compute one-vs-rest precision-recall curves; their end (0, 1) has the threshold 1.0."""
     return _curves(labels, probabilities, _pr_curve)
 
 
 def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """Negative log likelihood of each image [N], clipped as `scores` says."""
+    """Compute each image's negative log likelihood [N], clipped as in `scores`."""
     of_label = np.asarray(probabilities)[np.arange(len(labels)), labels].astype(np.float64)
     losses: NDArray[np.float64] = -np.log(np.maximum(of_label, MIN_PROBABILITY))
     return losses
@@ -203,7 +203,7 @@ def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.flo
 
 @dataclass(frozen=True)
 class _Counts:
-    """Right and predicted images by class and resample, [K, NUM_RESAMPLES]; support, [K, 1]."""
+    """Numbers of right and of predicted images, [K, NUM_RESAMPLES] each, and support, [K, 1]."""
 
     hits: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -221,10 +221,10 @@ def _resampled_counts(
     num_classes: int,
     rng: np.random.Generator,
 ) -> list[_Counts]:
-    """Count what several classifiers get right on resamples of the same images.
+    """Count the right predictions of several classifiers on resamples of the same images.
 
-    Images of a class for which all classifiers say the same are alike: how many of each kind are
-    drawn is multinomial, so no image is drawn one by one.
+    Images of one class with the same predictions by all classifiers are interchangeable. Their
+    number in a resample is multinomial, so images needn't be drawn one by one.
     """
     support = np.bincount(labels, minlength=num_classes)[:, None]
     shape = (num_classes, NUM_RESAMPLES)
@@ -244,7 +244,7 @@ def _resampled_counts(
 def _resampled_means(
     labels: NDArray[Any], values: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Means of `values` [N] over resamples of the images, [NUM_RESAMPLES]."""
+    """Average `values` [N] over each resample of the images, [NUM_RESAMPLES]."""
     sums = np.zeros(NUM_RESAMPLES)
     for label in np.unique(labels):
         of_class = values[labels == label]
@@ -306,7 +306,7 @@ def _pr_curve(positive: NDArray[np.bool_], score: NDArray[Any]) -> Curve:
 
 
 def _thinned(x: NDArray[Any], y: NDArray[Any], thresholds: NDArray[Any], area: float) -> Curve:
-    """Keep both ends and points at even distances along the curve, whatever their density."""
+    """Thin a curve to both ends and points at even distances along it, whatever their density."""
     if len(x) > MAX_CURVE_POINTS:
         travelled = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
         goals = np.linspace(0.0, travelled[-1], MAX_CURVE_POINTS)

@@ -1,6 +1,6 @@
-"""The 95 % interval of the difference of two classifiers' macro F1 on the same images.
+"""Compute the 95 % interval of the macro F1 difference of two classifiers on the same images.
 
-It holds on few images too, and where the two hardly differ: docs/decisions/022-gate.md.
+It holds for few images too, and for classifiers that hardly differ: docs/decisions/022-gate.md.
 """
 
 from math import ceil
@@ -13,16 +13,16 @@ from scipy.sparse import csr_array
 from .metrics import CONFIDENCE
 
 NUM_DRAWS = 2000
-_MOST_DRAWN = 2**22  # weights drawn at a time, so that memory stays bounded
-_MOST_TIMES = 1024  # as many images as there are: where `enough_images` stops looking
+_MOST_DRAWN = 2**22  # weights drawn at a time, to bound memory
+_MOST_TIMES = 1024  # `enough_images` gives up beyond this multiple of the images
 
 Values = NDArray[Any]
 
 
 class Outcomes(NamedTuple):
-    """Images by their class and by the predictions of two classifiers: `counts[i]` are alike.
+    """Images grouped by class and by the predictions of two classifiers, int64 [M] each.
 
-    int64 [M] each.
+    `counts[i]` is the number of images in group i.
     """
 
     labels: NDArray[np.int64]
@@ -34,18 +34,18 @@ class Outcomes(NamedTuple):
     def tally(
         cls, labels: NDArray[Any], predictions: NDArray[Any], other_predictions: NDArray[Any]
     ) -> "Outcomes":
-        """Count images, int [N] each."""
+        """Group and count images; labels and both predictions are int [N]."""
         rows = np.stack([labels, predictions, other_predictions]).astype(np.int64)
         (of_class, one, other), counts = np.unique(rows, axis=1, return_counts=True)
         return cls(of_class, one, other, counts)
 
     def swapped(self) -> "Outcomes":
-        """Return the same images with the other classifier first."""
+        """Swap the two classifiers."""
         return self._replace(predictions=self.other_predictions, other_predictions=self.predictions)
 
 
 def macro_f1_interval(outcomes: Outcomes, num_classes: int) -> tuple[float, float]:
-    """95 % interval of the first classifier's macro F1 minus the other's."""
+    """Compute the 95 % interval of the first classifier's macro F1 minus the other's."""
     return (
         lower_limit(outcomes, num_classes),
         -lower_limit(outcomes.swapped(), num_classes),
@@ -59,21 +59,21 @@ def lower_limit(
     times_images: float = 1,
     seed: int = 0,
 ) -> float:
-    """Lower end of `macro_f1_interval`: true differences below it are missed in 2.5 % of cases.
+    """Compute the lower end of `macro_f1_interval`; in 2.5 % of cases the truth lies below it.
 
-    The Bayesian bootstrap weighs the images at random, within each class, as the test split was
-    drawn: D. B. Rubin, "The Bayesian bootstrap", Annals of Statistics 9 (1981), pages 130-134. It
-    knows only what was seen, so each class gets one more image: in one class an image that only
-    the other classifier has right, where that costs the most; elsewhere one that both have right.
-    Where one class alone differs, this is the exact limit of C. J. Clopper and E. S. Pearson, "The
-    use of confidence or fiducial limits", Biometrika 26 (1934), pages 404-413. For several
-    classes, one image with the largest weight: M. P. Fay and E. J. Feuer, "Confidence intervals
-    for directly standardized rates", Statistics in Medicine 16 (1997), pages 791-801. For pairs:
-    M. P. Fay and K. Lumbard, "Confidence intervals for difference in proportions for matched pairs
-    compatible with exact McNemar's or sign tests", Statistics in Medicine 40 (2021), pages
+    The Bayesian bootstrap weights the images at random within each class, like the stratified test
+    split: D. B. Rubin, "The Bayesian bootstrap", Annals of Statistics 9 (1981), pages 130-134. It
+    knows only observed outcomes, so each class gets one more image: in the class where it costs the
+    most, an image that only the other classifier has right; in every other class, an image that
+    both have right. If only one class differs, this is the exact limit of C. J. Clopper and E. S.
+    Pearson, "The use of confidence or fiducial limits", Biometrika 26 (1934), pages 404-413. For
+    several classes, one image with the largest weight: M. P. Fay and E. J. Feuer, "Confidence
+    intervals for directly standardized rates", Statistics in Medicine 16 (1997), pages 791-801. For
+    pairs: M. P. Fay and K. Lumbard, "Confidence intervals for difference in proportions for matched
+    pairs compatible with exact McNemar's or sign tests", Statistics in Medicine 40 (2021), pages
     1147-1159.
 
-    `times_images` gives the limit for that many times as many images, in the same shares.
+    `times_images` multiplies the number of images, in the same shares.
     """
     support = np.bincount(outcomes.labels, outcomes.counts, num_classes)
     labels, predictions, others = _with_unseen(outcomes, num_classes)
@@ -97,14 +97,15 @@ def lower_limit(
         )
         differences.append(one - other)
     limit = float(np.quantile(np.concatenate(differences), (1 - CONFIDENCE) / 2))
-    # The images that were added move extreme differences towards 0.
+    # The added images move extreme differences towards 0.
     return min(limit, _macro_f1(outcomes, num_classes) - _macro_f1(outcomes.swapped(), num_classes))
 
 
 def enough_images(outcomes: Outcomes, num_classes: int, least: float) -> int | None:
-    """About how many images in the same shares raise the lower limit to `least`, if any number.
+    """Estimate how many images, in the same shares, raise the lower limit to `least`.
 
-    Rounded up to two digits.
+    Returns:
+        The number, rounded up to two digits; None if _MOST_TIMES the images aren't enough.
     """
 
     def is_enough(times: float) -> bool:
@@ -127,7 +128,7 @@ def enough_images(outcomes: Outcomes, num_classes: int, least: float) -> int | N
 def _with_unseen(
     outcomes: Outcomes, num_classes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Labels and both predictions, with one more image of each class at the end."""
+    """List the groups' labels and both predictions, and append one more image of each class."""
     present = np.unique(outcomes.labels)
     label, mistaken_for = _worst_mistake(outcomes, num_classes)
     mistaken = np.where(present == label, mistaken_for, present)
@@ -139,9 +140,9 @@ def _with_unseen(
 
 
 def _worst_mistake(outcomes: Outcomes, num_classes: int) -> tuple[int, int]:
-    """Label and prediction of the image that lowers the difference the most.
+    """Find the additional image that lowers the difference the most: its label and prediction.
 
-    The image is one more of its class, and only the other classifier has it right.
+    Only the other classifier has that image right.
     """
     support = np.bincount(outcomes.labels, outcomes.counts, num_classes)
     hits, total = _hits_and_total(outcomes, num_classes)
@@ -161,7 +162,7 @@ def _macro_f1(outcomes: Outcomes, num_classes: int) -> float:
 
 
 def _hits_and_total(outcomes: Outcomes, num_classes: int) -> tuple[Values, Values]:
-    """By class [K]: images that the first classifier has right; its predicted and true images."""
+    """Count by class [K] the first classifier's hits, and its predicted plus true images."""
     is_hit = outcomes.predictions == outcomes.labels
     hits = np.bincount(outcomes.labels, outcomes.counts * is_hit, num_classes)
     predicted = np.bincount(outcomes.predictions, outcomes.counts, num_classes)
@@ -169,12 +170,12 @@ def _hits_and_total(outcomes: Outcomes, num_classes: int) -> tuple[Values, Value
 
 
 def _one_hot(classes: NDArray[np.int64], num_classes: int) -> csr_array:
-    """Sparse [K, M]: 1 where the column is of the row's class."""
+    """Build a sparse matrix [K, M]: 1 where the column's class is the row."""
     columns = np.arange(len(classes))
     return csr_array((np.ones(len(classes)), (classes, columns)), (num_classes, len(classes)))
 
 
 def _ratio(numerator: Values, denominator: Values) -> Values:
-    """Divide; 0 where the denominator is 0."""
+    """Divide; the result is 0 where the denominator is 0."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
     return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)

@@ -1,4 +1,4 @@
-"""The test split, once, from the pixels: the number that the whole run is about."""
+"""Evaluate the chosen model once on the test split, from the pixels."""
 
 import hashlib
 from collections.abc import Sequence
@@ -31,10 +31,11 @@ def evaluate_test(
 ) -> Evaluation:
     """Run the whole network over the test split and write the evaluation.
 
-    The export predicts (see `classifier`); torch predicts the same images, to compare the two.
+    The exported network's predictions are scored (see `classifier`). torch predicts the same
+    images, to verify the export.
 
     Raises:
-        RuntimeError: the export does not compute what torch does.
+        RuntimeError: the export's probabilities differ from torch's.
     """
     determinism.prepare(num_threads)
     table, network, reference = (
@@ -92,7 +93,7 @@ def compare_with_torch(
 
 
 def split_hash(table: Examples) -> str:
-    """Return the SHA-256 of the test split: its images by content, each with its class."""
+    """Hash the test split with SHA-256: its images by content, each with its class."""
     classes = (table.classes[label] for label in table.column("label", TEST))
     pairs = zip(table.column("content_hash", TEST), classes, strict=True)
     return hashlib.sha256("".join(f"{h} {c}\n" for h, c in sorted(pairs)).encode()).hexdigest()
@@ -101,10 +102,10 @@ def split_hash(table: Examples) -> str:
 def score(
     networks: Sequence[Classifier | backbone.Network], table: Examples, num_threads: int
 ) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Predict the test split from its encoded images, each decoded once for all the networks.
+    """Predict the test split with several networks; each image is decoded once for all of them.
 
     Returns:
-        Paths, labels int64 [N] and of each network its probabilities float32 [N, K].
+        Paths, labels int64 [N], and for each network its probabilities float32 [N, K].
     """
     total = table.count(TEST)
     paths: list[str] = []

@@ -15,7 +15,7 @@ from crossfold.imaging.decoding import BadImage, read_image
 
 from .model import Prediction
 
-# Seconds; what MLflow's server gives a request at the most.
+# Seconds; the longest that MLflow's server works on a request.
 _PATIENCE = 60
 
 
@@ -28,13 +28,13 @@ class _UnpredictedError(Exception):
 
 
 def ask(server: str, paths: Sequence[str]) -> Generator[Prediction, None, None]:
-    """Predict image files, in order, with the server at an address; send each whole.
+    """Predict image files in order with the server at a URL; send each file unchanged.
 
-    Once it has predicted one, a request that it refuses or is too slow for is that image's error.
+    After the first prediction, a refused request or a timeout becomes that image's error.
 
     Raises:
-        UserError: no server answers there, or it is not one that serves such a model.
-        LostServerError: it answered at first, and does no longer.
+        UserError: no server answers there, or it doesn't serve a model of Crossfold.
+        LostServerError: the server has stopped answering after its first prediction.
     """
     has_predicted = False
     for path in paths:
@@ -81,22 +81,22 @@ def _ask(server: str, encoded: bytes) -> Prediction:
 
     Raises:
         _UnpredictedError: the answer is an error, or not a prediction.
-        OSError, http.client.HTTPException: there is no answer, or not one of HTTP.
-        ValueError: the address is none.
+        OSError, http.client.HTTPException: no answer arrives, or it is not HTTP.
+        ValueError: the URL is invalid.
     """
     body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
     answer = _post(f"{server.rstrip('/')}/invocations", json.dumps(body).encode())
     try:
         found = json.loads(answer)
         (row,) = found["predictions"]
-        origin = (found.get("model"), found.get("version"))  # MLflow's own server does not tell
+        origin = (found.get("model"), found.get("version"))  # missing in MLflow's own server
         return Prediction(row["label"], row["probabilities"], row["error"], *origin)
     except (KeyError, TypeError, ValueError):
         raise _UnpredictedError("answers with something else than a prediction") from None
 
 
 def _post(address: str, body: bytes) -> bytes:
-    # Not through a proxy that the environment may name: it would look for the server elsewhere.
+    # Bypass a proxy from the environment: on its machine, this address is another server.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
     try:
@@ -104,13 +104,13 @@ def _post(address: str, body: bytes) -> bytes:
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.UNPROCESSABLE_ENTITY:  # with the image's own error
+        if error.code == http.HTTPStatus.UNPROCESSABLE_ENTITY:  # the body has the image's error
             return error.read()
         raise _UnpredictedError(f"answers {error.code} {error.reason}") from None
 
 
 def _reason(error: Exception) -> str:
-    # Of what does not speak HTTP, the text is what it sent instead, which a terminal need not like.
+    # This error's text is whatever a non-HTTP server sent, which may be unsafe on a terminal.
     if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
         return "it does not speak HTTP"
     return str(getattr(error, "reason", error))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 
-# The tag of a version: JSON, the hash of each file by its path in the version's folder.
+# A version's tag: JSON with each file's hash by its path in the version's folder.
 TAG = "files_sha256"
-# Where MLflow keeps a version's files that Crossfold reads; `registry.package` puts them there.
+# Subfolder of a version with the files that Crossfold reads, written by `registry.package`.
 ARTIFACTS = "artifacts"
 
 
@@ -30,7 +30,7 @@ def verify_file(path: Path, registered: str, version: str) -> None:
     """Check that a file is the one that was registered.
 
     Raises:
-        UserError: it is another; names the version and the file.
+        UserError: its hash differs; the message names the version and the file.
     """
     if hash_file(path) != registered:
         raise UserError(

@@ -11,15 +11,15 @@ from crossfold.errors import UserError
 
 
 def find_images(names: Sequence[str]) -> list[str]:
-    """Expand names to the paths of image files, in the order of the names, each once.
+    """Expand names to the paths of image files, in the order of the names, without duplicates.
 
-    Of two spellings of a path, such as `a.png` and `./a.png`, the first one stays.
-    A folder stands for all files below it, sorted (see `listing.files_below`), a glob for what it
-    matches, sorted; `**` in it stands for any number of folders.
+    Of two spellings of a path, such as `a.png` and `./a.png`, the first is kept. A folder expands
+    to all files below it, sorted (see `listing.files_below`). A glob expands to its matches,
+    sorted; `**` matches any number of folders.
 
     Raises:
-        UserError: a name is no file, a folder has no images, or a glob matches nothing; all such
-            names are listed.
+        UserError: a name doesn't exist, a folder has no files, or a glob matches nothing; the
+            message lists all such names.
     """
     found: dict[Path, str] = {}
     problems = []
@@ -37,7 +37,7 @@ def find_images(names: Sequence[str]) -> list[str]:
 
 def _paths(name: str) -> Iterator[str]:
     if os.path.exists(name):  # noqa: PTH110
-        yield from _files(name)  # a name with a bracket may be a file's own
+        yield from _files(name)  # before globbing: a file's name may contain brackets
     else:
         for path in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
             if not is_left_behind(Path(path).name):

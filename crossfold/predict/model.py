@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from crossfold.network.classifier import Classifier
 
-# Where a version holds its network and the exported graph; `registry.package` puts them there.
+# Names of a version's network and exported graph, written by `registry.package`.
 NETWORK_FILE = "network.safetensors"
 GRAPH_FILE = "graph.safetensors"
-# More digits than a version has; a database takes no number of any length.
+# More digits than any version number has; databases limit the size of a number.
 _MAX_DIGITS = 9
 BATCH_SIZE = 64
 
@@ -57,8 +57,8 @@ def predict_images(
 ) -> Generator[Prediction, None, None]:
     """Predict images in order; an unusable one gets a prediction with its error.
 
-    `read` gives a source's encoded image. While the network is at one batch, threads decode the
-    next; no more than these two are in memory. A single image has nothing to wait for.
+    `read` loads a source's encoded image. While the network predicts one batch, threads decode the
+    next; at most these two batches are in memory. A single image is predicted without threads.
     """
     if len(sources) == 1:
         yield from _predict_batch(network, [_load(sources[0], read, network.image_size)])
@@ -95,7 +95,7 @@ def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> I
 
 
 def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
-    """Decode to pixels uint8 [size, size, 3], or return the reason why not."""
+    """Decode a source to pixels uint8 [size, size, 3], or to the error's text if it's unusable."""
     try:
         return decoding.square(read(source), size)
     except OSError as error:
@@ -105,10 +105,12 @@ def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels 
 
 
 def load_model(name: str) -> "Classifier":
-    """Load a network from the registry: `crossfold@champion`, `crossfold/3`, or with `models:/`.
+    """Load a network from the registry by `NAME@ALIAS` or `NAME/VERSION`.
+
+    The name may have the prefix `models:/`, as in `models:/crossfold@champion`.
 
     Raises:
-        UserError: the name is not of this form, or there is no such model, alias or version.
+        UserError: the name has another form, or the model, alias or version doesn't exist.
     """
     from crossfold.tracking import store
 
@@ -117,7 +119,11 @@ def load_model(name: str) -> "Classifier":
 
 
 def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
-    """Look up `NAME@ALIAS` or `NAME/VERSION`; raise UserError if it does not exist."""
+    """Look up a version by `NAME@ALIAS` or `NAME/VERSION`, with or without `models:/`.
+
+    Raises:
+        UserError: the name has another form, or the model, alias or version doesn't exist.
+    """
     from mlflow.exceptions import MlflowException
 
     model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
@@ -138,13 +144,13 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
 
 
 def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
-    """Load the network of a version; nothing in its files is executed. 0 threads: all cores.
+    """Load a version's network without executing anything in its files; 0 threads: all cores.
 
-    Of a version whose files were not hashed when it was registered, the weights are verified, and
-    exported again.
+    If the version was registered before files were hashed, its weights are verified and exported
+    again.
 
     Raises:
-        UserError: the version's files are gone, modified, or were not registered by Crossfold.
+        UserError: the version's files are missing, modified, or were not registered by Crossfold.
     """
     if not version.tags.keys() & {TAG, "weights_hash"}:
         raise UserError(
@@ -162,12 +168,12 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
 
 
 def open_network(path: Path, num_threads: int = 0) -> "Classifier":
-    """Open a version's verified network file; nothing in it is executed.
+    """Open a version's verified network file without executing anything in it.
 
     0 threads: all cores.
 
     Raises:
-        UserError: the engine cannot compute it on this machine.
+        UserError: the engine cannot compute the network on this machine.
     """
     from crossfold.network.classifier import Classifier
     from crossfold.network.engine import ENGINE
@@ -182,10 +188,10 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
 
 
 def download(version: "ModelVersion", name: str, folder: str) -> Path:
-    """Download a file of a version into a folder, and verify it.
+    """Download a version's file into a folder, and verify it.
 
     Raises:
-        UserError: the version has no such file, or another than the one that was registered.
+        UserError: the file is missing, or is not the one that was registered.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -206,9 +212,9 @@ def download(version: "ModelVersion", name: str, folder: str) -> Path:
 
 
 def _registered_hash(tags: dict[str, str], name: str) -> str | None:
-    """Read a file's SHA-256 from a version's tags.
+    """Look up a file's SHA-256 in a version's tags.
 
-    Versions registered before files were hashed have that of their weights alone.
+    Versions registered before files were hashed have only the hash of their weights.
     """
     if TAG in tags:
         hashes: dict[str, str] = json.loads(tags[TAG])
@@ -217,7 +223,7 @@ def _registered_hash(tags: dict[str, str], name: str) -> str | None:
 
 
 def _what_there_is(client: "MlflowClient", model: str) -> str:
-    # A filter takes no apostrophe, and no model that Crossfold registers has one.
+    # MLflow's filters can't contain an apostrophe, and Crossfold's model names never do.
     versions = [] if "'" in model else client.search_model_versions(f"name='{model}'")
     if versions:
         aliases = client.get_registered_model(model).aliases

@@ -1,9 +1,9 @@
-"""Parse requests to `crossfold serve`, in every form of MLflow's scoring protocol.
+"""Parse requests to `crossfold serve` in every form of MLflow's scoring protocol.
 
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 
-MLflow's own parser is not used: it copies the images into one array as wide as the largest, and its
-errors hold stack traces. Nothing here imports `crossfold`, see `server`.
+Not MLflow's parser: it copies the images into one array as wide as the largest image, and its
+errors contain stack traces. This module imports nothing of `crossfold`, see `server`.
 """
 
 import csv
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from http import HTTPStatus
 
-# An image may have 256 MiB (decoding.MAX_FILE_SIZE); base64 makes four bytes of three.
+# An image may have 256 MiB (decoding.MAX_FILE_SIZE); base64 turns three bytes into four.
 MAX_BODY = 256 * 1024**2 // 3 * 4 + 1024**2
 _COLUMN = "image"
 _FORMS = ("dataframe_records", "dataframe_split", "inputs", "instances")
@@ -21,7 +21,7 @@ _EXAMPLE = '{"dataframe_records": [{"image": "<base64>"}]}'
 
 
 class RefusedRequestError(Exception):
-    """A request refused as a whole: HTTP status, and one line for the client."""
+    """A refusal of a whole request: HTTP status, and a one-line message for the client."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
@@ -29,10 +29,10 @@ class RefusedRequestError(Exception):
 
 
 def read_images(content_type: str, body: bytes) -> list[object]:
-    """Read the column `image` of a request; its values may be invalid images.
+    """Read the column `image` of a request, without checking that its values are images.
 
     Raises:
-        RefusedRequestError: the body has no such column, or is of another kind.
+        RefusedRequestError: the body has no such column, no images, or another format.
     """
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [text.partition("=")[2].strip('"') for text in parameters if "charset=" in text]
@@ -68,10 +68,10 @@ def _from_json(body: bytes) -> list[object]:
 
 
 def _column(table: object) -> Iterator[object]:
-    """Yield the images of a table by rows or by columns, or of a list of images.
+    """Yield the images from a table by rows or by columns, or from a list of images.
 
     Raises:
-        LookupError, TypeError, ValueError: it is none of these.
+        LookupError, TypeError, ValueError: `table` has none of these forms.
     """
     match table:
         case {"columns": list(names), "data": list(rows)}:

@@ -1,9 +1,9 @@
 """Serve one version on loopback over MLflow's scoring protocol (`crossfold serve`).
 
-`python -m crossfold.predict.server NAME VERSION PORT`. A version is served by the code that it was
-registered with, so this module uses nothing of `crossfold` but `scoring_requests`.
+`python -m crossfold.predict.server NAME VERSION PORT` starts it. A version is served by the code
+that it was registered with, so this module imports only `scoring_requests` from `crossfold`.
 
-Status 200 means that every image of the request is predicted. See docs/decisions/023-serving.md.
+Status 200 means that every image in the request is predicted. See docs/decisions/023-serving.md.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-# A model of Crossfold has no pickle. Where someone has put one in its place, it is not loaded.
+# Crossfold's models have no pickle. If someone has replaced a file with one, it isn't loaded.
 os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -44,7 +44,7 @@ from .scoring_requests import MAX_BODY, RefusedRequestError, read_images
 
 _HOST = "127.0.0.1"
 _HASHES = "files_sha256"  # crossfold.predict.file_hashes.TAG
-# Seconds that requests have to end after a signal.
+# Seconds that running requests may take to finish after a signal.
 _PATIENCE = 5
 _MAX_NAMED = 5  # rows in an error's message
 
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
 
 
 class ScoringApp:
-    """Answer requests with a model's predictions; every answer names model and version."""
+    """A web application that answers with a model's predictions, its name and its version."""
 
     def __init__(self, model: PyFuncModel, name: str, version: str) -> None:
         self._model = model
@@ -88,7 +88,7 @@ class ScoringApp:
         try:
             body = await _read_body(request)
         except ClientDisconnect:
-            return Response()  # nobody reads it
+            return Response()  # the client is gone, but starlette needs a response
         content_type = request.headers.get("content-type", "")
         rows = await anyio.to_thread.run_sync(
             self._predict, content_type, body, limiter=self._limiter
@@ -99,7 +99,7 @@ class ScoringApp:
 
     def _predict(self, content_type: str, body: bytes) -> list[dict[str, Any]]:
         images = read_images(content_type, body)
-        # Not as texts: pandas would make NaN of a missing image.
+        # dtype=object, because pandas' strings would turn a missing image into NaN.
         frame = pd.DataFrame({"image": pd.Series(images, dtype=object)})
         found: Any = self._model.predict(frame)
         rows: list[dict[str, Any]] = found.to_dict("records")
@@ -126,7 +126,7 @@ class ScoringApp:
         )
 
     def _error(self, status: HTTPStatus, message: str, **content: object) -> Response:
-        """Build an error answer like MLflow's, with one line instead of a stack trace."""
+        """Build an error response like MLflow's, with one line instead of a stack trace."""
         answer = {"error_code": status.name, "message": message, **content, **self._origin}
         return JSONResponse(answer, status, headers=self._headers)
 
@@ -135,7 +135,7 @@ async def _read_body(request: Request) -> bytes:
     """Read a request's body.
 
     Raises:
-        RefusedRequestError: it is too large; the rest is not read.
+        RefusedRequestError: the body exceeds MAX_BODY; the rest is not read.
     """
     too_large = RefusedRequestError(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {MAX_BODY} bytes at most"
@@ -152,7 +152,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 def _name_unusable(rows: list[dict[str, Any]]) -> str:
-    """Describe the rows with errors in one line; "" if there are none."""
+    """Describe the rows with errors in one line; "" if no row has one."""
     errors = [f"predictions[{n}]: {row['error']}" for n, row in enumerate(rows) if row["error"]]
     if not errors:
         return ""
@@ -177,9 +177,9 @@ def main(name: str, version: str, port: int) -> None:
             _forget_imports()
             model = load_model(path)
             _require_classifier(model)
-        except Exception as error:  # what stands in a version's files is not ours to foresee
+        except Exception as error:  # a version's files may contain anything
             sys.exit(f"error: {name} version {version} cannot be served: {error}")
-        os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # it opens no path then
+        os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # the model opens no paths now
         config = uvicorn.Config(
             ScoringApp(model, name, version).starlette(),
             _HOST,
@@ -191,7 +191,7 @@ def main(name: str, version: str, port: int) -> None:
 
 
 def _forget_imports() -> None:
-    """Let the next import of `crossfold` find the version's code, which MLflow puts first."""
+    """Make the next import of `crossfold` find the version's code, which MLflow puts first."""
     for module in [name for name in sys.modules if name.partition(".")[0] == "crossfold"]:
         del sys.modules[module]
 

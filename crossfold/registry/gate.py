@@ -1,7 +1,7 @@
-"""The gate: whether a version may become champion, by what evidence, and in which words.
+"""The gate: decide whether a version may become champion, and state the evidence in words.
 
-A challenger and the champion are compared on the same test images. The rule, and what else was
-thought of, is in docs/decisions/022-gate.md.
+The challenger and the champion are compared on the same test images. docs/decisions/022-gate.md
+explains the rule and its alternatives.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ PASSING = {Verdict.FIRST, Verdict.SAME, Verdict.BETTER, Verdict.NOT_WORSE}
 
 
 def verdict_on(interval: Interval, margin: float) -> Verdict:
-    """Decide by the interval of a difference of macro F1, the challenger's minus the champion's."""
+    """Decide by the interval of the macro F1 difference, challenger minus champion."""
     low, high = interval
     if low > 0:
         return Verdict.BETTER
@@ -44,12 +44,12 @@ def verdict_on(interval: Interval, margin: float) -> Verdict:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says of a version, why, and by which comparison, if there was one."""
+    """The gate's decision on a version: verdict, reason, and the comparison, if any was made."""
 
     verdict: Verdict
     reason: str
     comparison: ChampionComparison | None = None
-    held: bool = False  # a person has taken this version back: only a person may promote it
+    held: bool = False  # taken back by a rollback: only a person may promote it again
 
     @property
     def passed(self) -> bool:
@@ -58,13 +58,13 @@ class Decision:
 
     @property
     def word(self) -> Literal["passed", "refused"]:
-        """The same in a word."""
+        """The decision in one word."""
         return "passed" if self.passed else "refused"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What params.yaml says of the gate: the floor of macro F1, and what counts as no worse."""
+    """The gate's settings in params.yaml: the floor of macro F1, and the "not worse" margin."""
 
     min_macro_f1: float
     margin: float
@@ -80,7 +80,10 @@ def compare(
     champion_version: str,
     num_left_out: int = 0,
 ) -> ChampionComparison:
-    """Compare what two versions say of the same images: labels and predictions, int [N] each."""
+    """Compare two versions' predictions of the same images: scores, interval and McNemar's test.
+
+    `labels`, `predictions` and `champions` (the champion's predictions) are int [N].
+    """
     macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
     only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
     outcomes = Outcomes.tally(labels, predictions, champions)
@@ -103,7 +106,7 @@ def compare(
 
 
 def without_champion(macro_f1: float, rule: Rule, *, is_champion: bool) -> Decision:
-    """Judge a version that is the champion already, or for which there is none."""
+    """Judge a version without a comparison: it is the champion already, or no champion exists."""
     if macro_f1 < rule.min_macro_f1:
         remark = "; it stays champion until another takes its place" if is_champion else ""
         return _below_floor(macro_f1, rule, remark)
@@ -118,7 +121,7 @@ def against_champion(
 ) -> Decision:
     """Judge a version by its macro F1 on the whole test split and by a comparison.
 
-    `remark` is said after the reason.
+    `remark` is appended to the reason.
     """
     if macro_f1 < rule.min_macro_f1:
         return Decision(Verdict.BELOW_FLOOR, _below_floor(macro_f1, rule, "").reason, compared)
@@ -133,12 +136,13 @@ def judge(
     rule: Rule,
     num_threads: int,
 ) -> Decision:
-    """Judge a version by its evaluation: the champion is run over the same test images.
+    """Judge an evaluated version by running the champion over the same test images.
 
-    Left out are those that the champion was trained on, as the version itself tells.
+    Leaves out the images that the champion was trained on, according to the champion's own file of
+    training images.
 
     Raises:
-        UserError: the champion cannot be loaded, or its file of training images.
+        UserError: the champion, or its file of training images, cannot be loaded.
     """
     macro_f1 = evaluated.metrics["macro_f1"]
     if macro_f1 < rule.min_macro_f1:
@@ -172,10 +176,10 @@ def judge(
 def other_classes(
     champion_version: str, champion_classes: Sequence[str], classes: Sequence[str]
 ) -> Decision | None:
-    """Refuse to compare a version with a champion that tells other classes apart.
+    """Refuse to compare a version with a champion that has other classes; None if they match.
 
-    The order of the classes is no matter. A class that was renamed is one that is new and one that
-    is gone: nothing shows that the two mean the same.
+    The order of the classes doesn't matter. A renamed class counts as one new and one removed
+    class, because nothing shows that the two names mean the same.
     """
     new, gone = set(classes) - set(champion_classes), set(champion_classes) - set(classes)
     if not (new or gone):
@@ -195,7 +199,7 @@ def other_classes(
 
 
 def hold(decision: Decision, number: str, taken_back: TakenBack) -> Decision:
-    """Refuse a version that a person has taken back, whatever its figures say."""
+    """Refuse a version that a rollback has taken back, however good its scores."""
     if not decision.passed:
         return decision
     return replace(
@@ -220,10 +224,10 @@ def _macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int)
 
 
 def _trained_on(version: "ModelVersion") -> frozenset[str]:
-    """Return the content hashes of a version's training images; none where it does not tell.
+    """Load the content hashes of a version's training images; empty if it has no such file.
 
     Raises:
-        UserError: the file that tells is gone, or has been modified.
+        UserError: the file is missing or has been modified.
     """
     file = version.tags.get("training_images")
     if file is None:
@@ -233,13 +237,13 @@ def _trained_on(version: "ModelVersion") -> frozenset[str]:
 
 
 def _classes_gone(table: Examples, kept: NDArray[np.bool_]) -> str:
-    """Name the classes of the test split that have no image left, if there are any."""
+    """List in words the test split's classes without a remaining image; "" if all have some."""
     labels = table.column("label", TEST)
     return _first({table.classes[i] for i in set(labels) - set(labels[kept])})
 
 
 def _first(names: set[str]) -> str:
-    """Return the first few of some names in words."""
+    """List the first few names in words."""
     shown = sorted(names)[:_MOST_NAMED]
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
@@ -256,9 +260,10 @@ def _doubt(champion: "ModelVersion", table: Examples) -> str:
 def _predict(
     network: "Classifier", table: Examples, num_threads: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return labels and another network's predictions of the test split, as the table's classes.
+    """Predict the test split with a network that has the table's classes, in any order.
 
-    The network has the same classes, perhaps in another order.
+    Returns:
+        Labels and predictions, int64 [N] each, both as indices of the table's classes.
     """
     from crossfold.evaluation.test_split import score
 
@@ -269,12 +274,12 @@ def _predict(
 def in_order(
     probabilities: NDArray[Any], classes: Sequence[str], wanted: Sequence[str]
 ) -> NDArray[Any]:
-    """Return probabilities [N, K] with the same classes in another order."""
+    """Reorder the columns of probabilities [N, K] from the order `classes` to `wanted`."""
     return probabilities[:, [classes.index(name) for name in wanted]]
 
 
 def _reason(compared: ChampionComparison, verdict: Verdict) -> str:
-    """Say what a comparison found, and what it rests on."""
+    """Explain a verdict in words: both scores, the evidence and, if undecided, advice."""
     margin = f"{compared.margin:g}"
     champion = (
         f"version {compared.champion_version}, the champion, with {compared.champion_macro_f1:.4f} "
@@ -296,7 +301,7 @@ def _reason(compared: ChampionComparison, verdict: Verdict) -> str:
 
 
 def _advice(compared: ChampionComparison) -> str:
-    """Say what would decide an undecided comparison."""
+    """Advise how to settle an undecided comparison."""
     margin = "a larger gate.margin would let it pass"
     if compared.num_images_enough is None:
         return f"the difference itself is too near the margin, or beyond it; {margin}"
@@ -307,7 +312,7 @@ def _advice(compared: ChampionComparison) -> str:
 
 
 def evidence(compared: ChampionComparison) -> str:
-    """Return the figures of a comparison in words."""
+    """Format a comparison's numbers in words: difference, interval and McNemar's test."""
     low, high = compared.interval
     counts = compared.mcnemar
     return (

@@ -1,4 +1,4 @@
-"""A version's model card: what people read of it on MLflow's page, as Markdown."""
+"""A version's model card: the Markdown description on its page in MLflow."""
 
 import json
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from crossfold.records import (
     Registration,
 )
 
-# MLflow's registry takes no longer description (mlflow.store.model_registry.dbmodels).
+# MLflow's limit on the length of a description (mlflow.store.model_registry.dbmodels).
 MAX_LENGTH = 5000
-_MAX_NAMES = 400  # characters of the classes' names
+_MAX_NAMES = 400  # characters for the list of classes
 _MAX_REASON = 1200
 
 
@@ -25,13 +25,13 @@ def render(
     evaluated: Evaluation,
     registered: Registration,
 ) -> str:
-    """Return the card of a version, at most MAX_LENGTH characters.
+    """Write a version's model card as Markdown, cut to MAX_LENGTH characters.
 
     Args:
-        tags: The version's.
-        board: The candidates in cross-validation.
-        evaluated: The version on the test split.
-        registered: The gate's decision.
+        tags: The version's tags.
+        board: The leaderboard of the cross-validation.
+        evaluated: The version's evaluation on the test split.
+        registered: The registered version with the gate's decision.
     """
     parts = [
         _title(tags, evaluated, registered),
@@ -129,7 +129,7 @@ def _lineage(tags: Mapping[str, str], version: str) -> str:
 
 
 def _text(value: str) -> str:
-    """Return a text of the user's as it is in Markdown."""
+    """Escape a user's text, so that Markdown shows it literally."""
     for mark in "\\|*_`<>[]#":
         value = value.replace(mark, f"\\{mark}")
     return value

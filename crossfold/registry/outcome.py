@@ -21,10 +21,11 @@ def log_outcome(
     evaluation: Evaluation,
     settings: Mapping[str, Any],
 ) -> None:
-    """Log a pipeline run under its own run: settings, the chosen candidate, scores, figures.
+    """Log a pipeline run's settings, chosen candidate, scores and figures to its MLflow run.
 
-    `settings` are params.yaml's sections; of the candidates, only the chosen one is logged. The
-    run is marked as the pipeline run's, since Kubeflow's plugin may have opened it.
+    `settings` are the sections of params.yaml; of the candidates, only the chosen one is logged.
+    The MLflow run may have been opened by Kubeflow's plugin, so it is tagged as the parent run of
+    a pipeline run.
     """
     from crossfold.report import figures
 

@@ -1,4 +1,4 @@
-"""The folder that is registered: a network's file, the code that uses it, and what MLflow asks."""
+"""Package a model for MLflow's registry: network files, code, signature and requirements."""
 
 import base64
 import shutil
@@ -20,7 +20,7 @@ from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
 
 from . import training_images
 
-# What the registered code imports, beside MLflow itself.
+# Libraries that the packaged code imports, in addition to MLflow.
 REQUIREMENTS = (
     "numpy",
     "openvino",
@@ -32,20 +32,20 @@ REQUIREMENTS = (
 )
 
 
-# The rooms that an image of a step has not either.
+# Packages that predictions don't need; the images of the steps leave the same ones out.
 _NOT_PACKAGED = shutil.ignore_patterns("__pycache__", "cli", "infra", "reproduce", "runners")
 
 
 def save_model(folder: Path, model: Path, exported: Path, table: Examples, about: Model) -> None:
-    """Write MLflow's model folder: code, the network as safetensors and as a graph; no pickle.
+    """Write an MLflow model folder: code, network and exported graph as safetensors, no pickle.
 
     Args:
-        folder: Where to write; it must not exist.
+        folder: The folder to create; it must not exist.
         model: The network's file, as train_final wrote it.
-        exported: Its graph, as train_final wrote it.
-        table: Its first test image becomes the input example; the content hashes of its training
-            images go with the model, so that it is never judged on one of them.
-        about: MLflow's record of the model, to be completed.
+        exported: The exported graph, as train_final wrote it.
+        table: The run's images. The first test image becomes the input example. The content hashes
+            of the training images go into the folder, so that the model is never judged on them.
+        about: MLflow's record of the model, which is completed.
 
     Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
     """
@@ -66,10 +66,10 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
             code_paths=[str(package)],
             signature=_signature(),
             input_example=pd.DataFrame({"image": [base64.b64encode(image).decode()]}),
-            # The whole of MLflow, for who serves the model; a step's image has a part of it.
+            # Serving takes the full mlflow; a step's image has only a part of it.
             pip_requirements=[f"mlflow=={mlflow.__version__}", *map(_pinned, REQUIREMENTS)],
             mlflow_model=about,
-            # For a process that has the folder alone, and no registry to ask.
+            # Lets a process verify the folder without access to the registry.
             metadata={TAG: {f"{ARTIFACTS}/{k}": v for k, v in hash_folder(artifacts).items()}},
         )
     for compiled in folder.rglob("__pycache__"):
@@ -78,8 +78,8 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
 
 def _signature() -> ModelSignature:
     return ModelSignature(
-        # MLflow's server parses every form of a request for a string, CSV included, and in Python
-        # a column of strings takes bytes as well.
+        # With a string column, MLflow's server can parse every form of request, CSV included. In
+        # Python, a string column accepts bytes as well.
         Schema([ColSpec(DataType.string, "image")]),
         Schema(
             [
@@ -92,5 +92,5 @@ def _signature() -> ModelSignature:
 
 
 def _pinned(name: str) -> str:
-    """Return `name==version`, without a local part such as +cpu that no index has."""
+    """Pin a library as `name==version`, without a local part such as +cpu that no index has."""
     return f"{name}=={installed_version(name).partition('+')[0]}"

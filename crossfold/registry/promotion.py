@@ -1,4 +1,4 @@
-"""Changing the champion by hand: what speaks for it, and a record of who did it, when and why."""
+"""Change the champion by hand: weigh the evidence, and record who did it, when and why."""
 
 import json
 import tempfile
@@ -31,11 +31,11 @@ from .register import (
 )
 
 PROMOTIONS = "promotions"
-EVALUATION = "evaluation.json"  # of a version's run, see `registry.outcome.log_outcome`
+EVALUATION = "evaluation.json"  # in a version's MLflow run, see `registry.outcome.log_outcome`
 
 
 class _RecordedEvaluation(PredictedImages):
-    """The part of an evaluation that a comparison reads: an older version's may lack the rest."""
+    """The part of an evaluation that a comparison needs; older records may lack the rest."""
 
     weights_hash: str
 
@@ -43,14 +43,14 @@ class _RecordedEvaluation(PredictedImages):
 def weigh(
     client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, rule: gate.Rule
 ) -> gate.Decision:
-    """Judge a version against the champion by what is recorded of both; no image is looked at.
+    """Judge a version against the champion by recorded results, without predicting any image.
 
-    Compared are their predictions where both were evaluated on the same test split, or else what
-    the gate found when it compared these two.
+    Compares the recorded predictions if both versions were evaluated on the same test split.
+    Otherwise falls back on the comparison that the gate recorded for these two versions.
 
     Raises:
         UserError: the version was not registered by Crossfold.
-        MlflowException: what is recorded cannot be asked for.
+        MlflowException: the records cannot be read from MLflow.
     """
     if "test_macro_f1" not in version.tags:
         raise UserError(
@@ -88,10 +88,10 @@ def promote(
     reason: str,
     forced: bool,
 ) -> None:
-    """Make a version champion and record how; the champion before becomes the former one.
+    """Make a version champion and record the promotion; the old champion becomes the former one.
 
     Raises:
-        UserError: the champion is no longer the one that the decision is about.
+        UserError: the champion has changed since the decision.
     """
     with _unchanged(client, version.name, champion):
         _record(client, "promote", version, champion, decision, reason, forced=forced)
@@ -100,7 +100,11 @@ def promote(
 
 @contextmanager
 def _unchanged(client: MlflowClient, name: str, champion: ModelVersion | None) -> Iterator[None]:
-    """Let the block replace a champion, if it still is champion."""
+    """Let the block replace a champion, while no other process can change it.
+
+    Raises:
+        UserError: the champion has changed already.
+    """
     with promotion_turn(client, name):
         if not is_champion(client, name, champion):
             raise UserError(
@@ -111,10 +115,10 @@ def _unchanged(client: MlflowClient, name: str, champion: ModelVersion | None) -
 
 
 def former_champion(client: MlflowClient, name: str) -> ModelVersion:
-    """Return the version with the alias `former-champion`.
+    """Look up the version with the alias `former-champion`.
 
     Raises:
-        UserError: there is none, or it is the champion itself.
+        UserError: no version has the alias, or the champion itself has it.
     """
     aliases = client.get_registered_model(name).aliases
     number = aliases.get(FORMER_CHAMPION)
@@ -139,12 +143,12 @@ def rollback(
     *,
     reason: str,
 ) -> None:
-    """Make the former champion champion again, and the champion the former one.
+    """Swap the champion and the former champion, and record who did it and why.
 
-    The gate will not make the version that is taken back champion again by itself.
+    The replaced version is tagged as taken back, so the gate won't make it champion again.
 
     Raises:
-        UserError: the champion is no longer the one that the decision is about.
+        UserError: the champion has changed since the decision.
     """
     with _unchanged(client, former.name, champion):
         record = _record(client, "rollback", former, champion, decision, reason, forced=False)
@@ -156,7 +160,7 @@ def rollback(
 
 
 def promotions(version: ModelVersion) -> list[Promotion]:
-    """List how a version became champion by hand, oldest first."""
+    """List the records of a version's promotions by hand, oldest first."""
     entries = json.loads(version.tags.get(PROMOTIONS, "[]"))
     return [Promotion.model_validate(entry) for entry in entries]
 
@@ -192,7 +196,7 @@ def _record(
 def _compare(
     mine: PredictedImages, theirs: PredictedImages, champion: ModelVersion, rule: gate.Rule
 ) -> ChampionComparison | None:
-    """Compare two versions by the evaluations in their runs, if these are of the same images."""
+    """Compare two versions by their evaluations; None if the images or the classes differ."""
     if mine.paths != theirs.paths or set(mine.classes) != set(theirs.classes):
         return None
     classes = mine.classes
@@ -207,10 +211,12 @@ def _compare(
 
 
 def _evaluation(client: MlflowClient, version: ModelVersion) -> PredictedImages | None:
-    """Return a version's evaluation, if its run in MLflow still has it.
+    """Download a version's evaluation from its MLflow run; None if it no longer exists.
+
+    An evaluation of other weights than the version's counts as missing.
 
     Raises:
-        MlflowException: MLflow does not tell whether it has it, or does not give it.
+        MlflowException: MLflow can't list or download the evaluation.
     """
     run_id = version.tags.get("mlflow_parent_run")
     if run_id is None or not _has_evaluation(client, run_id):
@@ -222,14 +228,14 @@ def _evaluation(client: MlflowClient, version: ModelVersion) -> PredictedImages 
 
 
 def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
-    # Asked for first: of a download that fails, MLflow does not tell why it did.
+    # Check first: a failed download doesn't say whether the file was missing.
     try:
         return EVALUATION in [file.path for file in client.list_artifacts(run_id)]
     except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was deleted for good
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was permanently deleted
             return False
         raise
-    except requests.HTTPError as error:  # of a server's artifacts, MLflow lets it through
+    except requests.HTTPError as error:  # MLflow passes on errors of a server's artifact store
         name = HTTP_STATUS_TO_ERROR_CODE.get(error.response.status_code, "INTERNAL_ERROR")
         raise MlflowException(str(error), ErrorCode.Value(name)) from error
 
@@ -237,7 +243,11 @@ def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
 def _found_by_gate(
     version: ModelVersion, champion: ModelVersion, rule: gate.Rule
 ) -> ChampionComparison | None:
-    """Return what the gate found of these two when the version was registered, by today's rule."""
+    """Read the gate's recorded comparison of these two versions, with the current margin.
+
+    Returns:
+        None if the gate compared the version with another champion, or with none.
+    """
     recorded = recorded_comparison(version)
     if recorded is None or recorded.champion_version != str(champion.version):
         return None

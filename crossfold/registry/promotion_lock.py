@@ -1,6 +1,6 @@
-"""One at a time: MLflow's registry has neither a lock nor a compare-and-swap.
+"""A lock for changes of the champion, since MLflow's registry has no lock or compare-and-swap.
 
-See docs/decisions/022-gate.md for what this rests on, and for what it cannot prevent.
+docs/decisions/022-gate.md explains its assumptions and its limits.
 """
 
 import secrets
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 from mlflow.tracking import MlflowClient
 
-# A tag of the registered model for each process that wants to move the alias: when it expires.
+# Prefix of a tag that each process sets on the registered model; the value is its expiry time.
 _TAG = "promotion_turn."
-# Seconds after which a turn is that of a process that was killed. It takes a few requests.
+# Seconds after which a turn's process counts as killed. A turn takes only a few requests.
 _LEASE = 60.0
 _PAUSE = 0.2
 
@@ -21,10 +21,10 @@ _PAUSE = 0.2
 def promotion_turn(client: MlflowClient, name: str) -> Iterator[None]:
     """Let the block move the aliases of a registered model while no other process does.
 
-    Each process announces itself and then looks for others, so of two at least one sees the other.
-    The one that comes later in the order of the tags' random names withdraws; the other waits for
-    it to finish or to withdraw. L. Lamport, "The mutual exclusion problem, part II", Journal of
-    the ACM 33 (1986), pages 327-348, does it with as little: one bit a process.
+    Each process announces itself with a tag and then looks for others, so at least one of two
+    processes sees the other. The process whose random tag name sorts later withdraws; the other
+    waits until it has finished or withdrawn. L. Lamport, "The mutual exclusion problem, part II",
+    Journal of the ACM 33 (1986), pages 327-348, needs as little: one bit per process.
     """
     mine = _TAG + secrets.token_hex(8)
     try:
@@ -45,7 +45,7 @@ def promotion_turn(client: MlflowClient, name: str) -> Iterator[None]:
 
 
 def _others(client: MlflowClient, name: str, mine: str) -> list[str]:
-    """Return the tags of the processes that have announced themselves and may still be alive."""
+    """List the tags of other processes that may still be alive, and delete the expired tags."""
     tags = client.get_registered_model(name).tags
     turns = {tag: float(end) for tag, end in tags.items() if tag.startswith(_TAG) and tag != mine}
     for tag, end in turns.items():

@@ -1,4 +1,4 @@
-"""The registered model as MLflow loads it: from this code, the network's graph and no pickle.
+"""The registered model as MLflow loads it: from this code and the network's graph, no pickle.
 
 https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
@@ -22,10 +22,10 @@ from crossfold.imaging.decoding import BadImage, read_image, refuse_large
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, verify_file
 from crossfold.predict.model import GRAPH_FILE, open_network, predict_images
 
-# Names the one folder below which files may be opened.
+# Environment variable: the only folder that the model may open files below.
 IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
-# MLflow sets it where its scoring server is at work (mlflow.environment_variables); the version of
-# MLflow is among the model's requirements, so the name is that of the tests.
+# MLflow sets this variable in its scoring server (mlflow.environment_variables). The model's
+# requirements pin MLflow, so the tests cover the name.
 _SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 # https://www.rfc-editor.org/rfc/rfc2397 and https://www.rfc-editor.org/rfc/rfc4648#section-5
 _DATA_URL = re.compile(r"^data:[^,]*;base64,", re.IGNORECASE)
@@ -33,13 +33,13 @@ _FROM_URL_SAFE = str.maketrans("-_", "+/")
 
 
 class ImageClassifier(PythonModel):
-    """Encoded images in, labels and probabilities out."""
+    """A classifier for MLflow: takes encoded images, gives labels and probabilities."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the network.
+        """Verify and load the network.
 
         Raises:
-            UserError: its file is not the one that was registered.
+            UserError: the network's file is not the one that was registered.
         """
         graph = Path(context.artifacts[GRAPH_FILE])
         version, registered = _registered(graph.parents[1])
@@ -52,24 +52,28 @@ class ImageClassifier(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Predict the column `image`: an image file's bytes, these as base64, or its path.
+        """Predict the column `image`: an image file's bytes, the same as base64, or a path.
 
-        Paths are those of whoever loads the model. A server opens none for its clients, unless
-        CROSSFOLD_IMAGE_ROOT names a folder: then files below it alone, here as there.
+        A model loaded in Python opens files with your permissions. A server opens no path for its
+        clients, unless CROSSFOLD_IMAGE_ROOT names a folder. If that variable is set, a server and
+        a model in Python both open only files below that folder.
 
-        Returns a row each: `label`, `probabilities` (by class) and `error`; an image that cannot
-        be used has only the error.
+        Returns:
+            A row per image: `label`, `probabilities` (by class) and `error`. An unusable image has
+            only the error.
         """
         predictions = predict_images(self.network, list(model_input["image"]), _encoded)
-        # Not as texts: these would hold a missing label as NaN, which JSON does not have.
+        # dtype=object keeps a missing label as None; pandas' strings would make it NaN, which
+        # JSON doesn't have.
         return pd.DataFrame(predictions, dtype=object)[["label", "probabilities", "error"]]
 
 
 def _registered(folder: Path) -> tuple[str, dict[str, str]]:
-    """Return which version a model's folder is of, and the SHA-256 of the version's files.
+    """Identify a model folder's version, and look up the registered SHA-256 of its files.
 
-    The registry is asked where MLflow knows it and the folder was downloaded from it. Elsewhere the
-    folder itself tells, which finds damage, but nobody who replaces all of it.
+    Asks the registry if MLflow knows its address and the folder was downloaded from it. Otherwise
+    reads the hashes from the folder itself, which detects damage, but not the replacement of the
+    whole folder.
     """
     origin = folder / REGISTERED_MODEL_META_FILE_NAME
     has_registry = mlflow.tracking.is_tracking_uri_set()  # type: ignore[no-untyped-call]
@@ -98,10 +102,10 @@ def _encoded(image: Any) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """Decode base64 as programs write it: in lines, URL-safe, without padding, as a data: URL.
+    """Decode base64 in any common form: wrapped, URL-safe, unpadded, or as a data: URL.
 
     Raises:
-        ValueError: it is not base64.
+        ValueError: the text is not base64.
     """
     encoded = _DATA_URL.sub("", "".join(text.split()), count=1)
     encoded = encoded.translate(_FROM_URL_SAFE).rstrip("=")
@@ -109,15 +113,15 @@ def _from_base64(text: str) -> bytes:
 
 
 def _allowed_file(name: str) -> str | None:
-    """Return the path of a file that is there and may be opened, links resolved.
+    """Resolve the path of an existing file that may be opened; None for any other name.
 
-    Of one that may not, nothing is said: not even whether it is there.
+    The result doesn't reveal whether a forbidden file exists.
     """
     root = os.environ.get(IMAGE_ROOT)
     if not root and os.environ.get(_SERVING):
         return None
     path = os.path.join(root or "", name)  # noqa: PTH118
-    # First, and not by Path's, which fails for a name that is too long: most are base64.
+    # Not Path.is_file, which raises for a name that is too long: most names here are base64.
     if not os.path.isfile(path):  # noqa: PTH113
         return None
     resolved = os.path.realpath(path)
@@ -125,7 +129,7 @@ def _allowed_file(name: str) -> str | None:
 
 
 def _file() -> str:
-    """Return what a path may name here, in words."""
+    """Describe in words the files that a path may name here, for an error message."""
     if os.environ.get(IMAGE_ROOT):
         return f"a file below {IMAGE_ROOT}"  # without its path: a server's clients read this
     if os.environ.get(_SERVING):

@@ -1,4 +1,4 @@
-"""Registering a model in MLflow, once, and deciding whether it becomes the champion."""
+"""Register a model in MLflow, once, and let the gate decide whether it becomes champion."""
 
 import json
 import tempfile
@@ -27,14 +27,15 @@ from crossfold.tracking import run, store
 from . import gate, model_card, outcome, training_images, version_tags
 from .promotion_lock import promotion_turn
 
-# torch, what packs a model and what draws take seconds to import: functions that need them do it. A
-# version that is registered already and is champion needs neither of the first two.
+# torch, the packaging of a model and the drawing of figures take seconds to import, so functions
+# import them when needed. A version that is already registered and champion needs neither torch nor
+# the packaging.
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 FORMER_CHAMPION = "former-champion"
 
-# A version that a person has taken back: who, when and why, as JSON.
+# Tag of a version that a person has taken back: who, when and why, as JSON.
 ROLLED_BACK = "rolled_back"
 
 
@@ -56,17 +57,18 @@ def register_model(
     summary: Path,
     run: run.Run,
 ) -> Registration:
-    """Register the network as `challenger`; as `champion` if the gate lets it through.
+    """Register the network as `challenger`, and as `champion` if the gate passes it.
 
-    A version with the same weights and data is used again, so a retry or an unchanged run makes no
-    second one. What the run found goes to its parent in MLflow, which a cached step cannot write.
+    Reuses an existing version with the same weights and data, so a retry or an unchanged run
+    creates no second version. Logs the run's outcome to the parent run in MLflow, because a cached
+    step can't log it.
 
-    `models_pointer` is the text of models.dvc, `computed` the metadata of the model, which say what
-    train_final ran on. `report_page` becomes the report of the run, `summary` the outcome in short,
-    with links to MLflow's pages.
+    `models_pointer` is the text of models.dvc. `computed` is the metadata of the model, which
+    describes the machine that train_final ran on. `report_page` receives the run's report, and
+    `summary` a short outcome with links to MLflow's pages.
 
     Raises:
-        UserError: the present champion cannot be loaded; nothing is registered then.
+        UserError: the current champion cannot be loaded; nothing is registered then.
     """
     from crossfold.report import content, pictures
     from crossfold.report.page import render
@@ -91,8 +93,8 @@ def register_model(
     _ensure_registered_model(client, model_name)
     version = _find_version(client, model_name, tags)
     created = version is None
-    while True:  # once more for each change of the champion in the meantime
-        # Judged first: a champion that cannot be loaded leaves no version that nobody has judged.
+    while True:  # repeats if another process changes the champion in the meantime
+        # Judge before registering: if the champion can't be loaded, no unjudged version is left.
         champion = find_champion(client, model_name)
         decision = _judge(version, champion, evaluated, table, rule, num_threads)
         if version is None:
@@ -121,7 +123,7 @@ def register_model(
     report_page.write_text(page, encoding="utf-8")
     summary.write_text(_summary(registered, parent))
     _log_outcome(parent, registered, page)
-    parent.finish()  # a run that nobody watches would stay open where no plugin ends it
+    parent.finish()  # without Kubeflow's plugin, nothing else would end an unattended run
     return registered
 
 
@@ -139,7 +141,7 @@ def _log_outcome(parent: run.Run, registered: Registration, page: str) -> None:
 
 
 def _summary(registered: Registration, parent: run.Run) -> str:
-    """Return the outcome as Markdown, with links to MLflow's pages where there are any."""
+    """Write the outcome as Markdown, with links to MLflow's pages if MLflow has any."""
     name, version = registered.name, registered.version
     lines = [
         f"# {name} version {version}",
@@ -171,9 +173,10 @@ def _create_version(
     evaluated: Evaluation,
     tags: Mapping[str, str],
 ) -> ModelVersion:
-    """Upload the model and register it with all its tags in one request, the last one.
+    """Upload the model, then register it with all its tags in a single, final request.
 
-    Killed before it, a step leaves an upload that no version names, and is repeated whole.
+    If the step is killed before that request, it leaves an upload without a version, and its retry
+    starts from the beginning.
     """
     from mlflow.models import Model
 
@@ -220,7 +223,7 @@ def _judge(
     rule: gate.Rule,
     num_threads: int,
 ) -> gate.Decision:
-    """Judge a version; one that is not registered yet is None.
+    """Judge a version against the champion; `version` is None before its registration.
 
     Raises:
         UserError: the champion cannot be loaded.
@@ -228,7 +231,7 @@ def _judge(
     macro_f1 = evaluated.metrics["macro_f1"]
     if version and champion and str(champion.version) == str(version.version):
         if version.tags.get("gate_run") == store.pipeline_run_id():
-            return recorded_decision(version)  # of an earlier try of this step, which crowned it
+            return recorded_decision(version)  # an earlier try of this step made it champion
         return gate.without_champion(macro_f1, rule, is_champion=True)
     if champion is None:
         decision = gate.without_champion(macro_f1, rule, is_champion=False)
@@ -241,13 +244,13 @@ def _judge(
 
 
 def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
-    """Return the version with the alias `champion`, if there is one."""
+    """Look up the version with the alias `champion`; None if no version has it."""
     number = client.get_registered_model(model_name).aliases.get(CHAMPION)
     return None if number is None else client.get_model_version(model_name, number)
 
 
 def recorded_decision(version: ModelVersion) -> gate.Decision:
-    """Return what the gate last said of a version, from its tags."""
+    """Read the gate's last decision on a version from its tags."""
     return gate.Decision(
         Verdict(version.tags["gate_verdict"]),
         version.tags["gate_reason"],
@@ -256,7 +259,7 @@ def recorded_decision(version: ModelVersion) -> gate.Decision:
 
 
 def recorded_comparison(version: ModelVersion) -> ChampionComparison | None:
-    """Read the comparison that the gate last made of a version, if it made one."""
+    """Read the gate's last comparison of a version from its tags; None without a comparison."""
     text = version.tags.get("gate_comparison", "null")
     return None if text == "null" else ChampionComparison.model_validate_json(text)
 
@@ -275,14 +278,15 @@ def _apply(
     decision: gate.Decision,
     num_judged_before: int,
 ) -> bool:
-    """Record the decision, then act on it; cut off in between, a retry decides the same again.
+    """Record the gate's decision, then set the aliases; safe to repeat after an interruption.
 
-    Returns False if the version was to become champion and the champion is no longer the one that
-    it was judged against.
+    Returns:
+        False if the version should become champion, but the champion that it was judged against
+        has been replaced in the meantime; True otherwise.
     """
     name, number = version.name, str(version.version)
     compared = decision.comparison
-    # What has made a version champion is not forgotten over its being champion.
+    # A later SAME verdict must not overwrite the record of the decision that made it champion.
     known = "gate_verdict" in version.tags and version.tags.get("gate") == "passed"
     if not (known and decision.verdict is Verdict.SAME):
         tags = {
@@ -291,7 +295,7 @@ def _apply(
             "gate_reason": decision.reason,
             "gate_comparison": compared.to_json() if compared else "null",
             "num_judged_before": str(num_judged_before),
-            "gate_run": store.pipeline_run_id(),  # the last: with it, all are there
+            "gate_run": store.pipeline_run_id(),  # set last: its presence means all are set
         }
         for key, value in tags.items():
             client.set_model_version_tag(name, number, key, value)
@@ -306,13 +310,13 @@ def _apply(
 
 
 def is_champion(client: MlflowClient, name: str, version: ModelVersion | None) -> bool:
-    """Whether a version is the champion at this moment; None: whether there is none."""
+    """Check whether a version is currently the champion; for None, whether no champion exists."""
     found = find_champion(client, name)
     return (found and str(found.version)) == (version and str(version.version))
 
 
 def set_champion(client: MlflowClient, name: str, number: str) -> None:
-    """Make a version champion, and the champion before it the former one, in a promotion turn."""
+    """Make a version champion and the old champion the former one; call in a promotion turn."""
     champion = find_champion(client, name)
     if champion and str(champion.version) == number:
         return
@@ -322,7 +326,7 @@ def set_champion(client: MlflowClient, name: str, number: str) -> None:
 
 
 def figures(registered: Registration) -> dict[str, float]:
-    """List the numbers of a gate's decision, for Metrics."""
+    """Collect the numbers of a gate decision by name, for the step's Metrics artifact."""
     numbers: dict[str, float] = {
         "gate_passed": int(registered.gate == "passed"),
         "num_judged_before": registered.num_judged_before,

@@ -1,4 +1,4 @@
-"""Which images a model was trained on, by what they show."""
+"""Write and read the content hashes of a model's training images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from crossfold.data.examples import Examples
 
-# Where a registered version keeps it.
+# Name of the file in a registered version.
 FILE = "training_images.safetensors"
 _ARRAY = "content_hash"
 
@@ -29,6 +29,6 @@ def write(path: Path, table: Examples) -> None:
 
 
 def read(path: Path) -> frozenset[str]:
-    """Return the content hashes that `write` wrote."""
+    """Read the content hashes, in hexadecimal, from a file that `write` wrote."""
     arrays, _ = tensorfile.read(path)
     return frozenset(row.tobytes().hex() for row in arrays[_ARRAY])

@@ -1,4 +1,4 @@
-"""What a registered version says of its origin, as tags: model, settings, run and libraries."""
+"""The tags that record a version's origin: model, settings, run and libraries."""
 
 import json
 import platform
@@ -13,7 +13,7 @@ from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.records import Evaluation, Leaderboard
 from crossfold.tracking import run, store
 
-# What may move a number, or shows what the others were. DVC is not in every image.
+# Libraries that may change a result, or help to identify the others. Not every image has DVC.
 _LIBRARIES = (
     "dvc",
     "kfp",
@@ -28,12 +28,12 @@ _LIBRARIES = (
     "torch",
     "torchvision",
 )
-# What determinism.describe tells; with it comes whatever a platform adds to an artifact's metadata.
+# Keys of determinism.describe. Platforms may add other keys to an artifact's metadata.
 _COMPUTED = ("device", "num_threads", "processor_kernels", "matrix_units", "torch", "openvino")
 
 
 def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict[str, str]:
-    """Tell the chosen candidate, its scores, and the hashes of its weights, data and test split."""
+    """Collect the model's tags: hashes, numbers of images, export, candidate and scores."""
     scores = board.chosen.summary | evaluated.summary
     return {
         "weights_hash": evaluated.weights_hash,
@@ -52,12 +52,12 @@ def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict
 
 
 def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a network was trained on, from its artifact's metadata."""
+    """Collect the tags of the training environment from the model artifact's metadata."""
     return {name: str(metadata[name]) for name in _COMPUTED if name in metadata}
 
 
 def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return seeds and threads of the settings, for who looks for them among the tags."""
+    """Collect the seeds and the threads of the folds from the settings, as separate tags."""
     wanted = {
         "seed_split": ("data", "seed"),
         "seed_training": ("training", "seed"),
@@ -71,7 +71,7 @@ def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def of_run(parent: run.Run) -> dict[str, str]:
-    """Return which pipeline run it was, when it began, and the libraries of this process."""
+    """Collect the run's tags: run ids, start time, and the library versions of this process."""
     started = datetime.fromtimestamp(parent.started / 1000, UTC)
     return {
         "mlflow_parent_run": parent.id,

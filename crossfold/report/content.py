@@ -1,4 +1,4 @@
-"""What the report says of a run: its tables, its figures and their descriptions."""
+"""The contents of the report: tables, figures and their text alternatives."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_CLASSES_FITTED = 14  # with more, the confusion matrix scrolls instead of be
 
 @dataclass(frozen=True)
 class Predictions:
-    """The test split: labels, shape [N], probabilities, shape [N, K], and what follows of them."""
+    """The test split: labels [N], probabilities [N, K], and values derived from them."""
 
     classes: tuple[str, ...]
     paths: tuple[str, ...]
@@ -37,7 +37,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page; `alternative` says in words what it shows."""
+    """A figure on the page; `alternative` is its text alternative."""
 
     svg: str
     alternative: str
@@ -45,7 +45,7 @@ class Drawing:
 
 
 def predictions(evaluation: Evaluation) -> Predictions:
-    """Read the predictions that an evaluation holds."""
+    """Convert an evaluation's predictions to arrays."""
     probabilities = np.array(evaluation.probabilities, np.float64)
     return Predictions(
         classes=evaluation.classes,
@@ -62,7 +62,7 @@ def predictions(evaluation: Evaluation) -> Predictions:
 def drawings(
     test: Predictions, leaderboard: Leaderboard, calibration: Calibration
 ) -> dict[str, Drawing]:
-    """Draw the figures of the page, by name."""
+    """Draw the page's figures and write their text alternatives, by name."""
     best = leaderboard.chosen
     return {
         **_learning_curves(leaderboard),
@@ -154,7 +154,7 @@ class Baseline:
 
 
 def majority_baseline(test: Predictions, train_counts: Mapping[str, int]) -> Baseline:
-    """Score the class with the most training images as the prediction for every test image."""
+    """Score a classifier that always predicts the class with the most training images."""
     counts = [train_counts.get(name, 0) for name in test.classes]
     largest = int(np.argmax(counts))
     confusion = np.zeros_like(test.confusion)
@@ -174,7 +174,7 @@ class PartialScores:
 
 
 def scores_without(test: Predictions, left_out: Sequence[str]) -> PartialScores | None:
-    """Score the test images but those with these paths; None if that is all of them, or none."""
+    """Score the test images except the paths `left_out`; None if that leaves all or no images."""
     kept = ~np.isin(test.paths, left_out)
     if kept.all() or not kept.any():
         return None
@@ -195,13 +195,17 @@ class ClassRow:
 
 
 def class_rows(test: Predictions, f1_intervals: Sequence[Interval]) -> list[ClassRow]:
-    """Score each class."""
+    """List each class with its scores."""
     by_class = metrics.class_scores(test.confusion)
     return [ClassRow(*values) for values in zip(test.classes, *by_class, f1_intervals, strict=True)]
 
 
 def confident_mistakes(evaluation: Evaluation) -> list[int]:
-    """Return the mistakes with the highest probability of the predicted class, ties by path."""
+    """Find the mistakes with the highest probability of the predicted class, ties by path.
+
+    Returns:
+        At most NUM_MISTAKES_SHOWN positions in the test split.
+    """
     test = predictions(evaluation)
     confidence = test.probabilities.max(axis=1)
     wrong = np.flatnonzero(test.predicted != test.labels)
@@ -211,7 +215,7 @@ def confident_mistakes(evaluation: Evaluation) -> list[int]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that the model has wrong; `picture` is a data URI."""
+    """A test image with a wrong prediction; `picture` is a data URI."""
 
     path: str
     picture: str
@@ -222,7 +226,7 @@ class Mistake:
 
 
 def mistakes(test: Predictions, shown: Sequence[int], pictures: Mapping[str, str]) -> list[Mistake]:
-    """Describe the shown test images; `pictures` are data URIs by path."""
+    """Describe the test images at the positions `shown`; `pictures` are data URIs by path."""
     return [
         Mistake(
             path=test.paths[i],
@@ -239,6 +243,6 @@ def mistakes(test: Predictions, shown: Sequence[int], pictures: Mapping[str, str
 def data_rows(
     classes: Sequence[str], counts: dict[str, dict[str, int]]
 ) -> list[tuple[str, int, int]]:
-    """Return class, images to train and validate on, test images; the last row is the sum."""
+    """List each class with its numbers of training and test images; the last row is the total."""
     rows = [(c, counts["train"].get(c, 0), counts["test"].get(c, 0)) for c in classes]
     return [*rows, ("all classes", sum(row[1] for row in rows), sum(row[2] for row in rows))]

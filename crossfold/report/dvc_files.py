@@ -1,4 +1,4 @@
-"""What a run leaves for DVC's metrics and plots, beside its page."""
+"""Write a run's files in reports/: the page, and metrics and plots for DVC."""
 
 import csv
 import json
@@ -27,9 +27,9 @@ def write_reports(
 ) -> None:
     """Write report.html into `folder`, and metrics.json and plots/*.csv into its subfolder `last`.
 
-    With `record`, metrics.json and plots/*.csv are also written into `folder`, where git and DVC
-    compare them. Other files there stay. All are written beside `folder` first and moved when
-    complete.
+    With `record`, metrics.json and plots/*.csv are also written into `folder` itself, where git and
+    DVC compare them. Other files there stay. All files are written next to `folder` first, and
+    moved into it when they are complete.
     """
     test = predictions(evaluation)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def _curve_rows(curves: Curves, classes: Sequence[str]) -> Iterable[Sequence[obj
 
 def history_columns() -> list[str]:
     """List the columns of learning_curves.csv."""
-    # The loss first, as in the files that git has.
+    # Loss first: the order of the files committed to git.
     metrics = reversed(fold_metrics())
     scores = [f"{split}_{metric.name}" for metric in metrics for split in ("train", "val")]
     return ["candidate", "fold", "epoch", *scores]

@@ -1,8 +1,8 @@
-"""The figures of a run, drawn without pyplot and so without global state.
+"""Draw the figures of a run, without pyplot and therefore without global state.
 
-A figure has a white background, as `mlflow.log_figure` needs it; `to_svg` makes it fit a page in
-either colour scheme. Class and candidate names come from users: they are shortened, and never read
-as mathematical notation.
+Figures have a white background, as `mlflow.log_figure` needs; `to_svg` adapts them to a page in
+either colour scheme. Class and candidate names come from users, so they are shortened and never
+interpreted as mathematical notation.
 """
 
 import io
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from crossfold.records import Bin, Calibration, Curves, FoldScores, Leaderboard, LeaderboardEntry
 
 # The first four are from Okabe and Ito's colour-blind-safe palette ("Color universal design",
-# 2008). All have a contrast of 3:1 or better with a white and with a dark page. No ten colours are
-# told apart by everyone, so each has a marker too.
+# 2008). All have a contrast of 3:1 or better on a white and on a dark page. Nobody can rely on ten
+# colours alone, so each has a marker too.
 BLUE, VERMILION, GREEN, PURPLE = "#1f83c6", "#d55e00", "#009e73", "#c46a9b"
 PALETTE = (
     *(BLUE, VERMILION, GREEN, PURPLE),
@@ -39,15 +39,15 @@ MAX_CLASSES_IN_LEGEND = len(PALETTE) * len(LINE_STYLES)
 NUM_WORST_CLASSES = 5
 MAX_CLASSES_NAMED = 100
 MAX_CANDIDATES_DRAWN = 12
-WIDTH = 5.2  # inches; a phone shows it at some three quarters of its size, still legible
-STRONGEST_SHADE = 0.7  # keeps dark ink on a light page, and light ink on a dark one, above 4.5:1
+WIDTH = 5.2  # inches; still legible on a phone, which shows it at about three quarters of its size
+STRONGEST_SHADE = 0.7  # keeps the contrast of ink on shade above 4.5:1, on light and dark pages
 
 
 def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Figure:
-    """Counts of shape [K, K], rows true; shaded by the share of the true class.
+    """Draw a confusion matrix: counts [K, K], a row per true class, shaded by the row's shares.
 
-    Hits are blue; mistakes are vermilion, by the share's square root so that rare ones are seen.
-    Beyond MAX_CLASSES_NAMED classes only shades are drawn.
+    Hits are blue. Mistakes are vermilion, shaded by the share's square root so that rare ones are
+    visible. With more than MAX_CLASSES_NAMED classes, only the shades are drawn.
     """
     num_classes = len(classes)
     named = num_classes <= MAX_CLASSES_NAMED
@@ -80,7 +80,7 @@ def confusion_matrix(confusion: NDArray[np.int64], classes: Sequence[str]) -> Fi
 
 
 def roc_curves(curves: Curves, classes: Sequence[str]) -> Figure:
-    """ROC curves by class with their areas; the diagonal is chance."""
+    """Draw the ROC curves by class with their areas; the diagonal is chance."""
     figure, axes = _unit_square("roc_curves", "false positive rate", "true positive rate")
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=(0, (1, 3)))
     _draw_curves(figure, axes, curves, classes, area="AUC", drawstyle="default")
@@ -88,17 +88,17 @@ def roc_curves(curves: Curves, classes: Sequence[str]) -> Figure:
 
 
 def pr_curves(curves: Curves, classes: Sequence[str]) -> Figure:
-    """Precision-recall curves by class with their average precision, drawn as steps."""
+    """Draw the precision-recall curves by class as steps, with their average precision."""
     figure, axes = _unit_square("pr_curves", "recall", "precision")
     _draw_curves(figure, axes, curves, classes, area="AP", drawstyle="steps-post")
     return figure
 
 
 def reliability(calibration: Calibration) -> Figure:
-    """Share of right predictions by their probability, with and without the temperature.
+    """Draw the share of right predictions by probability, with and without the temperature.
 
-    A grey bar is where 95 % of such shares lie if the probabilities are true. Below, how many
-    images each bin has.
+    A grey bar shows where 95 % of such shares lie if the probabilities are true. The lower axes
+    show the number of images in each bin.
     """
     figure = _figure("reliability", WIDTH, WIDTH * 1.15)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -111,7 +111,7 @@ def reliability(calibration: Calibration) -> Figure:
     (before,) = _reliability_line(curve, calibration.without.bins, VERMILION, "x--")
     bar = Rectangle((0, 0), 1, 1, color=INK, alpha=0.12)
     curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that is right")
-    # Logarithmic, so that a bin of one image is seen beside one of thousands.
+    # Logarithmic, so that a bin of one image stays visible next to a bin of thousands.
     counts.set(xlabel="probability of the predicted class", ylabel="images", yscale="log")
     counts.set_ylim(bottom=0.7)
     for axes in (curve, counts):
@@ -122,7 +122,7 @@ def reliability(calibration: Calibration) -> Figure:
 
 
 def loss_curves(leaderboard: Leaderboard) -> Figure:
-    """Training and validation loss by epoch; see `_learning_curves`."""
+    """Draw the training and validation loss by epoch; see `_learning_curves`."""
     figure = _learning_curves(
         leaderboard, "loss_curves", "loss", {"train_loss": VERMILION, "val_loss": BLUE}
     )
@@ -134,7 +134,7 @@ def loss_curves(leaderboard: Leaderboard) -> Figure:
 
 
 def score_curves(leaderboard: Leaderboard) -> Figure:
-    """Validation macro F1 by epoch; see `_learning_curves`."""
+    """Draw the validation macro F1 by epoch; see `_learning_curves`."""
     figure = _learning_curves(leaderboard, "score_curves", "macro F1", {"val_macro_f1": BLUE})
     _legend(figure, [Line2D([], [], color=BLUE)], ["validation"], num_columns=1)
     return figure
@@ -143,9 +143,9 @@ def score_curves(leaderboard: Leaderboard) -> Figure:
 def _learning_curves(
     leaderboard: Leaderboard, label: str, y_label: str, colors: dict[str, str]
 ) -> Figure:
-    """A row of axes for each of the best MAX_CANDIDATES_DRAWN, a colour for each key of an epoch.
+    """Draw axes for each of the best MAX_CANDIDATES_DRAWN candidates, a line per score in `colors`.
 
-    A line is the mean over the folds, its band their minimum and maximum.
+    A line is the mean over the folds; its band spans their minimum and maximum.
     """
     candidates = leaderboard.with_epochs[:MAX_CANDIDATES_DRAWN]
     figure = _figure(label, WIDTH, 0.6 + 2.2 * len(candidates))
@@ -162,7 +162,7 @@ def _learning_curves(
 
 
 def leaderboard(leaderboard: Leaderboard) -> Figure:
-    """Macro F1 in cross-validation: each candidate's folds, mean and 95 % interval, best on top."""
+    """Draw each candidate's macro F1: its folds, mean and 95 % interval, the best on top."""
     candidates = leaderboard.ranked
     figure, axes = _candidate_rows("leaderboard", candidates)
     for row, entry in enumerate(candidates):
@@ -177,7 +177,7 @@ def leaderboard(leaderboard: Leaderboard) -> Figure:
 
 
 def differences(leaderboard: Leaderboard) -> Figure:
-    """Macro F1 of each candidate minus that of the best one, with 95 % interval."""
+    """Draw each candidate's macro F1 minus the best candidate's, with 95 % interval."""
     candidates = leaderboard.ranked
     figure, axes = _candidate_rows("differences", candidates)
     axes.axvline(0, color=BLUE, linewidth=1.2)
@@ -202,10 +202,11 @@ def _candidate_rows(label: str, candidates: Sequence[LeaderboardEntry]) -> tuple
 
 
 def to_svg(figure: Figure) -> str:
-    """An <svg> element to put into a page: same bytes every time, transparent, ink in the page's.
+    """Convert a figure to an <svg> element for the page: transparent, in the page's text colour.
 
-    Text stays text, in the page's font, so names in any script are shown. The ids it keeps are
-    salted with the figure's label, as all figures share one page.
+    The same figure always gives the same bytes. Text stays text in the page's font, so names in
+    any script are shown. All figures share one page, so the remaining ids are salted with the
+    figure's label.
     """
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     file = io.StringIO()
@@ -213,7 +214,7 @@ def to_svg(figure: Figure) -> str:
         matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(figure.get_label())}),
         warnings.catch_warnings(),
     ):
-        # The page's font has the glyphs that matplotlib's own lacks.
+        # The page's font supplies glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
     return _fitted_to_page(file.getvalue())
@@ -236,7 +237,7 @@ def _short(name: str, length: int) -> str:
 
 
 def _shades(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """RGBA of shape [K, K, 4]."""
+    """Compute the cells' colours, RGBA [K, K, 4]."""
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     shades = np.full((*confusion.shape, 4), to_rgba(VERMILION))
     shades[np.diag_indices(len(confusion))] = to_rgba(BLUE)
@@ -269,7 +270,7 @@ def _draw_curves(
             LINE_STYLES[number // len(PALETTE)],
             color=PALETTE[number % len(PALETTE)],
             marker=MARKERS[number % len(PALETTE)],
-            # At equal distances along the curve, each class's a little further on.
+            # Markers at equal distances along the curve, shifted a little for each class.
             markevery=((number % len(PALETTE)) / 100 + 0.02, 0.2),
             markersize=5,
             drawstyle=drawstyle,
@@ -320,11 +321,11 @@ def _legend(
 
 
 def _fitted_to_page(svg: str) -> str:
-    # matplotlib leaves out the fill of what is black, as SVG's own default: inherit it instead.
+    # matplotlib omits a black fill, since black is SVG's default: inherit the text colour instead.
     inherited = '<svg fill="currentColor" stroke-linejoin="round" '
     svg = svg[svg.index("<svg") :].replace("<svg ", inherited, 1)
     svg = re.sub(r'style="[^"]*"', _style_fitted_to_page, svg)
-    # A style element would apply to the whole page, and ids of groups would occur in each figure.
+    # A style element would apply to the whole page, and group ids would repeat in every figure.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     return re.sub(r'<g id="[^"]*"', "<g", svg)
 

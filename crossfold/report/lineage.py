@@ -1,4 +1,4 @@
-"""Where a registered model comes from, as the report's page shows it."""
+"""The lineage of a registered model, as rows of the report's page."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ _DIRTY = {"true": "yes: the commit alone is not what ran", "false": "none"}
 
 
 def rows(lineage: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return names and values of what is known, in the order of the page."""
+    """List the known short tags as labels and values, in the order of the page."""
     shown = {
         "git_commit": "none: not in git",
         **lineage,
@@ -22,7 +22,7 @@ def rows(lineage: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def details(lineage: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what is long: names and JSON, laid out."""
+    """List the known JSON tags, which are long, as labels and indented JSON."""
     return [
         (tag.label, _laid_out(lineage[tag.name]))
         for tag in _shown()

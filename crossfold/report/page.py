@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that loads nothing and runs no script."""
+"""Render the report of a run: one self-contained HTML page without scripts."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The images that a report shows: some of each class, and the mistakes."""
+"""Collect the images for the report: samples of each class, mistakes and leaks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from crossfold.imaging.thumbnails import data_uri
 
 MAX_SAMPLES_OF_CLASS = 5
 MAX_SAMPLES = 60
-SAMPLE_SIDE = 64  # pixels; twice what the page gives them, for screens with small pixels
+SAMPLE_SIDE = 64  # pixels; twice the size on the page, for high-resolution screens
 MISTAKE_SIDE = 128
 
 
 @dataclass(frozen=True)
 class DataSummary:
-    """The data as the report shows it; pictures are data URIs."""
+    """The data section of the report; pictures are data URIs."""
 
     counts: dict[str, dict[str, int]]  # split -> class -> images
     data_hash: str
@@ -30,9 +30,9 @@ class DataSummary:
 
 
 def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
-    """Summarise the data of a run for its report.
+    """Summarise a run's data for its report.
 
-    `mistakes` are places in the test split.
+    `mistakes` are positions in the test split.
     """
     counts = {
         split: Counter(table.classes[label] for label in table.column("label", split))
@@ -52,7 +52,7 @@ def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
 
 
 def _samples(table: Examples) -> dict[str, dict[str, str]]:
-    """Return pictures, by class and path, from all over the train split."""
+    """Choose samples of each class, spread over the train split: pictures by class and path."""
     labels, paths = (table.column(name, TRAIN) for name in ("label", "path"))
     chosen: list[int] = []
     for label in range(min(len(table.classes), MAX_SAMPLES)):

@@ -1,4 +1,4 @@
-"""What it does to a score that several versions were judged on the same test split."""
+"""Correct the best score of several versions on one test split for the luck of the choice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from crossfold.evaluation.metrics import CONFIDENCE
 class BestOf:
     """The best of `num_judged` versions on one split.
 
-    `optimism` is what its score is too high by on average, at the most: were all versions equally
-    good and their errors independent. `interval` holds for all of them at once.
+    `optimism` is the most by which its score is too high on average: the value for equally good
+    versions with independent errors. `interval` holds for all versions at once.
     """
 
     num_judged: int
@@ -21,12 +21,13 @@ class BestOf:
 
 
 def best_of(num_judged: int, score: float, interval: Sequence[float]) -> BestOf:
-    """Say what the choice among `num_judged` versions does to a score in [0, 1].
+    """Estimate how much the choice among `num_judged` versions flatters a score in [0, 1].
 
-    `interval` is the score's own 95 % one. The expected maximum of k normal errors is that of
-    G. Blom, "Statistical estimates and transformed beta-variables" (1958); the interval is
-    Bonferroni's, as by O. J. Dunn, "Multiple comparisons among means", Journal of the American
-    Statistical Association 56 (1961), pages 52-64, its ends moved as a normal error's would be.
+    `interval` is the 95 % interval of the score alone. The expected maximum of k normal errors
+    follows G. Blom, "Statistical estimates and transformed beta-variables" (1958). The wider
+    interval is Bonferroni's, see O. J. Dunn, "Multiple comparisons among means", Journal of the
+    American Statistical Association 56 (1961), pages 52-64; its ends are moved as for a normal
+    error.
     """
     low, high = interval
     normal = NormalDist()
