@@ -2,6 +2,7 @@
 
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from crossfold.infra import shell
@@ -19,6 +20,9 @@ class Follower:
         self._namespace = namespace
         self._display = display
         self._followed: dict[str, subprocess.Popen[str]] = {}
+        # A signal interrupts the main thread only, so every process that is started is recorded.
+        self._starter = ThreadPoolExecutor(1)
+        self._started: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> "Follower":
         return self
@@ -29,7 +33,8 @@ class Follower:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for process in self._followed.values():
+        self._starter.shutdown()
+        for process in self._started:
             process.terminate()
             process.wait()
 
@@ -37,6 +42,11 @@ class Follower:
         """Show a step's pod log from its first line; restart the stream after an outage."""
         if pod in self._followed and self._followed[pod].poll() in (None, 0):
             return
+        process = self._starter.submit(self._start, pod).result()
+        self._followed[pod] = process
+        threading.Thread(target=self._read, args=(title, process), daemon=True).start()
+
+    def _start(self, pod: str) -> subprocess.Popen[str]:
         where = (f"--context={self._cluster.context}", f"--namespace={self._namespace}")
         process = subprocess.Popen(
             ["kubectl", *where, "logs", pod, "--container=main", "--follow"],
@@ -47,8 +57,8 @@ class Follower:
             text=True,
             errors="replace",
         )
-        self._followed[pod] = process
-        threading.Thread(target=self._read, args=(title, process), daemon=True).start()
+        self._started.append(process)
+        return process
 
     def _read(self, title: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
