@@ -221,10 +221,10 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: no file can be created there.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"--output {path}: not a file in a folder that is there")
     with replaced_whole(path) as part:
         try:
+            if path.is_dir() or not path.parent.is_dir():
+                raise UserError(f"--output {path}: not a file in a folder that is there")
             opened = part.open("wb")
         except OSError as error:
             raise UserError(
