@@ -33,7 +33,7 @@ from .store import (
 )
 
 OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
-# What a pipeline's run has of what was found; whoever watches a cluster reads it there.
+# The artifacts of a pipeline's run that hold its results; a cluster's watcher reads them.
 OUTCOME = ("leaderboard.json", "evaluation.json", "registration.json", "report.html")
 PATIENCE_OF_STEPS = 90
 

@@ -57,7 +57,7 @@ _clients: dict[str, MlflowClient] = {}
 
 
 def _connect(uri: str, patience: float) -> MlflowClient:
-    # That a new store gets its tables is no news for who starts a run.
+    # Users need not read that MLflow creates the tables of a new store.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
     if uri.startswith(SQLITE):

@@ -39,7 +39,7 @@ def cluster(engine: docker.DockerClient) -> Iterator[TestCluster]:
     with pytest.MonkeyPatch.context() as environment:
         path = f"{os.environ['PATH']}{os.pathsep}{RIG_HOME / 'bin'}"
         environment.setenv("PATH", path)
-        # Named, so that a test can put a kubeconfig of its own before it.
+        # Set, so that a test can put another kubeconfig before it.
         default = str(Path.home() / ".kube" / "config")
         environment.setenv("KUBECONFIG", os.environ.get("KUBECONFIG") or default)
         yield TestCluster(start_kind_cluster(print).context)
