@@ -3,6 +3,7 @@
 As in tests/pipeline/test_runs.py every stage is a fixture that goes on from the one before.
 """
 
+import errno
 import json
 import os
 import re
@@ -19,8 +20,13 @@ import pytest
 import yaml
 from docker.errors import NotFound
 
+from crossfold.cli.console import console
 from crossfold.predict.model import NETWORK_FILE
-from crossfold.runners.local.containers import IMAGE_USER
+from crossfold.runners.display import Display
+from crossfold.runners.failures import StepError
+from crossfold.runners.local.containers import IMAGE_USER, _Container
+from crossfold.runners.local.runs import new_run
+from crossfold.runners.local.session import Session
 from crossfold.tracking.runs import OUTCOME
 
 from ..pipeline.projects import STEPS, Project, alive, titles, wait_until, write_project
@@ -298,9 +304,6 @@ def test_a_container_that_is_killed_fails_the_run(
 def test_a_step_that_needs_more_memory_than_its_limit_is_named(
     engine: docker.DockerClient, images: dict[str, str], tmp_path: Path
 ) -> None:
-    from crossfold.runners.local.containers import _Container
-    from crossfold.runners.local.runs import new_run
-
     container = engine.containers.create(
         images["data"], ["python3", "-c", "b'x' * 2**30"], mem_limit="64m", memswap_limit="64m"
     )
@@ -311,6 +314,27 @@ def test_a_step_that_needs_more_memory_than_its_limit_is_named(
     assert list(work.output()) == []
     assert work.wait() == "needed more than the 0.0625 GiB of memory that the pipeline gives it"
     assert json.loads((record.folder / "run.json").read_text())["containers"] == []
+
+
+def test_a_container_whose_log_meets_a_full_disk_is_removed(
+    engine: docker.DockerClient, images: dict[str, str], tmp_path: Path
+) -> None:
+    talks = "import time\nwhile True: print('at work', flush=True); time.sleep(0.1)"
+    container = engine.containers.create(images["data"], ["python3", "-c", talks])
+    record = new_run(tmp_path, "")
+    (record.folder / "fetch_data.log").symlink_to("/dev/full")
+
+    def start() -> _Container:
+        record.container_created(container.id)
+        container.start()
+        return _Container(engine, container, record)
+
+    outputs = {"inputs": {}, "outputs": {"outputFile": str(tmp_path / "outputs/output.json")}}
+    command = ["--executor_input", json.dumps(outputs), "--function_to_execute", "fetch_data"]
+    with pytest.raises(StepError, match=os.strerror(errno.ENOSPC)):
+        Session(record, Display(console, verbose=False)).run_step(command, start)
+    with pytest.raises(NotFound):
+        container.reload()
 
 
 # What is refused before anything starts
