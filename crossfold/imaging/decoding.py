@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pillow_heif
 import pylibjxl
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from crossfold.step.concurrency import Budget
 
 from . import decoder_warnings
+from .bit_depth import stored_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -246,19 +247,6 @@ def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Pic
             yield picture
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode an image file to one upright RGB image.
-
-    Raises:
-        BadImage: as `opened`.
-    """
-    with opened(data) as picture:
-        image = Image.new("RGB", picture.size)
-        for top, strip in picture.strips():
-            image.paste(strip, (0, top))
-    return image
-
-
 def square(data: bytes, side: int) -> NDArray[np.uint8]:
     """Decode an image file to the network's input square, see `Picture.square`.
 
@@ -267,18 +255,6 @@ def square(data: bytes, side: int) -> NDArray[np.uint8]:
     """
     with opened(data) as picture:
         return picture.square(side)
-
-
-def thumbnail(data: bytes, side: int) -> Image.Image:
-    """Decode an image file to at most `side` x `side` pixels; a large JPEG is quick.
-
-    Raises:
-        BadImage: as `opened`.
-    """
-    with opened(data, (2 * side, 2 * side)) as picture:
-        scale = min(1, side / max(picture.size))
-        width, height = (max(1, round(length * scale)) for length in picture.size)
-        return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 @contextmanager
@@ -333,7 +309,11 @@ def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Pictu
         orientation = _orientation(image)
     depth = 16 if is_16_bits else 8
     if image.mode.startswith(("I", "F")):
-        depth = _depth(image, data)
+        depth = stored_bits(image, data)
+        if not depth:
+            raise BadImage(
+                f"pixels of mode {image.mode} have no fixed range; save with 8 or 16 bits"
+            )
     by_us = None if image_format in _TURNED_BY_DECODER else _TO_UPRIGHT.get(orientation)
     _to_rgb(image.crop((0, 0, 1, 1)), depth)  # raises now what it would raise later
     return Picture(
@@ -358,48 +338,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # whatever the parser stumbles over; the pixels are sound
         return 1
-
-
-def _depth(image: Image.Image, data: bytes) -> int:
-    """Determine the bits of greyscale values that are stored in 16 or 32.
-
-    The file may declare them; else they are 8, 12 or 16, by its largest value. No other number is
-    guessed: a camera of 12 bits makes a dark image that would fit into 10, and all its images are
-    to be scaled alike. By the file alone, so that an image is the same among others and on its own.
-
-    Raises:
-        BadImage: the values have no fixed range.
-    """
-    lowest, largest = np.ravel(image.getextrema())
-    if image.mode == "F" or lowest < 0 or largest > 65535:
-        raise BadImage(f"pixels of mode {image.mode} have no fixed range; save with 8 or 16 bits")
-    bits, largest = _declared(image, data, int(largest))
-    if bits and largest < 2**bits:
-        return bits
-    return next(bits for bits in (8, 12, 16) if largest < 2**bits)
-
-
-def _declared(image: Image.Image, data: bytes, largest: int) -> tuple[int, int]:
-    """Read the declared bits of a value (0 if undeclared) and the largest possible value."""
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        return _significant_bits(data), largest
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,)))
-        greatest = [tags.get(tag) for tag in (281, 341)]  # MaxSampleValue, SMaxSampleValue
-        largest = max(largest, *(int(np.max(value)) for value in greatest if value), 0)
-        return (bits if bits < 16 else 0), min(largest, 65535)
-    return 0, largest
-
-
-def _significant_bits(png: bytes) -> int:
-    """Read a greyscale PNG's sBIT chunk; 0 if missing (PNG 1.2, 4.2.4.1)."""
-    start = 8
-    while png[start + 4 : start + 8] not in (b"IDAT", b""):
-        if png[start + 4 : start + 8] == b"sBIT":
-            return png[start + 8]
-        start += 12 + int.from_bytes(png[start : start + 4], "big")
-    return 0
 
 
 def _to_rgb(image: Image.Image, depth: int) -> Image.Image:

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from . import decoding
+from .decoding import opened
 
 _JPEG = {"format": "JPEG", "quality": 80}
 _PNG = {"format": "PNG", "optimize": True}
@@ -22,7 +22,7 @@ def data_uri(encoded: bytes, side: int) -> str:
     Raises:
         BadImage: the bytes are no image that can be used.
     """
-    image = decoding.thumbnail(encoded, side)
+    image = thumbnail(encoded, side)
     factor = side // max(image.size)
     if factor > 1:
         size = (image.width * factor, image.height * factor)
@@ -30,6 +30,18 @@ def data_uri(encoded: bytes, side: int) -> str:
     small = min((_save(image, **how) for how in (_PNG, _JPEG)), key=len)
     kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"
+
+
+def thumbnail(data: bytes, side: int) -> Image.Image:
+    """Decode an image file to at most `side` x `side` pixels; a large JPEG is quick.
+
+    Raises:
+        BadImage: as `opened`.
+    """
+    with opened(data, (2 * side, 2 * side)) as picture:
+        scale = min(1, side / max(picture.size))
+        width, height = (max(1, round(length * scale)) for length in picture.size)
+        return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _save(image: Image.Image, **how: object) -> bytes:

@@ -1,6 +1,5 @@
 """Predict images with a registered version."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,19 +13,17 @@ import numpy as np
 
 from crossfold.errors import UserError
 from crossfold.imaging import decoding
+from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.step.concurrency import num_cores
 
-from .file_hashes import ARTIFACTS, TAG, verify_file
+from .file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from crossfold.network.classifier import Classifier
+    from crossfold.network.openvino_engine import Classifier
 
-# Names of a version's network and exported graph, written by `registry.package`.
-NETWORK_FILE = "network.safetensors"
-GRAPH_FILE = "graph.safetensors"
 # More digits than any version number has; databases limit the size of a number.
 _MAX_DIGITS = 9
 BATCH_SIZE = 64
@@ -160,7 +157,7 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
     with tempfile.TemporaryDirectory() as folder:
         if TAG in version.tags:
             return open_network(download(version, GRAPH_FILE, folder), num_threads)
-        from crossfold.network.classifier import export
+        from crossfold.network.openvino_engine import export
 
         exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
         export(network, exported)
@@ -175,8 +172,7 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
     Raises:
         UserError: the engine cannot compute the network on this machine.
     """
-    from crossfold.network.classifier import Classifier
-    from crossfold.network.engine import ENGINE
+    from crossfold.network.openvino_engine import ENGINE, Classifier
 
     try:
         return Classifier(path, num_threads)
@@ -216,8 +212,7 @@ def _registered_hash(tags: dict[str, str], name: str) -> str | None:
 
     Versions registered before files were hashed have only the hash of their weights.
     """
-    if TAG in tags:
-        hashes: dict[str, str] = json.loads(tags[TAG])
+    if hashes := registered_hashes(tags):
         return hashes[f"{ARTIFACTS}/{name}"]
     return tags.get("weights_hash") if name == NETWORK_FILE else None
 

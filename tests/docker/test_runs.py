@@ -19,7 +19,7 @@ import pytest
 import yaml
 from docker.errors import NotFound
 
-from crossfold.predict.model import NETWORK_FILE
+from crossfold.network import NETWORK_FILE
 from crossfold.runners.local.containers import IMAGE_USER
 from crossfold.tracking.runs import OUTCOME
 

@@ -35,8 +35,8 @@ from mlflow.models import Model
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.network import backbone
-from crossfold.network.classifier import export
+from crossfold.network import backbone, preprocessing, trained_network
+from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
 from crossfold.registry.package import save_model
 
@@ -61,7 +61,7 @@ def _network() -> torch.nn.Module:
             module.momentum = None  # a plain mean over what it sees
     seen = np.random.default_rng(9).integers(0, 255, (64, SIZE, SIZE, 3), np.uint8)
     with torch.inference_mode():
-        network.train()(backbone.normalize(torch.from_numpy(seen)))
+        network.train()(preprocessing.normalize(torch.from_numpy(seen)))
     return network.eval()
 
 
@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         for n in range(3)
     ]
     write_examples(root / "examples", rows, classes=CLASSES, data_hash="d", num_folds=2)
-    backbone.save_network(
+    trained_network.save_network(
         root / "network",
         _network(),
         architecture="shufflenet_v2_x0_5",
@@ -113,7 +113,7 @@ def expected(project: Project) -> dict[str, dict[str, float]]:
     """What the network says of each image, by the file's name."""
     paths = sorted(project.root.glob("images/**/[0-9].png"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
-    found = backbone.Network(project.root / "network").predict(pixels).tolist()
+    found = trained_network.Network(project.root / "network").predict(pixels).tolist()
     return {
         path.name: dict(zip(CLASSES, probabilities, strict=True))
         for path, probabilities in zip(paths, found, strict=True)

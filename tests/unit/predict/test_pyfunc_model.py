@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from crossfold.imaging.decoding import MAX_FILE_SIZE
-from crossfold.network import backbone
-from crossfold.network.classifier import Classifier, export
-from crossfold.registry.pyfunc_model import ImageClassifier
+from crossfold.network import backbone, trained_network
+from crossfold.network.openvino_engine import Classifier, export
+from crossfold.predict.pyfunc_model import ImageClassifier
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 
@@ -21,7 +21,7 @@ SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ImageClassifier:
     path = tmp_path_factory.mktemp("network") / "model"
-    backbone.save_network(
+    trained_network.save_network(
         path,
         backbone.build_network("shufflenet_v2_x0_5", 2, seed=0),
         architecture="shufflenet_v2_x0_5",

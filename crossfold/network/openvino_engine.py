@@ -14,7 +14,7 @@ import numpy as np
 import openvino
 from openvino import opset13
 
-from . import tensorfile
+from . import safetensors_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,47 @@ Values = np.ndarray[Any, np.dtype[np.float32]]
 ENGINE = f"openvino {version('openvino')}"
 ALL_CORES = 0
 _TYPES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class Classifier:
+    """An exported network: pixels in, probabilities out.
+
+    Attributes:
+        classes: The names of the classes, in the order of the probabilities.
+        image_size: Side of the square that it takes, in pixels.
+    """
+
+    def __init__(self, path: Path, num_threads: int = ALL_CORES) -> None:
+        """Load an exported network; nothing in the file is executed."""
+        model, about = load(path)
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        features, head = split(model)
+        self._features = compiled(features, about["precision"], num_threads)
+        # As it was trained: in few digits its large terms do not cancel.
+        self._head = compiled(head, "float32", num_threads)
+
+    def predict(
+        self, images: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        (features,) = self._features(images)
+        (probabilities,) = self._head(features)
+        return probabilities
+
+
+def export(weights: Path, path: Path) -> None:
+    """Export a network from train_final as a graph for `Classifier`."""
+    from .trained_network import Network
+
+    network = Network(weights)
+    about = {
+        "architecture": network.architecture,
+        "classes": network.classes,
+        "image_size": network.image_size,
+        "precision": network.precision,
+    }
+    save(path, from_torch(network.exportable(), network.image_size), about)
 
 
 def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
@@ -89,12 +130,12 @@ def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
         xml = Path(folder) / "graph.xml"
         openvino.serialize(model, xml)
         weights = np.fromfile(xml.with_suffix(".bin"), np.uint8)
-        tensorfile.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
+        safetensors_file.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
 
 
 def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     """Load a graph from `save`, with its metadata; the file contains no code."""
-    arrays, about = tensorfile.read(path)
+    arrays, about = safetensors_file.read(path)
     xml = about.pop("xml")
     weights = openvino.Tensor(np.array(arrays["weights"]))  # the file may go while it is in use
     return openvino.Core().read_model(xml.encode(), weights), about
