@@ -82,7 +82,7 @@ def write_examples(
         "facts": facts.model_dump(),
     }
     schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
-    # Dictionaries and statistics of images would hold whole images.
+    # A dictionary or statistics of the image column would hold whole images.
     options = {"use_dictionary": ["split"], "write_statistics": ["label", "fold"]}
     with replaced_whole(path) as part, pq.ParquetWriter(part, schema, **options) as writer:
         for group in _row_groups(rows):
@@ -113,7 +113,7 @@ class Examples:
         data_hash: the MD5 of the data version in data.dvc.
         num_folds: the number of folds of the train split.
         skipped: a line for each image that was left out.
-        facts: what is worth knowing of the images.
+        facts: the findings about the images.
     """
 
     def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
@@ -133,7 +133,7 @@ class Examples:
         return len(self.column("label", split))
 
     def column(self, name: str, split: str | None) -> NDArray[Any]:
-        """Read one column in the table's order, without reading any other except `split`.
+        """Read one column in the table's order; of the file, only this column and `split`.
 
         Returns:
             [N], int32 for numbers, otherwise objects.
@@ -143,12 +143,12 @@ class Examples:
         return np.asarray(_only(table, split).column(name).to_numpy())
 
     def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
-        """Read the files of some images of `split`, by their places in `column`, in that order.
+        """Read the files of some images, by their positions in `split`, in the given order.
 
-        Reads only the row groups that hold one of them, and holds one at a time.
+        Reads only row groups with one of these images, and holds one group in memory.
         """
         wanted, start = set(indices), 0
-        found: dict[int, bytes] = {}
+        files: dict[int, bytes] = {}
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
                 splits = file.read_row_group(group, columns=["split"])
@@ -157,8 +157,8 @@ class Examples:
                 if here := sorted(wanted.intersection(inside)):
                     table = _only(file.read_row_group(group, columns=["image", "split"]), split)
                     rows = table.column("image").take([index - inside.start for index in here])
-                    found.update(zip(here, rows.to_pylist(), strict=True))
-        return [found[index] for index in indices]
+                    files.update(zip(here, rows.to_pylist(), strict=True))
+        return [files[index] for index in indices]
 
     def batches(
         self, split: str | None, batch_size: int

@@ -1,4 +1,4 @@
-"""Thumbnails embedded in a page."""
+"""Make thumbnails, and embed them in a page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PNG = {"format": "PNG", "optimize": True}
 def data_uri(encoded: bytes, side: int) -> str:
     """Encode an image file as a data URI, its longer side at most `side` pixels.
 
-    A smaller image is enlarged by a whole number, so that each of its pixels stays to be seen. The
-    shorter of PNG and JPEG is taken; neither has any metadata of the file.
+    A smaller image is enlarged by a whole number, so that each pixel stays visible. The format is
+    PNG or JPEG, whichever is shorter, without the file's metadata.
 
     Raises:
-        BadImage: the bytes are no image that can be used.
+        BadImage: as `opened`.
     """
     image = thumbnail(encoded, side)
     factor = side // max(image.size)
@@ -46,7 +46,7 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
 
 def _save(image: Image.Image, **how: object) -> bytes:
     file = io.BytesIO()
-    # What a file says of colours and cameras is no part of its pixels.
+    # Drop the metadata, such as colour profile and EXIF.
     bare = Image.frombytes(image.mode, image.size, image.tobytes())
     bare.save(file, **how)  # type: ignore[arg-type]
     return file.getvalue()

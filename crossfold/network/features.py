@@ -146,7 +146,7 @@ def join_features(*, shards: Sequence[Path], features: Path) -> None:
 
 
 def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
-    """Refuse an image size that the network cannot handle, by trying one black image."""
+    """Raise UserError if the network cannot take images of this size; tries a black one."""
     black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():

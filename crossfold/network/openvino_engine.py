@@ -1,6 +1,6 @@
-"""Run networks that are no longer trained as OpenVINO graphs on the processor.
+"""Compute trained networks and frozen prefixes with OpenVINO, which needs no torch.
 
-Torch trains, and is the reference for what a graph gives; see docs/decisions/019-engine.md.
+torch trains, and is the reference for the graphs; see docs/decisions/019-engine.md.
 """
 
 import tempfile
@@ -41,7 +41,7 @@ class Classifier:
         self.image_size: int = about["image_size"]
         features, head = split(model)
         self._features = compiled(features, about["precision"], num_threads)
-        # As it was trained: in few digits its large terms do not cancel.
+        # In fewer digits than it was trained with, its large terms would not cancel.
         self._head = compiled(head, "float32", num_threads)
 
     def predict(
@@ -76,9 +76,9 @@ def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
 
     example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
-        # The tracer, which is OpenVINO's too, is deprecated, and warns of each constant.
+        # torch deprecates this tracer, which OpenVINO uses too, and it warns of each constant.
         warnings.simplefilter("ignore")
-        # OpenVINO would have the trace checked, by a second one and after a second of imports.
+        # OpenVINO would check the trace with a second one, after a second of imports.
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             module.eval(), example, check_trace=False
         )
@@ -98,7 +98,7 @@ def compiled(
         "INFERENCE_PRECISION_HINT": _TYPES[precision],
         "INFERENCE_NUM_THREADS": num_threads,
         "NUM_STREAMS": 1,
-        # Steps that run beside each other would be held on the same cores.
+        # Pinning would hold parallel steps on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
     network = openvino.Core().compile_model(model, "CPU", settings)
@@ -124,7 +124,7 @@ def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
     """Write a graph and its JSON metadata as one file in safetensors' format.
 
-    Of OpenVINO's own two files, the XML is in the metadata and the weights are the one tensor.
+    Of OpenVINO's two files, the XML becomes metadata and the weights become one tensor.
     """
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "graph.xml"
@@ -137,5 +137,7 @@ def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     """Load a graph from `save`, with its metadata; the file contains no code."""
     arrays, about = safetensors_file.read(path)
     xml = about.pop("xml")
-    weights = openvino.Tensor(np.array(arrays["weights"]))  # the file may go while it is in use
+    weights = openvino.Tensor(
+        np.array(arrays["weights"])
+    )  # a copy: the file may be deleted during use
     return openvino.Core().read_model(xml.encode(), weights), about

@@ -1,4 +1,4 @@
-"""Fetch published weights to start from."""
+"""Fetch published pretrained weights."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def fetch_imagenet_weights(folder: Path) -> Path:
     """Fetch torchvision's ResNet18 ImageNet weights, through its loader, into `folder`.
 
     Raises:
-        UserError: the weights cannot be fetched, for want of the internet or of disk.
+        UserError: the weights cannot be fetched, or the disk is full.
     """
     published = ResNet18_Weights.IMAGENET1K_V1
     path = folder / "resnet18-imagenet.safetensors"
@@ -21,9 +21,9 @@ def fetch_imagenet_weights(folder: Path) -> Path:
         state = published.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the weights cannot be fetched from {published.url}: {error}. It needs the internet; "
-            f"where there is none, fetch that file elsewhere, put it under {folder}/ and name it "
-            f"in params.yaml model.weights."
+            f"the weights cannot be fetched from {published.url}: {error}. Without internet "
+            f"access, download that file elsewhere, put it under {folder}/ and set params.yaml "
+            "model.weights to its name"
         ) from None
     folder.mkdir(exist_ok=True)
     with replaced_whole(path) as part:

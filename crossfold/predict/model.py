@@ -126,7 +126,7 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
     if not (model and which) or (separator == "/" and not which.isdecimal()):
         raise UserError(
-            f"{name} names no registered model: write NAME@ALIAS or NAME/VERSION, such as "
+            f"{name} does not name a registered version: write NAME@ALIAS or NAME/VERSION, such as "
             "crossfold@champion or crossfold/3"
         )
     try:
@@ -137,7 +137,7 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-    raise UserError(f"{name} is not in the registry: {_what_there_is(client, model)}")
+    raise UserError(f"{name} is not in the registry: {_list_known(client, model)}")
 
 
 def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
@@ -179,7 +179,7 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{ENGINE} cannot compute {path.name}, which is the file that was registered: {reason}"
+            f"{ENGINE} cannot compute {path.name} on this machine: {reason}. The file is intact"
         ) from error
 
 
@@ -217,7 +217,7 @@ def _registered_hash(tags: dict[str, str], name: str) -> str | None:
     return tags.get("weights_hash") if name == NETWORK_FILE else None
 
 
-def _what_there_is(client: "MlflowClient", model: str) -> str:
+def _list_known(client: "MlflowClient", model: str) -> str:
     # MLflow's filters can't contain an apostrophe, and Crossfold's model names never do.
     versions = [] if "'" in model else client.search_model_versions(f"name='{model}'")
     if versions:
@@ -225,5 +225,5 @@ def _what_there_is(client: "MlflowClient", model: str) -> str:
         known = ", ".join(f"{alias} (version {number})" for alias, number in aliases.items())
         numbers = ", ".join(str(version.version) for version in reversed(versions))
         return f"{model} has the versions {numbers} and the aliases {known or 'none'}"
-    names = ", ".join(found.name for found in client.search_registered_models())
+    names = ", ".join(registered.name for registered in client.search_registered_models())
     return f"it holds {names}" if names else "it is empty; `crossfold run` registers a model"

@@ -121,7 +121,7 @@ class ScoringApp:
 
     async def _failed(self, _: Request, error: Exception) -> Response:
         return self._error(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "the model has failed: the server's output says why"
+            HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed: see the server's output"
         )
 
     def _error(self, status: HTTPStatus, message: str, **content: object) -> Response:
@@ -208,7 +208,7 @@ def _forget_imports() -> None:
 def _require_classifier(model: PyFuncModel) -> None:
     columns = model.metadata.get_output_schema()  # type: ignore[no-untyped-call]
     if columns is None or columns.input_names() != ["label", "probabilities", "error"]:
-        raise ValueError("it is not a model of Crossfold")
+        raise ValueError("it was not registered by Crossfold")
 
 
 def _end(signum: int, _: FrameType | None) -> None:

@@ -172,7 +172,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     needed = 42 * (1024 * 4 + SIZE * SIZE * 3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - needed, needed - 1))
-    with pytest.raises(UserError, match=r"features of 42 images") as caught:
+    with pytest.raises(UserError, match=r"\b42 images") as caught:
         extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
     message = str(caught.value)
     assert "4,096 bytes at head" in message and "3,072 bytes at pixels" in message
@@ -190,7 +190,7 @@ def test_an_image_size_that_the_network_cannot_take_is_refused(
     weights = tmp_path / "weights"
     network = backbone.build_network("squeezenet1_1", 3, seed=0)
     safetensors.torch.save_file(network.state_dict(), weights)
-    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 cannot take .* 8 pixels"):
+    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 .*\b8 pixels"):
         extract(
             examples,
             weights,
@@ -225,11 +225,11 @@ def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: i
 @pytest.mark.parametrize(
     ("architecture", "cut", "size", "message"),
     [
-        (ARCHITECTURE, "conv55", 32, "no such stage; did you mean conv5"),
-        (ARCHITECTURE, "stage2.1.branch2", 32, "2 values cross into it"),
-        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 cannot take images of 32"),
-        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 cannot take images of 32"),
-        ("squeezenet1_1", "head", 32, "the file does not fit squeezenet1_1"),
+        (ARCHITECTURE, "conv55", 32, r"conv55: .*\bconv5\b"),
+        (ARCHITECTURE, "stage2.1.branch2", 32, r"stage2\.1\.branch2: .* 2 "),
+        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 .*\b32 pixels"),
+        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 .*\b32 pixels"),
+        ("squeezenet1_1", "head", 32, r"model\.weights: .* squeezenet1_1"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_without_its_values(

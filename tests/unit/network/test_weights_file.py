@@ -69,7 +69,7 @@ def test_code_in_weights_is_refused_and_not_run(tmp_path: Path, form: str) -> No
     trap = tmp_path / "executed"
     weights = {**state(build(SMALL)), "evil": Malicious(trap)}
     path = saved(tmp_path / "weights.pth", weights, form)
-    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read") as caught:
+    with pytest.raises(UserError, match=r"model\.weights: ") as caught:
         backbone.pretrained_network(SMALL, path, 3, seed=0)
     assert not trap.exists()
     # torch's own message tells how to run it.
@@ -82,14 +82,14 @@ def test_code_in_weights_is_refused_and_not_run(tmp_path: Path, form: str) -> No
 def test_truncated_weights_are_refused(tmp_path: Path, form: str) -> None:
     path = saved(tmp_path / "weights", state(build(SMALL)), form)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read: \w.*\. It has"):
+    with pytest.raises(UserError, match=r"model\.weights: .*torch\.save\("):
         backbone.pretrained_network(SMALL, path, 3, seed=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"<!DOCTYPE html>" * 9, bytes(100)])
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights").write_bytes(content)
-    with pytest.raises(UserError, match=r"model\.weights: the file cannot be read: \w.*\. It has"):
+    with pytest.raises(UserError, match=r"model\.weights: .*torch\.save\("):
         backbone.pretrained_network(SMALL, tmp_path / "weights", 3, seed=0)
 
 
@@ -150,20 +150,20 @@ def test_two_sets_of_weights_in_one_file_are_refused_with_their_names(tmp_path: 
     weights = state(build(SMALL))
     both = {**named(weights, "student."), **named(_other(weights), "teacher.")}
     path = saved(tmp_path / "weights", both, "safetensors")
-    with pytest.raises(UserError, match=r"several sets of weights .*`student\.`.*`teacher\.`"):
+    with pytest.raises(UserError, match=r"model\.weights: .*`student\.`.*`teacher\.`"):
         backbone.pretrained_network(SMALL, path, 3, seed=0)
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], 7])
 def test_a_file_without_tensors_is_no_state_dict(tmp_path: Path, content: object) -> None:
     path = saved(tmp_path / "weights", content, "torch")
-    with pytest.raises(UserError, match=r"model\.weights: the file is not a state dict"):
+    with pytest.raises(UserError, match=r"model\.weights: .*state dict"):
         backbone.pretrained_network(SMALL, path, 3, seed=0)
 
 
 def test_a_checkpoint_with_other_classes_names_them_and_is_not_loaded(tmp_path: Path) -> None:
     path = saved(tmp_path / "weights", {"model": state(build(SMALL)), "path": tmp_path}, "torch")
-    with pytest.raises(UserError, match=r"more than tensors and their names \(pathlib\.\w*Path"):
+    with pytest.raises(UserError, match=r"model\.weights: .*\(pathlib\.\w*Path"):
         backbone.pretrained_network(SMALL, path, 3, seed=0)
 
 
@@ -184,7 +184,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         backbone.pretrained_network(SMALL, path, 3, seed=0)
     message = str(caught.value)
     # Its 26 layers have a weight and a bias each; two of these are the head's.
-    assert f"the file does not fit {SMALL}: 2 of 50 tensors" in message
+    assert SMALL in message and "2 of 50 tensors" in message
     assert "features.0.weight: missing, not [64, 3, 3, 3]" in message
     assert "features.3.squeeze.bias: [5], not [16]" in message
     assert "model.weights" in message and "model.architecture" in message
