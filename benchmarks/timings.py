@@ -19,7 +19,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
-from crossfold.network import backbone, classifier, features, tensorfile
+from crossfold.network import backbone, features, openvino_engine, safetensors_file
 from crossfold.settings import PIXELS, Candidate
 from crossfold.training import steps
 from crossfold.training.feature_rows import FeatureRows
@@ -169,7 +169,7 @@ class Pipeline:
             num_threads=THREADS,
             model=self.folder / "model",
         )
-        classifier.export(self.folder / "model", self.folder / "exported")
+        openvino_engine.export(self.folder / "model", self.folder / "exported")
 
     def _with_training(self, step: Callable[..., object]) -> Callable[..., object]:
         """Fill in the arguments that both training steps share."""
@@ -187,9 +187,9 @@ class Pipeline:
 
     def predict(self) -> Outcome:
         """Read the folds' predictions, and predict the test split as evaluate_test does."""
-        folds = (tensorfile.read(path)[0] for path in self._predictions)
+        folds = (safetensors_file.read(path)[0] for path in self._predictions)
         splits = [Split(np.array(f["label"]), np.array(f["probabilities_0"])) for f in folds]
-        network = classifier.Classifier(self.folder / "exported", THREADS)
+        network = openvino_engine.Classifier(self.folder / "exported", THREADS)
         table = Examples(self.workspace.examples)
         _, labels, [probabilities] = test_split.score([network], table, THREADS)
         return [*splits, Split(labels, probabilities)]

@@ -28,8 +28,7 @@ def evaluate_test(
 
     with step("evaluate_test", evaluation.path) as run:
         from crossfold.evaluation.test_split import evaluate_test
-        from crossfold.network import determinism
-        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism
 
         evaluated = evaluate_test(
             examples=Path(examples.path),

@@ -43,7 +43,7 @@ def register_model(
     from crossfold.step.runtime import step
 
     with step("register_model", registration.path) as run:
-        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE
         from crossfold.registry import gate, register
         from crossfold.tracking import runs
 

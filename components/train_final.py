@@ -36,8 +36,7 @@ def train_final(
     from crossfold.step.runtime import step
 
     with step("train_final", model.path) as run:
-        from crossfold.network import classifier, determinism
-        from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism, openvino_engine
         from crossfold.training import steps
 
         folder = Path(model.path)
@@ -54,7 +53,7 @@ def train_final(
             num_threads=num_threads,
             model=folder / NETWORK_FILE,
         )
-        classifier.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
+        openvino_engine.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
         model.metadata.update(determinism.describe())  # register_model tells it of the version
         run.log_metrics({f"train_{name}": value for name, value in figures.items()})
         run.set_tags(determinism.describe())

@@ -80,7 +80,7 @@ def _require_page(page: Path) -> None:
 
 def imagenet_weights() -> None:
     """Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)."""
-    from crossfold.network.backbone import fetch_imagenet_weights
+    from crossfold.network.published_weights import fetch_imagenet_weights
 
     path = fetch_imagenet_weights(Path("models"))
     console.print(

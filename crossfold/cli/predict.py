@@ -12,7 +12,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from crossfold.cli.prediction_outputs import Format, Row, Table, Write, format_for, writer
 from crossfold.errors import UserError
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.step.files import replaced_whole
@@ -25,6 +24,7 @@ from .console import (
     require_free_port,
     require_local_store,
 )
+from .prediction_outputs import Format, Row, Table, Write, format_for, writer
 
 if TYPE_CHECKING:
     from crossfold.predict.model import Prediction

@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from enum import StrEnum
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from crossfold.errors import UserError
-from crossfold.predict.model import Prediction
+
+if TYPE_CHECKING:
+    from crossfold.predict.model import Prediction
 
 
 class Format(StrEnum):
@@ -32,7 +34,7 @@ class Row(NamedTuple):
     """An image file's path and its prediction."""
 
     path: str
-    prediction: Prediction
+    prediction: "Prediction"
 
 
 Write = Callable[[Sequence[Row]], None]

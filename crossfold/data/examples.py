@@ -8,6 +8,7 @@ memory, sorted by path.
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossfold.imaging import decoding
+from crossfold.step.concurrency import in_order
 from crossfold.step.files import replaced_whole
 
 from .findings import DataFacts
@@ -43,6 +46,10 @@ _SCHEMA = pa.schema(
 NO_FACTS = DataFacts()
 _MAX_ROWS = 1024
 _MAX_BYTES = 32 * 2**20
+# Larger batches are no faster: 32 images' activations of a layer still fit the processor's cache.
+BATCH_SIZE = 32
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class Example(NamedTuple):
@@ -75,7 +82,7 @@ def write_examples(
         "facts": facts.model_dump(),
     }
     schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
-    # Dictionaries and statistics of images would hold whole images.
+    # A dictionary or statistics of the image column would hold whole images.
     options = {"use_dictionary": ["split"], "write_statistics": ["label", "fold"]}
     with replaced_whole(path) as part, pq.ParquetWriter(part, schema, **options) as writer:
         for group in _row_groups(rows):
@@ -106,7 +113,7 @@ class Examples:
         data_hash: the MD5 of the data version in data.dvc.
         num_folds: the number of folds of the train split.
         skipped: a line for each image that was left out.
-        facts: what is worth knowing of the images.
+        facts: the findings about the images.
     """
 
     def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
@@ -126,7 +133,7 @@ class Examples:
         return len(self.column("label", split))
 
     def column(self, name: str, split: str | None) -> NDArray[Any]:
-        """Read one column in the table's order, without reading any other except `split`.
+        """Read one column in the table's order; of the file, only this column and `split`.
 
         Returns:
             [N], int32 for numbers, otherwise objects.
@@ -136,12 +143,12 @@ class Examples:
         return np.asarray(_only(table, split).column(name).to_numpy())
 
     def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
-        """Read the files of some images of `split`, by their places in `column`, in that order.
+        """Read the files of some images, by their positions in `split`, in the given order.
 
-        Reads only the row groups that hold one of them, and holds one at a time.
+        Reads only row groups with one of these images, and holds one group in memory.
         """
         wanted, start = set(indices), 0
-        found: dict[int, bytes] = {}
+        files: dict[int, bytes] = {}
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
                 splits = file.read_row_group(group, columns=["split"])
@@ -150,17 +157,17 @@ class Examples:
                 if here := sorted(wanted.intersection(inside)):
                     table = _only(file.read_row_group(group, columns=["image", "split"]), split)
                     rows = table.column("image").take([index - inside.start for index in here])
-                    found.update(zip(here, rows.to_pylist(), strict=True))
-        return [found[index] for index in indices]
+                    files.update(zip(here, rows.to_pylist(), strict=True))
+        return [files[index] for index in indices]
 
     def batches(
         self, split: str | None, batch_size: int
     ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
         """Yield paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
 
-        A batch never reaches into the next row group, so that the batches of a shard, on whose
-        sizes the last digits of what is computed depend, are those of the whole table. Holds one
-        row group in memory.
+        A batch never reaches into the next row group. A shard therefore has the same batches as
+        the whole table, and results the same last digits, which depend on the size of a batch.
+        Holds one row group in memory.
         """
         names = ["path", "image", "label"]
         with pq.ParquetFile(self._path) as file:
@@ -170,6 +177,14 @@ class Examples:
                     rows = table.slice(start, batch_size)
                     paths, images, labels = (rows.column(name).to_pylist() for name in names)
                     yield paths, images, np.asarray(labels, np.int64)
+
+    def decoded_batches(
+        self, split: str | None, image_size: int, num_threads: int
+    ) -> Iterator[tuple[list[str], Pixels, NDArray[np.int64]]]:
+        """Yield paths, pixels (uint8 [B, S, S, 3]) and labels (int64 [B]), decoded in threads."""
+        decode = partial(decoding.square, side=image_size)
+        for paths, encoded, labels in self.batches(split, BATCH_SIZE):
+            yield paths, np.stack(list(in_order(decode, encoded, num_threads))), labels
 
 
 def _only(table: pa.Table, split: str | None) -> pa.Table:

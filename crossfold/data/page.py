@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from crossfold.html.environment import template_environment
+from crossfold.html.jinja_environment import template_environment
 from crossfold.imaging.decoding import read_image
 from crossfold.imaging.quality import KINDS
 from crossfold.imaging.thumbnails import data_uri

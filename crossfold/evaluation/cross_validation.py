@@ -8,7 +8,7 @@ import numpy as np
 
 from crossfold import labels
 from crossfold.errors import UserError
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 from crossfold.records import (
     DivergedEntry,
     DivergedFold,
@@ -27,7 +27,7 @@ from .candidate_comparison import compare
 class _Fold:
     """One fold's out-of-fold predictions and results."""
 
-    arrays: dict[str, tensorfile.Array]
+    arrays: dict[str, safetensors_file.Array]
     classes: tuple[str, ...]
     results: tuple[FoldResult | DivergedResult, ...]
 
@@ -79,7 +79,7 @@ def aggregate_cv(
 
 
 def _read(path: Path) -> _Fold:
-    arrays, metadata = tensorfile.read(path)
+    arrays, metadata = safetensors_file.read(path)
     about = FoldResults.model_validate(metadata)
     return _Fold(arrays, about.classes, about.results)
 
@@ -103,7 +103,7 @@ def _by_candidate(
     return scored, diverged
 
 
-def _out_of_fold(folds: Sequence[_Fold], candidate: int) -> tensorfile.Array:
+def _out_of_fold(folds: Sequence[_Fold], candidate: int) -> safetensors_file.Array:
     """Concatenate a candidate's probabilities of all folds, float32 [N, K]."""
     return np.concatenate([fold.arrays[f"probabilities_{candidate}"] for fold in folds])
 

@@ -10,7 +10,7 @@ from crossfold.imaging import decoding
 from crossfold.records import Latency
 
 if TYPE_CHECKING:
-    from crossfold.network.classifier import Classifier
+    from crossfold.network.openvino_engine import Classifier
 
 NUM_WARM_UP = 5
 NUM_TIMED = 100

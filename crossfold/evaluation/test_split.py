@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.data.examples import TEST, Examples
-from crossfold.network import backbone, determinism, engine
-from crossfold.network.classifier import Classifier
-from crossfold.network.features import decoded_batches
+from crossfold.network import determinism, openvino_engine, trained_network
+from crossfold.network.openvino_engine import Classifier
 from crossfold.records import Evaluation, Export
 from crossfold.step.progress import report_progress
 
@@ -41,7 +40,7 @@ def evaluate_test(
     table, network, reference = (
         Examples(examples),
         Classifier(exported, num_threads),
-        backbone.Network(model),
+        trained_network.Network(model),
     )
     paths, labels, (computed, torchs) = score([network, reference], table, num_threads)
     probabilities = metrics.floored(computed)
@@ -75,7 +74,9 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
 
 
 def compare_with_torch(
-    network: backbone.Network, probabilities: NDArray[np.float32], torchs: NDArray[np.float32]
+    network: trained_network.Network,
+    probabilities: NDArray[np.float32],
+    torchs: NDArray[np.float32],
 ) -> Export:
     """Compare the export's probabilities on the test split with those of torch in float32.
 
@@ -89,7 +90,7 @@ def compare_with_torch(
             f"differs by {largest:.2g}"
         )
     different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
-    return Export(by=engine.ENGINE, max_difference=largest, num_different=different)
+    return Export(by=openvino_engine.ENGINE, max_difference=largest, num_different=different)
 
 
 def split_hash(table: Examples) -> str:
@@ -100,7 +101,7 @@ def split_hash(table: Examples) -> str:
 
 
 def score(
-    networks: Sequence[Classifier | backbone.Network], table: Examples, num_threads: int
+    networks: Sequence[Classifier | trained_network.Network], table: Examples, num_threads: int
 ) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float32]]]:
     """Predict the test split with several networks; each image is decoded once for all of them.
 
@@ -111,7 +112,7 @@ def score(
     paths: list[str] = []
     labels = []
     predicted: list[list[NDArray[np.float32]]] = [[] for _ in networks]
-    batches = decoded_batches(table, TEST, networks[0].image_size, num_threads)
+    batches = table.decoded_batches(TEST, networks[0].image_size, num_threads)
     for batch_paths, pixels, batch_labels in batches:
         paths += batch_paths
         labels.append(batch_labels)

@@ -1,1 +1,1 @@
-"""Decode image files within a memory bound, and describe single images."""
+"""Decode image files within a memory bound; find near duplicates, and remark on odd images."""

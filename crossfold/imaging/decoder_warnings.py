@@ -1,8 +1,8 @@
 """Collect the warnings that decoders give about a file that they can still decode.
 
-A decoder fills in the missing parts of a damaged picture and says so on the side: libtiff writes
-lines to the terminal, Pillow issues Python's warnings, and libjpeg only counts, which Pillow does
-not pass on. None of them names the file. Here they are collected by the thread that decodes.
+A decoder fills in the missing parts of a damaged picture. libtiff then writes to the terminal,
+Pillow issues Python warnings, and libjpeg counts them, which Pillow doesn't report. None of them
+names the file, so this module collects them per decoding thread.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 # A damaged fax has a line for each row of pixels.
 _MAX_KEPT = 3
 _MAX_LENGTH = 200
-# Pillow's warnings of pixels, which `decoding` has its own limit for.
+# `decoding` has its own limit of pixels.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# By default Python shows a warning once, whichever file it is about.
+# By default Python shows a warning only once, for the first file.
 warnings.filterwarnings("always", category=UserWarning, module=r"PIL\.")
 _collecting = threading.local()
 _show = warnings.showwarning
@@ -66,8 +66,8 @@ def _show_warning(
 
 warnings.showwarning = _show_warning
 
-# TIFFErrorHandler of libtiff (tiffio.h): module, printf's format, its arguments as a va_list. On
-# all of the common ABIs the last comes as a pointer, which vsnprintf takes as it is.
+# TIFFErrorHandler of libtiff (tiffio.h): module, printf's format, its arguments as a va_list, which
+# all common ABIs pass as a pointer that vsnprintf accepts.
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -85,8 +85,8 @@ _keep_tiff_handler = _Handler(_keep_tiff)
 def _handle_tiff() -> None:
     """Replace libtiff's handlers, which write to the terminal, by `_keep_tiff`.
 
-    A symbol is looked up in the libraries that Pillow's module is linked to: its own libtiff. Where
-    that is linked statically, as on Windows, its lines go on to the terminal.
+    The symbols come from the libtiff that Pillow's module is linked to. Where it is linked
+    statically, as on Windows, its lines still go to the terminal.
     """
     pillow = ctypes.CDLL(PIL._imaging.__file__)
     for name in ("TIFFSetWarningHandler", "TIFFSetErrorHandler"):
@@ -100,14 +100,14 @@ _handle_tiff()
 
 
 def of_jpeg(data: bytes, mode: str) -> list[str]:
-    """Return libjpeg's warnings about a decodable JPEG file.
+    """List libjpeg's warnings about a decodable JPEG file.
 
-    The file is decoded again, at an eighth of its size, which reads every coefficient and takes a
-    third of the time. Damage whose bytes happen to be codes that fit is found by no decoder.
+    Decodes the file again at an eighth of its size, which reads every coefficient in a third of the
+    time. No decoder detects damaged bytes that happen to be valid codes.
 
     Args:
-        data: the file.
-        mode: Pillow's name of how its pixels are stored.
+        data: The encoded image.
+        mode: Mode of the stored pixels, as Pillow names it.
     """
     import simplejpeg  # only the step that checks images has it
 

@@ -1,7 +1,6 @@
 """Decode image files within a memory bound: upright, RGB, 8 bits a channel.
 
-Everything that looks at an image's pixels opens it here: training, prediction, checks and pages see
-the same picture.
+Training, prediction, checks and pages all open images here, so they see the same pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pillow_heif
 import pylibjxl
-from PIL import ExifTags, Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from crossfold.step.concurrency import Budget
 
 from . import decoder_warnings
+from .bit_depth import stored_bits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 MAX_FILE_SIZE = 256 * 2**20
 # Bytes that one image may take while it is decoded, and that all together may.
 MAX_MEMORY = 2**30
-# Pillow refuses twice this number of pixels before it reads more than the header: at 4 bytes a
-# pixel, what MAX_MEMORY holds.
+# Pillow refuses twice this number of pixels as soon as it has read the header. At 4 bytes a pixel,
+# these fill MAX_MEMORY.
 Image.MAX_IMAGE_PIXELS = MAX_MEMORY // 8
 
 Image.init()
-# HEIC's own threads would come on top of those that decode images side by side.
+# One thread per image: images are decoded side by side already.
 pillow_heif.register_heif_opener(decode_threads=1, thumbnails=False)
 pylibjxl.register_pillow()
 # An EPS file is a program, which Pillow hands to Ghostscript.
 _FORMATS = sorted(Image.OPEN.keys() - {"EPS"})
-# What turns an image upright, by its EXIF orientation; 1 is upright. Pillow's exif_transpose also
-# writes the EXIF again, which can fail.
+# EXIF orientation -> the turn that makes an image upright; 1 is upright. Not Pillow's
+# exif_transpose, which also rewrites the EXIF and can fail at that.
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,15 +53,15 @@ _TO_UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# These decoders turn the image themselves.
+# Formats whose decoders turn the image.
 _TURNED_BY_DECODER = {"TIFF", "HEIF", "JXL"}
-# Bytes a pixel that a decoder takes beside the image that it makes, measured with photographs of 6
-# megapixels and rounded up; docs/decisions/030-memory-of-images.md. Of any other format, the most.
+# Bytes a pixel that a decoder takes beside the decoded image, measured with photographs of 6
+# megapixels and rounded up (docs/decisions/030-memory-of-images.md). Other formats: the maximum.
 _BESIDE = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "TIFF": 4, "HEIF": 5, "AVIF": 8, "WEBP": 13}
 _BESIDE_AT_MOST = 16
-_BESIDE_PROGRESSIVE = 6  # the coefficients of a progressive JPEG, all at a time
+_BESIDE_PROGRESSIVE = 6  # all coefficients of a progressive JPEG
 _BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-# Pixels that are turned and converted at a time, and the bytes that each of them takes then.
+# Pixels that are turned and converted at a time, and the bytes that each one takes meanwhile.
 _STRIP = 2**20
 _BESIDE_STRIP = 16
 
@@ -76,11 +76,11 @@ def read_image(path: str | os.PathLike[str]) -> bytes:
     """Read the bytes of a regular file.
 
     Raises:
-        BadImage: it is none, such as a FIFO, or has more than MAX_FILE_SIZE.
+        BadImage: it is not a regular file, or has more than MAX_FILE_SIZE bytes.
         OSError: it cannot be read.
     """
     status = os.stat(path)  # noqa: PTH116
-    if not stat.S_ISREG(status.st_mode):  # to open a FIFO waits until somebody writes to it
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
         raise BadImage(f"{_kind(status.st_mode)}, not a file")
     refuse_large(status.st_size)
     with open(path, "rb") as file:  # noqa: PTH123
@@ -96,19 +96,19 @@ def _kind(mode: int) -> str:
 
 
 def refuse_large(num_bytes: int) -> None:
-    """Raise BadImage if an encoded image has more than MAX_FILE_SIZE."""
+    """Raise BadImage if an encoded image has more than MAX_FILE_SIZE bytes."""
     if num_bytes > MAX_FILE_SIZE:
         raise BadImage(f"too large: {num_bytes} bytes, at most {MAX_FILE_SIZE} allowed")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image upright, in RGB with 8 bits a channel: made in strips, never as a second copy."""
+    """An open image: upright, in RGB with 8 bits a channel, converted in strips to save memory."""
 
-    format: str  # Pillow's name of the file's format
-    mode: str  # Pillow's name of how the pixels are stored
-    depth: int  # the bits of the stored values: 8, or what was scaled to 8
-    turned: bool  # as the file says, by EXIF or a note of its format
+    format: str  # of the file, as Pillow names it
+    mode: str  # of the stored pixels, as Pillow names it
+    depth: int  # bits of a stored value; more than 8 are scaled to 8
+    turned: bool  # upright by the file's EXIF, or its format's own note
     warnings: tuple[str, ...]  # of the decoder
     _stored: Image.Image
     _turn: Image.Transpose | None
@@ -133,14 +133,14 @@ class Picture:
     @property
     def several(self) -> bool:
         """True if the file holds more than one picture; this is the first."""
-        # Opened again: to know it of a GIF moves to its second picture.
+        # Opened again: the check moves a GIF to its second picture.
         try:
             return bool(getattr(_open(self._encoded), "is_animated", False))
-        except Exception:  # the second is damaged; it is not used
+        except Exception:  # the second picture is damaged, and is not used
             return True
 
     def complaints(self) -> list[str]:
-        """Warnings of the decoder, including libjpeg's (see `of_jpeg`)."""
+        """List the decoder's warnings, including libjpeg's (see `of_jpeg`)."""
         if self.format in {"JPEG", "MPO"}:
             return [*self.warnings, *decoder_warnings.of_jpeg(self._encoded, self.mode)]
         return list(self.warnings)
@@ -170,7 +170,7 @@ class Picture:
             yield top, part if self._turn is None else part.transpose(self._turn)
 
     def _box(self, top: int, bottom: int) -> tuple[int, int, int, int]:
-        """Find the box that stores rows of the picture."""
+        """Locate rows of the picture in the stored image."""
         width, height = self._stored.size
         transpose = Image.Transpose
         if self._turn in {transpose.FLIP_TOP_BOTTOM, transpose.ROTATE_180}:
@@ -185,9 +185,8 @@ class Picture:
         """Scale the shorter side to `side`, bilinearly, and cut the centre square.
 
         Returns:
-            uint8 [side, side, 3]: those of one call of Pillow's `resize` that scales the rows first
-            and then the columns. By itself Pillow takes the other order for some tall images, and
-            its values are then by 1 higher or lower here and there.
+            uint8 [side, side, 3], equal to Pillow's `resize` with rows scaled before columns. For
+            some tall images Pillow scales columns first, which changes a few values by 1.
         """
         width, height = self.size
         length = min(width, height)
@@ -222,12 +221,13 @@ class Picture:
 def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Picture]:
     """Decode an image file, and reserve its share of the image memory during the block.
 
-    Waits until there is so much. An animation gives its first frame; transparency is laid on white.
-    A thread opens one image at a time.
+    Waits until that much memory is free. An animation gives its first frame; transparency becomes
+    white. A thread must not open a second image inside the block.
 
     Args:
-        data: the file.
-        at_least: decode a JPEG to a smaller size, quickly, but to no less than this.
+        data: The encoded image.
+        at_least: Smallest size to which a JPEG may be decoded, which is fast; other formats are
+            decoded whole.
 
     Raises:
         BadImage: empty, not an image, corrupt, truncated, or too large.
@@ -246,19 +246,6 @@ def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Pic
             yield picture
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode an image file to one upright RGB image.
-
-    Raises:
-        BadImage: as `opened`.
-    """
-    with opened(data) as picture:
-        image = Image.new("RGB", picture.size)
-        for top, strip in picture.strips():
-            image.paste(strip, (0, top))
-    return image
-
-
 def square(data: bytes, side: int) -> NDArray[np.uint8]:
     """Decode an image file to the network's input square, see `Picture.square`.
 
@@ -267,18 +254,6 @@ def square(data: bytes, side: int) -> NDArray[np.uint8]:
     """
     with opened(data) as picture:
         return picture.square(side)
-
-
-def thumbnail(data: bytes, side: int) -> Image.Image:
-    """Decode an image file to at most `side` x `side` pixels; a large JPEG is quick.
-
-    Raises:
-        BadImage: as `opened`.
-    """
-    with opened(data, (2 * side, 2 * side)) as picture:
-        scale = min(1, side / max(picture.size))
-        width, height = (max(1, round(length * scale)) for length in picture.size)
-        return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 @contextmanager
@@ -292,7 +267,7 @@ def _refused() -> Iterator[None]:
         raise BadImage("corrupt, or not an image in a known format") from None
     except Image.DecompressionBombError as error:
         raise BadImage(f"too large: {error}") from None
-    except Exception as error:  # a decoder raises whatever its parser stumbles over
+    except Exception as error:  # decoders raise exceptions of every type
         raise BadImage(f"corrupt or truncated: {error}") from None
 
 
@@ -307,7 +282,7 @@ def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
     """Estimate from its header the bytes that an image takes during decoding.
 
     Raises:
-        BadImage: more than MAX_MEMORY.
+        BadImage: the image takes more than MAX_MEMORY.
     """
     num_pixels = image.width * image.height
     of_pixel = _BYTES_OF_MODE.get(image.mode, 4) + _BESIDE.get(image.format or "", _BESIDE_AT_MOST)
@@ -323,19 +298,23 @@ def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
 
 
 def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Picture:
-    # Once it is loaded, an image has forgotten how its pixels are stored.
+    # Loading drops the format, the mode and the tiles.
     image_format, mode = image.format or "", image.mode
     is_16_bits = any(";16" in str(tile) for tile in image.tile)
-    # A TIFF is turned as it is loaded, and a PNG may have its EXIF behind the pixels.
+    # Loading turns a TIFF, but a PNG may have its EXIF behind the pixels.
     orientation = _orientation(image) if image_format == "TIFF" else 1
     image.load()
     if image_format != "TIFF":
         orientation = _orientation(image)
     depth = 16 if is_16_bits else 8
     if image.mode.startswith(("I", "F")):
-        depth = _depth(image, data)
+        depth = stored_bits(image, data)
+        if not depth:
+            raise BadImage(
+                f"pixels of mode {image.mode} have no fixed range; save with 8 or 16 bits"
+            )
     by_us = None if image_format in _TURNED_BY_DECODER else _TO_UPRIGHT.get(orientation)
-    _to_rgb(image.crop((0, 0, 1, 1)), depth)  # raises now what it would raise later
+    _to_rgb(image.crop((0, 0, 1, 1)), depth)  # fails here if it fails at all
     return Picture(
         format=image_format,
         mode=mode,
@@ -351,55 +330,13 @@ def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Pictu
 def _orientation(image: Image.Image) -> int:
     """Read the EXIF orientation; 1 (upright) if missing or unreadable."""
     if image.format == "JXL":
-        return 1  # its EXIF is not what turns it
+        return 1  # the format has its own orientation, and the decoder applies it
     if image.format == "HEIF":
         return int(image.info.get("original_orientation") or 1)
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # whatever the parser stumbles over; the pixels are sound
+    except Exception:  # broken EXIF; the pixels are sound
         return 1
-
-
-def _depth(image: Image.Image, data: bytes) -> int:
-    """Determine the bits of greyscale values that are stored in 16 or 32.
-
-    The file may declare them; else they are 8, 12 or 16, by its largest value. No other number is
-    guessed: a camera of 12 bits makes a dark image that would fit into 10, and all its images are
-    to be scaled alike. By the file alone, so that an image is the same among others and on its own.
-
-    Raises:
-        BadImage: the values have no fixed range.
-    """
-    lowest, largest = np.ravel(image.getextrema())
-    if image.mode == "F" or lowest < 0 or largest > 65535:
-        raise BadImage(f"pixels of mode {image.mode} have no fixed range; save with 8 or 16 bits")
-    bits, largest = _declared(image, data, int(largest))
-    if bits and largest < 2**bits:
-        return bits
-    return next(bits for bits in (8, 12, 16) if largest < 2**bits)
-
-
-def _declared(image: Image.Image, data: bytes, largest: int) -> tuple[int, int]:
-    """Read the declared bits of a value (0 if undeclared) and the largest possible value."""
-    if isinstance(image, PngImagePlugin.PngImageFile):
-        return _significant_bits(data), largest
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,)))
-        greatest = [tags.get(tag) for tag in (281, 341)]  # MaxSampleValue, SMaxSampleValue
-        largest = max(largest, *(int(np.max(value)) for value in greatest if value), 0)
-        return (bits if bits < 16 else 0), min(largest, 65535)
-    return 0, largest
-
-
-def _significant_bits(png: bytes) -> int:
-    """Read a greyscale PNG's sBIT chunk; 0 if missing (PNG 1.2, 4.2.4.1)."""
-    start = 8
-    while png[start + 4 : start + 8] not in (b"IDAT", b""):
-        if png[start + 4 : start + 8] == b"sBIT":
-            return png[start + 8]
-        start += 12 + int.from_bytes(png[start : start + 4], "big")
-    return 0
 
 
 def _to_rgb(image: Image.Image, depth: int) -> Image.Image:

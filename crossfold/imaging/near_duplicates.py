@@ -2,10 +2,10 @@
 
 An image is scaled to 32 x 32 grey pixels. Its hash is the pHash of Krawetz ("Looks Like It", The
 Hacker Factor Blog, 2011) and Zauner ("Implementation and Benchmarking of Perceptual Image Hash
-Functions", 2010): a bit for each of the 63 lowest frequencies of the discrete cosine transform but
-the constant one, set if above their median. Two images are near duplicates if at most 8 bits
-differ and, since a hash of so few bits calls other images alike too, their 16 x 16 pixels correlate
-by at least 0.99. What brightness and contrast do to an image changes neither.
+Functions", 2010): a bit for each of the 63 lowest frequencies of the discrete cosine transform
+except the constant one, set if above their median. Two images are near duplicates if at most 8 bits
+differ and their 16 x 16 pixels correlate by at least 0.99. The second condition is needed because
+63 bits also match for images that look different. Brightness and contrast change neither.
 
 63 bits are 9 pieces of 7. Hashes that differ in at most 8 bits agree in one of the pieces, so only
 images that share a piece are compared: Norouzi, Punjani & Fleet, "Fast search in Hamming space with
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 MAX_BITS = 8
 MIN_CORRELATION = 0.99
-MIN_CONTRAST = 4.0  # standard deviation, of 255; below it, what is compared is noise
-# An image whose hash is that of so many others has had its pixels compared with enough of them.
+MIN_CONTRAST = 4.0  # standard deviation, of 255; below it, images differ by noise only
+# Bounds the time for images whose hash many others share.
 MAX_COMPARED = 64
 _SIDE = 32
 _PIXELS = 16 * 16
@@ -64,7 +64,7 @@ def is_flat(sketches: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 class Index:
-    """The images to compare: 265 bytes of each are kept."""
+    """The images to compare; holds 265 bytes of each."""
 
     def __init__(self) -> None:
         self._sketches: list[NDArray[np.uint8]] = []
@@ -90,11 +90,11 @@ class Index:
     def find(self, among: NDArray[np.int64]) -> Pairs:
         """Find the near duplicates among some of the images; images without contrast have none.
 
-        Of an image with more than MAX_COMPARED of nearly the same hash, not all are found: the
-        time is bounded in a folder where all look alike, too.
+        Misses some pairs of an image whose hash more than MAX_COMPARED others nearly share, which
+        bounds the time in a folder where all images look alike.
 
         Args:
-            among: indices of images in the order in which they were added, [N].
+            among: Indices of images, in the order in which they were added, [N].
         """
         self._pack()
         if not self._pixels:
@@ -123,7 +123,7 @@ def _similar(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> list[_Fou
     for piece in range(_NUM_PIECES):
         shift, ones = np.uint64(piece * _BITS_PER_PIECE), np.uint64(2**_BITS_PER_PIECE - 1)
         pieces = (hashes >> shift) & ones
-        # In this order, those that share the piece are neighbours, and equal hashes the closest.
+        # Sorted so, images that share the piece are neighbours, and equal hashes are adjacent.
         order = np.lexsort((hashes, pieces))
         ordered, pieces = hashes[order], pieces[order]
         largest = int(np.bincount(pieces.astype(np.int64)).max(initial=0))
@@ -135,7 +135,7 @@ def _similar(hashes: NDArray[np.uint64], pixels: NDArray[np.uint8]) -> list[_Fou
             if not len(starts):
                 continue
             first, second = order[starts], order[starts + distance]
-            num_compared[first] += 1  # each is here once
+            num_compared[first] += 1  # each image occurs once in `first`
             found += _alike(first, second, pixels)
     return found
 

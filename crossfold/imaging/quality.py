@@ -1,4 +1,4 @@
-"""Remarks on usable images: no reason to refuse them, but often a surprise."""
+"""Remark on usable images that may surprise, such as greyscale, turned or very large ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .decoding import Picture
 
-# Pillow takes 4 bytes a pixel: 128 MiB for one of these.
+# Pixels; Pillow takes 4 bytes for each, so 128 MiB.
 LARGE = 2**25
 MAX_SHAPE = 2  # of the longer side to the shorter
 
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     meaning: str
 
 
-# In the order in which they are told.
+# In the order in which they are reported.
 KINDS = {
     "mislabelled": Kind(
         "named as another format",
@@ -83,14 +83,14 @@ def remarks(
     """List the remarks on an image.
 
     Args:
-        path: where the image is, for its suffix.
-        picture: the image.
-        small: the image as `near_duplicates.shrink` makes it.
-        sketch: the same in grey, uint8 [32, 32].
-        image_size: the side of the square that images are scaled to, if known.
+        path: Path of the file, for its suffix.
+        picture: The image.
+        small: The image scaled by `near_duplicates.shrink`.
+        sketch: The same in grey, uint8 [32, 32].
+        image_size: Side of the square that images are scaled to, if known.
 
     Returns:
-        The kinds of remarks, each with a few words on this image.
+        Kind of remark -> a few words on this image.
     """
     return dict(_remarks(path, picture, small, sketch, image_size))
 

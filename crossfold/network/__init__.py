@@ -1,1 +1,7 @@
-"""Networks: build, cut, load weights, extract features, and export a graph for OpenVINO."""
+"""Networks: build, cut, load weights, extract features, and export a graph for OpenVINO.
+
+A trained network is two files in one folder, from train_final to the registered version.
+"""
+
+NETWORK_FILE = "network.safetensors"  # the weights, for torch; see `trained_network`
+GRAPH_FILE = "graph.safetensors"  # the exported graph; see `openvino_engine`

@@ -7,8 +7,8 @@ from importlib.metadata import version
 
 import torch
 
-# mallopt's parameters (malloc.h): give memory back to the system when so much is free at the end,
-# and how many blocks may be mapped on their own.
+# Parameters of mallopt (malloc.h): how much free memory at the end of the heap goes back to the
+# system, and how many blocks may be mapped separately.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
@@ -16,7 +16,7 @@ def prepare(num_threads: int, seed: int = 0) -> None:
     """Make torch repeatable: a fixed number of threads, deterministic kernels, a seed."""
     _keep_memory()
     torch.set_num_threads(num_threads)
-    # As use_deterministic_algorithms(True), which imports torch's compiler to set it too.
+    # Same as use_deterministic_algorithms(True), which also imports torch's compiler.
     torch.set_deterministic_debug_mode("error")
     torch.manual_seed(seed)
 
@@ -24,7 +24,7 @@ def prepare(num_threads: int, seed: int = 0) -> None:
 def _keep_memory() -> None:
     """Keep a layer's freed memory for the next one, if the C library is glibc.
 
-    It returns large blocks to the system and takes them again, page by page, at every layer.
+    glibc returns large blocks to the system, and requests them again page by page at every layer.
     """
     if os.name == "posix" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)

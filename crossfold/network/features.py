@@ -3,29 +3,20 @@
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from crossfold.data.examples import TRAIN, Examples
+from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
-from crossfold.imaging import decoding
 from crossfold.settings import PIXELS
-from crossfold.step.concurrency import in_order
 from crossfold.step.progress import report_progress
 
-from . import backbone, determinism, engine, tensorfile
-from .checkpoint import read_weights
-
-# Nothing is gained above: at 32 images a layer's activations still fit the processor's cache.
-BATCH_SIZE = 32
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+from . import backbone, cutting, determinism, openvino_engine, preprocessing, safetensors_file
+from .weights_file import read_weights
 
 
 def extract_features(
@@ -43,17 +34,17 @@ def extract_features(
 ) -> dict[str, int]:
     """Run the frozen prefix over every image outside the test split, or over one shard.
 
-    Writes one tensorfile with, for each cut, the float32 values there, [N, …] (for "pixels" the
-    uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N], all in the order of `examples`.
+    Writes one safetensors file, in the order of `examples`: for each cut the float32 values there,
+    [N, …] (for "pixels" the uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N].
     Batch normalization stays in evaluation mode: a frozen prefix is a fixed function. `precision`
-    is what it is computed in, "float32" or "bfloat16"; it is stored as float32 either way.
+    is the number format of the computation, "float32" or "bfloat16"; the file has float32.
 
     Returns:
-        The bytes that one image takes at each cut.
+        The size of one image at each cut, in bytes.
 
     Raises:
-        UserError: architecture, weights, cuts or image size do not fit each other, or the arrays
-            would not fit on the disk; nothing is written then.
+        UserError: architecture, weights, cuts and image size do not fit each other, or the arrays
+            do not fit on the disk; nothing is written then.
     """
     determinism.prepare(num_threads)
     table = Examples(examples, shard, num_shards)
@@ -68,7 +59,7 @@ def extract_features(
     bytes_per_image = {cut: math.prod(one.shape) * one.itemsize for cut, one in sample.items()}
     _refuse_if_too_large(bytes_per_image, num_images, features.parent)
 
-    arrays = tensorfile.create(
+    arrays = safetensors_file.create(
         features,
         {
             "label": (np.int64, (num_images,)),
@@ -86,7 +77,7 @@ def extract_features(
     arrays["label"][:] = table.column("label", TRAIN)
     arrays["fold"][:] = table.column("fold", TRAIN)
     done = 0
-    for _, pixels, _ in decoded_batches(table, TRAIN, image_size, num_threads):
+    for _, pixels, _ in table.decoded_batches(TRAIN, image_size, num_threads):
         for cut, value in values_at_cuts(pixels).items():
             arrays[cut][done : done + len(value)] = value
         done += len(pixels)
@@ -97,31 +88,31 @@ def extract_features(
 def check_network(
     architecture: str, weights: Path | None, cuts: Sequence[str], image_size: int
 ) -> str:
-    """Refuse a network that `extract_features` would refuse, without computing anything.
+    """Refuse every network that `extract_features` would refuse, without computing anything.
 
     Args:
         architecture: one of torchvision's classification networks.
-        weights: the weights' file; None: it is not here, and not looked at.
+        weights: the weights file; None if it is not on this machine.
         cuts: where training begins.
         image_size: side of the images, in pixels.
 
     Returns:
-        Where in the file the weights are, see `checkpoint.Weights`.
+        The place of the weights in the file, see `weights_file.Weights`.
 
     Raises:
-        UserError: architecture, weights, cuts or image size do not fit each other.
+        UserError: architecture, weights, cuts and image size do not fit each other.
     """
     network = _shapes(architecture)
     with torch.device("meta"):
         _try_one(network, architecture, image_size)
     if stages := [cut for cut in cuts if cut != PIXELS]:
-        backbone.prefix(backbone.trace(network), stages)
+        cutting.prefix(cutting.trace(network), stages)
     wanted = backbone.pretrained_tensors(network)
     return read_weights(weights, architecture, wanted).source if weights else ""
 
 
 def _shapes(architecture: str) -> nn.Module:
-    """Build a network of shapes without values, which computes almost for free."""
+    """Build a network of shapes without values, which computes in no time."""
     try:
         with torch.device("meta"):
             return backbone.build_network(architecture, num_classes=2, seed=0)
@@ -133,14 +124,14 @@ def join_features(*, shards: Sequence[Path], features: Path) -> None:
     """Merge the shards' features, in any order, into one file, as if computed in one step.
 
     Raises:
-        UserError: the disk has not the space; nothing is written then.
+        UserError: the disk is too small; nothing is written then.
     """
-    parts = sorted((tensorfile.read(path) for path in shards), key=lambda part: part[1]["shard"])
+    parts = sorted(map(safetensors_file.read, shards), key=lambda part: part[1]["shard"])
     num_images = sum(len(arrays["label"]) for arrays, _ in parts)
     first, about = parts[0]
     needed = {name: math.prod(one.shape[1:]) * one.itemsize for name, one in first.items()}
     _refuse_if_too_large(needed, num_images, features.parent)
-    joined = tensorfile.create(
+    joined = safetensors_file.create(
         features,
         {name: (one.dtype.type, (num_images, *one.shape[1:])) for name, one in first.items()},
         about,
@@ -154,21 +145,12 @@ def join_features(*, shards: Sequence[Path], features: Path) -> None:
         report_progress(done, num_images, "images")
 
 
-def decoded_batches(
-    table: Examples, split: str, image_size: int, num_threads: int
-) -> Iterator[tuple[list[str], Pixels, np.ndarray[Any, np.dtype[np.int64]]]]:
-    """Yield paths, uint8 pixels [B, S, S, 3] and int64 labels [B] of a split, in table order."""
-    decode = partial(decoding.square, side=image_size)
-    for paths, encoded, labels in table.batches(split, BATCH_SIZE):
-        yield paths, np.stack(list(in_order(decode, encoded, num_threads))), labels
-
-
 def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
-    """Refuse an image size that the network cannot handle, by trying one black image."""
+    """Raise UserError if the network cannot take images of this size; tries a black one."""
     black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(backbone.normalize(black))
+            network(preprocessing.normalize(black))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "
@@ -178,18 +160,18 @@ def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
 
 def _prefix(
     network: nn.Module, cuts: Sequence[str], image_size: int, precision: str, num_threads: int
-) -> Callable[[Pixels], dict[str, tensorfile.Array]]:
+) -> Callable[[Pixels], dict[str, safetensors_file.Array]]:
     """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts."""
     stages = [cut for cut in cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
-    beginning = backbone.from_pixels(backbone.prefix(backbone.trace(network), stages))
-    compute_values = engine.compiled(
-        engine.from_torch(beginning, image_size), precision, num_threads
+    beginning = preprocessing.from_pixels(cutting.prefix(cutting.trace(network), stages))
+    compute_values = openvino_engine.compiled(
+        openvino_engine.from_torch(beginning, image_size), precision, num_threads
     )
 
-    def values_at_cuts(pixels: Pixels) -> dict[str, tensorfile.Array]:
-        found: dict[str, tensorfile.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
+    def values_at_cuts(pixels: Pixels) -> dict[str, safetensors_file.Array]:
+        found: dict[str, safetensors_file.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
         return found | dict(zip(stages, compute_values(pixels), strict=True))
 
     return values_at_cuts

@@ -54,12 +54,11 @@ def _ask_first(server: str, encoded: bytes) -> Prediction:
         return _ask(server, encoded)
     except _UnpredictedError as error:
         raise UserError(
-            f"the server at {server} {error}: it does not serve a model of Crossfold, or its own "
-            "log says more"
+            f"the server at {server} {error}. It may not serve a model of Crossfold; see its log"
         ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(
-            f"no model answers at {server}: {_reason(error)}. To serve one: make serve"
+            f"no model answers at {server}: {_reason(error)}. Start one with `crossfold serve`"
         ) from None
 
 
@@ -72,7 +71,7 @@ def _ask_again(server: str, encoded: bytes) -> Prediction:
         if isinstance(getattr(error, "reason", error), TimeoutError):
             return Prediction(None, {}, f"the server gave no answer within {_PATIENCE} seconds")
         raise LostServerError(
-            f"the server at {server} does not answer any more: {_reason(error)}"
+            f"the server at {server} no longer answers: {_reason(error)}"
         ) from None
 
 
@@ -87,12 +86,12 @@ def _ask(server: str, encoded: bytes) -> Prediction:
     body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
     answer = _post(f"{server.rstrip('/')}/invocations", json.dumps(body).encode())
     try:
-        found = json.loads(answer)
-        (row,) = found["predictions"]
-        origin = (found.get("model"), found.get("version"))  # missing in MLflow's own server
+        content = json.loads(answer)
+        (row,) = content["predictions"]
+        origin = (content.get("model"), content.get("version"))  # missing in MLflow's own server
         return Prediction(row["label"], row["probabilities"], row["error"], *origin)
     except (KeyError, TypeError, ValueError):
-        raise _UnpredictedError("answers with something else than a prediction") from None
+        raise _UnpredictedError("does not answer with a prediction") from None
 
 
 def _post(address: str, body: bytes) -> bytes:

@@ -31,7 +31,7 @@ def find_images(names: Sequence[str]) -> list[str]:
         if not paths:
             problems.append(_problem(name))
     if problems:
-        raise UserError(f"there are no images to predict under these names:\n{listed(problems)}")
+        raise UserError(f"these names match no images:\n{listed(problems)}")
     return list(found.values())
 
 

@@ -1,6 +1,5 @@
 """Predict images with a registered version."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -14,19 +13,17 @@ import numpy as np
 
 from crossfold.errors import UserError
 from crossfold.imaging import decoding
+from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.step.concurrency import num_cores
 
-from .file_hashes import ARTIFACTS, TAG, verify_file
+from .file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
-    from crossfold.network.classifier import Classifier
+    from crossfold.network.openvino_engine import Classifier
 
-# Names of a version's network and exported graph, written by `registry.package`.
-NETWORK_FILE = "network.safetensors"
-GRAPH_FILE = "graph.safetensors"
 # More digits than any version number has; databases limit the size of a number.
 _MAX_DIGITS = 9
 BATCH_SIZE = 64
@@ -129,7 +126,7 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     model, separator, which = name.removeprefix("models:/").partition("@" if "@" in name else "/")
     if not (model and which) or (separator == "/" and not which.isdecimal()):
         raise UserError(
-            f"{name} names no registered model: write NAME@ALIAS or NAME/VERSION, such as "
+            f"{name} does not name a registered version: write NAME@ALIAS or NAME/VERSION, such as "
             "crossfold@champion or crossfold/3"
         )
     try:
@@ -140,7 +137,7 @@ def find_version(client: "MlflowClient", name: str) -> "ModelVersion":
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-    raise UserError(f"{name} is not in the registry: {_what_there_is(client, model)}")
+    raise UserError(f"{name} is not in the registry: {_list_known(client, model)}")
 
 
 def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
@@ -160,7 +157,7 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
     with tempfile.TemporaryDirectory() as folder:
         if TAG in version.tags:
             return open_network(download(version, GRAPH_FILE, folder), num_threads)
-        from crossfold.network.classifier import export
+        from crossfold.network.openvino_engine import export
 
         exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
         export(network, exported)
@@ -175,15 +172,14 @@ def open_network(path: Path, num_threads: int = 0) -> "Classifier":
     Raises:
         UserError: the engine cannot compute the network on this machine.
     """
-    from crossfold.network.classifier import Classifier
-    from crossfold.network.engine import ENGINE
+    from crossfold.network.openvino_engine import ENGINE, Classifier
 
     try:
         return Classifier(path, num_threads)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{ENGINE} cannot compute {path.name}, which is the file that was registered: {reason}"
+            f"{ENGINE} cannot compute {path.name} on this machine: {reason}. The file is intact"
         ) from error
 
 
@@ -216,13 +212,12 @@ def _registered_hash(tags: dict[str, str], name: str) -> str | None:
 
     Versions registered before files were hashed have only the hash of their weights.
     """
-    if TAG in tags:
-        hashes: dict[str, str] = json.loads(tags[TAG])
+    if hashes := registered_hashes(tags):
         return hashes[f"{ARTIFACTS}/{name}"]
     return tags.get("weights_hash") if name == NETWORK_FILE else None
 
 
-def _what_there_is(client: "MlflowClient", model: str) -> str:
+def _list_known(client: "MlflowClient", model: str) -> str:
     # MLflow's filters can't contain an apostrophe, and Crossfold's model names never do.
     versions = [] if "'" in model else client.search_model_versions(f"name='{model}'")
     if versions:
@@ -230,5 +225,5 @@ def _what_there_is(client: "MlflowClient", model: str) -> str:
         known = ", ".join(f"{alias} (version {number})" for alias, number in aliases.items())
         numbers = ", ".join(str(version.version) for version in reversed(versions))
         return f"{model} has the versions {numbers} and the aliases {known or 'none'}"
-    names = ", ".join(found.name for found in client.search_registered_models())
+    names = ", ".join(registered.name for registered in client.search_registered_models())
     return f"it holds {names}" if names else "it is empty; `crossfold run` registers a model"

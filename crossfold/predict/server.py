@@ -1,19 +1,17 @@
 """Serve one version on loopback over MLflow's scoring protocol (`crossfold serve`).
 
 `python -m crossfold.predict.server NAME VERSION PORT` starts it. A version is served by the code
-that it was registered with, so this module imports only `scoring_requests` from `crossfold`.
+that it was registered with, so this module uses little of `crossfold`, and all of that before the
+version is loaded.
 
 Status 200 means that every image in the request is predicted. See docs/decisions/023-serving.md.
 """
 
-import hashlib
-import json
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -33,17 +31,18 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
 from mlflow.pyfunc import PyFuncModel, load_model
-from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from crossfold.errors import UserError
+
+from .file_hashes import registered_hashes, verify_folder
 from .scoring_requests import MAX_BODY, RefusedRequestError, read_images
 
 _HOST = "127.0.0.1"
-_HASHES = "files_sha256"  # crossfold.predict.file_hashes.TAG
 # Seconds that running requests may take to finish after a signal.
 _PATIENCE = 5
 _MAX_NAMED = 5  # rows in an error's message
@@ -122,7 +121,7 @@ class ScoringApp:
 
     async def _failed(self, _: Request, error: Exception) -> Response:
         return self._error(
-            HTTPStatus.INTERNAL_SERVER_ERROR, "the model has failed: the server's output says why"
+            HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed: see the server's output"
         )
 
     def _error(self, status: HTTPStatus, message: str, **content: object) -> Response:
@@ -165,18 +164,12 @@ def main(name: str, version: str, port: int) -> None:
     """Serve a version until a signal arrives."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
-    print(f"{name} version {version} is loaded …", flush=True)
+    print(f"loading {name} version {version} …", flush=True)
     with tempfile.TemporaryDirectory(prefix="crossfold-serve-") as folder:
         try:
-            store = os.environ["MLFLOW_TRACKING_URI"]
-            source = f"models:/{name}/{version}"
-            path = download_artifacts(
-                source, dst_path=folder, tracking_uri=store, registry_uri=store
-            )
-            _verify(Path(path), MlflowClient(store).get_model_version(name, version).tags)
-            _forget_imports()
-            model = load_model(path)
-            _require_classifier(model)
+            model = _load(name, version, folder)
+        except UserError as error:
+            sys.exit(f"error: {error}")
         except Exception as error:  # a version's files may contain anything
             sys.exit(f"error: {name} version {version} cannot be served: {error}")
         os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # the model opens no paths now
@@ -190,39 +183,32 @@ def main(name: str, version: str, port: int) -> None:
         _Server(config).run()
 
 
+def _load(name: str, version: str, folder: str) -> PyFuncModel:
+    """Download a version into a folder, verify its files and load it."""
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    source = f"models:/{name}/{version}"
+    path = download_artifacts(source, dst_path=folder, tracking_uri=store, registry_uri=store)
+    hashes = registered_hashes(MlflowClient(store).get_model_version(name, version).tags)
+    if hashes is None:
+        print("its files cannot be verified: they were registered without hashes", flush=True)
+    else:
+        verify_folder(Path(path), hashes, f"{name} version {version}")
+    _forget_imports()
+    model = load_model(path)
+    _require_classifier(model)
+    return model
+
+
 def _forget_imports() -> None:
     """Make the next import of `crossfold` find the version's code, which MLflow puts first."""
     for module in [name for name in sys.modules if name.partition(".")[0] == "crossfold"]:
         del sys.modules[module]
 
 
-def _verify(folder: Path, tags: Mapping[str, str]) -> None:
-    """Check that a version's folder holds exactly the registered files.
-
-    Raises:
-        ValueError: a file is missing, new or modified.
-    """
-    if _HASHES not in tags:
-        print("its files cannot be verified: they were registered without hashes", flush=True)
-        return
-    hashes = json.loads(tags[_HASHES])
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    files = {name: path for name, path in files.items() if path.is_file()}
-    files.pop(REGISTERED_MODEL_META_FILE_NAME, None)  # MLflow adds it to a download
-    if different := sorted(files.keys() ^ hashes.keys()):
-        raise ValueError(f"{different[0]} is missing, or was not registered with it")
-    for name, path in files.items():
-        if hashlib.sha256(path.read_bytes()).hexdigest() != hashes[name]:
-            raise ValueError(
-                f"{name} is damaged or has been modified: its SHA-256 is not the "
-                "one that was registered"
-            )
-
-
 def _require_classifier(model: PyFuncModel) -> None:
     columns = model.metadata.get_output_schema()  # type: ignore[no-untyped-call]
     if columns is None or columns.input_names() != ["label", "probabilities", "error"]:
-        raise ValueError("it is not a model of Crossfold")
+        raise ValueError("it was not registered by Crossfold")
 
 
 def _end(signum: int, _: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from . import training_images
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
-    from crossfold.network.classifier import Classifier
+    from crossfold.network.openvino_engine import Classifier
 
 
 _MOST_NAMED = 5  # classes in a reason

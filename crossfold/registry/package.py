@@ -15,8 +15,8 @@ from mlflow.types.schema import Map
 
 import crossfold
 from crossfold.data.examples import TEST, Examples
+from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, hash_folder
-from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
 
 from . import training_images
 
@@ -30,8 +30,6 @@ REQUIREMENTS = (
     "pylibjxl",
     "safetensors",
 )
-
-
 # Packages that predictions don't need; the images of the steps leave the same ones out.
 _NOT_PACKAGED = shutil.ignore_patterns("__pycache__", "cli", "infra", "reproduce", "runners")
 
@@ -49,7 +47,6 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
 
     Models from code: https://mlflow.org/docs/latest/ml/model/models-from-code/
     """
-    code = Path("registry/pyfunc_model.py")
     with tempfile.TemporaryDirectory() as staging:
         artifacts = Path(staging) / ARTIFACTS
         artifacts.mkdir()
@@ -58,10 +55,10 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         training_images.write(artifacts / training_images.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(Path(crossfold.__file__).parent, package, ignore=_NOT_PACKAGED)
-        _, (image, *_), _ = next(table.batches(TEST, 1))
+        (image,) = table.images(TEST, [0])
         mlflow.pyfunc.save_model(
             folder,
-            python_model=str(package / code),
+            python_model=str(package / "predict/pyfunc_model.py"),
             artifacts={path.name: str(path) for path in artifacts.iterdir()},
             code_paths=[str(package)],
             signature=_signature(),

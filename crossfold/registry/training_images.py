@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold.data.examples import TRAIN
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,10 +25,10 @@ def write(path: Path, table: Examples) -> None:
     texts = sorted(set(table.column("content_hash", TRAIN)))
     hashes = b"".join(map(bytes.fromhex, texts))
     rows = np.frombuffer(hashes, np.uint8).reshape(-1, hashlib.sha256().digest_size)
-    tensorfile.write(path, {_ARRAY: rows}, {})
+    safetensors_file.write(path, {_ARRAY: rows}, {})
 
 
 def read(path: Path) -> frozenset[str]:
     """Read the content hashes, in hexadecimal, from a file that `write` wrote."""
-    arrays, _ = tensorfile.read(path)
+    arrays, _ = safetensors_file.read(path)
     return frozenset(row.tobytes().hex() for row in arrays[_ARRAY])

@@ -8,7 +8,7 @@ import jinja2
 from crossfold import labels
 from crossfold.data.sample import weights_warning
 from crossfold.evaluation import metrics
-from crossfold.html.environment import template_environment
+from crossfold.html.jinja_environment import template_environment
 from crossfold.labels import Metric
 from crossfold.records import Evaluation, Interval, Leaderboard, Registration
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -21,7 +21,7 @@ class FeatureRows:
     `rows` int64 [M] says which of them belong to the split.
     """
 
-    features: tensorfile.Array
+    features: safetensors_file.Array
     labels: Indices
     rows: Indices
 

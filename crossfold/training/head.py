@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from crossfold.network import backbone
+from crossfold.network import cutting
 
 from .feature_rows import FeatureRows
 
@@ -79,7 +79,7 @@ def fit_head(
     1989. It runs on V = W·L, where L·Lᵀ = correlation/K + weight_decay: with that, an upper bound
     of the Hessian (Böhning, "Multinomial logistic regression algorithm", 1992) is about 1.
     """
-    head = suffix.double().eval().get_submodule(backbone.head_name(suffix))
+    head = suffix.double().eval().get_submodule(cutting.head_name(suffix))
     assert isinstance(head, nn.Linear | nn.Conv2d) and head.weight.shape[2:].numel() == 1
     layer_weight, layer_bias = head.weight, head.bias
     assert layer_bias is not None

@@ -16,7 +16,7 @@ from torch import nn
 from crossfold.errors import UserError
 from crossfold.evaluation import metrics
 from crossfold.labels import fold_metrics
-from crossfold.network import backbone, determinism, tensorfile
+from crossfold.network import backbone, cutting, determinism, safetensors_file, trained_network
 from crossfold.records import (
     DivergedResult,
     FoldResult,
@@ -83,12 +83,12 @@ def train_fold(
 ) -> tuple[FoldResult | DivergedResult, ...]:
     """Train every candidate on all folds but one and predict that one.
 
-    Writes one tensorfile: `row` and `label`, int64 [M], and per candidate that has not diverged
-    `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities; its metadata are the
-    `FoldResults`.
+    Writes one safetensors file: `row` and `label`, int64 [M], and for each candidate that has not
+    diverged `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities. Its metadata
+    are the `FoldResults`.
     """
     determinism.prepare(num_threads)
-    arrays, about = tensorfile.read(features)
+    arrays, about = safetensors_file.read(features)
     labels, folds = np.array(arrays["label"]), np.array(arrays["fold"])
     training, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     results: list[FoldResult | DivergedResult] = []
@@ -124,7 +124,7 @@ def train_fold(
             logging.info("fold %d, %s: macro F1 %.4f", fold, candidate.name, scores["macro_f1"])
         progress.report(index + 1)
     found = FoldResults(classes=about["classes"], results=tuple(results))
-    tensorfile.write(predictions, outputs, found.model_dump())
+    safetensors_file.write(predictions, outputs, found.model_dump())
     return found.results
 
 
@@ -159,7 +159,7 @@ def train_final(
     board = Leaderboard.read(leaderboard)
     named = board.chosen.candidate
     candidate = Candidate(**named.hyper_parameters)
-    arrays, about = tensorfile.read(features)
+    arrays, about = safetensors_file.read(features)
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(about["classes"]), seed
     )
@@ -177,7 +177,7 @@ def train_final(
             f"params.yaml candidates: {candidate.name} {error}. No fold did so, only the final "
             "fit, on more images. Lower its learning_rate."
         ) from None
-    backbone.save_network(
+    trained_network.save_network(
         model,
         network,
         architecture=architecture,
@@ -192,7 +192,7 @@ def train_final(
 
 def trainable(network: nn.Module, candidate: Candidate, rows: FeatureRows) -> nn.Module:
     """Return the part of the network that the candidate trains, sharing the network's weights."""
-    suffix = backbone.suffix(backbone.trace(network), candidate.train_from)
+    suffix = cutting.suffix(cutting.trace(network), candidate.train_from)
     if candidate.train_from == PIXELS and rows.features.shape[1] >= CHANNELS_LAST_FROM:
         network.to(memory_format=torch.channels_last)
     return suffix

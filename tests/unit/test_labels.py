@@ -13,7 +13,7 @@ from crossfold import labels
 from crossfold.cli import summary, version_tables
 from crossfold.data.findings import DataFacts
 from crossfold.evaluation.cross_validation import aggregate_cv
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.registry import model_card
 from crossfold.report import page
@@ -133,7 +133,7 @@ def test_a_new_metric_is_summarised_over_the_folds(tmp_path: Path) -> None:
             "probabilities_0": np.array([[0.75, 0.25], [0.5, 0.5]], np.float32),
         }
         about = {"classes": ["cat", "dog"], "results": [result]}
-        tensorfile.write(tmp_path / str(fold), arrays, about)
+        safetensors_file.write(tmp_path / str(fold), arrays, about)
     board = aggregate_cv(
         predictions=[tmp_path / "0", tmp_path / "1"],
         architecture="resnet18",

@@ -27,7 +27,7 @@ _IMPORTED = [
     "crossfold.data.fetch",
     "dvc.repo",
     "crossfold.network.features",
-    "crossfold.network.classifier",
+    "crossfold.network.openvino_engine",
     "crossfold.training.steps",
     "torch._dynamo",  # torch imports it with the first optimizer
     "crossfold.evaluation.test_split",

@@ -8,7 +8,7 @@ import pytest
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration
 from crossfold.evaluation.cross_validation import aggregate_cv
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 from crossfold.records import DivergedFold, Leaderboard
 
 CANDIDATE = {"freeze_backbone": True, "train_from": "head", "weight_decay": 0.1}
@@ -38,7 +38,7 @@ def predictions(folder: Path, table: Table) -> list[Path]:
         arrays = {"row": np.array([fold]), "label": np.array([fold % 2])}
         for index in range(len(table)):
             arrays[f"probabilities_{index}"] = np.array([[0.6, 0.4]], np.float32)
-        tensorfile.write(paths[-1], arrays, about)
+        safetensors_file.write(paths[-1], arrays, about)
     return paths
 
 
@@ -99,13 +99,13 @@ def test_the_epochs_are_those_of_the_best_candidate(tmp_path: Path) -> None:
 
 
 def diverge(path: Path, candidate: int, epoch: int) -> None:
-    arrays, about = tensorfile.read(path)
+    arrays, about = safetensors_file.read(path)
     kept = {name: np.array(values) for name, values in arrays.items()}
     del kept[f"probabilities_{candidate}"]
     result = about["results"][candidate]
     about["results"][candidate] = {key: result[key] for key in ("candidate", "fold", "num_epochs")}
     about["results"][candidate]["diverged"] = epoch
-    tensorfile.write(path, kept, about)
+    safetensors_file.write(path, kept, about)
 
 
 def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilitie
         sure = np.clip(0.9 * labels + 0.2 * rng.normal(size=40), 0.001, 0.999)
         best: np.ndarray = np.stack([1 - sure, sure], axis=1).astype(np.float32)
         other: np.ndarray = rng.dirichlet([1, 1], size=40).astype(np.float32)
-        about = tensorfile.read_metadata(path)
+        about = safetensors_file.read_metadata(path)
         arrays = {"label": labels, "probabilities_0": best, "probabilities_1": other}
-        tensorfile.write(path, arrays, about)
+        safetensors_file.write(path, arrays, about)
         of_folds.append((labels, best))
     board = aggregate_cv(
         predictions=paths[::-1], architecture="resnet18", leaderboard=tmp_path / "leaderboard"

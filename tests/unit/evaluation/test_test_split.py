@@ -15,8 +15,8 @@ from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_exampl
 from crossfold.evaluation import latency, test_split
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
-from crossfold.network import backbone
-from crossfold.network.classifier import Classifier, export
+from crossfold.network import backbone, preprocessing, trained_network
+from crossfold.network.openvino_engine import Classifier, export
 from crossfold.records import Evaluation, Leaderboard
 from crossfold.training.steps import train_final, train_fold
 
@@ -82,7 +82,7 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
     for row, probabilities in zip(rows, found.probabilities, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
         with torch.inference_mode():
-            logits = module(backbone.normalize(torch.from_numpy(pixels.copy())[None]))
+            logits = module(preprocessing.normalize(torch.from_numpy(pixels.copy())[None]))
         wanted = (logits / found.calibration.temperature).softmax(1)[0]
         np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
     assert found.calibration.temperature == Leaderboard.read(run[0]).temperature != 1
@@ -94,7 +94,7 @@ def test_the_export_is_compared_with_torch(
     found = evaluate(examples, run, tmp_path).export
     assert found.by.startswith("openvino 20")
     assert found.max_difference < 1e-5 and found.num_different == 0
-    network = backbone.Network(run[1])
+    network = trained_network.Network(run[1])
     _, _, [torchs] = score([network], Examples(examples), 1)
     wrong = np.full((12, 3), 1 / 3, np.float32)
     with pytest.raises(RuntimeError, match="does not compute what torch does"):
@@ -200,8 +200,8 @@ def test_the_train_split_is_not_decoded(
     write_examples(
         tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
     )
-    found = score([backbone.Network(run[1])], Examples(tmp_path / "examples"), 1)
-    wanted = score([backbone.Network(run[1])], Examples(examples), 1)
+    found = score([trained_network.Network(run[1])], Examples(tmp_path / "examples"), 1)
+    wanted = score([trained_network.Network(run[1])], Examples(examples), 1)
     assert found[0] == wanted[0]
     np.testing.assert_array_equal(found[2], wanted[2])
 

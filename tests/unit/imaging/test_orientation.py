@@ -14,9 +14,8 @@ from crossfold.data.folder import check_folder, examine_folder
 from crossfold.data.page import render
 from crossfold.data.splits import TRAIN
 from crossfold.imaging.decoding import read_image
-from crossfold.network import backbone
-from crossfold.network.classifier import Classifier, export
-from crossfold.network.features import decoded_batches
+from crossfold.network import backbone, trained_network
+from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict.model import predict_images
 
 PROJECT = Path(__file__).parents[3]
@@ -86,7 +85,7 @@ def trained_on(folder: Path, table: Path) -> np.ndarray:
         data_hash="",
         num_folds=2,
     )
-    batches = decoded_batches(Examples(table), TRAIN, SIZE, 1)
+    batches = Examples(table).decoded_batches(TRAIN, SIZE, 1)
     return np.concatenate([pixels for _, pixels, _ in batches])
 
 
@@ -100,7 +99,7 @@ def test_prediction_sees_them_upright(folder: Path, plain: Path, tmp_path: Path)
     module = backbone.build_network("shufflenet_v2_x0_5", len(CLASSES), seed=0)
     with torch.no_grad():  # untrained, it says nearly the same of every image
         module.get_parameter("fc.weight").mul_(1e4)
-    backbone.save_network(
+    trained_network.save_network(
         tmp_path / "model",
         module,
         architecture="shufflenet_v2_x0_5",

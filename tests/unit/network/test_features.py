@@ -14,10 +14,9 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import square
-from crossfold.network import backbone, determinism, tensorfile
+from crossfold.network import backbone, determinism, preprocessing, safetensors_file
 from crossfold.network.features import (
     check_network,
-    decoded_batches,
     extract_features,
     join_features,
 )
@@ -62,14 +61,14 @@ def seen_by(
     network.get_submodule(layer).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     with torch.inference_mode():
         for batch in batches:
-            network(backbone.normalize(torch.from_numpy(batch)))
+            network(preprocessing.normalize(torch.from_numpy(batch)))
     return torch.cat(seen).numpy()
 
 
 def test_labels_folds_and_pixels_are_the_tables_in_its_order(
     examples: Path, features: Path
 ) -> None:
-    arrays, about = tensorfile.read(features)
+    arrays, about = safetensors_file.read(features)
     rows = train_rows(examples)
     assert arrays["label"].tolist() == [row["label"] for row in rows]
     assert arrays["fold"].tolist() == [row["fold"] for row in rows]
@@ -87,7 +86,7 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
 def test_features_are_what_reaches_the_layer(
     examples: Path, weights: Path, features: Path, cut: str, layer: str
 ) -> None:
-    found = tensorfile.read(features)[0][cut]
+    found = safetensors_file.read(features)[0][cut]
     pixels = train_pixels(examples)
     assert found.dtype == np.float32 and len(found) == len(pixels) == 42
     # Other kernels compute it, from weights that have batch normalization in them.
@@ -100,8 +99,8 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     examples: Path, weights: Path, features: Path, tmp_path: Path
 ) -> None:
     extract(examples, weights, tmp_path / "features", precision="bfloat16")
-    found = tensorfile.read(tmp_path / "features")[0]["head"]
-    wanted = tensorfile.read(features)[0]["head"]
+    found = safetensors_file.read(tmp_path / "features")[0]["head"]
+    wanted = safetensors_file.read(features)[0]["head"]
     assert found.dtype == np.float32
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
 
@@ -130,7 +129,7 @@ def test_joined_shards_are_the_features_of_the_whole_table(
 
 def test_the_bytes_of_an_image_are_as_stored(examples: Path, weights: Path, tmp_path: Path) -> None:
     told = extract(examples, weights, tmp_path / "features", cuts=["conv5", "pixels", "head"])
-    arrays, _ = tensorfile.read(tmp_path / "features")
+    arrays, _ = safetensors_file.read(tmp_path / "features")
     assert arrays.keys() == {"label", "fold", *told}
     assert told == {cut: arrays[cut].nbytes // len(arrays[cut]) for cut in told}
     assert told["pixels"] == SIZE * SIZE * 3 and told["head"] == 1024 * 4
@@ -160,7 +159,7 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     row = Example("a.png", file.getvalue(), 0, "0", TRAIN, 0)
     path = tmp_path / "examples"
     write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
-    ((paths, found, labels),) = decoded_batches(Examples(path), TRAIN, 20, num_threads=2)
+    ((paths, found, labels),) = Examples(path).decoded_batches(TRAIN, 20, num_threads=2)
     wanted = square(file.getvalue(), 20)
     np.testing.assert_array_equal(found, np.stack([wanted] * 3))
     assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
@@ -173,7 +172,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     usage = namedtuple("usage", "total used free")
     needed = 42 * (1024 * 4 + SIZE * SIZE * 3)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - needed, needed - 1))
-    with pytest.raises(UserError, match=r"features of 42 images") as caught:
+    with pytest.raises(UserError, match=r"\b42 images") as caught:
         extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
     message = str(caught.value)
     assert "4,096 bytes at head" in message and "3,072 bytes at pixels" in message
@@ -191,7 +190,7 @@ def test_an_image_size_that_the_network_cannot_take_is_refused(
     weights = tmp_path / "weights"
     network = backbone.build_network("squeezenet1_1", 3, seed=0)
     safetensors.torch.save_file(network.state_dict(), weights)
-    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 cannot take .* 8 pixels"):
+    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 .*\b8 pixels"):
         extract(
             examples,
             weights,
@@ -226,11 +225,11 @@ def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: i
 @pytest.mark.parametrize(
     ("architecture", "cut", "size", "message"),
     [
-        (ARCHITECTURE, "conv55", 32, "no such stage; did you mean conv5"),
-        (ARCHITECTURE, "stage2.1.branch2", 32, "2 values cross into it"),
-        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 cannot take images of 32"),
-        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 cannot take images of 32"),
-        ("squeezenet1_1", "head", 32, "the file does not fit squeezenet1_1"),
+        (ARCHITECTURE, "conv55", 32, r"conv55: .*\bconv5\b"),
+        (ARCHITECTURE, "stage2.1.branch2", 32, r"stage2\.1\.branch2: .* 2 "),
+        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 .*\b32 pixels"),
+        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 .*\b32 pixels"),
+        ("squeezenet1_1", "head", 32, r"model\.weights: .* squeezenet1_1"),
     ],
 )
 def test_a_network_that_does_not_fit_is_refused_without_its_values(

@@ -84,7 +84,7 @@ def image(tmp_path: Path) -> str:
     ("answer", "error"),
     [
         (refusing, "the server answers 413 Request Entity Too Large"),
-        (strange, "the server answers with something else than a prediction"),
+        (strange, "the server does not answer with a prediction"),
         (slow, "the server gave no answer within 1 seconds"),
     ],
 )
@@ -105,17 +105,17 @@ def test_a_server_that_is_lost_ends_the_batch(image: str) -> None:
     with serving(good, lost) as server:
         predictions = ask(server, [image] * 3)
         assert next(predictions) == CAT
-        with pytest.raises(LostServerError, match="does not answer any more: Remote end closed"):
+        with pytest.raises(LostServerError, match="Remote end closed"):
             next(predictions)
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (refusing, "answers 413 Request Entity Too Large: it does not serve a model of Crossfold"),
-        (strange, "something else than a prediction: it does not serve a model of Crossfold"),
-        (slow, "no model answers at http.*: timed out"),
-        (lost, "no model answers at http.*: Remote end closed"),
+        (refusing, r"http://127\.0\.0\.1:.* 413 Request Entity Too Large"),
+        (strange, r"http://127\.0\.0\.1:.* Crossfold"),
+        (slow, r"http://127\.0\.0\.1:.*: timed out"),
+        (lost, r"http://127\.0\.0\.1:.*: Remote end closed"),
     ],
 )
 def test_a_first_request_that_fails_is_the_users_mistake(
@@ -135,7 +135,7 @@ def test_a_first_request_that_fails_is_the_users_mistake(
     ],
 )
 def test_what_is_no_address_is_said(image: str, address: str, reason: str) -> None:
-    with pytest.raises(UserError, match=f"no model answers at {re.escape(address)}: {reason}"):
+    with pytest.raises(UserError, match=f"{re.escape(address)}: {reason}"):
         next(ask(address, [image]))
 
 
@@ -149,5 +149,5 @@ def test_a_port_that_speaks_something_else_is_said(image: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         Thread(target=greet, daemon=True).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with pytest.raises(UserError, match=f"at {address}: it does not speak HTTP. To serve one"):
+        with pytest.raises(UserError, match=f"{address}: .*HTTP.*crossfold serve"):
             next(ask(address, [image]))

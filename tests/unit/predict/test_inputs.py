@@ -69,10 +69,5 @@ def test_every_name_without_an_image_is_said(here: Path) -> None:
     names = ["cats", "empty", "no.jpg", "birds/*.jpg", "pipe"]
     with pytest.raises(UserError) as raised:
         find_images(names)
-    assert str(raised.value).splitlines() == [
-        "there are no images to predict under these names:",
-        "  empty: the folder has no files",
-        "  no.jpg: no such file or folder",
-        "  birds/*.jpg: matches nothing",
-        "  pipe: not a file or folder that can be read",
-    ]
+    named = [line.partition(":")[0].strip() for line in str(raised.value).splitlines()[1:]]
+    assert named == ["empty", "no.jpg", "birds/*.jpg", "pipe"]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from crossfold.imaging.decoding import MAX_FILE_SIZE, read_image
-from crossfold.network import backbone
-from crossfold.network.classifier import Classifier, export
+from crossfold.network import backbone, trained_network
+from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict.model import Prediction, predict_images
 
 CLASSES = ("cat", "dog", "owl")
@@ -17,7 +17,7 @@ CLASSES = ("cat", "dog", "owl")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     path = tmp_path_factory.mktemp("network") / "model"
     module = backbone.build_network("shufflenet_v2_x0_5", len(CLASSES), seed=0)
-    backbone.save_network(
+    trained_network.save_network(
         path,
         module,
         architecture="shufflenet_v2_x0_5",

@@ -7,11 +7,11 @@ import pytest
 
 PREDICT = """
 import torch
-from crossfold.network import backbone, determinism
+from crossfold.network import backbone, cutting, determinism
 
 determinism.prepare(1)
 network = backbone.build_network("resnet18", 10, seed=0)
-prefix = backbone.prefix(backbone.trace(network), ["layer4"])
+prefix = cutting.prefix(cutting.trace(network), ["layer4"])
 with torch.inference_mode():
     prefix(torch.zeros(1, 3, 32, 32))
 """

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
-from crossfold.network import backbone, tensorfile
+from crossfold.network import backbone, preprocessing, safetensors_file, trained_network
 from crossfold.records import DivergedResult, FoldResult, FoldResults
 from crossfold.settings import Candidate
 from crossfold.step import progress
@@ -105,7 +105,7 @@ def naive_loop(
     """
     network = backbone.pretrained_network(ARCHITECTURE, weights, 3, seed)
     assert isinstance(network.fc, nn.Linear) and isinstance(network.conv5, nn.Module)
-    images = backbone.normalize(torch.from_numpy(np.array(pixels)))
+    images = preprocessing.normalize(torch.from_numpy(np.array(pixels)))
     targets = torch.from_numpy(np.array(labels))
     train, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     body = [getattr(network, n) for n in ("conv1", "maxpool", "stage2", "stage3", "stage4")]
@@ -152,7 +152,7 @@ def test_training_on_stored_features_is_the_usual_loop(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
     (result,) = train_fold(features, weights, tmp_path / "predictions", candidates=[PARTIAL])
-    arrays, _ = tensorfile.read(features)
+    arrays, _ = safetensors_file.read(features)
     usual = naive_loop(
         weights,
         arrays["pixels"],
@@ -193,8 +193,8 @@ def test_predictions_are_of_the_fold_and_scored_by_its_labels(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
     results = train_fold(features, weights, tmp_path / "predictions", fold=2, num_epochs=6)
-    arrays, about = tensorfile.read(tmp_path / "predictions")
-    stored, _ = tensorfile.read(features)
+    arrays, about = safetensors_file.read(tmp_path / "predictions")
+    stored, _ = safetensors_file.read(features)
     rows = np.flatnonzero(stored["fold"] == 2)
     assert arrays["row"].tolist() == rows.tolist()
     assert arrays["label"].tolist() == stored["label"][rows].tolist()
@@ -223,13 +223,13 @@ def test_the_validation_fold_does_not_leak_into_training(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
     shutil.copy(features, tmp_path / "spoilt")
-    stored, about = tensorfile.read(features)
+    stored, about = safetensors_file.read(features)
     spoilt = {name: np.array(array) for name, array in stored.items()}
     rows = np.flatnonzero(spoilt["fold"] == 1)
     spoilt["label"][rows] = (spoilt["label"][rows] + 1) % 3
     for cut in ("head", "conv5"):
         spoilt[cut][rows] = spoilt[cut][rows[::-1]] * 100 + 7
-    tensorfile.write(tmp_path / "spoilt", spoilt, about)
+    safetensors_file.write(tmp_path / "spoilt", spoilt, about)
 
     honest = train_fold(features, weights, tmp_path / "a")
     fooled = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
@@ -243,7 +243,7 @@ def test_the_validation_fold_does_not_leak_into_training(
     spoilt = {name: np.array(array) for name, array in stored.items()}
     rows = np.flatnonzero(spoilt["fold"] == 0)
     spoilt["label"][rows] = (spoilt["label"][rows] + 1) % 3
-    tensorfile.write(tmp_path / "spoilt", spoilt, about)
+    safetensors_file.write(tmp_path / "spoilt", spoilt, about)
     changed = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
     assert changed[0].scores["loss"] != honest[0].scores["loss"]
     last_losses = [results[1].history[-1].scores["train_loss"] for results in (changed, honest)]
@@ -305,7 +305,7 @@ def test_a_candidate_that_diverges_ends_neither_the_fold_nor_the_others(
     candidates = [WILD, HEAD, PARTIAL]
     scored = train_fold(features, weights, tmp_path / "a", candidates=candidates)
     assert scored == train_fold(features, weights, tmp_path / "b")
-    arrays, about = tensorfile.read(tmp_path / "a")
+    arrays, about = safetensors_file.read(tmp_path / "a")
     assert arrays.keys() == {"row", "label", "probabilities_1", "probabilities_2"}
     diverged, *others = FoldResults.model_validate(about).results
     assert others == scored
@@ -390,7 +390,7 @@ def _board(candidates: list[dict[str, Any]], best: int) -> dict[str, Any]:
 
 def train_final(
     features: Path, weights: Path, tmp_path: Path, candidate: dict[str, Any], num_epochs: int
-) -> tuple[backbone.Network, dict[str, Any]]:
+) -> tuple[trained_network.Network, dict[str, Any]]:
     (tmp_path / "leaderboard").write_text(json.dumps(_board([FULL, candidate], best=1)))
     figures = steps.train_final(
         features=features,
@@ -404,7 +404,7 @@ def train_final(
         num_threads=1,
         model=tmp_path / "model",
     )
-    return backbone.Network(tmp_path / "model"), figures
+    return trained_network.Network(tmp_path / "model"), figures
 
 
 @pytest.mark.parametrize("candidate", [HEAD, PARTIAL, FULL], ids=["head", "partial", "full"])
@@ -413,7 +413,7 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
 ) -> None:
     network, figures = train_final(features, weights, tmp_path, candidate, num_epochs=3)
     # The same by hand, from the pieces that are tested above.
-    stored, _ = tensorfile.read(features)
+    stored, _ = safetensors_file.read(features)
     chosen = Candidate(**candidate)
     rows = FeatureRows(stored[chosen.train_from], np.array(stored["label"]), np.arange(42))
     suffix = steps.trainable(
@@ -438,7 +438,7 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
     assert (network.architecture, network.image_size) == (ARCHITECTURE, 32)
     assert network.candidate == {"name": "head wd=0.1", **HEAD}
     assert network.temperature == 1.5
-    stored, _ = tensorfile.read(features)
+    stored, _ = safetensors_file.read(features)
     predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
     assert predicted.tolist() == stored["label"].tolist()
     kept = safetensors.torch.load_file(weights)

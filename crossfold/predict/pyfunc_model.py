@@ -4,7 +4,6 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 """
 
 import base64
-import json
 import os
 import re
 from pathlib import Path
@@ -18,9 +17,11 @@ from mlflow.models import Model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
+# Absolute, also inside the room: MLflow runs a copy of this file outside its package.
 from crossfold.imaging.decoding import BadImage, read_image, refuse_large
-from crossfold.predict.file_hashes import ARTIFACTS, TAG, verify_file
-from crossfold.predict.model import GRAPH_FILE, open_network, predict_images
+from crossfold.network import GRAPH_FILE
+from crossfold.predict.file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
+from crossfold.predict.model import open_network, predict_images
 
 # Environment variable: the only folder that the model may open files below.
 IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
@@ -81,8 +82,8 @@ def _registered(folder: Path) -> tuple[str, dict[str, str]]:
         about = yaml.safe_load(origin.read_text())
         name, number = about["model_name"], str(about["model_version"])
         tags = MlflowClient().get_model_version(name, number).tags
-        if TAG in tags:
-            return f"{name} version {number}", json.loads(tags[TAG])
+        if hashes := registered_hashes(tags):
+            return f"{name} version {number}", hashes
     return str(folder), (Model.load(folder).metadata or {})[TAG]
 
 

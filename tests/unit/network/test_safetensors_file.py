@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from crossfold.network import tensorfile
+from crossfold.network import safetensors_file
 
 # Sizes that no alignment comes from by chance.
-ARRAYS: dict[str, tensorfile.Array] = {
+ARRAYS: dict[str, safetensors_file.Array] = {
     "bytes": np.arange(7, dtype=np.uint8),
     "floats": np.linspace(-1, 1, 15, dtype=np.float32).reshape(3, 5),
     "more bytes": np.arange(2 * 3 * 5, dtype=np.uint8).reshape(2, 3, 5),
@@ -24,7 +24,9 @@ ARRAYS: dict[str, tensorfile.Array] = {
 ABOUT = {"classes": ["a", "ü"], "nested": {"rate": 0.1}, "nothing": None}
 
 
-def same(found: dict[str, tensorfile.Array], wanted: dict[str, tensorfile.Array]) -> bool:
+def same(
+    found: dict[str, safetensors_file.Array], wanted: dict[str, safetensors_file.Array]
+) -> bool:
     return found.keys() == wanted.keys() and all(
         found[name].dtype == array.dtype
         and found[name].shape == array.shape
@@ -34,14 +36,14 @@ def same(found: dict[str, tensorfile.Array], wanted: dict[str, tensorfile.Array]
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "file", ARRAYS, ABOUT)
-    arrays, about = tensorfile.read(tmp_path / "file")
+    safetensors_file.write(tmp_path / "file", ARRAYS, ABOUT)
+    arrays, about = safetensors_file.read(tmp_path / "file")
     assert same(arrays, ARRAYS)
-    assert about == ABOUT == tensorfile.read_metadata(tmp_path / "file")
+    assert about == ABOUT == safetensors_file.read_metadata(tmp_path / "file")
 
 
 def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "file", ARRAYS, ABOUT)
+    safetensors_file.write(tmp_path / "file", ARRAYS, ABOUT)
     assert same(load_file(tmp_path / "file"), ARRAYS)
     with safe_open(tmp_path / "file", "numpy") as file:
         assert json.loads(file.metadata()["crossfold"]) == ABOUT
@@ -49,13 +51,13 @@ def test_the_safetensors_library_reads_it(tmp_path: Path) -> None:
 
 def test_a_file_of_the_safetensors_library_is_read(tmp_path: Path) -> None:
     save_file(ARRAYS, tmp_path / "file", {"crossfold": json.dumps(ABOUT)})
-    arrays, about = tensorfile.read(tmp_path / "file")
+    arrays, about = safetensors_file.read(tmp_path / "file")
     assert same(arrays, ARRAYS)
     assert about == ABOUT
 
 
 def test_every_array_is_aligned_to_its_type(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "file", ARRAYS, ABOUT)
+    safetensors_file.write(tmp_path / "file", ARRAYS, ABOUT)
     content = (tmp_path / "file").read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
@@ -67,7 +69,7 @@ def test_every_array_is_aligned_to_its_type(tmp_path: Path) -> None:
 
 def test_arrays_are_filled_piece_by_piece_through_the_map(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    arrays = tensorfile.create(path, {"x": (np.float32, (4, 2)), "y": (np.int64, (4,))}, {})
+    arrays = safetensors_file.create(path, {"x": (np.float32, (4, 2)), "y": (np.int64, (4,))}, {})
     assert not arrays["x"].any() and not arrays["y"].any()
     arrays["x"][1:3] = [[1, 2], [3, 4]]
     arrays["y"][3] = 7
@@ -82,8 +84,8 @@ def test_arrays_are_filled_piece_by_piece_through_the_map(tmp_path: Path) -> Non
 
 
 def test_what_is_read_is_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
-    tensorfile.write(tmp_path / "file", ARRAYS, ABOUT)
-    arrays, _ = tensorfile.read(tmp_path / "file")
+    safetensors_file.write(tmp_path / "file", ARRAYS, ABOUT)
+    arrays, _ = safetensors_file.read(tmp_path / "file")
     assert isinstance(arrays["floats"], np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         arrays["floats"][0] = 0
@@ -91,14 +93,14 @@ def test_what_is_read_is_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_the_disk_space_is_taken_before_the_arrays_are_filled(tmp_path: Path) -> None:
     """Or a full disk would end the process with SIGBUS in the middle, not with an error."""
-    tensorfile.create(tmp_path / "file", {"x": (np.uint8, (2**20,))}, {})
+    safetensors_file.create(tmp_path / "file", {"x": (np.uint8, (2**20,))}, {})
     assert (tmp_path / "file").stat().st_blocks * 512 >= 2**20
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.int32])
 def test_other_types_are_not_written(tmp_path: Path, kind: type) -> None:
     with pytest.raises(KeyError):
-        tensorfile.create(tmp_path / "file", {"x": (kind, (2,))}, {})
+        safetensors_file.create(tmp_path / "file", {"x": (kind, (2,))}, {})
     assert not (tmp_path / "file").exists()
 
 
@@ -118,11 +120,11 @@ def test_other_types_are_not_written(tmp_path: Path, kind: type) -> None:
     ),
 )
 def test_any_arrays_and_metadata_come_back_as_they_were(
-    written: dict[str, tensorfile.Array], about: object
+    written: dict[str, safetensors_file.Array], about: object
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        tensorfile.write(Path(folder) / "file", written, {"about": about})
-        read, metadata = tensorfile.read(Path(folder) / "file")
+        safetensors_file.write(Path(folder) / "file", written, {"about": about})
+        read, metadata = safetensors_file.read(Path(folder) / "file")
         assert read.keys() == written.keys()
         for name, array in written.items():
             assert read[name].dtype == array.dtype

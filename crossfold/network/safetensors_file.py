@@ -2,8 +2,8 @@
 
 The format is safetensors (https://huggingface.co/docs/safetensors/index#format): eight bytes with
 the header's length, a JSON header, the arrays' bytes. The safetensors library writes a file from
-arrays that are all in memory; features of many images are not, so this module lays the file out
-first and lets the caller fill it piece by piece.
+arrays in memory, but the features of many images don't fit there. This module lays out the file
+first, so that the caller can fill it piece by piece.
 """
 
 import json
@@ -28,10 +28,10 @@ def create(
     """Lay out a file and return its arrays, mapped for writing and filled with zeros.
 
     `shapes` gives each array's type (np.float32, np.int64 or np.uint8) and shape. `metadata` is
-    anything that JSON can hold. The caller flushes by dropping the arrays.
+    any JSON value. The caller flushes by dropping the arrays.
 
     Raises:
-        OSError: the disk has not the space.
+        OSError: the disk is too small.
     """
     header: dict[str, Any] = {"__metadata__": {"crossfold": json.dumps(metadata, sort_keys=True)}}
     end = 0
@@ -48,7 +48,7 @@ def create(
         file.write(struct.pack("<Q", len(text)) + text)
         file.flush()
         if sys.platform == "linux":
-            # A write through a map into a hole ends the process when the disk is full.
+            # Reserve the space: on a full disk, writing to a hole through a map kills the process.
             os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
         else:
             file.truncate(8 + len(text) + end)

@@ -1,6 +1,6 @@
-"""Run networks that are no longer trained as OpenVINO graphs on the processor.
+"""Compute trained networks and frozen prefixes with OpenVINO, which needs no torch.
 
-Torch trains, and is the reference for what a graph gives; see docs/decisions/019-engine.md.
+torch trains, and is the reference for the graphs; see docs/decisions/019-engine.md.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ import numpy as np
 import openvino
 from openvino import opset13
 
-from . import tensorfile
+from . import safetensors_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,47 @@ ALL_CORES = 0
 _TYPES = {"float32": "f32", "bfloat16": "bf16"}
 
 
+class Classifier:
+    """An exported network: pixels in, probabilities out.
+
+    Attributes:
+        classes: The names of the classes, in the order of the probabilities.
+        image_size: Side of the square that it takes, in pixels.
+    """
+
+    def __init__(self, path: Path, num_threads: int = ALL_CORES) -> None:
+        """Load an exported network; nothing in the file is executed."""
+        model, about = load(path)
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        features, head = split(model)
+        self._features = compiled(features, about["precision"], num_threads)
+        # In fewer digits than it was trained with, its large terms would not cancel.
+        self._head = compiled(head, "float32", num_threads)
+
+    def predict(
+        self, images: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        (features,) = self._features(images)
+        (probabilities,) = self._head(features)
+        return probabilities
+
+
+def export(weights: Path, path: Path) -> None:
+    """Export a network from train_final as a graph for `Classifier`."""
+    from .trained_network import Network
+
+    network = Network(weights)
+    about = {
+        "architecture": network.architecture,
+        "classes": network.classes,
+        "image_size": network.image_size,
+        "precision": network.precision,
+    }
+    save(path, from_torch(network.exportable(), network.image_size), about)
+
+
 def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
     """Convert a module for uint8 pixels [N, S, S, 3] to a graph, for any N.
 
@@ -35,9 +76,9 @@ def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
 
     example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
-        # The tracer, which is OpenVINO's too, is deprecated, and warns of each constant.
+        # torch deprecates this tracer, which OpenVINO uses too, and it warns of each constant.
         warnings.simplefilter("ignore")
-        # OpenVINO would have the trace checked, by a second one and after a second of imports.
+        # OpenVINO would check the trace with a second one, after a second of imports.
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             module.eval(), example, check_trace=False
         )
@@ -57,7 +98,7 @@ def compiled(
         "INFERENCE_PRECISION_HINT": _TYPES[precision],
         "INFERENCE_NUM_THREADS": num_threads,
         "NUM_STREAMS": 1,
-        # Steps that run beside each other would be held on the same cores.
+        # Pinning would hold parallel steps on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
     network = openvino.Core().compile_model(model, "CPU", settings)
@@ -83,18 +124,20 @@ def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
     """Write a graph and its JSON metadata as one file in safetensors' format.
 
-    Of OpenVINO's own two files, the XML is in the metadata and the weights are the one tensor.
+    Of OpenVINO's two files, the XML becomes metadata and the weights become one tensor.
     """
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / "graph.xml"
         openvino.serialize(model, xml)
         weights = np.fromfile(xml.with_suffix(".bin"), np.uint8)
-        tensorfile.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
+        safetensors_file.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
 
 
 def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     """Load a graph from `save`, with its metadata; the file contains no code."""
-    arrays, about = tensorfile.read(path)
+    arrays, about = safetensors_file.read(path)
     xml = about.pop("xml")
-    weights = openvino.Tensor(np.array(arrays["weights"]))  # the file may go while it is in use
+    weights = openvino.Tensor(
+        np.array(arrays["weights"])
+    )  # a copy: the file may be deleted during use
     return openvino.Core().read_model(xml.encode(), weights), about

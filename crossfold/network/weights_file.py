@@ -1,6 +1,7 @@
-"""Read weights files: a bare state dict, a checkpoint, or wrapped for training.
+"""Read a user's weights file: a state dict, alone or anywhere in a checkpoint, under any prefix.
 
-No code that a file may hold is run: it is safetensors, or torch reads it with `weights_only`.
+Checkpoints of Lightning, DataParallel and torch.compile nest or prefix the names. No code in a file
+is run: it is safetensors, or torch reads it with `weights_only`. See docs/decisions/028.
 """
 
 import argparse
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from crossfold.errors import UserError
 
-# In a checkpoint, the weights lie no deeper.
+# Levels of nested dictionaries that are searched for weights.
 _MAX_DEPTH = 4
-# torch.compile puts it before the names of what it has compiled.
+# Prefix that torch.compile adds to names.
 _COMPILED = "_orig_mod."
 
 
@@ -60,21 +61,22 @@ class _Group(NamedTuple):
 def read_weights(path: Path, architecture: str, wanted: Mapping[str, Tensor]) -> Weights:
     """Find a network's tensors in a file, by the ends of their names and their shapes.
 
-    Of weights and their exponential moving average, the average is taken.
+    If the file holds weights and their exponential moving average, takes the average.
 
     Args:
-        path: safetensors, or what `torch.save` wrote.
-        architecture: the network, for errors.
-        wanted: tensors with the names and shapes that it needs.
+        path: A file in the format of safetensors or of `torch.save`.
+        architecture: Name of the network, for errors.
+        wanted: Tensors with the names and shapes that the network needs.
 
     Raises:
-        UserError: the file cannot be read, or does not hold these tensors, or holds several such
-            sets.
+        UserError: the file cannot be read, does not hold these tensors, or holds several
+            different sets of them.
     """
     groups = list(_groups(_read(path), wanted))
     if not groups:
         raise UserError(
-            "params.yaml model.weights: the file is not a state dict (names with tensors)"
+            "params.yaml model.weights: the file has no state dict (tensors by name). Save one "
+            "with torch.save(model.state_dict(), path)"
         )
     fitting = [group for group in groups if group.fits(wanted)]
     if not fitting:
@@ -99,7 +101,7 @@ def _unfit(group: _Group, architecture: str, wanted: Mapping[str, Tensor]) -> Us
     return UserError(
         f"params.yaml model.weights: the file{where} does not fit {architecture}: {len(problems)} "
         f"of {len(wanted)} tensors are missing or of another shape ({shown}). Set model.weights "
-        f"and model.architecture in params.yaml to a pair that belongs together."
+        f"and model.architecture in params.yaml to a matching pair"
     )
 
 
@@ -145,30 +147,29 @@ def _state_dicts(
 
 
 def _prefixes(names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> list[str]:
-    """Return the prefixes of wanted names, the most frequent first; at least "" if any name."""
-    found: Counter[str] = Counter()
+    """List the prefixes of wanted names, the most frequent first; [""] if no name is wanted."""
+    counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")
         for start in range(len(parts)):
             if ".".join(parts[start:]) in wanted:
-                found["".join(f"{part}." for part in parts[:start])] += 1
-    return [prefix for prefix, _ in found.most_common()] or [""]
+                counts["".join(f"{part}." for part in parts[:start])] += 1
+    return [prefix for prefix, _ in counts.most_common()] or [""]
 
 
 def _read(path: Path) -> Any:
     try:
         if _is_safetensors(path):
             return safetensors.torch.load_file(path)
-        # Beside the weights, torchvision's own training scripts keep their arguments.
+        # torchvision's training scripts save their arguments beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types, and says how to run what is in the file
+    except Exception as error:  # torch raises many types, and advises to run the file's code
         known = isinstance(error, safetensors.SafetensorError)
         reason = str(error) if known else _other_content(path)
         raise UserError(
             f"params.yaml model.weights: the file cannot be read: {reason}. "
-            "It has to be safetensors, or a state dict saved by "
-            "torch.save(model.state_dict(), path)."
+            "Use safetensors, or save a state dict with torch.save(model.state_dict(), path)"
         ) from None
 
 
@@ -184,6 +185,6 @@ def _other_content(path: Path) -> str:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Recognise the format by the header: a step gets the file without its suffix."""
+    """Recognise the format by its header, because a step gets the file without its suffix."""
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"

@@ -1,0 +1,92 @@
+"""Store a trained network as one file, and predict with it in torch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from crossfold.settings import HEAD
+
+from .backbone import build_network
+from .cutting import prefix, suffix, trace
+from .preprocessing import normalize
+from .safetensors_file import read_metadata
+
+
+class Network:
+    """A trained network computed by torch: the reference for the export."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a file from `save_network`; nothing in it is executed."""
+        about = read_metadata(path)
+        self.architecture: str = about["architecture"]
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        self.candidate: dict[str, Any] = about["candidate"]
+        # Versions that were registered before there was a choice do not name these.
+        self.precision: str = about.get("precision", "float32")
+        self.temperature: float = about.get("temperature", 1.0)
+        network = build_network(self.architecture, len(self.classes), seed=0)
+        network.load_state_dict(safetensors.torch.load_file(path))
+        self._traced = trace(network)
+
+    @torch.inference_mode()
+    def predict(
+        self, images: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
+
+        They are computed in float32, whatever the network's precision, and are
+        softmax(logits / temperature), see `calibration.fit_temperature`.
+        """
+        _, probabilities = self.exportable()(torch.from_numpy(images))
+        computed: np.ndarray[Any, np.dtype[np.float32]] = probabilities.numpy()
+        return computed
+
+    def exportable(self) -> nn.Module:
+        """Build one module for the export: pixels in, the head's input and probabilities out."""
+        return _FromPixels(
+            prefix(self._traced, [HEAD]), suffix(self._traced, HEAD), self.temperature
+        )
+
+
+class _FromPixels(nn.Module):
+    def __init__(self, prefix: nn.Module, head: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.prefix, self.head, self.temperature = prefix, head, temperature
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        (features,) = self.prefix(normalize(pixels))
+        return features, (self.head(features) / self.temperature).softmax(dim=1)
+
+
+def save_network(
+    path: Path,
+    network: nn.Module,
+    *,
+    architecture: str,
+    classes: Sequence[str],
+    image_size: int,
+    candidate: dict[str, Any],
+    precision: str,
+    temperature: float = 1.0,
+) -> None:
+    """Write all weights, and the metadata to use them, as one safetensors file."""
+    about = {
+        "architecture": architecture,
+        "classes": list(classes),
+        "image_size": image_size,
+        "candidate": candidate,
+        "precision": precision,
+        "temperature": temperature,
+    }
+    safetensors.torch.save_file(
+        {name: tensor.contiguous() for name, tensor in network.state_dict().items()},
+        path,
+        metadata={"crossfold": json.dumps(about, sort_keys=True)},
+    )

@@ -1,0 +1,21 @@
+import torch
+
+from crossfold.network import preprocessing
+from tests.unit.networks import pixels
+
+
+def test_pixels_are_normalized_as_torchvision_does() -> None:
+    from torchvision.transforms import functional
+
+    images = pixels(2, 5)
+    wanted = torch.stack(
+        [
+            functional.normalize(
+                functional.to_tensor(image), [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+            )
+            for image in images
+        ]
+    )
+    found = preprocessing.normalize(torch.from_numpy(images))
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous()

@@ -1,0 +1,66 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from crossfold.network import preprocessing, trained_network
+from tests.unit.networks import SMALL, build, pixels, save
+
+
+@pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5"])
+def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -> None:
+    network = build(architecture)
+    loaded = trained_network.Network(save(tmp_path / "model", network, architecture))
+    images = pixels(4, 33)
+    with torch.inference_mode():
+        wanted = network(preprocessing.normalize(torch.from_numpy(images))).softmax(dim=1).numpy()
+    found = loaded.predict(images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert loaded.classes == ("a", "b", "ü")
+    assert (loaded.architecture, loaded.image_size) == (architecture, 33)
+    assert loaded.candidate == {"name": "head lr=1", "train_from": "head"}
+
+
+def test_a_network_is_saved_in_eval_mode_whatever_it_was_in(tmp_path: Path) -> None:
+    network = build("shufflenet_v2_x0_5")
+    loaded = trained_network.Network(
+        save(tmp_path / "model", network.train(), "shufflenet_v2_x0_5")
+    )
+    images = pixels(4, 33)
+    together, alone = loaded.predict(images), loaded.predict(images[:1])
+    np.testing.assert_allclose(together[:1], alone, atol=1e-6)
+
+
+def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
+    path = save(tmp_path / "model", build(SMALL))
+    with safetensors.safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["crossfold"])
+        assert set(file.keys()) == set(build(SMALL).state_dict())
+    assert about == {
+        "architecture": SMALL,
+        "classes": ["a", "b", "ü"],
+        "image_size": 33,
+        "candidate": {"name": "head lr=1", "train_from": "head"},
+        "precision": "float32",
+        "temperature": 1.0,
+    }
+
+
+def test_probabilities_have_the_files_temperature_and_old_files_have_none(tmp_path: Path) -> None:
+    network = build(SMALL)
+    about: dict[str, Any] = {"architecture": SMALL, "classes": ["a", "b", "ü"]}
+    about |= {"image_size": 33, "candidate": {}}
+    images = pixels(4, 33)
+    with torch.inference_mode():
+        logits = network(preprocessing.normalize(torch.from_numpy(images)))
+    for temperature, known in ((1.0, about), (2.5, {**about, "temperature": 2.5})):
+        path = tmp_path / "model"
+        metadata = {"crossfold": json.dumps(known)}
+        safetensors.torch.save_file(network.state_dict(), path, metadata=metadata)
+        wanted = (logits / temperature).softmax(dim=1).numpy()
+        np.testing.assert_allclose(trained_network.Network(path).predict(images), wanted, atol=1e-6)
