@@ -7,7 +7,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -21,11 +20,15 @@ from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
 from crossfold.network import backbone, features, openvino_engine, safetensors_file
 from crossfold.settings import PIXELS, Candidate
-from crossfold.training import steps
 from crossfold.training.feature_rows import FeatureRows
+from crossfold.training.fit import trainable_suffix
+from crossfold.training.loop import adamw, train_one_epoch
+from crossfold.training.recipe import FitSettings, Recipe
+from crossfold.training.train_final import train_final
+from crossfold.training.train_fold import train_fold
 
 from . import naive
-from .dataset import Workspace
+from .dataset import Workload, Workspace
 from .machine import THREADS, Measured, Record, in_fresh_process, others_seconds
 from .naive import Outcome, Split
 
@@ -144,14 +147,22 @@ class Pipeline:
     def train_folds(self) -> None:
         """Train each fold in turn, on the one thread that params.yaml gives it."""
         workload = self.workspace.workload
-        candidate = {
-            "train_from": CUT,
-            "learning_rate": workload.learning_rate,
-            "weight_decay": workload.weight_decay,
-        }
+        candidate = Candidate.model_validate(
+            {
+                "train_from": CUT,
+                "learning_rate": workload.learning_rate,
+                "weight_decay": workload.weight_decay,
+            }
+        )
         for fold, predictions in enumerate(self._predictions):
-            self._with_training(steps.train_fold)(
-                fold=fold, candidates=[candidate], num_threads=1, predictions=predictions
+            train_fold(
+                features=self.folder / "features",
+                backbone_weights=self.workspace.weights,
+                fold=fold,
+                candidates=[candidate],
+                settings=_fit_settings(self.workspace.workload, self.precision),
+                num_threads=1,
+                predictions=predictions,
             )
 
     def aggregate_cv(self) -> None:
@@ -164,26 +175,15 @@ class Pipeline:
 
     def train_final(self) -> None:
         """Train on every image outside the test split, and export the network."""
-        self._with_training(steps.train_final)(
+        train_final(
+            features=self.folder / "features",
+            backbone_weights=self.workspace.weights,
             leaderboard=self.folder / "leaderboard",
+            settings=_fit_settings(self.workspace.workload, self.precision),
             num_threads=THREADS,
             model=self.folder / "model",
         )
         openvino_engine.export(self.folder / "model", self.folder / "exported")
-
-    def _with_training(self, step: Callable[..., object]) -> Callable[..., object]:
-        """Fill in the arguments that both training steps share."""
-        workload = self.workspace.workload
-        return partial(
-            step,
-            features=self.folder / "features",
-            backbone_weights=self.workspace.weights,
-            architecture=ARCHITECTURE,
-            num_epochs=workload.num_epochs,
-            batch_size=workload.batch_size,
-            seed=workload.seed,
-            precision=self.precision,
-        )
 
     def predict(self) -> Outcome:
         """Read the folds' predictions, and predict the test split as evaluate_test does."""
@@ -242,14 +242,25 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
     candidate = Candidate.model_validate(
         {"train_from": PIXELS, "learning_rate": 1e-4, "weight_decay": 0.01}
     )
-    model = steps.trainable(network, candidate, rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
+    recipe = Recipe(candidate, _fit_settings(workload, precision))
+    suffix = trainable_suffix(network, candidate, rows)
+    optimizer = adamw(suffix, recipe)
 
     def step() -> object:
-        return steps.train_one_epoch(model, optimizer, rows, len(pixels), (0, 1), precision)
+        return train_one_epoch(suffix, optimizer, rows, recipe, epoch=1)
 
     step()  # the first one chooses kernels
     return len(pixels) / statistics.median(_timed(step)[0] for _ in range(NUM_STEPS))
+
+
+def _fit_settings(workload: Workload, precision: str) -> FitSettings:
+    return FitSettings(
+        architecture=ARCHITECTURE,
+        num_epochs=workload.num_epochs,
+        batch_size=workload.batch_size,
+        seed=workload.seed,
+        precision=precision,
+    )
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:

@@ -37,23 +37,27 @@ def train_final(
 
     with step("train_final", model.path) as run:
         from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism, openvino_engine
-        from crossfold.training import steps
+        from crossfold.training.recipe import FitSettings
+        from crossfold.training.train_final import train_final
 
         folder = Path(model.path)
         folder.mkdir(exist_ok=True)
-        figures = steps.train_final(
+        scores = train_final(
             features=Path(features.path),
             backbone_weights=Path(backbone.path),
             leaderboard=Path(leaderboard.path),
-            architecture=architecture,
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            seed=seed,
-            precision=precision,
+            settings=FitSettings(
+                architecture=architecture,
+                num_epochs=num_epochs,
+                batch_size=batch_size,
+                seed=seed,
+                precision=precision,
+            ),
             num_threads=num_threads,
             model=folder / NETWORK_FILE,
         )
         openvino_engine.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
-        model.metadata.update(determinism.describe())  # register_model tells it of the version
-        run.log_metrics({f"train_{name}": value for name, value in figures.items()})
-        run.set_tags(determinism.describe())
+        environment = determinism.describe()
+        model.metadata.update(environment)  # register_model makes them tags of the version
+        run.log_metrics({f"train_{name}": value for name, value in scores.items()})
+        run.set_tags(environment)

@@ -39,31 +39,27 @@ def train_fold(
 
     with step("train_fold", predictions.path, fold) as run:
         from crossfold.network import determinism
-        from crossfold.training import fold_runs, steps
+        from crossfold.settings import Candidate
+        from crossfold.training.candidate_runs import log_candidates
+        from crossfold.training.recipe import FitSettings
+        from crossfold.training.train_fold import train_fold
 
-        results = steps.train_fold(
-            features=Path(features.path),
-            backbone_weights=Path(backbone.path),
+        settings = FitSettings(
             architecture=architecture,
-            fold=fold,
-            candidates=candidates,
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,
             precision=precision,
+        )
+        results = train_fold(
+            features=Path(features.path),
+            backbone_weights=Path(backbone.path),
+            fold=fold,
+            candidates=[Candidate(**values) for values in candidates],
+            settings=settings,
             num_threads=num_threads,
             predictions=Path(predictions.path),
         )
-        run.set_tags(determinism.describe())
-        fold_runs.log_fold(
-            run,
-            results,
-            params={
-                "architecture": architecture,
-                "num_epochs": num_epochs,
-                "batch_size": batch_size,
-                "seed": seed,
-                "precision": precision,
-                **determinism.describe(),
-            },
-        )
+        environment = determinism.describe()
+        run.set_tags(environment)
+        log_candidates(run, results, params={**settings.model_dump(), **environment})

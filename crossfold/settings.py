@@ -133,7 +133,7 @@ class Candidate(_Section):
 
     @model_validator(mode="after")
     def _rate_unless_head(self) -> Self:
-        if self.train_from != HEAD:
+        if not self.is_head:
             if self.learning_rate is None:
                 raise ValueError("learning_rate: is missing")
         elif self.learning_rate is not None:
@@ -153,6 +153,11 @@ class Candidate(_Section):
         """A short name, unique among the candidates of a run."""
         rate = "" if self.learning_rate is None else f" lr={self.learning_rate:g}"
         return f"{self.train_from}{rate} wd={self.weight_decay:g}"
+
+    @property
+    def is_head(self) -> bool:
+        """Whether only the classifier on the frozen network is trained."""
+        return self.train_from == HEAD
 
 
 class ExtractionSettings(_Section):

@@ -28,7 +28,7 @@ _IMPORTED = [
     "dvc.repo",
     "crossfold.network.features",
     "crossfold.network.openvino_engine",
-    "crossfold.training.steps",
+    "crossfold.training.train_fold",
     "torch._dynamo",  # torch imports it with the first optimizer
     "crossfold.evaluation.test_split",
     "sklearn.metrics",

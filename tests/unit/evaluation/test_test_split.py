@@ -18,7 +18,10 @@ from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone, preprocessing, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.records import Evaluation, Leaderboard
-from crossfold.training.steps import train_final, train_fold
+from crossfold.settings import Candidate
+from crossfold.training.recipe import FitSettings
+from crossfold.training.train_final import train_final
+from crossfold.training.train_fold import train_fold
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 
@@ -32,14 +35,14 @@ def run(
     common: dict[str, Any] = {
         "features": features,
         "backbone_weights": weights,
-        "architecture": ARCHITECTURE,
-        "batch_size": 10,
-        "seed": 0,
-        "precision": "float32",
+        "settings": FitSettings(
+            architecture=ARCHITECTURE, num_epochs=1, batch_size=10, seed=0, precision="float32"
+        ),
         "num_threads": 1,
-        "num_epochs": 1,
     }
-    candidate = {"train_from": "conv5", "learning_rate": 2e-4, "weight_decay": 0}
+    candidate = Candidate.model_validate(
+        {"train_from": "conv5", "learning_rate": 2e-4, "weight_decay": 0}
+    )
     for fold in range(3):
         train_fold(
             **common,

@@ -89,7 +89,7 @@ def test_a_commit_changes_no_name(tree: Path) -> None:
     [
         ("crossfold/data/fetch.py", {DATA, TRAIN}),
         ("crossfold/html/templates/page.css", {DATA, TRAIN}),
-        ("crossfold/training/steps.py", {TRAIN}),
+        ("crossfold/training/loop.py", {TRAIN}),
         ("crossfold/report/figures.py", {TRAIN}),
         ("crossfold/report/templates/report.html", {TRAIN}),
         ("images/trim.py", {DATA, TRAIN}),

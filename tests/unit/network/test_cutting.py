@@ -8,7 +8,8 @@ from crossfold.errors import UserError
 from crossfold.network import cutting, preprocessing
 from crossfold.settings import Candidate
 from crossfold.training.feature_rows import FeatureRows
-from crossfold.training.steps import Recipe, fit, trainable
+from crossfold.training.fit import fit, trainable_suffix
+from crossfold.training.recipe import FitSettings, Recipe
 from tests.unit.networks import build, pixels, state
 
 
@@ -75,9 +76,15 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     )
     rows = FeatureRows(values, np.arange(12) % 3, np.arange(12))
     before = state(network)
-    suffix = trainable(network, candidate, rows)
-    recipe = Recipe(candidate, num_epochs=1, batch_size=6, seed=1, precision="float32")
-    fit(suffix, rows, None, recipe, lambda share: None)
+    suffix = trainable_suffix(network, candidate, rows)
+    settings = FitSettings(
+        architecture="shufflenet_v2_x0_5",
+        num_epochs=1,
+        batch_size=6,
+        seed=1,
+        precision="float32",
+    )
+    fit(suffix, rows, None, Recipe(candidate, settings), lambda share: None)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if name.startswith(moving)}

@@ -24,7 +24,7 @@ from crossfold.tracking import runs as tracking_runs
 from crossfold.tracking import store
 from crossfold.tracking.names import run_name, short_labels
 from crossfold.tracking.run import MAX_PARAM_LENGTH, Run
-from crossfold.training import fold_runs
+from crossfold.training.candidate_runs import log_candidates
 
 STARTED = datetime(2026, 1, 2, 22, 50, 25)
 SHARED = {"architecture": "resnet18", "device": "cpu", "num_epochs": 2}
@@ -68,7 +68,7 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
 
 def _log_fold(step: Run, results: list[dict[str, Any]]) -> None:
     found = FoldResults.model_validate({"classes": [], "results": results}).results
-    fold_runs.log_fold(step, found, params=SHARED)
+    log_candidates(step, found, params=SHARED)
 
 
 def test_names_differ_in_the_characters_that_mlflow_shows() -> None:

@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,7 @@ from torch import nn
 from crossfold.training import head
 from crossfold.training.feature_rows import FeatureRows
 
-
-def rows_of(features: Any, labels: Any) -> FeatureRows:
-    return FeatureRows(
-        np.asarray(features, np.float32), np.asarray(labels, np.int64), np.arange(len(labels))
-    )
+from .recipes import rows_of
 
 
 def problem(num_images: int = 60) -> FeatureRows:

@@ -1,4 +1,4 @@
-"""Log a fold's candidates to MLflow: a nested run each."""
+"""Log a fold's candidates to MLflow, each as a nested run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,15 +9,14 @@ from crossfold.tracking.names import short_labels
 from crossfold.tracking.run import Run
 
 
-def log_fold(
+def log_candidates(
     run: Run, results: Sequence[FoldResult | DivergedResult], *, params: Mapping[str, Any]
 ) -> None:
     """Log one nested run per candidate under a fold's run.
 
-    `params` are what all share (architecture, device, image_size, num_epochs, batch_size, …). Every
-    run carries the same keys, so that MLflow's parallel coordinates compare candidates across folds
-    and pipeline runs; the learning rate of a head is "none". A candidate that diverged has a tag in
-    place of scores.
+    All candidates share `params` (architecture, device, num_epochs, …). Every run has the same
+    keys, so MLflow's parallel coordinates compare candidates across folds and pipeline runs; the
+    learning rate of a head is "none". A candidate that diverged has a tag instead of scores.
     """
     labels = short_labels([result.candidate.name for result in results])
     for result, label in zip(results, labels, strict=True):
@@ -28,8 +27,8 @@ def log_fold(
         }
         with run.child(f"f{result.fold} {label}", tags) as child:
             settings = result.candidate.hyper_parameters
-            # MLflow's parallel coordinates begin with the first three parameters that differ, by
-            # the alphabet: the fold is a tag alone, so that it is none of them.
+            # MLflow's parallel coordinates start with the first three parameters that differ, in
+            # alphabetical order. The fold is only a tag, so it takes no place among them.
             child.log_params({"learning_rate": "none", **params, "candidate": label, **settings})
             if isinstance(result, DivergedResult):
                 child.set_tags({"crossfold.diverged": f"epoch {result.diverged}"})

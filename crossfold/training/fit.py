@@ -1,0 +1,59 @@
+"""Fit one candidate: a head to convergence, any other suffix of the network by epochs."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from crossfold.network import cutting
+from crossfold.settings import PIXELS, Candidate
+
+from .feature_rows import FeatureRows
+from .head import fit_head
+from .loop import DivergedError, Probabilities, evaluate, train_epochs
+from .recipe import Recipe
+
+# From this image size on, a network trains faster with its values in memory channels last.
+CHANNELS_LAST_FROM = 128
+
+
+def trainable_suffix(network: nn.Module, candidate: Candidate, rows: FeatureRows) -> nn.Module:
+    """Cut off the part of the network that the candidate trains; it shares the weights."""
+    suffix = cutting.suffix(cutting.trace(network), candidate.train_from)
+    if candidate.train_from == PIXELS and rows.features.shape[1] >= CHANNELS_LAST_FROM:
+        network.to(memory_format=torch.channels_last)
+    return suffix
+
+
+def fit(
+    suffix: nn.Module,
+    training: FeatureRows,
+    validation: FeatureRows | None,
+    recipe: Recipe,
+    progress: Callable[[float], None],
+) -> tuple[list[dict[str, float]], Probabilities]:
+    """Train a head to convergence, and any other candidate for all its epochs.
+
+    No epoch is picked by the validation images, so their scores are not biased by such a pick.
+
+    Returns:
+        The history (see `train_epochs`; a head has none), and the trained suffix's probabilities
+        for the validation rows; without these, for the training rows.
+
+    Raises:
+        DivergedError: the loss, or a probability, is NaN or infinite.
+    """
+    if recipe.candidate.is_head:
+        history: list[dict[str, float]] = []
+        loss = fit_head(suffix, training, recipe.candidate.weight_decay, progress)
+        if not math.isfinite(loss):
+            raise DivergedError(None)
+    else:
+        history = train_epochs(suffix, training, validation, recipe, progress)
+    predicted = training if validation is None else validation
+    probabilities = evaluate(suffix, predicted, recipe.precision)
+    if not np.isfinite(probabilities).all():
+        raise DivergedError(recipe.num_epochs)
+    return history, probabilities

@@ -1,0 +1,130 @@
+"""The training loop: epochs, batches and the evaluation after each epoch."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from crossfold.evaluation import metrics
+from crossfold.labels import fold_metrics
+from crossfold.network import determinism
+from crossfold.records import Scores
+
+from .feature_rows import FeatureRows
+from .learning_rate import cosine_schedule
+from .recipe import Recipe
+
+EVALUATION_BATCH_SIZE = 256
+
+Probabilities = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class DivergedError(Exception):
+    """A fit whose loss or weights became NaN or infinite; `epoch` is None for a head."""
+
+    def __init__(self, epoch: int | None) -> None:
+        where = f" in epoch {epoch}" if epoch else ""
+        super().__init__(f"diverges{where}: its loss is NaN or infinite")
+        self.epoch = epoch
+
+
+def train_epochs(
+    model: nn.Module,
+    training: FeatureRows,
+    validation: FeatureRows | None,
+    recipe: Recipe,
+    progress: Callable[[float], None],
+) -> list[dict[str, float]]:
+    """Train the model for all epochs; `progress` is told the share that is done.
+
+    Returns:
+        One entry per epoch, with train_ and, if there are validation rows, val_ of each fold
+        metric. Training scores are means over the epoch, while the weights move.
+
+    Raises:
+        DivergedError: a score is NaN or infinite.
+    """
+    num_epochs = recipe.settings.num_epochs
+    optimizer = adamw(model, recipe)
+    schedule = cosine_schedule(optimizer, num_epochs)
+    history = []
+    for epoch in range(1, num_epochs + 1):
+
+        def report(share: float, done: int = epoch - 1) -> None:
+            progress((done + share) / num_epochs)
+
+        scores = train_one_epoch(model, optimizer, training, recipe, epoch, report)
+        entry = {"epoch": epoch, **{f"train_{name}": value for name, value in scores.items()}}
+        if validation is not None:
+            probabilities = evaluate(model, validation, recipe.precision)
+            scores = fold_scores(validation.labels[validation.rows], probabilities)
+            entry |= {f"val_{name}": value for name, value in scores.items()}
+        if not all(math.isfinite(value) for value in entry.values()):
+            raise DivergedError(epoch)
+        history.append(entry)
+        schedule.step()
+    return history
+
+
+def adamw(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Build AdamW (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101)."""
+    assert recipe.candidate.learning_rate is not None
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.candidate.learning_rate,
+        weight_decay=recipe.candidate.weight_decay,
+        fused=True,  # one pass over the weights; most of a step's time on small images
+    )
+
+
+def train_one_epoch(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rows: FeatureRows,
+    recipe: Recipe,
+    epoch: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Scores:
+    """Take one optimizer step per batch.
+
+    numpy's SeedSequence draws order and dropout independently for each pair of seed and epoch:
+    with their sum, one run's second epoch would repeat another run's first.
+
+    Returns:
+        The fold metrics over the epoch's images, each predicted before its step.
+    """
+    model.train()
+    seeds = np.random.SeedSequence((recipe.settings.seed, epoch))
+    order_seed, dropout_seed = seeds.generate_state(2, np.uint64)
+    order = np.random.default_rng(order_seed).permutation(len(rows.rows))
+    torch.manual_seed(int(dropout_seed))  # dropout draws from the global generator
+    probabilities, done = [], 0
+    for features, labels in rows.batches(recipe.settings.batch_size, order):
+        with determinism.at_precision(recipe.precision):
+            logits = model(features).float()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        probabilities.append(logits.detach().softmax(dim=1).numpy())
+        done += len(labels)
+        progress(done / len(order))
+    return fold_scores(rows.labels[rows.rows[order]], np.concatenate(probabilities))
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, rows: FeatureRows, precision: str) -> Probabilities:
+    """Predict probabilities float32 [M, K], in the order of the rows, as `metrics.floored`."""
+    model.eval()
+    with determinism.at_precision(precision):
+        batches = rows.batches(EVALUATION_BATCH_SIZE)
+        outputs = [model(features).float().softmax(dim=1) for features, _ in batches]
+    return metrics.floored(torch.cat(outputs).numpy())
+
+
+def fold_scores(labels: np.ndarray[Any, Any], probabilities: Probabilities) -> Scores:
+    """Compute the metrics that cross-validation follows from epoch to epoch."""
+    scores = metrics.scores(labels, probabilities)
+    return {metric.name: scores[metric.name] for metric in fold_metrics()}

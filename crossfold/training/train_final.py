@@ -1,0 +1,71 @@
+"""Train the chosen candidate on every image outside the test split."""
+
+from pathlib import Path
+
+import numpy as np
+
+from crossfold.errors import UserError
+from crossfold.network import backbone, determinism, safetensors_file, trained_network
+from crossfold.records import Leaderboard, Scores
+from crossfold.settings import Candidate
+from crossfold.step.progress import Progress
+
+from .feature_rows import FeatureRows
+from .fit import fit, trainable_suffix
+from .loop import DivergedError, fold_scores
+from .recipe import FitSettings, Recipe
+
+
+def train_final(
+    *,
+    features: Path,
+    backbone_weights: Path,
+    leaderboard: Path,
+    settings: FitSettings,
+    num_threads: int,
+    model: Path,
+) -> Scores:
+    """Train the chosen candidate as in the folds, on all their images, and write the network.
+
+    Returns:
+        The fold metrics of the trained network on the training images.
+
+    Raises:
+        UserError: the fit diverges; no network is written then.
+    """
+    determinism.prepare(num_threads)
+    board = Leaderboard.read(leaderboard)
+    named = board.chosen.candidate
+    candidate = Candidate(**named.hyper_parameters)
+    arrays, about = safetensors_file.read(features)
+    network = backbone.pretrained_network(
+        settings.architecture, backbone_weights, len(about["classes"]), settings.seed
+    )
+    labels = np.array(arrays["label"])
+    rows = FeatureRows(arrays[candidate.train_from], labels, np.arange(len(labels)))
+    suffix = trainable_suffix(network, candidate, rows)
+    progress = Progress(100, "percent")
+    try:
+        _, probabilities = fit(
+            suffix,
+            rows,
+            None,
+            Recipe(candidate, settings),
+            lambda share: progress.report(100 * share),
+        )
+    except DivergedError as error:
+        raise UserError(
+            f"params.yaml candidates: {candidate.name} {error}. It diverged in no fold, only in "
+            "the final fit on more images. Lower its learning_rate."
+        ) from None
+    trained_network.save_network(
+        model,
+        network,
+        architecture=settings.architecture,
+        classes=about["classes"],
+        image_size=about["image_size"],
+        candidate=named.model_dump(),
+        precision=settings.precision,
+        temperature=board.temperature,
+    )
+    return fold_scores(labels, probabilities)

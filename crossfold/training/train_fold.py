@@ -1,0 +1,99 @@
+"""Train every candidate on all folds except one."""
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from crossfold.evaluation import metrics
+from crossfold.network import backbone, determinism, safetensors_file
+from crossfold.records import DivergedResult, FoldResult, FoldResults, NamedCandidate
+from crossfold.settings import Candidate
+from crossfold.step.progress import Progress
+
+from .feature_rows import FeatureRows, Indices
+from .fit import fit, trainable_suffix
+from .loop import DivergedError, Probabilities
+from .recipe import FitSettings, Recipe
+
+
+def train_fold(
+    *,
+    features: Path,
+    backbone_weights: Path,
+    fold: int,
+    candidates: Sequence[Candidate],
+    settings: FitSettings,
+    num_threads: int,
+    predictions: Path,
+) -> tuple[FoldResult | DivergedResult, ...]:
+    """Train every candidate on all folds except one, and predict that one.
+
+    Writes one safetensors file: `row` and `label`, int64 [M], and for each candidate that has not
+    diverged `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities. Its metadata
+    are the `FoldResults`.
+    """
+    determinism.prepare(num_threads)
+    arrays, about = safetensors_file.read(features)
+    labels, folds = np.array(arrays["label"]), np.array(arrays["fold"])
+    held_out = np.flatnonzero(folds == fold)
+    outputs = {"row": held_out, "label": labels[held_out]}
+    untrained = backbone.pretrained_network(
+        settings.architecture, backbone_weights, len(about["classes"]), settings.seed
+    )
+    results = []
+    progress = Progress(len(candidates), "candidates")
+    for index, candidate in enumerate(candidates):
+        training = FeatureRows(arrays[candidate.train_from], labels, np.flatnonzero(folds != fold))
+        result, probabilities = _train_candidate(
+            copy.deepcopy(untrained),
+            training,
+            held_out,
+            Recipe(candidate, settings),
+            fold,
+            partial(_report_share, progress, index),
+        )
+        results.append(result)
+        if probabilities is not None:
+            outputs[f"probabilities_{index}"] = probabilities
+        progress.report(index + 1)
+    found = FoldResults(classes=about["classes"], results=tuple(results))
+    safetensors_file.write(predictions, outputs, found.model_dump())
+    return found.results
+
+
+def _report_share(progress: Progress, done: int, share: float) -> None:
+    progress.report(done + share)
+
+
+def _train_candidate(
+    network: nn.Module,
+    training: FeatureRows,
+    held_out: Indices,
+    recipe: Recipe,
+    fold: int,
+    progress: Callable[[float], None],
+) -> tuple[FoldResult | DivergedResult, Probabilities | None]:
+    """Train one candidate, and score it on the held-out rows; it may diverge."""
+    candidate, labels = recipe.candidate, training.labels[held_out]
+    about = {
+        "candidate": NamedCandidate(name=candidate.name, **candidate.model_dump()),
+        "fold": fold,
+        "num_epochs": recipe.num_epochs,
+    }
+    suffix = trainable_suffix(network, candidate, training)
+    validation = replace(training, rows=held_out)
+    try:
+        history, probabilities = fit(suffix, training, validation, recipe, progress)
+    except DivergedError as error:
+        logging.warning("fold %d, %s: %s", fold, candidate.name, error)
+        return DivergedResult.model_validate({**about, "diverged": error.epoch}), None
+    scores = metrics.scores(labels, probabilities)
+    logging.info("fold %d, %s: macro F1 %.4f", fold, candidate.name, scores["macro_f1"])
+    result = FoldResult.model_validate({**about, "history": history, **scores})
+    return result, probabilities

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from crossfold.errors import UserError
+from crossfold.evaluation import calibration, metrics
+from crossfold.network import backbone, safetensors_file, trained_network
+from crossfold.records import Scores
+from crossfold.settings import Candidate
+from crossfold.training import train_final as step
+from crossfold.training.feature_rows import FeatureRows
+from crossfold.training.fit import fit, trainable_suffix
+from crossfold.training.recipe import Recipe
+
+from .recipes import FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings
+
+
+def _board(candidates: list[Candidate], best: int) -> dict[str, Any]:
+    entries: list[dict[str, Any]] = [
+        {
+            "candidate": {"name": candidate.name, **candidate.model_dump()},
+            "mean": {},
+            "std": {},
+            "interval": {},
+            "folds": [],
+            "against_best": None,
+        }
+        for candidate in candidates
+    ]
+    return {
+        "architecture": SETTINGS.architecture,
+        "classes": [],
+        "num_folds": 2,
+        "candidates": entries,
+        "diverged": [],
+        "best": best,
+        "num_epochs": None,
+        "temperature": 1.5,
+    }
+
+
+def train_final(
+    features: Path, weights: Path, tmp_path: Path, candidate: Candidate, **changes: Any
+) -> tuple[trained_network.Network, Scores]:
+    (tmp_path / "leaderboard").write_text(json.dumps(_board([FULL, candidate], best=1)))
+    scores = step.train_final(
+        features=features,
+        backbone_weights=weights,
+        leaderboard=tmp_path / "leaderboard",
+        settings=fit_settings(**changes),
+        num_threads=1,
+        model=tmp_path / "model",
+    )
+    return trained_network.Network(tmp_path / "model"), scores
+
+
+@pytest.mark.parametrize("candidate", [HEAD, PARTIAL, FULL], ids=["head", "partial", "full"])
+def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
+    features: Path, weights: Path, tmp_path: Path, candidate: Candidate
+) -> None:
+    network, figures = train_final(features, weights, tmp_path, candidate)
+    # The same by hand, from the pieces that are tested above.
+    stored, _ = safetensors_file.read(features)
+    rows = FeatureRows(stored[candidate.train_from], np.array(stored["label"]), np.arange(42))
+    untrained = backbone.pretrained_network(SETTINGS.architecture, weights, 3, SETTINGS.seed)
+    suffix = trainable_suffix(untrained, candidate, rows)
+    _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
+    scored = metrics.scores(rows.labels, probabilities)
+    assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
+
+    found = network.predict(np.array(stored["pixels"]))
+    wanted = calibration.tempered(probabilities, 1.5)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.ptp(found) > 0.2, "every image gets the same answer"
+
+
+def test_the_final_network_carries_what_is_needed_to_use_it(
+    features: Path, weights: Path, tmp_path: Path
+) -> None:
+    network, _ = train_final(features, weights, tmp_path, HEAD, num_epochs=8)
+    assert network.classes == ("red", "green", "blue")
+    assert (network.architecture, network.image_size) == (SETTINGS.architecture, 32)
+    assert network.candidate == {"name": "head wd=0.1", **HEAD.model_dump(exclude_none=True)}
+    assert network.temperature == 1.5
+    stored, _ = safetensors_file.read(features)
+    predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
+    assert predicted.tolist() == stored["label"].tolist()
+    kept = safetensors.torch.load_file(weights)
+    final = safetensors.torch.load_file(tmp_path / "model")
+    assert all(
+        torch.equal(final[name], kept[name])
+        for name in final
+        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+    )
+
+
+def test_a_final_fit_that_diverges_writes_no_network(
+    features: Path, weights: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"conv5 lr=1e\+30 wd=0\.05 diverges in epoch 1"):
+        train_final(features, weights, tmp_path, WILD, num_epochs=2)
+    assert not (tmp_path / "model").exists()
