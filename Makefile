@@ -94,8 +94,12 @@ compile: setup ## Write pipeline.yaml for any Kubeflow Pipelines
 	@$(BIN)/crossfold compile
 
 .PHONY: test
-test: setup ## Run every test that needs no Docker and no cluster
+test: setup ## Run the tests that need no Docker and no cluster, without the slow ones
 	$(BIN)/python -m pytest
+
+.PHONY: test-slow
+test-slow: setup ## Run the slow ones: whole runs stopped, killed and reproduced, large networks
+	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-docker
 test-docker: setup ## Run the tests that need a Docker engine

@@ -106,7 +106,7 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
 
 
-@pytest.mark.parametrize("num_shards", [1, 2, 3, 9])
+@pytest.mark.parametrize("num_shards", [2, 6])
 def test_joined_shards_are_the_features_of_the_whole_table(
     examples: Path,
     weights: Path,

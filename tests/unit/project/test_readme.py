@@ -267,6 +267,7 @@ def test_imagenet_weights_say_that_they_need_the_internet(project: Path, tmp_pat
     assert sorted((project / "models").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_mlflow_serves_its_pages(project: Path, empty_store: Path) -> None:
     (project / "runs").mkdir()
     shutil.copy(empty_store, project / "runs/mlflow.db")

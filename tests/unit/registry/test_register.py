@@ -38,6 +38,8 @@ DATA_HASH = "d" * 32 + ".dir"
 MODELS_POINTER = json.dumps({"outs": [{"md5": "e" * 32 + ".dir", "hash": "md5", "path": "models"}]})
 COMPUTED = {"num_threads": "1", "processor_kernels": "AVX2", "torch": "2.0"}
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def _image(color: str, seed: int) -> bytes:
     noise = np.random.default_rng(seed).integers(0, 20, (40, 48, 3), np.uint8)
