@@ -32,11 +32,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save empty figures: drawing them takes seconds, and most pages are tested for their text."""
+    monkeypatch.setattr(Figure, "savefig", save_empty)
 
-    def save(figure: Figure, file: io.BytesIO | io.StringIO, **_: object) -> None:
-        file.write(b"PNG" if isinstance(file, io.BytesIO) else "<svg ></svg>")
 
-    monkeypatch.setattr(Figure, "savefig", save)
+def save_empty(_: Figure, file: io.BytesIO | io.StringIO, **__: object) -> None:
+    """Write an empty figure, in place of Figure.savefig."""
+    if isinstance(file, io.BytesIO):
+        file.write(b"PNG")
+    else:
+        file.write("<svg ></svg>")
 
 
 def _image(label: int, seed: int) -> bytes:
