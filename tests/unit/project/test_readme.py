@@ -136,7 +136,7 @@ RUN_BY = {
 }
 # What continuous integration alone runs: the file, and a line of it.
 CI = {
-    "python -m pytest": (".ci/run", "make test"),
+    "python -m pytest": (".ci/run", "make test COVERAGE=1"),
     "crossfold cluster up": (".github/workflows/cluster.yml", "- run: make cluster-up"),
     "crossfold run --on cluster": (".github/workflows/cluster.yml", "- run: make pipeline-run"),
 }
