@@ -94,8 +94,12 @@ compile: setup ## Write pipeline.yaml for any Kubeflow Pipelines
 	@$(BIN)/crossfold compile
 
 .PHONY: test
-test: setup ## Run every test that needs no Docker and no cluster
-	$(BIN)/python -m pytest
+test: setup ## Run the tests that need no Docker and no cluster, without the slow ones (COVERAGE=1)
+	$(BIN)/python -m pytest$(if $(COVERAGE), --cov)
+
+.PHONY: test-slow
+test-slow: setup ## Run the slow tests: whole runs, stopped, killed or reproduced; large networks
+	$(BIN)/python -m pytest -m slow
 
 .PHONY: test-docker
 test-docker: setup ## Run the tests that need a Docker engine

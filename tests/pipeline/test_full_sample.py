@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from .projects import sample_project
 
 
+@pytest.mark.slow
 def test_the_sample_as_shipped_reaches_97_percent(tmp_path: Path) -> None:
     project = sample_project(tmp_path / "project")
     output = project.call("crossfold", "run")

@@ -182,6 +182,7 @@ def test_data_that_was_never_added(project: Project) -> None:
     assert project.runs() == []
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_does_not_answer(project: Project) -> None:
     message = refused(project, "run", "--set", "tracking.uri=http://127.0.0.1:9")
     assert "the tracking server http://127.0.0.1:9 cannot be reached" in message
@@ -191,6 +192,7 @@ def test_a_tracking_server_that_does_not_answer(project: Project) -> None:
     assert project.runs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -235,6 +237,7 @@ def failed(new_project: Callable[[], Project]) -> dict[str, tuple[Project, str]]
         return dict(zip(IN_A_STEP, two.map(run, IN_A_STEP), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", IN_A_STEP)
 def test_a_mistake_that_a_step_finds(failed: dict[str, tuple[Project, str]], mistake: str) -> None:
     project, output = failed[mistake]

@@ -216,6 +216,7 @@ def test_dvc_shows_the_plots(project: Project, first: Finished, tmp_path: Path) 
         assert title in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "changed"),
     [
@@ -278,6 +279,7 @@ def uncached(project: Project, again: Finished) -> Finished:
     return Finished.of(project, project.call("crossfold", "run", "--no-cache"))
 
 
+@pytest.mark.slow
 def test_a_run_without_the_cache_gives_the_same_numbers_and_weights(
     project: Project, first: Finished, uncached: Finished
 ) -> None:
@@ -293,6 +295,7 @@ def test_a_run_without_the_cache_gives_the_same_numbers_and_weights(
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_run_in_shards_gives_the_same_numbers(
     project: Project, first: Finished, uncached: Finished
 ) -> None:
@@ -333,6 +336,7 @@ def assert_killed_in_mlflow(project: Project, run: dict[str, Any]) -> None:
     assert "RUNNING" not in {run.info.status for run in project.mlflow_runs()}
 
 
+@pytest.mark.slow
 def test_a_changed_setting_repeats_only_the_steps_that_read_it(
     first: Finished, interrupted: Finished
 ) -> None:
@@ -341,6 +345,7 @@ def test_a_changed_setting_repeats_only_the_steps_that_read_it(
     assert interrupted.output.count(f"unchanged since run {first.run['id']}") == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_every_process_and_is_recorded(
     project: Project, uncached: Finished, interrupted: Finished
 ) -> None:
@@ -392,6 +397,7 @@ def continued(project: Project, killed: Orphaned) -> Finished:
     return Finished.of(project, project.call("crossfold", "run", *CHANGE))
 
 
+@pytest.mark.slow
 def test_the_next_run_ends_the_processes_that_a_killed_one_left(
     killed: Orphaned, continued: Finished
 ) -> None:
@@ -400,6 +406,7 @@ def test_the_next_run_ends_the_processes_that_a_killed_one_left(
     assert continued.run["processes"] == {}
 
 
+@pytest.mark.slow
 def test_a_continued_run_repeats_no_finished_step(
     project: Project, interrupted: Finished, killed: Orphaned, continued: Finished
 ) -> None:
@@ -422,6 +429,7 @@ def test_a_continued_run_repeats_no_finished_step(
     assert f"2 of {len(STEPS)} steps from the cache" in continued.output
 
 
+@pytest.mark.slow
 def test_a_continued_run_goes_on_in_its_parent(project: Project, continued: Finished) -> None:
     parent = project.parent(continued.run["id"])
     steps = project.steps(parent)
@@ -441,6 +449,7 @@ def experiment(project: Project, first: Finished, continued: Finished) -> Finish
     return Finished.of(project, output)
 
 
+@pytest.mark.slow
 def test_an_experiment_of_dvc_changes_a_metric(
     project: Project, first: Finished, continued: Finished, experiment: Finished
 ) -> None:
@@ -457,6 +466,7 @@ def test_an_experiment_of_dvc_changes_a_metric(
     )
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_copy_is_refused_with_the_reason(
     project: Project, experiment: Finished
 ) -> None:
@@ -472,11 +482,13 @@ def terminated(project: Project, experiment: Finished) -> Finished:
     return stop_run(project, signal.SIGTERM, *CHANGE, "--set", change)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_every_process_and_is_recorded(project: Project, terminated: Finished) -> None:
     assert titles(terminated.output, "↺") == ["fetch_data", "extract_features"]
     assert_killed_in_mlflow(project, terminated.run)
 
 
+@pytest.mark.slow
 def test_a_closed_terminal_ends_every_process_and_is_recorded(
     project: Project, terminated: Finished
 ) -> None:
@@ -503,6 +515,7 @@ def test_a_closed_terminal_ends_every_process_and_is_recorded(
     assert_killed_in_mlflow(project, project.runs()[-1])
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_the_run_and_is_recorded(project: Project, terminated: Finished) -> None:
     with project.started("crossfold", "run", "--no-cache") as process:
         project.wait_for_step(process, "fetch_data")
@@ -521,6 +534,7 @@ def cleaned(project: Project, experiment: Finished) -> str:
     return project.call("crossfold", "clean", "--keep", "1")
 
 
+@pytest.mark.slow
 def test_clean_frees_what_old_runs_have_left(
     project: Project, first: Finished, uncached: Finished, experiment: Finished, cleaned: str
 ) -> None:
@@ -544,6 +558,7 @@ def moved(project: Project, cleaned: str) -> Path:
     return before
 
 
+@pytest.mark.slow
 def test_after_clean_and_a_move_a_run_is_still_answered_from_the_cache(
     project: Project, moved: Path
 ) -> None:
@@ -553,6 +568,7 @@ def test_after_clean_and_a_move_a_run_is_still_answered_from_the_cache(
     assert not moved.exists()
 
 
+@pytest.mark.slow
 def test_after_clean_and_a_move_registered_models_still_predict(
     project: Project, moved: Path
 ) -> None:

@@ -439,6 +439,7 @@ def _read_all(terminal: int) -> str:
     return content.decode()
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_leaves_no_file(project: Project, served: str) -> None:
     many = project.root / "many"
     many.mkdir()
@@ -540,6 +541,7 @@ def as_mlflow_knows_it(project: Project) -> Iterator[str]:
         yield "models:/crossfold@champion"
 
 
+@pytest.mark.slow
 def test_mlflow_models_serve_answers_a_real_request(
     project: Project, as_mlflow_knows_it: str, expected: dict[str, dict[str, float]]
 ) -> None:
@@ -554,6 +556,7 @@ def test_mlflow_models_serve_answers_a_real_request(
         wait_until(lambda: not alive([uvicorn]))
 
 
+@pytest.mark.slow
 def test_mlflow_models_predict_scores_a_file_of_paths(
     project: Project, as_mlflow_knows_it: str, expected: dict[str, dict[str, float]]
 ) -> None:

@@ -14,6 +14,8 @@ import yaml
 
 from .projects import SOURCE, STEPS, Project, commit, titles
 
+pytestmark = pytest.mark.slow
+
 # So small that the classifier stays as it began: surely worse than any that has learned.
 UNTRAINED = (
     "--set",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
@@ -26,6 +27,20 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save empty figures: drawing them takes seconds, and most pages are tested for their text."""
+    monkeypatch.setattr(Figure, "savefig", save_empty)
+
+
+def save_empty(_: Figure, file: io.BytesIO | io.StringIO, **__: object) -> None:
+    """Write an empty figure, in place of Figure.savefig."""
+    if isinstance(file, io.BytesIO):
+        file.write(b"PNG")
+    else:
+        file.write("<svg ></svg>")
 
 
 def _image(label: int, seed: int) -> bytes:

@@ -41,22 +41,29 @@ def write_images(folder: Path) -> None:
             (folder / name / f"{index}.png").write_bytes(picture(100 * label + index))
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small project in the working directory: images and weights are added to DVC."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project whose images and weights are added to DVC; to be copied, not changed."""
+    root = tmp_path_factory.mktemp("template") / "project"
     (root / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore"):
         shutil.copy(PROJECT / name, root / name)
     write_images(root / "data")
     (root / "models").mkdir()
     (root / "models" / "small.safetensors").write_bytes(b"weights" * 100)
+    add(root)
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the small project, in the working directory."""
+    root = Path(shutil.copytree(template, tmp_path / "project"))
     for variable in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for variable in ("GDRIVE_CREDENTIALS_DATA", remotes.REMOTE):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(root)
-    add(root)
     return root
 
 

@@ -131,16 +131,26 @@ class _Handler(BaseHTTPRequestHandler):
 # A project whose data are on Drive
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project in the working directory; what its pointers describe is in the folder remote."""
-    root = tmp_path / "project"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose folder remote has what its pointers describe; to be copied, not changed."""
+    root = tmp_path_factory.mktemp("template") / "project"
     (root / ".dvc").mkdir(parents=True)
     for name in (".dvc/config", ".dvcignore"):
         shutil.copy(PROJECT / name, root / name)
     for name, content in (("data/cat/1.png", b"a cat"), ("models/small", b"weights")):
         (root / name).parent.mkdir(parents=True)
         (root / name).write_bytes(content)
+    dvc.add(root / "data")
+    dvc.add(root / "models")
+    dvc.ensure_pushed(root, "sample")
+    return root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project, in the working directory."""
+    root = Path(shutil.copytree(template, tmp_path / "project"))
     for variable in ("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     for variable in (VARIABLE, remotes.REMOTE, "GDRIVE_NON_INTERACTIVE"):
@@ -148,9 +158,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(root)
-    dvc.add(root / "data")
-    dvc.add(root / "models")
-    dvc.ensure_pushed(root, "sample")
     return root
 
 

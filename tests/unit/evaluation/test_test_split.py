@@ -30,7 +30,10 @@ ARCHITECTURE = "shufflenet_v2_x0_5"
 def run(
     tmp_path_factory: pytest.TempPathFactory, features: Path, weights: Path
 ) -> tuple[Path, Path]:
-    """The leaderboard and the network of a short run, whose network is not always right."""
+    """The leaderboard and the network of a short run, whose network is not always right.
+
+    The network is exported beside its file.
+    """
     folder = tmp_path_factory.mktemp("run")
     common: dict[str, Any] = {
         "features": features,
@@ -56,6 +59,7 @@ def run(
         leaderboard=folder / "leaderboard",
     )
     train_final(**common, leaderboard=folder / "leaderboard", model=folder / "model")
+    export(folder / "model", folder / "exported")
     return folder / "leaderboard", folder / "model"
 
 
@@ -63,11 +67,10 @@ def evaluate(
     examples: Path, run: tuple[Path, Path], folder: Path, num_threads: int = 1
 ) -> Evaluation:
     _, model = run
-    export(model, folder / "exported")
     return evaluate_test(
         examples=examples,
         model=model,
-        exported=folder / "exported",
+        exported=model.with_name("exported"),
         num_threads=num_threads,
         evaluation=folder / "evaluation",
     )
@@ -173,12 +176,11 @@ def test_the_hash_of_the_split_is_of_its_images_and_classes_alone(
 
 
 def test_latency_is_of_single_images_from_their_bytes(
-    examples: Path, run: tuple[Path, Path], tmp_path: Path
+    examples: Path, run: tuple[Path, Path]
 ) -> None:
     table = Examples(examples)
     encoded = table.images(TEST, range(12))
-    export(run[1], tmp_path / "exported")
-    network = Classifier(tmp_path / "exported", num_threads=1)
+    network = Classifier(run[1].with_name("exported"), num_threads=1)
     sizes: list[tuple[int, ...]] = []
     predict = network.predict
 

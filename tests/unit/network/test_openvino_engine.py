@@ -20,24 +20,24 @@ def prefix(architecture: str, cuts: list[str]) -> torch.nn.Module:
     ("architecture", "size", "cuts"),
     [
         ("alexnet", 64, ["head", "features.8"]),
-        ("vgg11_bn", 32, ["head", "features.16"]),
+        pytest.param("vgg11_bn", 32, ["head", "features.16"], marks=pytest.mark.slow),
         ("resnet18", 40, ["head", "layer4"]),
-        ("resnext50_32x4d", 40, ["layer4"]),
-        ("densenet121", 40, ["head"]),
-        ("mobilenet_v2", 40, ["head"]),
+        pytest.param("resnext50_32x4d", 40, ["layer4"], marks=pytest.mark.slow),
+        pytest.param("densenet121", 40, ["head"], marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2", 40, ["head"], marks=pytest.mark.slow),
         ("mobilenet_v3_small", 40, ["features.9"]),
         ("mnasnet0_5", 40, ["head"]),
-        ("regnet_y_400mf", 40, ["head"]),
+        pytest.param("regnet_y_400mf", 40, ["head"], marks=pytest.mark.slow),
         ("shufflenet_v2_x0_5", 40, ["conv5", "stage3.2"]),
         ("squeezenet1_1", 40, ["head"]),
-        ("efficientnet_b0", 40, ["features.6"]),
-        ("googlenet", 40, ["head"]),
-        ("inception_v3", 96, ["head"]),
+        pytest.param("efficientnet_b0", 40, ["features.6"], marks=pytest.mark.slow),
+        pytest.param("googlenet", 40, ["head"], marks=pytest.mark.slow),
+        pytest.param("inception_v3", 96, ["head"], marks=pytest.mark.slow),
         ("convnext_tiny", 40, ["features.7"]),
-        ("swin_t", 64, ["features.7"]),
-        ("swin_v2_t", 64, ["features.5"]),
-        ("vit_b_32", 224, ["head"]),
-        ("maxvit_t", 224, ["head"]),
+        pytest.param("swin_t", 64, ["features.7"], marks=pytest.mark.slow),
+        pytest.param("swin_v2_t", 64, ["features.5"], marks=pytest.mark.slow),
+        pytest.param("vit_b_32", 224, ["head"], marks=pytest.mark.slow),
+        pytest.param("maxvit_t", 224, ["head"], marks=pytest.mark.slow),
     ],
 )
 def test_a_graph_gives_what_torch_gives(architecture: str, size: int, cuts: list[str]) -> None:
@@ -64,20 +64,22 @@ def test_two_names_for_one_cut_are_two_outputs() -> None:
     np.testing.assert_array_equal(one, other)
 
 
+def values_of_images(count: int) -> bytes:
+    graph = openvino_engine.from_torch(prefix("resnet18", ["head"]), 40)
+    (values,) = openvino_engine.compiled(graph, "float32", 2)(pixels(7, 40)[:count])
+    return values.tobytes()
+
+
 def test_values_of_an_image_are_the_same_in_every_batch_and_process() -> None:
     program = (
-        "import sys; from tests.unit.network.test_openvino_engine import *\n"
-        "graph = openvino_engine.from_torch(prefix('resnet18', ['head']), 40)\n"
-        "compute = openvino_engine.compiled(graph, 'float32', 2)\n"
-        "sys.stdout.buffer.write(compute(pixels(7, 40)[:int(sys.argv[1])])[0].tobytes())"
+        "import sys; from tests.unit.network.test_openvino_engine import values_of_images\n"
+        "sys.stdout.buffer.write(values_of_images(7))"
     )
-    found = [
-        subprocess.run([sys.executable, "-c", program, str(n)], capture_output=True, check=True)
-        for n in (7, 7, 3)
-    ]
-    whole, again, part = (done.stdout for done in found)
+    elsewhere = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    whole = values_of_images(7)
     assert len(whole) == 7 * 512 * 4
-    assert whole == again and whole.startswith(part)
+    assert elsewhere.stdout == whole
+    assert whole.startswith(values_of_images(3))
 
 
 def test_bfloat16_gives_the_same_in_fewer_digits() -> None:

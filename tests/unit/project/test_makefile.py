@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow  # installs the project
+
 COMMAND = "def main():\n    print(__file__)\n"
 
 

@@ -136,7 +136,7 @@ RUN_BY = {
 }
 # What continuous integration alone runs: the file, and a line of it.
 CI = {
-    "python -m pytest": (".ci/run", "make test"),
+    "python -m pytest": (".ci/run", "make test COVERAGE=1"),
     "crossfold cluster up": (".github/workflows/cluster.yml", "- run: make cluster-up"),
     "crossfold run --on cluster": (".github/workflows/cluster.yml", "- run: make pipeline-run"),
 }
@@ -267,6 +267,7 @@ def test_imagenet_weights_say_that_they_need_the_internet(project: Path, tmp_pat
     assert sorted((project / "models").iterdir()) == before
 
 
+@pytest.mark.slow
 def test_mlflow_serves_its_pages(project: Path, empty_store: Path) -> None:
     (project / "runs").mkdir()
     shutil.copy(empty_store, project / "runs/mlflow.db")

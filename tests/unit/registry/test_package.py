@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import pickletools
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -38,9 +39,11 @@ class Payload:
         return os.mkdir, (str(self.proof),)
 
 
-@pytest.fixture
-def folder(tmp_path: Path, examples: Path) -> Path:
-    network = tmp_path / "network"
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
+    """A folder as it is registered; to be copied, not changed."""
+    parent = tmp_path_factory.mktemp("saved")
+    network = parent / "network"
     trained_network.save_network(
         network,
         backbone.build_network("shufflenet_v2_x0_5", 3, seed=0),
@@ -50,10 +53,15 @@ def folder(tmp_path: Path, examples: Path) -> Path:
         candidate={},
         precision="float32",
     )
-    export(network, tmp_path / "exported")
-    folder = tmp_path / "model"
-    save_model(folder, network, tmp_path / "exported", Examples(examples), Model())
+    export(network, parent / "exported")
+    folder = parent / "model"
+    save_model(folder, network, parent / "exported", Examples(examples), Model())
     return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def load(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":

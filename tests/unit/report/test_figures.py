@@ -109,7 +109,7 @@ def test_svg_is_the_same_every_time() -> None:
         assert figures.to_svg(first[name]) == figures.to_svg(second[name]), name
 
 
-@pytest.mark.parametrize("num_classes", [2, 12, 100])
+@pytest.mark.parametrize("num_classes", [12, 100])
 def test_svgs_share_a_page_and_take_its_colour(num_classes: int) -> None:
     svgs = [
         figures.to_svg(figure)

@@ -189,6 +189,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_says_what_was_measured(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -212,6 +213,7 @@ def test_page_says_what_was_measured(
     assert "data/0.png" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_names_model_version_data_and_date(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -221,6 +223,7 @@ def test_page_names_model_version_data_and_date(
         assert expected in title, expected
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_compares_candidates_and_a_majority_class(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -234,6 +237,7 @@ def test_page_compares_candidates_and_a_majority_class(
     assert "50.00\N{NO-BREAK SPACE}% and a macro F1 of 0.2222" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_has_the_scores_without_near_duplicates_beside_the_scores(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -253,6 +257,7 @@ def test_page_has_the_scores_without_near_duplicates_beside_the_scores(
     assert "without near duplicates" not in render(evaluation, leaderboard)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_has_intervals_calibration_latency_and_pictures(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -275,6 +280,7 @@ def test_page_has_intervals_calibration_latency_and_pictures(
     assert 'alt="data/2.png: of class cat, taken for &lt;img' in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_has_the_gate_with_its_evidence(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -297,6 +303,7 @@ def test_a_page_has_the_gate_with_its_evidence(
     assert f"{chosen.interval[0]:.4f} to {chosen.interval[1]:.4f} (Bonferroni)" in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_first_version_has_nothing_to_be_compared_with(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -306,6 +313,7 @@ def test_a_first_version_has_nothing_to_be_compared_with(
     assert "Right in the champion only" not in page and "Bonferroni" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "verdict",
     ["first", "same", "better", "not worse", "worse", "undecided", "other classes", "below floor"],
@@ -319,6 +327,7 @@ def test_every_verdict_has_its_words(
     assert HOSTILE not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_has_the_lineage(evaluation: dict[str, Any], leaderboard: dict[str, Any]) -> None:
     lineage = {
         "git_commit": "c0ffee",
@@ -377,6 +386,7 @@ def test_page_is_the_same_every_time(
     assert render(evaluation, leaderboard) == render(evaluation, leaderboard)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_page_without_mistakes_says_so(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -495,6 +505,7 @@ def test_a_failure_changes_nothing(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_heads_alone_have_no_learning_curves(
     evaluation: dict[str, Any], leaderboard: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -509,6 +520,7 @@ def test_heads_alone_have_no_learning_curves(
     assert _rows(tmp_path / "plots" / "learning_curves.csv") == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_diverged_candidate_is_the_tables_last_row(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:

@@ -434,8 +434,9 @@ def test_a_deleted_experiment_says_how_to_restore_it(client: MlflowClient) -> No
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder)
     address = f"http://127.0.0.1:{(port := _free_port())}"
     process = subprocess.Popen(
         [

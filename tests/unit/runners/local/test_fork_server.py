@@ -164,6 +164,7 @@ def test_the_server_ends_at_once_even_amid_its_imports() -> None:
     assert not alive
 
 
+@pytest.mark.slow
 def test_the_server_ends_when_the_run_is_killed() -> None:
     command = [sys.executable, "-c", PROGRAM.format(rest="input()")]
     with subprocess.Popen(
