@@ -461,7 +461,7 @@ def test_an_interrupted_prediction_leaves_no_file(project: Project, served: str)
 def test_a_server_of_something_else_is_said(project: Project, served: str) -> None:
     server = f"http://127.0.0.1:{served}/elsewhere"
     said = project.call("crossfold", "predict", "--server", server, "good", status=2)
-    assert "answers 404 Not Found: it does not serve a model of Crossfold" in said
+    assert server in said and "404" in said and "Traceback" not in said
 
 
 class _FadingServer(BaseHTTPRequestHandler):

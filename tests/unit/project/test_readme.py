@@ -154,7 +154,7 @@ def commands() -> list[str]:
 
 def environment() -> dict[str, str]:
     """The shell of a user; inside `make test`, its flags and variables would be passed on."""
-    own = ("MAKE", "MFLAGS", "TORCH", "PYTHON", "MLFLOW_", "DVC_", "CROSSFOLD_")
+    own = ("MAKE", "MFLAGS", "COVERAGE", "TORCH", "PYTHON", "MLFLOW_", "DVC_", "CROSSFOLD_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
