@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from kfp import compiler
 
-from crossfold.infra.images import DATA, TRAIN, image_name
+from crossfold.infra.image_tags import DATA, TRAIN, image_name
 
 from .classification import pipeline
 from .resources import SMALL_CPU_REQUEST

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
-from crossfold.infra.images import DATA, TRAIN
-from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET, VARIABLES
+from crossfold.infra.image_tags import DATA, TRAIN
+from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET, VARIABLES
 from crossfold.step.runtime import ON_KUBERNETES
 
 # The images' user; a number saves Kubernetes the lookup of a name.

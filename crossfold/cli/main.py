@@ -9,7 +9,7 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import data, platform, predict, registry, run
+from . import data, infra, predict, registry, run
 from .console import fail
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check-data": data.check_data,
     "clean": run.clean,
     "imagenet-weights": data.imagenet_weights,
-    "mlflow-ui": platform.mlflow_ui,
-    "images": platform.images,
+    "mlflow-ui": infra.mlflow_ui,
+    "images": infra.images,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
-app.add_typer(platform.services, name="services")
-app.add_typer(platform.cluster, name="cluster")
+app.add_typer(infra.services, name="services")
+app.add_typer(infra.cluster, name="cluster")
 
 
 def main() -> None:

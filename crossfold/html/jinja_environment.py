@@ -1,4 +1,4 @@
-"""Create the template environment of the HTML pages."""
+"""Create the Jinja environment of the HTML pages."""
 
 import jinja2
 

@@ -1,1 +1,1 @@
-"""Programs and services on the user's machine: Docker images, Compose, kind, kubectl."""
+"""Docker, Compose, kind and kubectl on the user's machine: images, services, the cluster."""

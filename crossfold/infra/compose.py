@@ -15,7 +15,7 @@ from crossfold.errors import UserError
 
 from . import shell
 from .image_build import build_image, check_docker
-from .images import MLFLOW, image_name
+from .image_tags import MLFLOW, image_name
 from .shell import Say
 
 ENVIRONMENT = "services.env"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 
-from . import images, shell
-from .images import ROLES, BuildArguments, Torch, build_arguments, image_name
+from . import image_tags, shell
+from .image_tags import ROLES, BuildArguments, Torch, build_arguments, image_name
 from .shell import Say
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # uv's --torch-backend cpu uses it
@@ -50,13 +50,13 @@ def build_images(torch: Torch | None, python_image: str | None, say: Say) -> Non
     num_built = 0
     for role in ROLES:
         name = image_name(role, arguments)
-        if not _is_there(name):
+        if not _exists(name):
             _build(role, name, arguments, say)
             num_built += 1
         say(f"{name}: {image_size(name)}")
-    images.record_build_arguments(arguments)
+    image_tags.record_build_arguments(arguments)
     if num_built == 0:
-        say("nothing was built: the images of this tree are there")
+        say("nothing to build: all images are up to date")
 
 
 def choose_arguments(torch: Torch | None, python_image: str | None, say: Say) -> BuildArguments:
@@ -66,7 +66,7 @@ def choose_arguments(torch: Torch | None, python_image: str | None, say: Say) ->
     """
     last = build_arguments()
     if torch is None:
-        torch = last.torch if last else _torch_at_hand(say)
+        torch = last.torch if last else _default_torch(say)
     return BuildArguments(python_image or (last or BuildArguments()).python_image, torch)
 
 
@@ -78,15 +78,16 @@ def build_image(role: str, say: Say) -> None:
     """
     check_docker()
     name = image_name(role)
-    if not _is_there(name):
+    if not _exists(name):
         _build(role, name, build_arguments() or BuildArguments(), say)
 
 
 def image_size(name: str) -> Size:
     """Measure an image, in total and above the base that it was built on."""
-    history = _docker("history", "--no-trunc", "--human=false", "--format={{json .}}", name)
+    options = ("--no-trunc", "--human=false", "--format={{json .}}")
+    history = shell.output("docker", "history", *options, name)
     layers = [
-        (int(found["Size"]), found["CreatedBy"]) for found in map(json.loads, history.splitlines())
+        (int(layer["Size"]), layer["CreatedBy"]) for layer in map(json.loads, history.splitlines())
     ]
     commands = [command for _, command in layers]  # the newest layer first
     num_ours = next(n for n, command in enumerate(commands) if _BASE_LABEL in command)
@@ -107,7 +108,7 @@ def check_docker() -> None:
     if done.returncode != 0:
         raise UserError(
             f"the Docker engine does not answer: {_last_line(done.stderr)}. Start it (Docker "
-            "Desktop, or `systemctl start docker`) and see that you may use it (group `docker`)"
+            "Desktop, or `systemctl start docker`). You need permission to use it (group `docker`)"
         )
 
 
@@ -115,69 +116,67 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
 
 
-def _torch_at_hand(say: Say) -> Torch:
+def _default_torch(say: Say) -> Torch:
     try:
         with urllib.request.urlopen(urllib.request.Request(CPU_INDEX, method="HEAD"), timeout=5):
             return Torch.CPU
     except OSError as error:
         say(
             f"PyTorch's index does not answer ({getattr(error, 'reason', error)}), so the training "
-            "image gets the package index's torch, with CUDA and several GB larger. TORCH=cpu asks "
-            "that index all the same"
+            "image gets torch from the package index, with CUDA and several GB larger. "
+            "--torch cpu uses PyTorch's index regardless"
         )
         return Torch.DEFAULT
 
 
-def _is_there(name: str) -> bool:
+def _exists(name: str) -> bool:
     return shell.run("docker", "image", "inspect", name).returncode == 0
 
 
 def _build(role: str, name: str, arguments: BuildArguments, say: Say) -> None:
     log = Path("runs", "images", f"{role}.log")
-    (images.ROOT / log).parent.mkdir(parents=True, exist_ok=True)
+    say(f"{name}: building; {log} shows the progress")
+    started = time.monotonic()
+    image_id = _docker_build(role, arguments, log)
+    if image_id is None:
+        lines = (image_tags.ROOT / log).read_text(errors="replace").splitlines()
+        end = "\n".join(lines[-_LAST_LINES:])
+        raise UserError(f"{name} cannot be built. The end of {log}:\n{end}")
+    if image_name(role, arguments) != name:
+        raise UserError(f"{name}: files changed during the build. Run `crossfold images` again")
+    shell.output("docker", "tag", image_id, name)
+    say(f"{name}: built in {time.monotonic() - started:.0f} s")
+
+
+def _docker_build(role: str, arguments: BuildArguments, log: Path) -> str | None:
+    """Build a role's image with Docker's output in `log`; return its id, or None on failure."""
+    root = image_tags.ROOT
+    (root / log).parent.mkdir(parents=True, exist_ok=True)
     values = arguments.of(role) | {"COMMIT": _commit(), "VERSION": _version()}
     options = [f"--build-arg={key}={value}" for key, value in values.items()]
-    options.append(f"--file={images.ROOT / 'images' / role / 'Dockerfile'}")
-    say(f"{name}: building; {log} shows how far it is")
-    started = time.monotonic()
-    with (images.ROOT / log).open("w") as file, tempfile.TemporaryDirectory() as folder:
-        image_id = Path(folder) / "id"
+    options.append(f"--file={root / 'images' / role / 'Dockerfile'}")
+    with (root / log).open("w") as file, tempfile.TemporaryDirectory() as folder:
+        id_file = Path(folder) / "id"
         done = subprocess.run(
-            ["docker", "build", "--progress=plain", f"--iidfile={image_id}", *options, images.ROOT],
+            ["docker", "build", "--progress=plain", f"--iidfile={id_file}", *options, root],
             env={**shell.environment(), "DOCKER_BUILDKIT": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
         )
-        if done.returncode == 0:
-            built = image_id.read_text()
-    if done.returncode != 0:
-        lines = (images.ROOT / log).read_text(errors="replace").splitlines()
-        end = "\n".join(lines[-_LAST_LINES:])
-        raise UserError(f"{name} cannot be built. The end of {log}:\n{end}")
-    if image_name(role, arguments) != name:
-        raise UserError(f"{name}: files changed while it was built. Run `make images` again")
-    _docker("tag", built, name)
-    say(f"{name}: built in {time.monotonic() - started:.0f} s")
+        return id_file.read_text() if done.returncode == 0 else None
 
 
 def _commit() -> str:
     """Name the commit, with a mark if files differ from it; empty outside git."""
     describe = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
-    return shell.git(images.ROOT, *describe) if shell.has_commit(images.ROOT) else ""
+    return shell.git(image_tags.ROOT, *describe) if shell.has_commit(image_tags.ROOT) else ""
 
 
 def _version() -> str:
-    project = tomllib.loads((images.ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((image_tags.ROOT / "pyproject.toml").read_text())["project"]
     return str(project["version"])
 
 
-def _docker(*arguments: str) -> str:
-    done = shell.run("docker", *arguments)
-    if done.returncode != 0:
-        raise UserError(f"docker {arguments[0]}: {_last_line(done.stderr)}")
-    return done.stdout
-
-
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it says nothing"])[-1]
+    return (text.strip().splitlines() or ["no message"])[-1]

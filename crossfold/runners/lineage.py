@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from crossfold.infra.images import DATA, TRAIN, image_name
+from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.infra.shell import git, has_commit
 from crossfold.settings import Settings
 

@@ -17,7 +17,7 @@ import yaml
 from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
 from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.cluster.lifecycle import bring_up
-from crossfold.infra.images import DATA, MLFLOW
+from crossfold.infra.image_tags import DATA, MLFLOW
 
 from ..docker.services import HERE as DOCKER_TESTS
 from ..docker.services import build, free_port, object_store, s3_client

@@ -12,7 +12,7 @@ from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
 from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.cluster.passwords import dvc_writer
-from crossfold.infra.images import DATA, TRAIN
+from crossfold.infra.image_tags import DATA, TRAIN
 
 from ..docker.services import wait
 from ..docker.test_images import COMPONENTS, FETCH, component_imports

@@ -30,8 +30,8 @@ from rich.console import Console
 from crossfold.data import remotes
 from crossfold.errors import UserError
 from crossfold.infra.cluster.kubectl import Object
-from crossfold.infra.images import DATA
-from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.infra.image_tags import DATA
+from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import Interrupted, StepError, signals_interrupt

@@ -13,7 +13,7 @@ import yaml
 
 from crossfold.infra.cluster.addresses import SERVICES
 from crossfold.infra.cluster.kubectl import Object
-from crossfold.infra.images import MLFLOW
+from crossfold.infra.image_tags import MLFLOW
 
 from ..docker.services import wait
 from ..pipeline.projects import SOURCE

@@ -6,7 +6,7 @@ import docker
 import pytest
 from docker.errors import DockerException
 
-from crossfold.infra.images import ROLES, image_name
+from crossfold.infra.image_tags import ROLES, image_name
 
 from ..pipeline.projects import SOURCE, Project
 from .services import services

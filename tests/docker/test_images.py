@@ -17,16 +17,16 @@ import yaml
 from docker.errors import ImageNotFound
 
 from crossfold.errors import UserError
-from crossfold.infra import images as image_names
+from crossfold.infra import image_tags
 from crossfold.infra.image_build import build_images, image_size
-from crossfold.infra.images import (
+from crossfold.infra.image_tags import (
     DATA,
     ROLES,
     TRAIN,
     Torch,
     build_arguments,
+    files_in_image,
     image_name,
-    ingredients,
 )
 
 from ..pipeline.projects import SCRIPTS, SOURCE, environment, write_project
@@ -69,7 +69,7 @@ def crossfold(*arguments: str, **variables: str) -> subprocess.CompletedProcess[
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of what the images are made of, in a git repository of its own."""
     root = tmp_path / "tree"
-    for path in {path for role in ROLES for path in ingredients(role)}:
+    for path in {path for role in ROLES for path in files_in_image(role)}:
         copy = root / path.relative_to(SOURCE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy)
@@ -77,9 +77,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy2(SOURCE / name, root)
     subprocess.run(["git", "init", "--quiet", root], check=True)
     if arguments := build_arguments():
-        monkeypatch.setattr(image_names, "ROOT", root)
-        image_names.record_build_arguments(arguments)
-    monkeypatch.setattr(image_names, "ROOT", root)
+        monkeypatch.setattr(image_tags, "ROOT", root)
+        image_tags.record_build_arguments(arguments)
+    monkeypatch.setattr(image_tags, "ROOT", root)
     return root
 
 
@@ -196,7 +196,7 @@ def context(engine: docker.DockerClient, tree: Path, tmp_path: Path) -> Callable
 def test_no_file_that_git_ignores_gets_into_a_build(
     context: Callable[[], set[str]], tree: Path
 ) -> None:
-    folders = {path.parent.relative_to(tree) for role in ROLES for path in ingredients(role)}
+    folders = {path.parent.relative_to(tree) for role in ROLES for path in files_in_image(role)}
     assert len(folders) >= 6
     planted = {str(folder / name) for folder in folders for name in IGNORED}
     planted |= set(IGNORED_AT_THE_TOP)
@@ -214,7 +214,7 @@ def test_no_file_that_git_ignores_gets_into_a_build(
 def test_a_build_sees_what_is_in_the_names_and_nothing_else(
     context: Callable[[], set[str]], tree: Path
 ) -> None:
-    named = {path.relative_to(tree) for role in ROLES for path in ingredients(role)}
+    named = {path.relative_to(tree) for role in ROLES for path in files_in_image(role)}
     given_apart = {"Dockerfile", ".dockerignore"}
     assert context() == {str(path) for path in named if path.name not in given_apart}
 
@@ -402,7 +402,7 @@ def test_a_failed_build_says_how_it_ended_and_where_the_rest_is(
     engine: docker.DockerClient, tree: Path
 ) -> None:
     before = build_arguments()
-    base = (before or image_names.BuildArguments()).python_image
+    base = (before or image_tags.BuildArguments()).python_image
     replace_dockerfiles(tree, f"FROM {base}\nRUN echo 'no such wheel' && exit 3\n")
     with pytest.raises(
         UserError, match=r"cannot be built\. The end of runs/images/data.log"
@@ -425,7 +425,7 @@ def test_files_that_change_during_a_build_give_no_image(
         if "building" in line:
             (tree / "crossfold" / "errors.py").write_text("")
 
-    with pytest.raises(UserError, match="files changed while it was built"):
+    with pytest.raises(UserError, match="crossfold images"):
         build_images(None, None, change)
     with pytest.raises(ImageNotFound):
         engine.images.get(name)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kfp import components
 
-from crossfold.infra import images
+from crossfold.infra import image_tags
 from pipelines.compilation import compile_pipeline
 
 from .projects import SCRIPTS, SOURCE, Project, environment
@@ -75,8 +75,8 @@ def test_every_task_has_its_image_requests_and_limits(
     containers = executors(compiled[1][0])
     assert len(containers) == 7
     for name, container in containers.items():
-        role = images.DATA if name == "exec-fetch-data" else images.TRAIN
-        assert container["image"] == images.image_name(role)
+        role = image_tags.DATA if name == "exec-fetch-data" else image_tags.TRAIN
+        assert container["image"] == image_tags.image_name(role)
         assert container["resources"].keys() >= {
             "resourceCpuRequest",
             "resourceCpuLimit",
@@ -162,7 +162,7 @@ def test_for_a_cluster_images_are_the_registrys_and_caching_may_be_off(
     compile_pipeline(
         path,
         {},
-        image=partial(images.registry_name, registry="localhost:5000/team/"),
+        image=partial(image_tags.registry_name, registry="localhost:5000/team/"),
         caching=False,
     )
     here = executors(compiled[1][0])
@@ -188,13 +188,13 @@ def test_an_image_is_named_by_what_goes_into_it(
     for name in ("crossfold", "requirements", "images"):
         shutil.copytree(SOURCE / name, tmp_path / name)
     shutil.copy(SOURCE / ".dockerignore", tmp_path)
-    there = {role: images.image_name(role) for role in (images.DATA, images.TRAIN)}
-    monkeypatch.setattr(images, "ROOT", tmp_path)
-    assert {role: images.image_name(role) for role in there} == there
+    there = {role: image_tags.image_name(role) for role in (image_tags.DATA, image_tags.TRAIN)}
+    monkeypatch.setattr(image_tags, "ROOT", tmp_path)
+    assert {role: image_tags.image_name(role) for role in there} == there
 
     (tmp_path / "requirements/torch.txt").open("a").write("#")
-    assert images.image_name(images.DATA) == there[images.DATA]
-    assert images.image_name(images.TRAIN) != there[images.TRAIN]
+    assert image_tags.image_name(image_tags.DATA) == there[image_tags.DATA]
+    assert image_tags.image_name(image_tags.TRAIN) != there[image_tags.TRAIN]
 
     (tmp_path / "crossfold/imaging/decoding.py").open("a").write("#")
-    assert images.image_name(images.DATA) != there[images.DATA]
+    assert image_tags.image_name(image_tags.DATA) != there[image_tags.DATA]

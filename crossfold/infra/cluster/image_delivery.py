@@ -4,7 +4,7 @@ import time
 
 from crossfold.infra import shell
 from crossfold.infra.image_build import build_images
-from crossfold.infra.images import ROLES, image_name, registry_name
+from crossfold.infra.image_tags import ROLES, image_name, registry_name
 from crossfold.infra.shell import Say
 
 from .kind import kind_name

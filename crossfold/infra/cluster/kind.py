@@ -2,7 +2,7 @@
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
-from crossfold.infra.images import ROOT
+from crossfold.infra.image_tags import ROOT
 from crossfold.infra.shell import Say
 
 from .checks import check_kind, check_machine

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from crossfold.infra import shell
-from crossfold.infra.images import ROOT
+from crossfold.infra.image_tags import ROOT
 
 from .kubectl import Object
 

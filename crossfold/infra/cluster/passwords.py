@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from crossfold.data import remotes
 from crossfold.errors import UserError
-from crossfold.infra.secrets import MLFLOW_SECRET, REMOTE_SECRET
+from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.infra.shell import Say
 
 from .addresses import KUBEFLOW, MINIO_URI, MLFLOW_PAGE, MLFLOW_URI

@@ -10,7 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from crossfold.infra.cluster.checks import check_kubectl
 from crossfold.infra.cluster.kubectl import Cluster
-from crossfold.infra.secrets import MLFLOW_SECRET
+from crossfold.infra.secret_names import MLFLOW_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.failures import StepError
 from crossfold.runners.outcome import Outcome

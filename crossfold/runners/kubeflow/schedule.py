@@ -15,7 +15,7 @@ from crossfold.infra.cluster.checks import check_kubectl
 from crossfold.infra.cluster.image_delivery import bring_images
 from crossfold.infra.cluster.kubectl import Cluster, Object
 from crossfold.infra.cluster.lifecycle import is_small
-from crossfold.infra.images import DATA, registry_name
+from crossfold.infra.image_tags import DATA, registry_name
 from crossfold.runners.display import Display
 from crossfold.settings import Settings
 from pipelines.resources import USER

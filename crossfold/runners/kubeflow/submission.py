@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from crossfold.data import dvc, remotes
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.passwords import dvc_writer
-from crossfold.infra.images import registry_name
-from crossfold.infra.secrets import REMOTE_SECRET
+from crossfold.infra.image_tags import registry_name
+from crossfold.infra.secret_names import REMOTE_SECRET
 from crossfold.runners.display import Display
 from crossfold.runners.lineage import CLUSTER, lineage
 from crossfold.settings import Settings

@@ -24,7 +24,7 @@ from kfp.local import docker_task_handler
 from kfp.local.status import Status
 
 from crossfold.data import remotes
-from crossfold.infra.images import DATA, TRAIN, image_name
+from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.runners.failures import StepError
 from crossfold.settings import Settings
 from crossfold.tracking import store

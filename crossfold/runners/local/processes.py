@@ -12,7 +12,7 @@ from kfp import local
 from kfp.local import subprocess_task_handler
 from kfp.local.status import Status
 
-from crossfold.infra.images import code_name
+from crossfold.infra.image_tags import code_name
 from crossfold.settings import Settings
 
 from .backend import step_environment

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from crossfold.data import dvc
 from crossfold.errors import UserError
-from crossfold.infra.images import DATA, TRAIN
+from crossfold.infra.image_tags import DATA, TRAIN
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from crossfold.infra.images import DATA, TRAIN, image_name
+from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from pipelines.classification import pipeline
 from pipelines.compilation import compile_pipeline
 

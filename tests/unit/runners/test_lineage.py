@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.images import DATA, TRAIN, image_name
+from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.runners.lineage import lineage
 from crossfold.settings import Settings, load_settings
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.infra.images import BuildArguments, Torch, code_name
+from crossfold.infra.image_tags import BuildArguments, Torch, code_name
 from crossfold.runners.lineage import lineage
 from crossfold.runners.local.backend import Backend
 from crossfold.runners.local.containers import Containers
@@ -39,7 +39,7 @@ def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
 
     before = compiled(), fingerprint(), fingerprint(backend=Containers)
     other = BuildArguments("python:3.12-slim", Torch.DEFAULT)
-    monkeypatch.setattr("crossfold.infra.images.build_arguments", lambda: other)
+    monkeypatch.setattr("crossfold.infra.image_tags.build_arguments", lambda: other)
     after = compiled(), fingerprint(), fingerprint(backend=Containers)
     assert after[:2] == before[:2]
     assert after[2] != before[2]

@@ -1,4 +1,7 @@
-"""The Secrets that steps read on Kubernetes: `cluster up` writes them, the graph names them."""
+"""The names of the Secrets that steps read on Kubernetes, and of their keys.
+
+`crossfold cluster up` creates the Secrets; the graph mounts them.
+"""
 
 MLFLOW_SECRET = "crossfold-mlflow"
 REMOTE_SECRET = "crossfold-dvc-remote"

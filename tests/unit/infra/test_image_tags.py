@@ -10,8 +10,8 @@ import grimp
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra import images
-from crossfold.infra.images import (
+from crossfold.infra import image_tags
+from crossfold.infra.image_tags import (
     DATA,
     MLFLOW,
     ROLES,
@@ -35,7 +35,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build.*")
         )
     shutil.copy(PROJECT / ".dockerignore", tmp_path)
-    monkeypatch.setattr(images, "ROOT", tmp_path)
+    monkeypatch.setattr(image_tags, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_an_unchanged_tree_has_the_same_names_wherever_it_lies(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied = names(BuildArguments())
-    monkeypatch.setattr(images, "ROOT", PROJECT)
+    monkeypatch.setattr(image_tags, "ROOT", PROJECT)
     assert names(BuildArguments()) == copied
 
 
@@ -128,7 +128,7 @@ def test_a_changed_line_changes_the_names_of_the_images_it_is_in(
 )
 def test_an_image_holds_every_module_that_its_steps_may_import(role: str, steps: set[str]) -> None:
     graph = grimp.build_graph("crossfold", "components", include_external_packages=False)
-    files = (path.relative_to(PROJECT).with_suffix("") for path in images.ingredients(role))
+    files = (path.relative_to(PROJECT).with_suffix("") for path in image_tags.files_in_image(role))
     modules = {".".join(path.parts).removesuffix(".__init__") for path in files}
     importers = {f"components.{step}" for step in steps} | (modules & graph.modules)
     for importer in importers:
@@ -184,7 +184,7 @@ def test_all_that_a_dockerfile_takes_is_in_the_name(role: str) -> None:
     mounted = re.findall(r"--mount=source=([^,]+),", dockerfile(role))
     taken = {source for sources in copied for source in sources.split()} | set(mounted)
     assert len(taken) >= 3
-    named = {path.relative_to(PROJECT) for path in images.ingredients(role)}
+    named = {path.relative_to(PROJECT) for path in image_tags.files_in_image(role)}
     for source in taken:
         found = {path.relative_to(PROJECT) for path in PROJECT.glob(source)}
         assert found, source

@@ -1,4 +1,4 @@
-"""Commands for the programs around a run: MLflow's UI, images, services, the cluster."""
+"""Commands for Docker and Kubernetes: images, services, cluster; and mlflow-ui."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
-from crossfold.infra.images import Torch
+from crossfold.infra.image_tags import Torch
 
 from .console import (
     LOCAL_STORE,

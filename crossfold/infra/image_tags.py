@@ -1,4 +1,4 @@
-"""Name the images of the steps and of MLflow's server by a hash of their content.
+"""Compute the tags of the images from the files that go into them.
 
 Kubeflow's caches, including the local one, compare an image's name, not its content. With a hash of
 the content as the tag, a changed line of code changes the name.
@@ -73,7 +73,7 @@ def image_name(role: str, arguments: BuildArguments | None = None) -> str:
     """
     arguments = arguments or build_arguments() or BuildArguments()
     digest = hashlib.sha256(json.dumps(arguments.of(role), sort_keys=True).encode())
-    for path in sorted(ingredients(role)):
+    for path in sorted(files_in_image(role)):
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return f"crossfold-{role}:{digest.hexdigest()[:16]}"
@@ -92,7 +92,7 @@ def registry_name(role: str, registry: str | None) -> str:
     return f"{registry.rstrip('/')}/{image_name(role)}" if registry else image_name(role)
 
 
-def ingredients(role: str) -> Iterator[Path]:
+def files_in_image(role: str) -> Iterator[Path]:
     """Yield the files that go into a role's image according to its Dockerfile."""
     dockerfile = ROOT / "images" / role / "Dockerfile"
     yield from (ROOT / ".dockerignore", dockerfile)
