@@ -5,11 +5,12 @@ import secrets
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from dotenv import dotenv_values
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
 
@@ -192,17 +193,25 @@ def is_free(port: int) -> bool:
 
 
 def _wait_for_mlflow(container: str) -> None:
-    layout = "--format={{.State.Health.Status}} {{.RestartCount}}"
-    state = ("docker", "inspect", layout, container)
-    _, restarts = shell.output(*state).split()
-    deadline = time.monotonic() + START_TIMEOUT
-    while (now := shell.output(*state).split())[0] != "healthy":
-        if now[1] != restarts or time.monotonic() > deadline:
-            logs = shell.run("docker", "logs", "--tail", "20", container)
-            raise UserError(
-                f"MLflow does not start. The end of its log:\n{logs.stdout}{logs.stderr}"
-            )
-        time.sleep(1)
+    """Wait until MLflow's container is healthy.
+
+    Raises:
+        UserError: it restarts, or is not healthy in time.
+    """
+    layout = "--format={{.RestartCount}} {{.State.Health.Status}}"
+    inspect = ("docker", "inspect", layout, container)
+    restarts = shell.output(*inspect).split()[0]
+    healthy = f"{restarts} healthy"
+    retrying = Retrying(
+        retry=retry_if_result(lambda state: state.split()[0] == restarts and state != healthy),
+        stop=stop_after_delay(START_TIMEOUT),
+        wait=wait_fixed(1),
+    )
+    with suppress(RetryError):
+        if retrying(shell.output, *inspect) == healthy:
+            return
+    logs = shell.run("docker", "logs", "--tail", "20", container)
+    raise UserError(f"MLflow does not start. The end of its log:\n{logs.stdout}{logs.stderr}")
 
 
 def _summary(environment: Mapping[str, str]) -> str:

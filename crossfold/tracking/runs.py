@@ -9,8 +9,6 @@ Only `MlflowClient` is used: the fluent API keeps one global active run, which a
 """
 
 import os
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -18,6 +16,16 @@ from typing import Any, Literal
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from tenacity import (
+    RetryError,
+    Retrying,
+    TryAgain,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_attempt,
+    wait_fixed,
+    wait_random,
+)
 
 from crossfold.errors import UserError
 
@@ -51,10 +59,9 @@ def parent_run(
     """
     client = connect()
     experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
-    found = _find_parent(client, experiment_id, run_id)
-    if found:
-        _reopen(client, found)
-    run = Run(client, found or _create_parent(client, experiment_id, run_id, name))
+    found = _find_or_create_parent(client, experiment_id, run_id, name)
+    _reopen(client, found)
+    run = Run(client, found)
     run.set_tags(tags or {})
     run.log_params(params or {})
     return run
@@ -183,41 +190,54 @@ def _parents(client: MlflowClient, experiment_id: str, run_id: str) -> list[Mlfl
     return list(client.search_runs([experiment_id], query))
 
 
-def _create_parent(client: MlflowClient, experiment_id: str, run_id: str, name: str) -> MlflowRun:
+def _find_or_create_parent(
+    client: MlflowClient, experiment_id: str, run_id: str, name: str
+) -> MlflowRun:
     tags = parent_tags(run_id)
-    return _create_one(
+    return _find_or_create(
         client,
-        lambda: client.create_run(experiment_id, run_name=name, tags=tags),
         lambda: _parents(client, experiment_id, run_id),
+        lambda: client.create_run(experiment_id, run_name=name, tags=tags),
     )
 
 
 def _find_one(find: Callable[[], list[MlflowRun]]) -> MlflowRun | None:
-    """Find a run; where processes are about to take theirs back, see which one stays."""
-    for _ in range(30):
-        runs = find()
-        if len(runs) <= 1:
-            break
-        time.sleep(0.1)
+    """Find a run; while there are several, wait for their processes to delete all except one."""
+    retrying = Retrying(
+        retry=retry_if_result(lambda runs: len(runs) > 1),
+        stop=stop_after_attempt(30),
+        wait=wait_fixed(0.1),
+    )
+    try:
+        runs = retrying(find)
+    except RetryError as error:
+        runs = error.last_attempt.result()
     return min(runs, key=_age, default=None)
 
 
-def _create_one(
-    client: MlflowClient, create: Callable[[], MlflowRun], find: Callable[[], list[MlflowRun]]
+def _find_or_create(
+    client: MlflowClient, find: Callable[[], list[MlflowRun]], create: Callable[[], MlflowRun]
 ) -> MlflowRun:
-    """Create a run of which there must be one, though several processes may try at once.
+    """Find the only run of its kind or create it, though several processes may try at once.
 
-    MLflow has no such operation. Whoever sees another's run beside the new one takes the new one
-    back and looks again: age decides nothing, because a run may be older and yet appear later.
+    MLflow has no such operation. A process that sees another's run beside its new one deletes the
+    new one and looks again. Age can't decide which one stays: an older run may appear later.
     """
-    while True:
-        created = create()
-        if [run.info.run_id for run in find()] == [created.info.run_id]:
-            return created
-        client.delete_run(created.info.run_id)
-        time.sleep(random.uniform(0, 1))  # two that saw each other don't meet again
-        if run := _find_one(find):
-            return run
+    retrying = Retrying(
+        retry=retry_if_exception_type(TryAgain),
+        wait=wait_random(0, 1),  # so that two processes that saw each other don't meet again
+    )
+    return retrying(lambda: _find_one(find) or _create_only(client, find, create))
+
+
+def _create_only(
+    client: MlflowClient, find: Callable[[], list[MlflowRun]], create: Callable[[], MlflowRun]
+) -> MlflowRun:
+    created = create()
+    if [run.info.run_id for run in find()] == [created.info.run_id]:
+        return created
+    client.delete_run(created.info.run_id)
+    raise TryAgain
 
 
 def parent_tags(run_id: str) -> dict[str, str]:
@@ -244,9 +264,7 @@ def _find_or_create_step(
 ) -> MlflowRun:
     tags = _step_tags(name, iteration)
     experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
-    parent = _find_parent(client, experiment_id, run_id)
-    if parent is None:
-        parent = _create_parent(client, experiment_id, run_id, run_id)
+    parent = _find_or_create_parent(client, experiment_id, run_id, run_id)
     if iteration is not None:
         parent = _find_or_create_loop(client, parent, name)
     for run in child_runs(client, experiment_id, parent.info.run_id):
@@ -277,7 +295,7 @@ def _find_or_create_loop(client: MlflowClient, parent: MlflowRun, name: str) -> 
         plural = f"{name.removesuffix('s')}s"
         return client.create_run(experiment_id, run_name=plural, tags=tags)
 
-    loop = _find_one(find) or _create_one(client, create, find)
+    loop = _find_or_create(client, find, create)
     _reopen(client, loop)
     return loop
 

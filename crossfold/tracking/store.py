@@ -3,16 +3,16 @@
 import logging
 import os
 import sqlite3
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import HTTPError
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
 
@@ -103,24 +103,29 @@ def _check_sqlite(uri: str) -> None:
 def _check_server(uri: str, patience: float) -> None:
     """Check the server's health, and retry for `patience` seconds."""
     address = without_login(uri)
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=3):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):  # a proxy in front of the server wants the login
-                return
-            reason: object = error
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-        if time.monotonic() > deadline:
-            break
-        time.sleep(1)
-    raise UserError(
-        f"the tracking server {address} cannot be reached: {reason}. Start it, or set "
-        "params.yaml tracking.uri (for a single step, MLFLOW_TRACKING_URI) to one that runs."
+    retrying = Retrying(
+        retry=retry_if_exception_type((OSError, ValueError)),
+        stop=stop_after_delay(patience),
+        wait=wait_fixed(1),
+        reraise=True,
     )
+    try:
+        retrying(_request_health, address)
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+        raise UserError(
+            f"the tracking server {address} cannot be reached: {reason}. Start it, or set "
+            "params.yaml tracking.uri (for a single step, MLFLOW_TRACKING_URI) to a running server."
+        ) from error
+
+
+def _request_health(address: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=3):
+            return
+    except HTTPError as error:
+        if error.code not in (401, 403):  # these are from a proxy that wants the login
+            raise
 
 
 def _unfit_store(uri: str, error: Exception) -> UserError:

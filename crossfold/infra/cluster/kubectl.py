@@ -5,11 +5,12 @@ import json
 import re
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
@@ -49,19 +50,21 @@ class Cluster:
         if self.context not in known:
             raise UserError(
                 f"kubectl has no context {self.context}; it has: {', '.join(known) or 'none'}. "
-                "`make cluster-up` makes a cluster with kind, CONTEXT=… names another"
+                "Choose one with --context, or run `crossfold cluster up` to create a kind cluster"
             )
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                self.kubectl("get", "--raw=/readyz", "--request-timeout=10s")
-                return
-            except UserError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f"{error}. If it was stopped, start it; the kind cluster: `make cluster-up`"
-                    ) from None
-            time.sleep(2)
+        retrying = Retrying(
+            retry=retry_if_exception_type(UserError),
+            stop=stop_after_delay(seconds),
+            wait=wait_fixed(2),
+            reraise=True,
+        )
+        try:
+            retrying(self.kubectl, "get", "--raw=/readyz", "--request-timeout=10s")
+        except UserError as error:
+            raise UserError(
+                f"{error}. If the cluster is stopped, start it. `crossfold cluster up` starts the "
+                "kind cluster"
+            ) from None
 
     def get(self, *arguments: str) -> Object:
         """Fetch an object or a list of objects; empty if no object has that name."""

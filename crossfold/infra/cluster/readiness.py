@@ -1,7 +1,8 @@
 """Find out which workloads of a cluster are ready, and wait for the others."""
 
-import time
 from collections.abc import Iterable, Sequence
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
 from crossfold.infra.shell import Say
@@ -17,16 +18,24 @@ def wait_until_ready(cluster: Cluster, namespaces: Sequence[str], say: Say) -> N
     Raises:
         UserError: no other workload became ready within `PATIENCE` seconds.
     """
-    before: list[str] = []
-    deadline = time.monotonic() + PATIENCE
-    while unready := _unready(cluster, namespaces):
-        if unready != before:
-            say(f"waiting for {', '.join(unready)}")
-            before = unready
-            deadline = time.monotonic() + PATIENCE
-        if time.monotonic() > deadline:
-            raise UserError(_complaint(cluster, unready))
-        time.sleep(3)
+    unready = _unready(cluster, namespaces)
+    while unready:
+        say(f"waiting for {', '.join(unready)}")
+        unready = _unready_after_change(cluster, namespaces, unready)
+
+
+def _unready_after_change(
+    cluster: Cluster, namespaces: Sequence[str], before: list[str]
+) -> list[str]:
+    retrying = Retrying(
+        retry=retry_if_result(lambda unready: unready == before),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(3),
+    )
+    try:
+        return retrying(_unready, cluster, namespaces)
+    except RetryError:
+        raise UserError(_complaint(cluster, before)) from None
 
 
 def _unready(cluster: Cluster, namespaces: Sequence[str]) -> list[str]:

@@ -89,5 +89,5 @@ def test_without_docker_it_is_said_how_to_get_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(root))
-    with pytest.raises(UserError, match="docs.docker.com"):
+    with pytest.raises(UserError, match="install Docker"):
         build_images(Torch.CPU, None, print)
