@@ -1,4 +1,5 @@
-# Every task of a user or a developer; `make help` lists them.
+# What README and development need; `make help` lists it, `crossfold --help` every other command.
+# A recipe shows the `crossfold` command that it runs: messages name these commands.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -49,49 +50,36 @@ help: ## List these targets
 .PHONY: setup
 setup: .venv/installed-$(TORCH) ## Make .venv with the locked dependencies (TORCH=cpu: smaller)
 
-.PHONY: sample
-sample: setup ## Write the sample images and weights, unless you have your own
-	@$(BIN)/crossfold sample
-
 .PHONY: run
 run: setup ## Run the whole pipeline on this machine
 	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
-	@$(BIN)/crossfold run
+	$(BIN)/crossfold run
 
 .PHONY: docker-run
 docker-run: images ## Run the whole pipeline, each step in its own container
 	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
-	@$(BIN)/crossfold run --on docker
+	$(BIN)/crossfold run --on docker
 
 .PHONY: pipeline-run
 pipeline-run: setup ## Run the whole pipeline on Kubernetes (CONTEXT=… IMAGE_REGISTRY=…)
 	@[[ -d data && -d models ]] || $(BIN)/crossfold sample
-	@$(BIN)/crossfold run --on cluster $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
-
-.PHONY: pipeline-schedule
-pipeline-schedule: setup ## Schedule the pipeline on Kubernetes (CRON='0 3 * * *' BRANCH=main REPOSITORY=…)
-	@[[ -n "$(CRON)" ]] || { echo "say when: make pipeline-schedule CRON='0 3 * * *' BRANCH=main" >&2; exit 2; }
-	@$(BIN)/crossfold schedule --cron "$(CRON)" $(if $(BRANCH),--branch $(BRANCH)) $(if $(REPOSITORY),--repository $(REPOSITORY)) $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
+	$(BIN)/crossfold run --on cluster $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS)
 
 .PHONY: mlflow-ui
 mlflow-ui: setup ## Serve MLflow's pages on this machine (PORT=5000)
-	@$(BIN)/crossfold mlflow-ui --port $(or $(PORT),5000)
+	$(BIN)/crossfold mlflow-ui --port $(or $(PORT),5000)
 
 .PHONY: serve
 serve: setup ## Serve the champion over HTTP, on this machine only (MODEL=… PORT=5002)
-	@$(BIN)/crossfold serve --port $(or $(PORT),5002)$(if $(MODEL), --model $(MODEL))
+	$(BIN)/crossfold serve --port $(or $(PORT),5002)$(if $(MODEL), --model $(MODEL))
 
 .PHONY: predict
 predict: setup ## Predict an image with the model of make serve (IMAGE=… PORT=5002)
-	@$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
+	$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
 
 .PHONY: imagenet-weights
 imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)
-	@$(BIN)/crossfold imagenet-weights
-
-.PHONY: compile
-compile: setup ## Write pipeline.yaml for any Kubeflow Pipelines
-	@$(BIN)/crossfold compile
+	$(BIN)/crossfold imagenet-weights
 
 .PHONY: test
 test: setup ## Run the tests that need no Docker and no cluster, without the slow ones (COVERAGE=1)
@@ -147,28 +135,24 @@ lock: setup ## Lock the dependencies after a change to requirements/*.in
 
 .PHONY: images
 images: setup ## Build the images of the steps and MLflow's server (TORCH=cpu, PYTHON_IMAGE=…)
-	@$(BIN)/crossfold images $(strip $(IMAGE_OPTIONS))
+	$(BIN)/crossfold images $(strip $(IMAGE_OPTIONS))
 
 .PHONY: services-up
 services-up: setup ## Start MLflow, PostgreSQL and an object store in Docker
-	@$(BIN)/crossfold services up
+	$(BIN)/crossfold services up
 
 .PHONY: services-down
 services-down: setup ## Stop these services; their data stay
-	@$(BIN)/crossfold services down
+	$(BIN)/crossfold services down
 
 .PHONY: cluster-up
 cluster-up: setup ## Bring up Kubeflow and the services on kind (CONTEXT=… IMAGE_REGISTRY=… SMALL=1 NODE_IMAGE=…)
-	@$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS) $(if $(SMALL),--small) $(if $(NODE_IMAGE),--node-image $(NODE_IMAGE))
+	$(BIN)/crossfold cluster up $(CLUSTER_OPTIONS) $(REGISTRY_OPTIONS) $(if $(SMALL),--small) $(if $(NODE_IMAGE),--node-image $(NODE_IMAGE))
 
 .PHONY: cluster-down
 cluster-down: setup ## Stop the kind cluster; its data stay
-	@$(BIN)/crossfold cluster down $(CLUSTER_OPTIONS)
+	$(BIN)/crossfold cluster down $(CLUSTER_OPTIONS)
 
 .PHONY: cluster-status
 cluster-status: setup ## List what is ready on the cluster, and its addresses (CONTEXT=…)
-	@$(BIN)/crossfold cluster status $(CLUSTER_OPTIONS)
-
-.PHONY: clean
-clean: setup ## Delete the files of old runs; MLflow's store and the last runs stay
-	@$(BIN)/crossfold clean
+	$(BIN)/crossfold cluster status $(CLUSTER_OPTIONS)

@@ -1,7 +1,6 @@
 """Helpers that the commands share: consoles, common options, checks, and error exits."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from crossfold.infra.ports import is_free
 
 # Bind the stream now: while Kubeflow's local runner works, sys.stdout is its log.
 console = Console(file=sys.stdout, highlight=False)
@@ -28,7 +28,9 @@ Changes = Annotated[
 
 Context = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="A context of kubectl.", show_default="kind-crossfold"),
+    typer.Option(
+        metavar="NAME", help="The kubectl context of the cluster.", show_default="kind-crossfold"
+    ),
 ]
 
 Registry = Annotated[
@@ -42,13 +44,13 @@ Registry = Annotated[
 
 
 def require_local_store() -> None:
-    """Check that this machine has a local MLflow store.
+    """Check that this project has a local MLflow store.
 
     Raises:
         UserError: there is none yet.
     """
     if not LOCAL_STORE.exists():
-        raise UserError("there is no run yet: make run")
+        raise UserError("there is no run yet: start one with `crossfold run`")
 
 
 def require_output_file(option: str, path: Path) -> None:
@@ -59,25 +61,19 @@ def require_output_file(option: str, path: Path) -> None:
     """
     folder = path.parent
     if path.is_dir() or not folder.is_dir():
-        raise UserError(f"{option} {path}: not a file in a folder that is there")
+        raise UserError(f"{option} {path}: name a file in an existing folder")
     if not os.access(path if path.exists() else folder, os.W_OK):
-        raise UserError(f"{option} {path}: it cannot be written: no permission")
+        raise UserError(f"{option} {path}: permission denied")
 
 
-def require_free_port(port: int, command: str) -> None:
+def require_free_port(port: int) -> None:
     """Check that a port on this machine is free.
 
     Raises:
-        UserError: it is taken; the message shows how to choose another port for `command`.
+        UserError: it is in use.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise UserError(
-                f"port {port} is in use: choose another with --port ({command} PORT=…)"
-            ) from None
+    if not is_free(port):
+        raise UserError(f"port {port} is in use: choose another with --port")
 
 
 def fail(message: str, status: int) -> NoReturn:

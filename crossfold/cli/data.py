@@ -84,7 +84,7 @@ def imagenet_weights() -> None:
 
     path = fetch_imagenet_weights(Path("models"))
     console.print(
-        f"{path} is written. To train with it: dvc add models, set model.weights to {path.name} "
-        "and data.image_size to 224 in params.yaml, and make run",
+        f"{path} is written. To train with it: `dvc add models`, set model.weights to {path.name} "
+        "and data.image_size to 224 in params.yaml, and `crossfold run`",
         soft_wrap=True,
     )

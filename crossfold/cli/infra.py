@@ -23,10 +23,10 @@ from .console import (
 )
 
 services = typer.Typer(
-    help="MLflow with PostgreSQL and an object store, in Docker.", no_args_is_help=True
+    help="Run MLflow, PostgreSQL and an object store in Docker.", no_args_is_help=True
 )
 cluster = typer.Typer(
-    help="Kubeflow Pipelines and the services on Kubernetes: a kind cluster, or one of yours.",
+    help="Run Kubeflow Pipelines and the services on kind or your own Kubernetes cluster.",
     no_args_is_help=True,
 )
 
@@ -42,9 +42,9 @@ def mlflow_ui(
     if store:
         raise UserError(
             f"runs are tracked at {store} (params.yaml tracking.uri, or the environment variable "
-            "MLFLOW_TRACKING_URI): look there"
+            "MLFLOW_TRACKING_URI): open that address"
         )
-    require_free_port(port, "make mlflow-ui")
+    require_free_port(port)
     require_local_store()
     update_locations(LOCAL_STORE)
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
@@ -56,20 +56,20 @@ def images(
     torch: Annotated[
         Torch | None,
         typer.Option(
-            help="CPU-only torch from PyTorch's index, or the package index's, with CUDA.",
-            show_default="as the last time; at first cpu if PyTorch's index answers",
+            help="cpu: CPU-only torch from PyTorch's index; default: torch with CUDA.",
+            show_default="the last choice; at first cpu if PyTorch's index answers",
         ),
     ] = None,
     python_image: Annotated[
         str | None,
         typer.Option(
             metavar="IMAGE",
-            help="The image of Python that they are built on.",
-            show_default="as the last time; at first python:3.11-slim-bookworm",
+            help="The Python base image.",
+            show_default="the last choice; at first python:3.11-slim-bookworm",
         ),
     ] = None,
 ) -> None:
-    """Build the images for the steps and MLflow's server, and list their sizes."""
+    """Build the images of the steps and MLflow's server, and list their sizes."""
     from crossfold.infra.image_build import build_images
 
     build_images(torch, python_image, _say)
@@ -77,7 +77,7 @@ def images(
 
 @services.command("up")
 def services_up() -> None:
-    """Start MLflow, PostgreSQL and an object store on this machine, and wait until they work."""
+    """Start MLflow, PostgreSQL and an object store in Docker, and wait until they are ready."""
     from crossfold.infra.compose import up
 
     up(Path.cwd(), _say)
@@ -97,18 +97,18 @@ def cluster_up(
     registry: Registry = None,
     small: Annotated[
         bool,
-        typer.Option("--small", help="Request few cores, as on a machine that has few."),
+        typer.Option("--small", help="Request less CPU per pod, for a machine with few cores."),
     ] = False,
     node_image: Annotated[
         str | None,
         typer.Option(
             metavar="IMAGE",
-            help="The node image of a new kind cluster, as in a mirror.",
-            show_default="that of kind-cluster.yaml",
+            help="The node image of a new kind cluster, for example from a mirror.",
+            show_default="the one in kind-cluster.yaml",
         ),
     ] = None,
 ) -> None:
-    """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they work."""
+    """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they are ready."""
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import up
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Commands import heavy libraries inside their bodies, so that `crossfold --help` stays fast.
 
 app = typer.Typer(
-    help="Labelled images in, a cross-validated, traced, registered classifier out.",
+    help="Train an image classifier from a folder of labelled images: cross-validated, tracked, "
+    "reproducible, registered.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

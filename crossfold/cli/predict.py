@@ -107,7 +107,7 @@ def serve(
 ) -> None:
     """Serve a registered version over HTTP with MLflow's scoring protocol, on loopback only."""
     settings = _settings()
-    require_free_port(port, "make serve")
+    require_free_port(port)
 
     from crossfold.predict.model import find_version
     from crossfold.tracking import store

@@ -3,7 +3,6 @@
 import re
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from crossfold.errors import UserError
 from . import shell
 from .image_build import build_image, check_docker
 from .image_tags import MLFLOW, image_name
+from .ports import is_free
 from .shell import Say
 
 ENVIRONMENT = "services.env"
@@ -24,7 +24,7 @@ START_TIMEOUT = 180  # seconds
 
 # `source` exports only the marked lines: steps must not get the servers' own passwords.
 _TEMPLATE = """\
-# Addresses and passwords of the services, written by `make services-up`; docs/services.md.
+# Addresses and passwords of the services, written by `crossfold services up`; docs/services.md.
 # `source services.env` exports what a run and DVC need; the rest is between the services.
 export MLFLOW_TRACKING_URI=http://127.0.0.1:{mlflow_port}
 export MLFLOW_TRACKING_USERNAME=pipeline
@@ -130,15 +130,15 @@ def read_environment(path: Path) -> dict[str, str]:
         UserError: the file is missing, or lacks a variable.
     """
     if not path.exists():
-        raise UserError(f"{path.name} is not in this folder: its services were never started")
-    found = dotenv_values(path, interpolate=False)
-    values = {name: value for name, value in found.items() if value}
+        raise UserError(f"{path.name} is not in this folder. `crossfold services up` creates it")
+    variables = dotenv_values(path, interpolate=False)
+    values = {name: value for name, value in variables.items() if value}
     needed = [line.removeprefix("export ").split("=")[0] for line in _TEMPLATE.splitlines()[2:]]
     missing = [name for name in needed if name not in values]
     if missing:
         raise UserError(
-            f"{path.name} does not set {', '.join(missing)}: put back what was there (the data may "
-            "need the old passwords; docs/services.md)"
+            f"{path.name} does not set {', '.join(missing)}: restore the old values, because "
+            "existing data may need the old passwords (docs/services.md)"
         )
     return values
 
@@ -161,8 +161,8 @@ def _refuse_data_without_passwords() -> None:
     volumes = shell.output("docker", "volume", "ls", "--quiet", "--filter", ours).split()
     if volumes:
         raise UserError(
-            f"{ENVIRONMENT} is not in this folder, but data of the services exist. Copy the file "
-            "from the folder where they were first started, or delete the data: "
+            f"{ENVIRONMENT} is not in this folder, but the services have data. Copy the file from "
+            "the folder where you first started them, or delete the data: "
             f"docker volume rm {' '.join(volumes)}"
         )
 
@@ -179,17 +179,6 @@ def _check_ports(environment: Mapping[str, str]) -> None:
                 f"port {port} is in use by another program: stop it, or change {variable} in "
                 f"{ENVIRONMENT} (docs/services.md)"
             )
-
-
-def is_free(port: int) -> bool:
-    """Tell whether no program listens on a loopback port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def _wait_for_mlflow(container: str) -> None:
@@ -211,7 +200,7 @@ def _wait_for_mlflow(container: str) -> None:
         if retrying(shell.output, *inspect) == healthy:
             return
     logs = shell.run("docker", "logs", "--tail", "20", container)
-    raise UserError(f"MLflow does not start. The end of its log:\n{logs.stdout}{logs.stderr}")
+    raise UserError(f"MLflow did not start. The end of its log:\n{logs.stdout}{logs.stderr}")
 
 
 def _summary(environment: Mapping[str, str]) -> str:

@@ -57,7 +57,7 @@ def build_arguments() -> BuildArguments | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{path} is damaged: delete it, then `make images`") from None
+        raise UserError(f"{path} is damaged: delete it and run `crossfold images`") from None
 
 
 def record_build_arguments(arguments: BuildArguments) -> None:

@@ -15,7 +15,7 @@ _OURS = ("MLFLOW_", "CROSSFOLD_")
 
 
 class GitError(UserError):
-    """git ran and failed."""
+    """git failed."""
 
 
 class NoRepositoryError(GitError):
@@ -68,7 +68,7 @@ def run_visibly(
     """
     env = {**environment(), **(variables or {})}
     if subprocess.run(command, cwd=cwd, env=env, check=False).returncode != 0:
-        raise UserError(f"`{' '.join(command)}` failed: see what it said above")
+        raise UserError(f"`{' '.join(command)}` failed: see its output above")
 
 
 def git(root: Path, *arguments: str | Path) -> str:
@@ -85,14 +85,14 @@ def git(root: Path, *arguments: str | Path) -> str:
     except FileNotFoundError as error:
         if any((folder / ".git").exists() for folder in (root, *root.parents)):
             raise UserError(
-                f"{root} is in a git repository and git is not installed: install it"
+                f"{root} is in a git repository, but git is not installed: install it"
             ) from error
-        raise NoRepositoryError(f"{root} is in no git repository") from error
+        raise NoRepositoryError(f"{root} is not in a git repository") from error
     if done.returncode == 0:
         return done.stdout.strip()
     said = done.stderr.strip()
     if "not a git repository" in said:
-        raise NoRepositoryError(f"{root} is in no git repository")
+        raise NoRepositoryError(f"{root} is not in a git repository")
     raise GitError(f"`{' '.join(command)}` failed in {root}: {said}")
 
 

@@ -39,7 +39,7 @@ def test_a_stopped_cluster_goes_on_with_the_same_data(services: Services) -> Non
     run_id, _ = json.loads(services.python(LOG_RUN).splitlines()[-1])
     passwords = [services.cluster.secret(name, name) for name in SERVICES]
     services.s3("dvc").put_object(Bucket="dvc", Key="before", Body=b"data")
-    assert "stopped; `make cluster-up` goes on" in crossfold("down", status=0)
+    assert "`crossfold cluster up`" in crossfold("down", status=0)
     start_kind_cluster(print)
     services.apply(services.objects())
     # For some moments after its start Kubernetes calls pods ready that are not there yet.

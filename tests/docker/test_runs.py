@@ -363,6 +363,6 @@ def test_images_that_are_not_built(
         repository, _, tag = images["data"].partition(":")
         engine.api.tag("crossfold-test-kept:data", repository, tag)
         engine.images.remove("crossfold-test-kept:data")
-    assert f"the image {images['data']}" in output and "make images" in output
+    assert f"the image {images['data']}" in output and "crossfold images" in output
     assert "Traceback" not in output
     assert len(project.runs()) == num_runs

@@ -79,7 +79,7 @@ def test_a_port_in_use(empty: Project) -> None:
 
 def test_prediction_without_a_model(empty: Project) -> None:
     message = refused(empty, "predict", "image.png")
-    assert "there is no run yet: make run" in message
+    assert "`crossfold run`" in message
 
 
 class _UnwillingServer(BaseHTTPRequestHandler):

@@ -73,7 +73,7 @@ def test_a_run_shows_each_step_and_ends_with_a_summary(first: Finished) -> None:
     assert re.search(" +".join(f"{test[name]:.4f}" for name in names), first.output)
     assert "crossfold version 1 (registered), aliases: challenger, champion" in first.output
     assert "Gate passed: " in first.output
-    assert "Report:   reports/report.html\nMLflow:   make mlflow-ui\n" in first.output
+    assert "Report:   reports/report.html\nMLflow:   crossfold mlflow-ui\n" in first.output
     assert f"0 of {len(STEPS)} steps from the cache" in first.output
 
 

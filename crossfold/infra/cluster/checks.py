@@ -7,8 +7,8 @@ from pathlib import Path
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
-from crossfold.infra.compose import is_free
 from crossfold.infra.image_build import check_docker
+from crossfold.infra.ports import is_free
 
 from .addresses import PORTS
 
@@ -33,17 +33,17 @@ def check_kubectl() -> None:
     """Raise UserError if kubectl is missing or too old, or if git, which it calls, is missing."""
     _require("kubectl", "https://kubernetes.io/docs/tasks/tools/")
     _require("git", "https://git-scm.com/downloads")
-    found = shell.output("kubectl", "version", "--client", "--output=json")
-    version = str(json.loads(found)["clientVersion"]["gitVersion"])
+    versions = shell.output("kubectl", "version", "--client", "--output=json")
+    version = str(json.loads(versions)["clientVersion"]["gitVersion"])
     if _numbers(version) < KUBECTL:
-        raise UserError(f"kubectl is {version}, and {_text(KUBECTL)} or later is needed")
+        raise UserError(f"kubectl is {version}: install {_text(KUBECTL)} or later")
 
 
 def check_machine() -> None:
     """Raise UserError listing every problem if this machine cannot hold a new cluster."""
     problems = [*_cores(), *_memory(), *_disk(), *_inotify(), *_ports()]
     if problems:
-        raise UserError("\n  ".join(["the cluster would not work here:", *problems]))
+        raise UserError("\n  ".join(["this machine cannot run the cluster:", *problems]))
 
 
 def check_kind() -> None:
@@ -53,7 +53,7 @@ def check_kind() -> None:
     version = shell.output("kind", "version")
     if _numbers(version) < KIND:
         raise UserError(
-            f"this is {version}, and kind-cluster.yaml names a node image that needs "
+            f"this is {version}, but the node image in kind-cluster.yaml needs "
             f"kind v{_text(KIND)} or later"
         )
 
@@ -63,7 +63,7 @@ def _cores() -> list[str]:
     if total >= MIN_CORES:
         return []
     return [
-        f"Docker has {total} processor cores, and {MIN_CORES} are needed "
+        f"Docker has {total} CPU cores; the cluster needs {MIN_CORES} "
         "(Docker Desktop: Settings, Resources)"
     ]
 
@@ -73,7 +73,7 @@ def _memory() -> list[str]:
     if total >= MEMORY:
         return []
     return [
-        f"Docker has {total / 1e9:.1f} GB of memory, and {MEMORY / 1e9:.0f} GB are needed "
+        f"Docker has {total / 1e9:.1f} GB of memory; the cluster needs {MEMORY / 1e9:.0f} GB "
         "(Docker Desktop: Settings, Resources)"
     ]
 
@@ -86,8 +86,8 @@ def _disk() -> list[str]:
     if free >= DISK:
         return []
     return [
-        f"{folder} has {free / 1e9:.1f} GB free, and {DISK / 1e9:.0f} GB are needed "
-        "(`docker system df` shows what Docker holds)"
+        f"{folder} has {free / 1e9:.1f} GB free; the cluster needs {DISK / 1e9:.0f} GB "
+        "(`docker system df` lists what Docker stores)"
     ]
 
 
@@ -100,13 +100,13 @@ def _inotify() -> list[str]:
     if not low:
         return []
     settings = " ".join(f"fs.inotify.{name}={least}" for name, least in low.items())
-    return [f"the limits of inotify are too low for a cluster's pods: sudo sysctl {settings}"]
+    return [f"the inotify limits are too low for a cluster's pods: sudo sysctl {settings}"]
 
 
 def _ports() -> list[str]:
     return [
-        f"port {port}, for {what}, is in use by another program: stop it (`make services-down` "
-        "if it is the services), or change kind-cluster.yaml"
+        f"port {port}, for {what}, is in use by another program: stop it (the services: "
+        "`crossfold services down`), or change kind-cluster.yaml"
         for port, what in PORTS.items()
         if not is_free(port)
     ]
@@ -122,10 +122,10 @@ def _docker_info(layout: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    found = re.search(r"v(\d+)\.(\d+)", version)
-    if found is None:
-        raise UserError(f"no version in {version!r}")
-    return tuple(int(number) for number in found.groups())
+    match = re.search(r"v(\d+)\.(\d+)", version)
+    if match is None:
+        raise UserError(f"cannot read a version from {version!r}")
+    return tuple(int(number) for number in match.groups())
 
 
 def _text(version: tuple[int, ...]) -> str:

@@ -22,7 +22,7 @@ def start_kind_cluster(say: Say, node_image: str | None = None) -> Cluster:
     cluster = Cluster(KIND_CONTEXT)
     if KIND_CLUSTER not in kind_clusters():
         check_machine()
-        say("creating the kind cluster: some minutes the first time")
+        say("creating the kind cluster: the first time takes some minutes")
         image = [f"--image={node_image}"] if node_image else []
         config = f"--config={ROOT / 'kind-cluster.yaml'}"
         shell.run_visibly("kind", "create", "cluster", config, "--wait=5m", *image)
@@ -55,4 +55,4 @@ def kind_nodes() -> list[str]:
 def require_kind_cluster() -> None:
     """Raise UserError if `KIND_CLUSTER` does not exist."""
     if KIND_CLUSTER not in kind_clusters():
-        raise UserError("there is no cluster yet: make cluster-up")
+        raise UserError("there is no kind cluster yet: create it with `crossfold cluster up`")

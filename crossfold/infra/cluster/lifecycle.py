@@ -65,7 +65,7 @@ def up(
     _refuse_another_kubeflow(cluster)
     bring_images(cluster, registry, say)
     if small or num_cores(cluster) < CORES:
-        say(f"lower requests, for fewer than {CORES} processor cores")
+        say(f"lowering CPU requests, for fewer than {CORES} cores")
         components.append("small")
     say("rendering the manifests")
     image = registry_name(MLFLOW, registry)
@@ -115,14 +115,15 @@ def down(context: str, say: Say) -> None:
     if context != KIND_CONTEXT:
         namespaces = " ".join((KUBEFLOW, *reversed(SERVICES)))
         raise UserError(
-            f"only the kind cluster can be stopped. To delete what runs in {context}, with all "
-            f"data: kubectl --context {context} delete namespace {namespaces}"
+            f"{context} is not the kind cluster, and only that can be stopped. To delete the "
+            f"services there with all data: kubectl --context {context} delete namespace "
+            f"{namespaces}"
         )
     check_kind()
     require_kind_cluster()
     shell.run_visibly("docker", "stop", *kind_nodes())
     say(
-        "stopped; `make cluster-up` goes on with the same data. To delete it with all data: "
+        "stopped. `crossfold cluster up` starts it with the same data. To delete it with all data: "
         f"kind delete cluster --name {KIND_CLUSTER}"
     )
 
@@ -144,8 +145,8 @@ def status(context: str, say: Say) -> bool:
         found = workloads(cluster, (namespace,))
         unready = qualified_names(item for item in found if not is_ready(item))
         ready &= bool(found) and not unready
-        late = f"not ready: {', '.join(unready)}" if unready else "ready"
-        say(f"{namespace}: {late if found else 'nothing is there'}")
+        state = f"not ready: {', '.join(unready)}" if unready else "ready"
+        say(f"{namespace}: {state if found else 'not installed'}")
     if not ready:
         return False
     say(_summary(cluster))
@@ -157,8 +158,8 @@ def _present_cluster(context: str, registry: str | None) -> Cluster:
     cluster.check_answers()
     if registry is None and kind_name(cluster) is None:
         raise UserError(
-            f"{context} is no kind cluster, so it must pull the images from a registry: "
-            "give one (make cluster-up CONTEXT=… IMAGE_REGISTRY=host/path, or --registry)"
+            f"{context} is not a kind cluster on this machine, so it must pull the images from a "
+            "registry: name one with --registry HOST/PATH"
         )
     default = "storageclass.kubernetes.io/is-default-class"
     classes = cluster.items("storageclasses")
@@ -166,8 +167,8 @@ def _present_cluster(context: str, registry: str | None) -> Cluster:
         found["metadata"].get("annotations", {}).get(default) == "true" for found in classes
     ):
         raise UserError(
-            f"{context} has no default StorageClass, and the services need volumes: mark one "
-            f"with the annotation {default}=true"
+            f"{context} has no default StorageClass, which the services need for their volumes: "
+            f"annotate one with {default}=true"
         )
     return cluster
 
@@ -179,8 +180,8 @@ def _refuse_another_kubeflow(cluster: Cluster) -> None:
     managers = [part["manager"] for part in found.get("metadata", {}).get("managedFields", [])]
     if found and MANAGER not in managers:
         raise UserError(
-            f"{cluster.context} has a Kubeflow Pipelines of its own, which this does not change. "
-            "docs/cluster.md says how to run the pipeline there"
+            f"{cluster.context} already has Kubeflow Pipelines. Crossfold did not install it and "
+            "does not change it. docs/cluster.md describes how to run the pipeline there"
         )
 
 
@@ -202,13 +203,13 @@ def _summary(cluster: Cluster) -> str:
     ]
     if cluster.context != KIND_CONTEXT:
         lines += [
-            "once these run, each in its own shell:",
+            "after you start these, each in its own shell:",
             f"  {kubectl} port-forward -n kubeflow service/ml-pipeline-ui {KUBEFLOW_PORT}:80",
             f"  {kubectl} port-forward -n mlflow service/mlflow {MLFLOW_PORT}:5000",
             f"  {kubectl} port-forward -n minio service/minio {S3_PORT}:9000",
         ]
     lines += [
-        "The passwords, MLflow's and S3's, are in Secrets:",
+        "The passwords of MLflow and S3 are in Secrets:",
         _show(kubectl, "mlflow", "mlflow", "MLFLOW_TRACKING_PASSWORD"),
         _show(kubectl, "minio", USERS_SECRET, password_variable("dvc")),
     ]

@@ -28,7 +28,7 @@ def make_secrets(cluster: Cluster, say: Say) -> None:
     for (namespace, name), values in _all_secrets(cluster).items():
         if cluster.secret(namespace, name) is None:
             cluster.kubectl("create", "--filename=-", given=_manifest(namespace, name, values))
-            say(f"made the Secret {namespace}/{name}")
+            say(f"created the Secret {namespace}/{name}")
 
 
 def dvc_writer(cluster: Cluster) -> dict[str, str] | None:
@@ -135,10 +135,10 @@ def _manifest(namespace: str, name: str, values: Mapping[str, str]) -> str:
 def _refuse_data_without_password(
     cluster: Cluster, namespace: str, claim: str, secret: str
 ) -> None:
-    there = cluster.get("persistentvolumeclaim", claim, f"--namespace={namespace}")
-    if there and cluster.secret(namespace, secret) is None:
+    volume = cluster.get("persistentvolumeclaim", claim, f"--namespace={namespace}")
+    if volume and cluster.secret(namespace, secret) is None:
         raise UserError(
-            f"the Secret {namespace}/{secret} is gone, and the data of "
-            f"{namespace}/{claim} need its password: put it back, or delete the data: "
+            f"the Secret {namespace}/{secret} is missing, and the data in {namespace}/{claim} need "
+            "its password: restore the Secret, or delete the data: "
             f"kubectl --context {cluster.context} delete namespace {namespace}"
         )

@@ -72,5 +72,5 @@ def _complaint(cluster: Cluster, unready: Sequence[str]) -> str:
             for pod in cluster.items("pods", f"--namespace={namespace}")
             if (why := trouble(pod))
         ]
-    lines.append(f"Look closer: kubectl --context {cluster.context} describe pod NAME -n NAMESPACE")
+    lines.append(f"For details: kubectl --context {cluster.context} describe pod NAME -n NAMESPACE")
     return "\n".join(lines)

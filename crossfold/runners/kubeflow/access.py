@@ -19,8 +19,8 @@ def required_secret(cluster: Cluster, name: str) -> dict[str, str]:
     found = cluster.secret(KUBEFLOW, name)
     if found is None:
         raise UserError(
-            f"there is no Secret {KUBEFLOW}/{name} in {cluster.context}: make cluster-up, or see "
-            "docs/cluster.md for a Kubeflow of your own"
+            f"there is no Secret {KUBEFLOW}/{name} in {cluster.context}: run "
+            "`crossfold cluster up`, or see docs/cluster.md for your own Kubeflow"
         )
     return found
 

@@ -32,7 +32,7 @@ def connect_engine(images: Sequence[str]) -> docker.DockerClient:
             client.images.get(image)
         except ImageNotFound:
             raise UserError(
-                f"the image {image}, made of the code as it is now, is not built: make images"
+                f"the image {image} of the current code is missing: run `crossfold images`"
             ) from None
     return client
 

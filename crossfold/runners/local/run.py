@@ -191,7 +191,7 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
         report_html=(registered / "report").read_text(encoding="utf-8"),
         num_steps=len(run.steps),
         num_reused=num_reused,
-        places=("MLflow:   make mlflow-ui",),
+        places=("MLflow:   crossfold mlflow-ui",),
     )
 
 

@@ -82,5 +82,5 @@ def test_the_root_key_of_an_earlier_version_is_not_exported_any_more(path: Path)
 
 
 def test_services_that_were_never_started_cannot_be_stopped(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not in this folder"):
+    with pytest.raises(UserError, match="crossfold services up"):
         read_environment(tmp_path / "services.env")
