@@ -6,14 +6,15 @@ from typing import Any
 
 import yaml
 
+from crossfold.data import dvc
 from crossfold.settings import Settings
 
 
 def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
     """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
     return {
-        "data_pointer": _pointer(root / "data.dvc"),
-        "models_pointer": _pointer(root / "models.dvc"),
+        "data_pointer": _pointer(root, "data"),
+        "models_pointer": _pointer(root, "models"),
         "remote": settings.data.remote,
         "test_fraction": settings.data.test_fraction,
         "folds": list(range(settings.data.num_folds)),
@@ -39,6 +40,6 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
     }
 
 
-def _pointer(path: Path) -> str:
+def _pointer(root: Path, name: str) -> str:
     """Read a DVC pointer as one line: kfp cuts off a default at a line break."""
-    return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)
+    return json.dumps(yaml.safe_load(dvc.read_pointer(root, name)), sort_keys=True)

@@ -21,10 +21,10 @@ def sample() -> None:
 
 
 def check_data(
-    folder: Annotated[Path, typer.Argument(help="A folder with a folder of images per class.")],
-    page: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write the page to look at.")
-    ] = Path("reports/data.html"),
+    folder: Annotated[Path, typer.Argument(help="Folder with one subfolder of images per class.")],
+    page: Annotated[Path, typer.Option(metavar="FILE", help="The HTML page to write.")] = Path(
+        "reports/data.html"
+    ),
 ) -> None:
     """Check a folder of images exactly as the pipeline does, and report problems."""
     from crossfold.data.folder import examine_folder, split_folder
@@ -61,21 +61,19 @@ def check_data(
 def _require_page(page: Path) -> None:
     """Check that the page can be written, before the slow examination of the images.
 
-    Creates no folder, because a failed examination writes no page.
+    It creates no folder, because a failed examination writes no page.
 
     Raises:
         UserError: the page can't be written there.
     """
     try:
         if page.is_dir():
-            raise UserError(
-                f"--page {page}: there is a folder of this name; name a file, or a new one"
-            )
-        there = next(folder for folder in page.parents if folder.exists() or folder.is_symlink())
+            raise UserError(f"--page {page}: it is a folder; name a file")
+        folder = next(path for path in page.parents if path.exists() or path.is_symlink())
     except OSError as error:
         raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--page {page}: {there} is not a folder that can be written to")
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--page {page}: {folder} is not a writable folder")
 
 
 def imagenet_weights() -> None:

@@ -48,7 +48,7 @@ def show(console: Console, report: FolderReport, page: Path) -> None:
     lines = (*_totals(report), *_notes(report), *_remarks(report), *_near_duplicates(report))
     for line in lines:
         console.print(line, soft_wrap=True)  # keeps paths in one piece, for copying
-    console.print(Text(f"\nThe page to look at: {page}"), soft_wrap=True)
+    console.print(Text(f"\nData page: {page}"), soft_wrap=True)
 
 
 def _classes(report: FolderReport) -> RenderableType:
@@ -78,14 +78,14 @@ def _totals(report: FolderReport) -> Iterator[Text]:
     if report.num_copies:
         yield Text(f"Copies of others, kept together in every split: {report.num_copies}")
     if report.splits and report.unusable:
-        yield Text(f"{len(report.unusable)} cannot be used and are skipped:")
+        yield Text(f"{len(report.unusable)} unusable images are skipped:")
         yield Text(listed(list(report.skipped)))
 
 
 def _notes(report: FolderReport) -> Iterator[Text]:
     if report.ignored:
         yield Text(
-            f"Ignored, hidden or left behind by an operating system: {len(report.ignored)}, "
+            f"Ignored hidden files and system files: {len(report.ignored)}, "
             f"{ignored_files(report.ignored)}"
         )
     for note in report.notes:
@@ -95,7 +95,7 @@ def _notes(report: FolderReport) -> Iterator[Text]:
 def _remarks(report: FolderReport) -> Iterator[Text]:
     if not report.remarks:
         return
-    yield Text("\nGood to know, these are used all the same:", style="bold")
+    yield Text("\nThese images are used; check that they are what you expect:", style="bold")
     width = max(len(KINDS[kind].title) for kind in report.remarks)
     for kind, found in report.remarks.items():
         everywhere = len(found) == len(report.paths)

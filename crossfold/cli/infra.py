@@ -36,7 +36,7 @@ def mlflow_ui(
 ) -> None:
     """Serve MLflow's pages for the local store, on this machine only."""
     from crossfold.settings import load_settings
-    from crossfold.tracking.sqlite_store import update_locations
+    from crossfold.tracking.sqlite_store import prepare_store
 
     store = load_settings(PARAMS).tracking.store
     if store:
@@ -46,7 +46,7 @@ def mlflow_ui(
         )
     require_free_port(port)
     require_local_store()
-    update_locations(LOCAL_STORE)
+    prepare_store(LOCAL_STORE)
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])

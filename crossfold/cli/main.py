@@ -67,6 +67,8 @@ def main() -> None:
         fail(str(error), 1)
     except Interrupted as error:
         fail(str(error), 128 + error.signum)
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        fail(f"{error.filename}: {error.strerror}", 2)  # the project's files, not a bug
     except _mlflows_error() as error:
         _fail_by_mlflow(error)
 

@@ -44,6 +44,22 @@ def listed(lines: list[str]) -> str:
     return "\n".join(shown)
 
 
+def read_pointer(root: Path, name: str) -> str:
+    """Read the text of the pointer `data.dvc` or `models.dvc`.
+
+    Raises:
+        UserError: it is missing, or is no pointer of DVC 3 to one folder.
+    """
+    try:
+        text = (root / f"{name}.dvc").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(
+            f"{name}.dvc is missing: put files under {name}/ and `dvc add {name}`"
+        ) from None
+    pointer_hash(text, f"{name}.dvc")
+    return text
+
+
 def pointer_hash(text: str, name: str = "the pointer") -> str:
     """Read the MD5 of a folder from its pointer's text, with the suffix `.dir`.
 
@@ -57,14 +73,14 @@ def pointer_hash(text: str, name: str = "the pointer") -> str:
         found = None
     if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{32}\.dir", found):
         raise UserError(
-            f"{name} is not a pointer to one folder as DVC 3 writes it: "
+            f"{name} is not a DVC 3 pointer to one folder: "
             "put the files in a folder and `dvc add` that folder again"
         )
     return found
 
 
 def changed_since_add(root: Path) -> list[str]:
-    """List those of `data` and `models` that exist and differ from their pointer."""
+    """List the folders among `data` and `models` that differ from their pointers."""
     with _dvc_log(), _project(root) as repo:
         folders = [str(root / name) for name in FOLDERS if (root / name).exists()]
         return [
@@ -78,7 +94,7 @@ def changed_since_add(root: Path) -> list[str]:
 def ensure_pushed(root: Path, remote: str) -> None:
     """Push the pointers' data to a remote that is a folder, unless it already has them.
 
-    Any other remote is the user's to push to, and so is the one that REMOTE describes.
+    The user pushes to any other remote, and to the one that REMOTE describes.
 
     Raises:
         UserError: no such remote, or neither the remote nor DVC's cache has what a pointer names.
@@ -93,14 +109,14 @@ def ensure_pushed(root: Path, remote: str) -> None:
         repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote)
     for name, path in objects.items():
         if not path.exists():
-            raise UserError(_how_to_find(root, name, remote))
+            raise UserError(_lost_files(root, name, remote))
 
 
 def push(root: Path, config: Mapping[str, Any]) -> int:
     """Push the pointers' data to a remote with this configuration, keys included.
 
     Returns:
-        How many files it did not have.
+        The number of files that the remote lacked.
 
     Raises:
         UserError: the remote cannot be used, or neither it nor DVC's cache has what a pointer
@@ -112,15 +128,15 @@ def push(root: Path, config: Mapping[str, Any]) -> int:
             pushed = repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote.name)
             objects = repo.cloud.get_remote_odb(remote.name)
             missing = [name for name in FOLDERS if not _holds(objects, root / f"{name}.dvc")]
-        except Exception as error:  # each kind of remote has a family of exceptions of its own
-            raise UserError(f"{remote} cannot be pushed to: {error}") from error
+        except Exception as error:  # each kind of remote raises different exceptions
+            raise UserError(f"{remote} does not accept the push: {error}") from error
     for name in missing:
-        raise UserError(_how_to_find(root, name, remote.name))
+        raise UserError(_lost_files(root, name, remote.name))
     return int(pushed)
 
 
 def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
-    """Find a project's DVC cache folder, if it has all of the pointers' data."""
+    """Find a project's DVC cache folder; None if it lacks any of the pointers' files."""
     with _dvc_log(), _project(root) as repo:
         objects = repo.cache.local
         for pointer in pointers:
@@ -164,7 +180,7 @@ def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
         with _dvc_log(), patience_with(found), _project(root, settings) as repo:
             objects = repo.cloud.get_remote_odb(name)
             return all(_holds(objects, pointer) for pointer in pointers)
-    except Exception:  # each kind of remote has a family of exceptions of its own
+    except Exception:  # each kind of remote raises different exceptions
         return False
 
 
@@ -179,13 +195,13 @@ def _object(remote_folder: Path, pointer: Path) -> Path:
     return remote_folder / _key(md5)
 
 
-def _how_to_find(root: Path, name: str, remote: str) -> str:
-    lost = f"what {name}.dvc describes is neither in DVC's cache nor in the remote {remote!r}: "
+def _lost_files(root: Path, name: str, remote: str) -> str:
+    lost = f"the files of {name}.dvc are neither in DVC's cache nor in the remote {remote!r}: "
     if (root / name).exists():
         return lost + f"`dvc add {name}`"
     return lost + (
         f"put your files under {name}/ and `dvc add {name}`, or `dvc pull` them; "
-        "if it is the sample, `crossfold sample` writes it"
+        "`crossfold sample` writes the sample"
     )
 
 
@@ -238,12 +254,12 @@ def _dvc_log() -> Iterator[_Errors]:
 def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
     """Pull the pointers' folders (name to text) into an empty `workspace` and verify hashes.
 
-    The remote is as REMOTE describes it, or else as in the working directory's .dvc; credentials
-    come from where DVC takes them. The workspace has a cache of its own.
+    REMOTE describes the remote, or else the working directory's .dvc. DVC finds the credentials.
+    The workspace has its own cache.
 
     Raises:
-        UserError: a pointer is malformed, the remote cannot be used, or does not have the data
-            whole and unaltered.
+        UserError: a pointer is malformed, the remote cannot be used, or its files are missing or
+            damaged.
         OSError: no space left.
     """
     from dvc.repo import Repo
@@ -284,7 +300,7 @@ def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
                 objects.fs.info(objects.oid_to_path(md5))
             except FileNotFoundError:
                 missing.append(name)
-    except Exception as error:  # each kind of remote has a family of exceptions of its own
+    except Exception as error:  # each kind of remote raises different exceptions
         reason = str(error).rstrip(".") or type(error).__name__
         raise UserError(
             f"{remote} cannot be used: {reason}. {credentials_hint(remote)}Its address is in "
@@ -293,7 +309,7 @@ def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
     if missing:
         files = " ".join(f"{name}.dvc" for name in missing)
         raise UserError(
-            f"{remote} does not have what {files.replace(' ', ' and ')} describes: run "
+            f"{remote} lacks the files of {files.replace(' ', ' and ')}: run "
             f"`dvc push -r {remote.name} {files}` where the files were added"
         )
 
@@ -302,7 +318,7 @@ def _raise_passing(errors: list[BaseException]) -> None:
     """Raise errors that DVC logged and that a retry, or a larger disk, may fix."""
     for error in errors:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            # Of a copy, name the file that was written.
+            # After a failed copy, name its target.
             raise OSError(error.errno, error.strerror, error.filename2 or error.filename)
     for error in errors:
         if not isinstance(error, FileNotFoundError):
@@ -316,19 +332,19 @@ def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None
     for name, md5 in hashes.items():
         content = objects.fs.cat_file(objects.oid_to_path(md5))
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
-            faults.append(f"{name}.dvc's list of files is truncated or altered ({_key(md5)})")
+            faults.append(f"{name}.dvc's list of files is truncated or modified ({_key(md5)})")
             continue
         for file in json.loads(content):
             if not cache.exists(file["md5"]):
                 there = objects.exists(file["md5"])
-                fault = "is truncated or altered" if there else "is missing"
+                fault = "is truncated or modified" if there else "is missing"
                 faults.append(f"{name}/{file['relpath']} {fault} ({_key(file['md5'])})")
     if faults:
         lists = " and ".join(map(_key, hashes.values()))
         raise UserError(
-            f"{remote} does not have the data as their hashes say:\n{listed(faults)}\n"
-            f"Delete these objects there, and the lists {lists} (DVC takes a list for proof that "
-            f"its files are there), then `dvc push -r {remote.name}` where the files were added"
+            f"{remote} has missing or damaged files:\n{listed(faults)}\n"
+            f"Delete these objects there, and the lists {lists} (DVC assumes that a remote has all "
+            f"files of a list), then `dvc push -r {remote.name}` where the files were added"
         )
 
 

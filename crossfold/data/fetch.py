@@ -58,7 +58,7 @@ def fetch_data(
 ) -> FetchedData:
     """Pull images and weights through DVC, check and split the images, write the table.
 
-    What is worth knowing of the images, and no reason to refuse them, is logged as a warning.
+    Skipped images and findings that do not prevent training are logged as warnings.
 
     Args:
         data_pointer: the text of data.dvc.
@@ -71,7 +71,7 @@ def fetch_data(
         max_skipped_fraction: the share of the images that may be unusable.
         examples: where to write the table, see `crossfold.data.examples`.
         backbone: where to copy the weights to.
-        data_page: where to write the page to look at, see `crossfold.data.page`.
+        data_page: where to write the page about the images, see `crossfold.data.page`.
 
     Raises:
         UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained

@@ -16,9 +16,9 @@ class PairCounts(NamedTuple):
     """Counts of near duplicates; 0 across splits before the splits are made."""
 
     pairs: int = 0
-    images: int = 0  # that are in one of the pairs
+    images: int = 0  # in one of the pairs
     other_class: int = 0  # pairs in two classes
-    leaks: int = 0  # pairs of which one is in the test split and the other is trained on
+    leaks: int = 0  # pairs of a test image and a training image
     leaked: int = 0  # test images in such a pair
     folds: int = 0  # pairs in two folds
 
@@ -48,7 +48,7 @@ class Pair(BaseModel):
 
 
 class DataFacts(BaseModel):
-    """Facts about the images that a model is trained and tested on."""
+    """Facts about the images for training and testing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,8 +58,8 @@ class DataFacts(BaseModel):
     remarks: dict[str, int] = {}  # kind -> number of images; see `quality.KINDS`
     num_copies: int = 0  # images whose pixels another image before them has
     pair_counts: PairCounts = PairCounts()
-    leaked: tuple[str, ...] = ()  # paths of the test images that look like one trained on
-    leaks: tuple[Pair, ...] = ()  # some of their pairs, those that look most alike first
+    leaked: tuple[str, ...] = ()  # paths of test images that look like a training image
+    leaks: tuple[Pair, ...] = ()  # some of their pairs, the most similar first
 
     def lines(self) -> list[str]:
         """Format each fact as a line."""
@@ -87,7 +87,7 @@ def near_duplicates(counts: PairCounts, num_test: int) -> list[str]:
         return []
     lines = [
         f"near duplicates: {_pairs(counts.pairs)} of images look nearly the same. Some may show "
-        "different things: look at them"
+        "different things: check them"
     ]
     if counts.leaks:
         lines.append(
@@ -99,8 +99,8 @@ def near_duplicates(counts: PairCounts, num_test: int) -> list[str]:
         lines.append("near duplicates between the test split and training: none")
     if counts.folds:
         lines.append(
-            f"near duplicates between two folds: {_pairs(counts.folds)}. They may do the same to "
-            "the scores of cross-validation"
+            f"near duplicates between two folds: {_pairs(counts.folds)}. The scores of "
+            "cross-validation may be too good"
         )
     if counts.other_class:
         lines.append(

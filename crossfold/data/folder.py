@@ -37,7 +37,7 @@ IMBALANCED = 2.0  # of the largest class to the smallest
 class FolderReport:
     """The contents of a folder of images; lists are per usable image, sorted by path.
 
-    `splits` and `folds` are empty until `split_folder` has been there.
+    `splits` and `folds` are empty until `split_folder` sets them.
     """
 
     name: str  # of the folder
@@ -52,8 +52,8 @@ class FolderReport:
     unusable: dict[str, str]  # path -> why
     faults: tuple[Finding, ...] = ()  # of the layout
     notes: tuple[Finding, ...] = ()
-    ignored: tuple[str, ...] = ()  # what operating systems left behind
-    image_size: int | None = None  # what images smaller than this were looked for
+    ignored: tuple[str, ...] = ()  # hidden files and system files
+    image_size: int | None = None  # remarks name images smaller than this, in pixels
     splits: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
 
@@ -88,7 +88,7 @@ class FolderReport:
         )
 
     def facts(self) -> DataFacts:
-        """Collect the facts about the images that are no reason to refuse them."""
+        """Collect facts about the usable images."""
         first, second, correlation = self.near_duplicates
         _, leaks, _ = self._divided()
         most_alike_first = np.lexsort((-correlation, ~leaks))[: leaks.sum()]
@@ -201,15 +201,14 @@ def examine_folder(
 ) -> FolderReport:
     """Examine every image of a folder with one subfolder per class, each once.
 
-    Hidden files, and those that operating systems leave behind, are passed over; any other file
-    counts as an image, however deep it lies below its class. An image is unusable if it cannot be
-    decoded, or lies under two classes with the same pixels. A fault of the layout is noted in the
-    report, so that the images are examined too.
+    Hidden files and system files are ignored. Any other file counts as an image, at any depth below
+    its class. An image is unusable if it cannot be decoded, or if its pixels are in two classes.
+    The report lists faults of the layout, so one call finds these and the unusable images.
 
     Args:
         folder: the folder of the class folders.
-        image_size: remark on images that are smaller than this, in pixels.
-        progress: is told how many of all images have been looked at.
+        image_size: remark on images smaller than this, in pixels.
+        progress: called with the images done, all images, and the unit.
 
     Raises:
         UserError: as `read_layout`.
@@ -245,10 +244,10 @@ def examine_folder(
     )
 
 
-def _by_kind(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+def _by_kind(remarks_of: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     kinds: dict[str, dict[str, str]] = {}
     for kind in KINDS:
-        of_kind = {path: said[kind] for path, said in found.items() if kind in said}
+        of_kind = {path: words[kind] for path, words in remarks_of.items() if kind in words}
         if of_kind:
             kinds[kind] = of_kind
     return kinds
@@ -282,7 +281,7 @@ def split_folder(
 
     Raises:
         UserError: the layout has faults, too many images are unusable, or a class has too few
-            images for the holdout and every fold; all of it is listed.
+            images for the holdout and every fold. The message lists every problem.
     """
     split_names, folds = splits.assign(
         report.labels,
@@ -341,8 +340,8 @@ def _content(
         with opened(read_image(folder / path)) as picture:
             small = shrink(picture)
             sketch = np.asarray(small.convert("L"))
-            said = remarks(path, picture, small, sketch, image_size)
-            return _Content(_hash(picture), picture.size, said), sketch
+            found = remarks(path, picture, small, sketch, image_size)
+            return _Content(_hash(picture), picture.size, found), sketch
     except BadImage as error:
         return _Content(reason=str(error)), None
     except OSError as error:
@@ -367,7 +366,7 @@ def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
         for path in group:
             other = next((p for p in group if class_of(p) != class_of(path)), None)
             if other:
-                conflicts[path] = f"the same image is under another class, {other}"
+                conflicts[path] = f"the same image is in another class: {other}"
     return conflicts
 
 
@@ -379,9 +378,9 @@ def _too_many_unusable(report: FolderReport, max_skipped_fraction: float) -> Ite
         yield Finding(
             f"{num_unusable} of {num_images} images cannot be used",
             report.skipped,
-            "Mend or remove them and `dvc add` the folder, or let params.yaml "
-            f"data.max_skipped_fraction (now {max_skipped_fraction:g}) allow to skip "
-            f"{share:.2%} of the images",
+            "Repair or remove them and `dvc add` the folder. To skip them, raise params.yaml "
+            f"data.max_skipped_fraction (now {max_skipped_fraction:g}): they are {share:.2%} of "
+            "the images",
         )
 
 
@@ -399,9 +398,9 @@ def _classes_too_small(
             lines.append(f"class {name!r}: {report.counts[name]} images, {num_different} different")
     if lines:
         yield Finding(
-            "too few images for the holdout and every fold to have one of each class; "
-            f"{_num_needed(num_folds, test_fraction)} different images a class are enough for "
-            f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}",
+            "too few images for the holdout and every fold to have one of each class. With "
+            f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}, a "
+            f"class needs {_num_needed(num_folds, test_fraction)} different images",
             tuple(lines),
             "Add images to these classes, or lower data.num_folds",
         )

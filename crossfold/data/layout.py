@@ -54,9 +54,9 @@ class Layout:
 
     Attributes:
         files: class -> paths below the folder, sorted; all names can be written anywhere.
-        faults: what must be mended before a model can be trained.
-        notes: what may be a mistake.
-        ignored: what operating systems left behind, see `listing.is_left_behind`.
+        faults: problems that prevent training.
+        notes: possible mistakes.
+        ignored: hidden files and system files, see `listing.is_system_file`.
     """
 
     files: dict[str, list[str]]
@@ -125,7 +125,7 @@ def _no_classes(name: str, listing: Listing) -> str:
     if not listing.files:
         return f"{name}/ has no images: {_shape(name)}"
     loose = Finding(
-        f"files that are in no class folder ({_shape(name)})",
+        f"files outside a class folder ({_shape(name)})",
         tuple(f"{name}/{escaped(path)}" for path in listing.files),
     )
     return str(loose)
@@ -144,20 +144,20 @@ def _faults(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterato
         yield misnamed
     if loose := [path for path in listing.files if "/" not in path and not is_misnamed(path)]:
         yield Finding(
-            f"files that are in no class folder ({_shape(name)})",
+            f"files outside a class folder ({_shape(name)})",
             tuple(f"{name}/{path}" for path in loose),
             "Move or remove them",
         )
     if len(listing.folders) == 1:
         yield Finding(
-            f"{name}/ has one class only, {escaped(listing.folders[0])!r}: "
+            f"{name}/ has only one class, {escaped(listing.folders[0])!r}: "
             f"a classifier needs two ({_shape(name)})"
         )
     elif _are_splits(files):
         yield Finding(_divided_already(name, files))
     with_files = {class_of(path) for path in (*listing.files, *listing.unreadable)}
     if empty := [f"{name}/{of_class}" for of_class in files if of_class not in with_files]:
-        yield Finding("class folders without images, fill or remove them", tuple(empty))
+        yield Finding("class folders without images: fill or remove them", tuple(empty))
 
 
 def _are_splits(names: Iterable[str]) -> bool:
@@ -201,8 +201,8 @@ def _misnamed(name: str, listing: Listing) -> Finding | None:
     return Finding(
         "names that are not UTF-8 or have control characters",
         tuple(f"{name}/{escaped(path)}: {reason}" for path, reason in sorted(reasons.items())),
-        "DVC and other programs fail on them: rename these files and folders. If all are Latin-1, "
-        f"`convmv -r -f latin1 -t utf8 --notest {name}` does it",
+        "DVC and other programs fail on them: rename these files and folders. If all are Latin-1: "
+        f"`convmv -r -f latin1 -t utf8 --notest {name}`",
     )
 
 
@@ -211,14 +211,13 @@ def _notes(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator
         yield Finding(
             "names that differ only by upper and lower case, or by Unicode form",
             tuple(twins),
-            "On macOS and Windows they are one file or folder, and one of the two is lost there: "
-            "rename one",
+            "macOS and Windows take both for one file or folder and lose one: rename one",
         )
     subfolders = {of_class: _subfolders(paths) for of_class, paths in files.items()}
     same = next(iter(subfolders.values()), frozenset())
     if len(same) > 1 and not _are_splits(files) and set(subfolders.values()) == {same}:
         yield Finding(
-            f"every class folder has the same folders: {_some(sorted(same))}. They are taken as "
+            f"every class folder has the same folders: {_some(sorted(same))}. They count as "
             f"parts of the class. If they are the classes, {_shape(name)}"
         )
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # In small letters. Names that start with a dot (.DS_Store, ._photo.jpg, .git) need no entry.
-_LEFT_BEHIND = {
+_SYSTEM_FILES = {
     "$recycle.bin",  # Windows: folders on each drive
     "system volume information",
     "thumbs.db",  # Windows: previews and settings of a folder
@@ -36,17 +36,17 @@ class Listing:
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)  # directly in the folder
-    ignored: list[str] = field(default_factory=list)  # files and folders, see `is_left_behind`
+    ignored: list[str] = field(default_factory=list)  # files and folders, see `is_system_file`
     unreadable: list[str] = field(default_factory=list)  # folders
 
 
 def list_files(folder: Path) -> Listing:
-    """List the files below a folder; links are followed.
+    """List the files below a folder, and follow symlinks.
 
-    A link to a folder that it lies in is passed over: its files would come again and again.
+    A symlink to one of its own parent folders is skipped, because it would never end.
     """
     listing = Listing()
-    around: dict[str, frozenset[tuple[int, int]]] = {}  # a folder: itself and those it lies in
+    around: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> itself and its parents
 
     def below(path: str) -> str:
         return os.path.relpath(path, folder)
@@ -63,7 +63,7 @@ def list_files(folder: Path) -> Listing:
             continue
         around[parent] = others | {this}
         prefix = "" if parent == str(folder) else below(parent) + "/"
-        ignored = {name for name in (*folders, *names) if is_left_behind(name)}
+        ignored = {name for name in (*folders, *names) if is_system_file(name)}
         listing.ignored.extend(prefix + name for name in ignored)
         folders[:] = [name for name in folders if name not in ignored]
         if not prefix:
@@ -75,13 +75,13 @@ def list_files(folder: Path) -> Listing:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List the files below a folder, sorted, except those that operating systems create."""
+    """List the files below a folder, sorted, except hidden files and system files."""
     return [folder / path for path in list_files(folder).files]
 
 
-def is_left_behind(name: str) -> bool:
-    """Recognise by name a file or folder that is hidden or created by an operating system."""
-    return name.startswith(".") or name.lower() in _LEFT_BEHIND
+def is_system_file(name: str) -> bool:
+    """Recognise by name a file or folder that is hidden or that an operating system creates."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FILES
 
 
 def is_misnamed(name: str) -> bool:

@@ -15,6 +15,7 @@ from crossfold.step.concurrency import in_order, num_cores
 from crossfold.step.files import replaced_whole
 
 from .findings import near_duplicates
+from .folder import balance
 from .splits import TEST
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 NUM_SAMPLES = 6  # of each class
 MAX_SAMPLES = 300  # of all classes
 NUM_OF_KIND = 6  # pictures of each kind of remark
-MIN_UNEVEN = 5  # images, before it is told that they are not of all classes
+MIN_UNEVEN = 5  # images; with fewer, a remark lists no classes
 NUM_PAIRS = 40
 MAX_LISTED = 1000  # lines of each list
-_SIDE = 112  # pixels; what the page shows, or half of it on a screen of high density
+_SIDE = 112  # pixels; a high-density screen shows them at half this size
 _BOUNDS = (16, 32, 64, 128, 224, 384)
 
 
@@ -44,10 +45,10 @@ def write_page(path: Path, report: FolderReport, folder: Path, problem: str = ""
     """Write the page about `folder`; it loads nothing and runs no script.
 
     Args:
-        path: where to write it.
-        report: what is in the folder.
-        folder: where the images are.
-        problem: why the folder cannot be trained on, if it cannot.
+        path: the file to write.
+        report: the folder's contents.
+        folder: the folder of the images.
+        problem: why the folder cannot be used for training, or "".
 
     Raises:
         OSError: the page cannot be written.
@@ -59,9 +60,6 @@ def write_page(path: Path, report: FolderReport, folder: Path, problem: str = ""
 
 def render(report: FolderReport, folder: Path, problem: str = "") -> str:
     """Render the page as HTML."""
-    # The modules that say what is in a folder import this one.
-    from .folder import balance
-
     samples, pairs = _samples(report), report.pairs(NUM_PAIRS)
     of_kind = {
         kind: _spread(sorted(found), NUM_OF_KIND) if len(found) < len(report.paths) else []

@@ -24,7 +24,7 @@ REMOTE = "CROSSFOLD_DVC_REMOTE"
 # AWS_MAX_ATTEMPTS times, five by default, and s3fs repeats that five times.
 _S3_PATIENCE = {"connect_timeout": 5, "read_timeout": 10}
 _S3_ATTEMPTS = "2"
-# How long Google is waited for, seconds: its client would wait for ever.
+# Timeout for Google, seconds: its client has none.
 _GDRIVE_PATIENCE = 30
 _KEY_FILE = "gdrive_service_account_json_file_path"
 _KEY_DATA = "GDRIVE_CREDENTIALS_DATA"
@@ -59,8 +59,8 @@ class Remote:
 def remote_environment(root: Path, name: str) -> dict[str, str]:
     """Build the environment variables with which a step elsewhere uses a remote.
 
-    What .dvc/config and the user's files say is in them as text: the configuration, the keys that
-    boto finds (in the environment, a profile, a shared file), the key of a service account.
+    They contain as text: the configuration from .dvc/config, the keys that boto finds (in the
+    environment, a profile, a shared file), and the key of a service account.
 
     Raises:
         UserError: no such remote, or the service account's file cannot be read.
@@ -128,7 +128,7 @@ def find_remote(name: str, folder: Path | None = None) -> Remote:
     That file is in `folder`, or else in the working directory's .dvc.
 
     Raises:
-        UserError: there is no such remote, or its key is no key.
+        UserError: there is no such remote, or its key is malformed.
     """
     config = remote_config(name, folder)
     if config["url"].startswith("s3:"):

@@ -2,7 +2,7 @@
 
 The images are scikit-learn's digits: 1,797 handwritten digits of 8 x 8 pixels in 10 classes
 (Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
-1998), as uncompressed 24-bit BMP files: no compression library has a say in their bytes.
+1998), as uncompressed 24-bit BMP files: no compression library influences their bytes.
 
 The weights are a ResNet18 without a classifier whose convolutions are a fixed random draw. Random
 convolutional features with a trained linear classifier come close to trained ones on small tasks:
@@ -58,11 +58,12 @@ def weights_warning(data_hash: str, weights: str) -> str:
 def write_sample(root: Path) -> list[str]:
     """Write `data/` and `models/` under `root` where they are missing, and add them to DVC.
 
-    A folder that is there with other content, or whose pointer (`data.dvc`, `models.dvc`) describes
-    other content than the sample's, is the user's own and left alone. What an earlier call wrote
-    and could not add is added.
+    A folder with other content, or whose pointer (`data.dvc`, `models.dvc`) describes other
+    content, is the user's and stays as it is. A folder that an earlier call wrote but could not add
+    is added.
 
-    Returns one line per folder that says what was done.
+    Returns:
+        A line per folder that describes its state.
 
     Raises:
         UserError: `root` is not a project with DVC.
@@ -80,12 +81,12 @@ def _provide(folder: Path, write: Callable[[Path], str]) -> str:
     if pointer.exists():
         described = pointer_hash(pointer.read_text(), pointer.name)
         if described != SAMPLE_HASHES[folder.name]:
-            return f"{folder.name}/: left alone, {pointer.name} describes your own"
+            return f"{folder.name}/: kept, {pointer.name} describes your own files"
     if folder.exists():
         if not pointer.exists() or folder.name in changed_since_add(folder.parent):
-            return f"{folder.name}/: left alone, it is there already"
+            return f"{folder.name}/: kept, it exists already"
         add(folder)
-        return f"{folder.name}/: the sample, there already"
+        return f"{folder.name}/: the sample exists already"
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
@@ -93,7 +94,7 @@ def _provide(folder: Path, write: Callable[[Path], str]) -> str:
         part.replace(folder)
     try:
         add(folder)
-    except BaseException:  # what DVC does not have would count as the user's own
+    except BaseException:  # else the next call would take it for the user's
         shutil.rmtree(folder)
         raise
     return f"{folder.name}/: {written}"
@@ -180,7 +181,7 @@ def _normalisation(name: str, num_channels: int) -> Iterator[tuple[str, np.ndarr
 def _safetensors(tensors: dict[str, np.ndarray]) -> bytes:
     """Encode a safetensors file, with the tensors in the given order.
 
-    Written here and not by the library, whose order of tensors is its own affair. The format:
+    Written here and not by the library, which may change the order of tensors. The format:
     https://huggingface.co/docs/safetensors/index#format.
     """
     header: dict[str, object] = {}

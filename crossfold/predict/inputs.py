@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from crossfold.data.dvc import listed
-from crossfold.data.listing import files_below, is_left_behind
+from crossfold.data.listing import files_below, is_system_file
 from crossfold.errors import UserError
 
 
@@ -40,7 +40,7 @@ def _paths(name: str) -> Iterator[str]:
         yield from _files(name)  # before globbing: a file's name may contain brackets
     else:
         for path in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
-            if not is_left_behind(Path(path).name):
+            if not is_system_file(Path(path).name):
                 yield from _files(path)
 
 

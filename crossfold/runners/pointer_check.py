@@ -9,11 +9,8 @@ from crossfold.errors import UserError
 
 def check_pointers(root: Path) -> None:
     """Raise UserError if a pointer is missing, or a folder has changed since `dvc add`."""
-    for name in ("data", "models"):
-        if not (root / f"{name}.dvc").exists():
-            raise UserError(
-                f"{name}.dvc is not there: put files under {name}/ and `dvc add {name}`"
-            )
+    for name in dvc.FOLDERS:
+        dvc.read_pointer(root, name)
     try:
         changed = dvc.changed_since_add(root)
     except UnicodeEncodeError:

@@ -91,8 +91,8 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
         sys.exit(REFUSED)
     except BaseException as error:
         record.status = "failed"
-        said = traceback.format_exception_only(error)[-1].strip()
-        record.error = store.lost_server(error) or said
+        summary = traceback.format_exception_only(error)[-1].strip()
+        record.error = store.lost_server(error) or summary
         raise
     finally:
         record.ended = time.time()

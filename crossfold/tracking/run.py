@@ -154,8 +154,8 @@ def error_recorded(run: Run) -> Iterator[None]:
         yield
     except Exception as error:
         with best_effort():
-            said = str(error)[:MAX_ERROR_LENGTH] or type(error).__name__
-            run.set_tags({"crossfold.error": said})
+            message = str(error)[:MAX_ERROR_LENGTH] or type(error).__name__
+            run.set_tags({"crossfold.error": message})
         raise
 
 

@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from crossfold.errors import UserError
+
 _FOLDER = "mlartifacts"
 _ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -22,12 +24,23 @@ def artifact_folder(store: Path) -> Path:
     return store.resolve().parent / _FOLDER
 
 
-def update_locations(store: Path) -> None:
-    """Update the artifact addresses of a store that was moved or copied with its artifacts.
+def prepare_store(store: Path) -> None:
+    """Create a store's folder, or update its addresses if it was moved with its artifacts.
 
     Raises:
-        sqlite3.Error: the store cannot be read or written.
+        UserError: the store cannot be read or written.
     """
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        _update_locations(store)
+    except (OSError, sqlite3.Error) as error:
+        raise UserError(
+            f"the tracking store {store} cannot be opened: {error}. It must be a writable SQLite "
+            "file, or a file that does not exist yet"
+        ) from error
+
+
+def _update_locations(store: Path) -> None:
     here = artifact_folder(store).as_uri()
     with closing(sqlite3.connect(store, timeout=20)) as database, database:
         for before in _other_folders(database, here):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sqlite3
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from crossfold.errors import UserError
 
-from .sqlite_store import artifact_folder, update_locations
+from .sqlite_store import artifact_folder, prepare_store
 
 _logger = logging.getLogger(__name__)
 # MLflow's pages open an experiment without a kind in their view of GenAI traces.
@@ -61,7 +60,7 @@ def _connect(uri: str, patience: float) -> MlflowClient:
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
     if uri.startswith(SQLITE):
-        _check_sqlite(uri)
+        prepare_store(Path(uri.removeprefix(SQLITE)))
     elif uri.startswith(("http://", "https://")):
         _check_server(uri, patience)
     if folder := os.environ.get(SERVED_ARTIFACTS):
@@ -86,18 +85,6 @@ def _reach_through_server(folder: str) -> None:
 
     registry = artifact_repository_registry._artifact_repository_registry
     registry.register("file", repository)  # type: ignore[no-untyped-call]
-
-
-def _check_sqlite(uri: str) -> None:
-    path = Path(uri.removeprefix(SQLITE))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        update_locations(path)
-    except (OSError, sqlite3.Error) as error:
-        raise UserError(
-            f"the tracking store {path} cannot be opened: {error}. It must be an "
-            "SQLite file that can be written, or one that does not exist yet."
-        ) from error
 
 
 def _check_server(uri: str, patience: float) -> None:
@@ -201,8 +188,8 @@ def get_run(client: MlflowClient, run_id: str) -> MlflowRun:
 
 def explained(error: MlflowException) -> Exception:
     """Turn a refused login into a UserError; return any other error unchanged."""
-    said = refused_login(error)
-    return UserError(said) if said else error
+    message = refused_login(error)
+    return UserError(message) if message else error
 
 
 def refused_login(error: MlflowException) -> str:
@@ -218,16 +205,16 @@ def refused_login(error: MlflowException) -> str:
 
 @contextmanager
 def best_effort() -> Iterator[None]:
-    """Let the block report an end to MLflow with one short attempt, and ignore its failure.
+    """Let the block report the end of a run to MLflow in one short attempt, and ignore a failure.
 
-    The process is about to end. MLflow's client would wait for minutes, and its error would hide
+    The process is about to end: MLflow's client would retry for minutes, and its error would hide
     the first one.
     """
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
     try:
         yield
     except Exception as error:
-        _logger.warning("MLflow could not be told of the end: %s", error)
+        _logger.warning("the end of the run could not be reported to MLflow: %s", error)
 
 
 def lost_server(
@@ -241,6 +228,6 @@ def lost_server(
         return ""
     server = without_login(required_variable("MLFLOW_TRACKING_URI"))
     return (
-        f"the tracking server {server} has given no answer, or only errors, for minutes. When it "
+        f"the tracking server {server} has not answered, or only with errors, for minutes. When it "
         f"is up, {advice}. Its last answer: {error.__context__}"
     )

@@ -146,7 +146,7 @@ def test_a_server_that_stays_away_fails_the_run_and_nothing_is_lost(
         output = process.stdout.read()
         assert process.wait() == 1
     services.start("mlflow")
-    said = r"error: train_fold \d: the tracking server http://127.0.0.1:\d+ has given no answer"
+    said = r"error: train_fold \d: the tracking server http://127.0.0.1:\d+ has not answered"
     assert re.search(said, output), output
     assert "Traceback" not in output, output
     assert project.runs()[-1]["status"] == "failed"

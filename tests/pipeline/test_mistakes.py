@@ -137,7 +137,7 @@ def test_a_login_that_the_tracking_server_refuses(empty: Project, command: tuple
 def test_a_tracking_server_that_is_lost_or_fails(empty: Project) -> None:
     with tracked_at(empty, _UnwillingServer):
         message = refused(empty, "models", status=1)
-    assert "has given no answer, or only errors, for minutes. When it is up, try again" in message
+    assert "When it is up, try again" in message
     with tracked_at(empty, _FailingServer):
         message = refused(empty, "models", status=1)
     assert "error: MLflow: " in message
@@ -178,7 +178,7 @@ def test_data_that_was_never_added(project: Project) -> None:
     pointer.rename(project.root / "elsewhere")
     message = refused(project, "run")
     (project.root / "elsewhere").rename(pointer)
-    assert "data.dvc is not there: put files under data/ and `dvc add data`" in message
+    assert "put files under data/ and `dvc add data`" in message
     assert project.runs() == []
 
 

@@ -60,7 +60,7 @@ def test_data_that_are_nowhere_are_refused(project: Path, tmp_path: Path, name: 
     shutil.rmtree(project / ".dvc" / "cache")
     for other in {*dvc.FOLDERS} - {name}:
         dvc.add(project / other)
-    with pytest.raises(UserError, match=rf"what {name}\.dvc describes is neither in DVC's cache"):
+    with pytest.raises(UserError, match=rf"{name}\.dvc .*'cluster'"):
         dvc.push(project, config)
 
 
@@ -74,7 +74,7 @@ def test_data_that_only_the_remote_has_are_not_missed(project: Path, tmp_path: P
 
 def test_a_remote_that_cannot_be_written_is_named(project: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"'cluster'.* cannot be pushed to: "):
+    with pytest.raises(UserError, match=r"'cluster'.*Not a directory"):
         dvc.push(project, {"url": str(tmp_path / "file" / "remote")})
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossfold.data.folder import FolderReport, examine_folder, split_folder
 from crossfold.data.layout import ignored_files, read_layout
-from crossfold.data.listing import escaped, is_left_behind, list_files
+from crossfold.data.listing import escaped, is_system_file, list_files
 from crossfold.errors import UserError
 
 LATIN_1 = os.fsdecode(b"caf\xe9.png")
@@ -152,7 +152,7 @@ def test_files_of_operating_systems_are_ignored_and_counted(folder: Path) -> Non
     assert any(
         line.startswith("ignored: desktop.ini (2)") for line in split(report).facts().lines()
     )
-    assert not is_left_behind("icon.png")
+    assert not is_system_file("icon.png")
 
 
 def test_a_folder_that_cannot_be_read_is_refused(folder: Path) -> None:

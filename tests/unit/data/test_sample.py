@@ -117,8 +117,8 @@ def test_a_sample_that_was_not_added_is_added_by_the_next_call(tmp_path: Path) -
     assert "written" in " ".join(write_sample(root))
     shutil.rmtree(root / ".dvc/cache")  # as if the call had been killed before it added them
     assert write_sample(root) == [
-        "data/: the sample, there already",
-        "models/: the sample, there already",
+        "data/: the sample exists already",
+        "models/: the sample exists already",
     ]
     with Repo(str(root)) as repo:
         assert repo.push(remote="sample") == 1797 + 1 + 2
@@ -131,8 +131,8 @@ def test_folders_that_are_there_are_left_alone(tmp_path: Path) -> None:
         (root / name).mkdir()
         (root / name / "mine").write_text("mine")
     assert write_sample(root) == [
-        "data/: left alone, it is there already",
-        "models/: left alone, it is there already",
+        "data/: kept, it exists already",
+        "models/: kept, it exists already",
     ]
     assert [path.name for path in (root / "data").iterdir()] == ["mine"]
     assert git(root, "status", "--short") == ""
@@ -145,8 +145,8 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
         own = text.replace(pointer_hash(text), f"{0:032x}.dir")
         (root / name).write_text(own)
     assert write_sample(root) == [
-        "data/: left alone, data.dvc describes your own",
-        "models/: left alone, models.dvc describes your own",
+        "data/: kept, data.dvc describes your own files",
+        "models/: kept, models.dvc describes your own files",
     ]
     assert not (root / "data").exists()
     assert not (root / "models").exists()

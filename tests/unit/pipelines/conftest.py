@@ -10,7 +10,8 @@ from pipelines.compilation import compile_pipeline
 
 SHIPPED = Path(__file__).parents[3] / "params.yaml"
 LINEAGE = {"git_commit": "0f", "settings": "{}"}
-DATA_POINTER = "outs:\n- md5: 0a1b.dir\n  size: 12\n  nfiles: 3\n  hash: md5\n  path: data\n"
+MD5 = "0a1b0a1b0a1b0a1b0a1b0a1b0a1b0a1b.dir"
+DATA_POINTER = f"outs:\n- md5: {MD5}\n  size: 12\n  nfiles: 3\n  hash: md5\n  path: data\n"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import yaml
 from crossfold.settings import Settings, load_settings
 from pipelines.arguments import arguments
 
-from .conftest import DATA_POINTER, LINEAGE, SHIPPED
+from .conftest import DATA_POINTER, LINEAGE, MD5, SHIPPED
 
 
 def test_the_arguments_are_the_settings(inputs: dict[str, Any], settings: Settings) -> None:
@@ -56,7 +56,7 @@ def test_pointers_are_one_line_that_says_what_the_file_says(inputs: dict[str, An
 def test_a_pointer_of_other_spacing_is_the_same_argument(
     tmp_path: Path, inputs: dict[str, Any], settings: Settings
 ) -> None:
-    spaced = "# by dvc add\nouts:\n  - path: data\n    hash: md5\n    md5: 0a1b.dir\n"
+    spaced = f"# by dvc add\nouts:\n  - path: data\n    hash: md5\n    md5: {MD5}\n"
     (tmp_path / "data.dvc").write_text(spaced + "    nfiles: 3\n    size: 12\n")
     (tmp_path / "models.dvc").write_text(DATA_POINTER)
     found = arguments(settings, tmp_path, LINEAGE)

@@ -8,7 +8,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.tracking import MlflowClient
 
 from crossfold.tracking import runs
-from crossfold.tracking.sqlite_store import update_locations
+from crossfold.tracking.sqlite_store import prepare_store
 from crossfold.tracking.store import connect
 
 
@@ -77,5 +77,5 @@ def test_a_copy_does_not_write_into_the_original(
 
 def test_a_store_that_was_not_moved_stays_as_it_is(store: Path) -> None:
     before = content(store)
-    update_locations(store)
+    prepare_store(store)
     assert content(store) == before

@@ -86,7 +86,7 @@ def test_the_pointers_are_those_of_the_branch_as_a_run_gives_them(
     for name in ("data", "models"):
         path = tmp_path / f"{name}.dvc"
         path.write_text(POINTER.format(name=name, md5=digit * 32))
-        assert found[f"{name}_pointer"] == _pointer(path)
+        assert found[f"{name}_pointer"] == _pointer(tmp_path, name)
 
 
 @pytest.mark.parametrize(
