@@ -3,7 +3,6 @@
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from dotenv import dotenv_values
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
+from crossfold.step.files import replaced_whole
 
 from . import shell
 from .image_build import build_image, check_docker
@@ -96,12 +96,9 @@ def write_environment(
 
 
 def _replace(path: Path, text: str) -> None:
-    # Only the owner can read a temporary file, from its first byte on, and git ignores its name.
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f"{path.name}.", delete=False
-    ) as part:
-        part.write(text)
-    Path(part.name).replace(path)
+    with replaced_whole(path) as part:
+        part.touch(mode=0o600)  # before the first byte of a password
+        part.write_text(text)
 
 
 def _separate_keys(path: Path, say: Say) -> None:

@@ -77,6 +77,22 @@ def test_a_port_in_use(empty: Project) -> None:
         assert f"port {port} is in use" in refused(empty, "mlflow-ui", "--port", port)
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "command"),
+    [
+        ("runs", "a file", ("clean",)),
+        ("runs/mlflow.db", "no database", ("mlflow-ui",)),
+        ("data.dvc", "no: [pointer", ("compile",)),
+    ],
+)
+def test_a_file_that_is_not_the_projects(
+    empty: Project, path: str, content: str, command: tuple[str, ...]
+) -> None:
+    (empty.root / path).parent.mkdir(exist_ok=True)
+    (empty.root / path).write_text(content)
+    assert path in refused(empty, *command)
+
+
 def test_prediction_without_a_model(empty: Project) -> None:
     message = refused(empty, "predict", "image.png")
     assert "`crossfold run`" in message
