@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.data.folder import check_folder
+from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.sample import random_resnet18
 
 from .machine import THREADS
@@ -62,8 +62,8 @@ class Workspace:
     def write_examples(self) -> None:
         """Check and split the photos and write their table: `fetch_data` without DVC's pull."""
         work = self.workload
-        found = check_folder(
-            self.photos,
+        found = split_folder(
+            examine_folder(self.photos),
             num_folds=work.num_folds,
             test_fraction=work.test_fraction,
             seed=work.seed,

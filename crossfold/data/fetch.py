@@ -15,7 +15,7 @@ from crossfold.step.progress import report_progress
 
 from . import dvc, splits
 from .examples import Example, write_examples
-from .folder import check_folder
+from .folder import examine_folder, split_folder
 from .listing import files_below
 from .page import write_page
 
@@ -75,7 +75,7 @@ def fetch_data(
 
     Raises:
         UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained
-            on (see `check_folder`), or there is no such weights' file. Nothing is written then.
+            on (see `split_folder`), or there is no such weights' file. Nothing is written then.
         OSError: no space left.
     """
     data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
@@ -84,13 +84,12 @@ def fetch_data(
         workspace = Path(scratch)
         dvc.pull({"data": data_pointer, "models": models_pointer}, remote, workspace)
         weights_file = _find_weights(workspace / "models", weights)
-        report = check_folder(
-            workspace / "data",
+        report = split_folder(
+            examine_folder(workspace / "data", progress=report_progress),
             num_folds=num_folds,
             test_fraction=test_fraction,
             seed=seed,
             max_skipped_fraction=max_skipped_fraction,
-            progress=report_progress,
         )
         for line in report.skipped:
             _logger.warning("skipped %s", line)

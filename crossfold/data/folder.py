@@ -170,29 +170,6 @@ def _no_progress(done: int, total: int, unit: str) -> None:
     pass
 
 
-def check_folder(
-    folder: Path,
-    *,
-    num_folds: int,
-    test_fraction: float,
-    seed: int = 0,
-    max_skipped_fraction: float = 0.0,
-    progress: Callable[[int, int, str], None] = _no_progress,
-) -> FolderReport:
-    """Check that a folder with one subfolder per class can be trained on, and split it.
-
-    Raises:
-        UserError: as `examine_folder` and `split_folder`.
-    """
-    return split_folder(
-        examine_folder(folder, progress=progress),
-        num_folds=num_folds,
-        test_fraction=test_fraction,
-        seed=seed,
-        max_skipped_fraction=max_skipped_fraction,
-    )
-
-
 def examine_folder(
     folder: Path,
     *,
