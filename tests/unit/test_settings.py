@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import given
@@ -238,6 +239,7 @@ KEYS = [
 ]
 
 
+@hypothesis.settings(deadline=None)
 @given(st.sampled_from(KEYS), st.text() | st.floats().map(str) | st.integers().map(str))
 def test_any_value_is_a_setting_or_a_mistake_that_names_its_key(key: str, value: str) -> None:
     try:
