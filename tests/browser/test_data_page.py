@@ -8,6 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from crossfold.data.folder import check_folder, examine_folder
 from crossfold.data.page import render
+from crossfold.data.splits import SplitSettings
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 
@@ -47,7 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    report = check_folder(folder, num_folds=3, test_fraction=0.2, max_skipped_fraction=0.1)
+    report = check_folder(
+        folder, SplitSettings(num_folds=3, test_fraction=0.2, max_skipped_fraction=0.1)
+    )
     return render(report, folder)
 
 

@@ -15,6 +15,7 @@ from sklearn.datasets import load_sample_image
 from crossfold.data.examples import TEST, TRAIN
 from crossfold.data.findings import DataFacts, PairCounts, near_duplicates
 from crossfold.data.folder import FolderReport, balance, check_folder, examine_folder
+from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
 NUM_IMAGES = 8  # of each class
@@ -42,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, **changes: Any) -> Any:
-    return check_folder(folder, **{"num_folds": 3, "test_fraction": 0.2} | changes)
+    return check_folder(folder, SplitSettings(**{"num_folds": 3, "test_fraction": 0.2} | changes))
 
 
 def problem(folder: Path, **changes: Any) -> str:
