@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from . import report
-from .dataset import Workload, Workspace
+from .dataset import PHOTO_SIZE, Workload, Workspace
 from .local_run import time_local_run
 from .machine import this_machine
-from .scale import measure_scale, problems
+from .scale import measure_scale
 from .timings import BFLOAT16, FLOAT32, take_round
 
 
@@ -24,20 +24,24 @@ def main() -> None:
     if parser.parse_args().scale:
         scale = measure_scale()
         report.update(scale=scale)
-        sys.exit("\n".join(problems(scale)) or None)
-    results = report.update(comparison=compare(Workload()))
-    print(report.render(results))
-    sys.exit("\n".join(report.failures(results)) or None)
+        problems = scale.problems
+    else:
+        results = report.update(comparison=compare(Workload()))
+        print(report.render(results))
+        problems = report.failures(results)
+    sys.exit("\n".join(problems) or None)
 
 
-def compare(workload: Workload, num_rounds: int = 5) -> report.Comparison:
+def compare(
+    workload: Workload, num_rounds: int = 5, photo_size: tuple[int, int] = PHOTO_SIZE
+) -> report.Comparison:
     """Take rounds, and time runs of the sample."""
     machine = this_machine()
     precisions = (FLOAT32, BFLOAT16) if "avx512_bf16" in machine.flags else (FLOAT32,)
     rounds = []
     with tempfile.TemporaryDirectory(prefix="crossfold-benchmark-") as folder:
         workspace = Workspace(Path(folder), workload)
-        workspace.write_files()
+        workspace.write_files(photo_size)
         workspace.write_examples()
         for _ in range(num_rounds):
             rounds.append(take_round(workspace, precisions))

@@ -18,6 +18,9 @@ from safetensors.numpy import save_file
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.sample import random_resnet18
+from crossfold.data.splits import SplitSettings
+from crossfold.settings import Candidate
+from crossfold.training.recipe import FitSettings
 
 from .machine import THREADS
 
@@ -27,23 +30,24 @@ _QUALITY = 90
 _GRAIN = 6.0  # standard deviation, of 255
 
 
+SPLIT = SplitSettings(num_folds=5, test_fraction=0.25)
+FIT = FitSettings(architecture="resnet18", num_epochs=5, batch_size=32, seed=0, precision="float32")
+# The last layer, trained by epochs. As a head, which the pipeline trains to convergence, it would
+# take the naive loop a hundred passes and more.
+CANDIDATE = Candidate(
+    freeze_backbone=False, train_from="fc", learning_rate=0.003, weight_decay=0.01
+)
+
+
 @dataclass(frozen=True)
 class Workload:
-    """A cross-validation of one candidate, a final fit and a test; `image_size` in pixels.
-
-    The last layer is trained by epochs. A head, which the pipeline trains to convergence, would
-    take the naive loop a hundred passes and more.
-    """
+    """A cross-validation of one candidate, a final fit and a test; `image_size` in pixels."""
 
     images_per_class: int = 400
-    test_fraction: float = 0.25
     image_size: int = 224
-    num_folds: int = 5
-    num_epochs: int = 5
-    batch_size: int = 32
-    learning_rate: float = 0.003
-    weight_decay: float = 0.01
-    seed: int = 0
+    split: SplitSettings = SPLIT
+    fit: FitSettings = FIT
+    candidate: Candidate = CANDIDATE
 
 
 class Workspace:
@@ -61,13 +65,7 @@ class Workspace:
 
     def write_examples(self) -> None:
         """Check and split the photos and write their table: `fetch_data` without DVC's pull."""
-        work = self.workload
-        found = split_folder(
-            examine_folder(self.photos),
-            num_folds=work.num_folds,
-            test_fraction=work.test_fraction,
-            seed=work.seed,
-        )
+        found = split_folder(examine_folder(self.photos), self.workload.split)
         files = ((self.photos / path).read_bytes() for path in found.paths)
         columns = (found.labels, found.content_hashes, found.splits, found.folds)
         write_examples(
@@ -75,7 +73,7 @@ class Workspace:
             map(Example, found.paths, files, *columns),
             classes=found.classes,
             data_hash="",
-            num_folds=work.num_folds,
+            num_folds=self.workload.split.num_folds,
         )
 
     def num_images(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Time `crossfold run` on the sample, in a project as a user has it."""
+"""Time `crossfold run` on the sample, in a new project."""
 
 import os
 import shutil
@@ -11,7 +11,6 @@ import yaml
 
 from .machine import ROOT, Measured, Record
 
-_BIN = Path(sys.executable).parent
 _VERSIONED = (".dvc/config", ".dvcignore", ".gitignore", "data.dvc", "models.dvc")
 _STORES = ("MLFLOW_", "DVC_", "CROSSFOLD_", "GIT_", "AWS_", "GDRIVE_")
 
@@ -31,34 +30,29 @@ def time_local_run(folder: Path) -> LocalRun:
     Raises:
         SystemExit: a run failed, or decoded images again though only a head's settings changed.
     """
-    _write_project(folder)
-    first, _ = _call(folder, "crossfold", "run")
-    unchanged, _ = _call(folder, "crossfold", "run")
-    change = ("--set", "candidates.0.weight_decay=0.02")
-    changed, output = _call(folder, "crossfold", "run", *change)
-    if "↺ extract_features" not in output:
-        raise SystemExit(f"images were decoded again for a head's settings:\n{output}")
-    uncached, _ = _call(folder, "crossfold", "run", "--no-cache")
-    return LocalRun(first=first, unchanged=unchanged, changed=changed, uncached=uncached)
-
-
-def _write_project(folder: Path) -> None:
     (folder / ".dvc").mkdir(parents=True)
     for name in _VERSIONED:
         shutil.copy(ROOT / name, folder / name)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
     settings["candidates"] = [{"train_from": "head", "weight_decay": wd} for wd in (0.01, 0.1)]
     (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    _call(folder, "git", "init", "--quiet")
-    _call(folder, "crossfold", "sample")
+    _time(folder, "git init --quiet")
+    _time(folder, "crossfold sample")
+    first, _ = _time(folder, "crossfold run")
+    unchanged, _ = _time(folder, "crossfold run")
+    changed, output = _time(folder, "crossfold run --set candidates.0.weight_decay=0.02")
+    if "↺ extract_features" not in output:
+        raise SystemExit(f"images were decoded again for a head's settings:\n{output}")
+    uncached, _ = _time(folder, "crossfold run --no-cache")
+    return LocalRun(first=first, unchanged=unchanged, changed=changed, uncached=uncached)
 
 
-def _call(folder: Path, *command: str) -> tuple[float, str]:
+def _time(folder: Path, command: str) -> tuple[float, str]:
     """Time a command without the stores and remotes that this machine may have set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_STORES)}
-    env = {**kept, "PATH": f"{_BIN}{os.pathsep}{kept['PATH']}"}
+    env = {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command.split(), cwd=folder, env=env, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - start, done.stdout

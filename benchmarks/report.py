@@ -1,7 +1,7 @@
 """Write docs/performance.md and its picture from the figures in docs/performance.json."""
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from crossfold.report.figures import BLUE, INK, VERMILION
 from .local_run import LocalRun
 from .machine import ROOT, Machine, Record
 from .scale import MAX_GB, STEPS, Scale
-from .timings import BFLOAT16, AtPrecision, Round
+from .timings import BFLOAT16, Round
 
 DOCS = ROOT / "docs"
 BEGIN = "<!-- Written by `make benchmark` and `make benchmark-scale`; from here on -->"
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
     label: str
     unit: str
-    values: NDArray[np.float64] | Sequence[float]
+    values: NDArray[np.float64]
     is_path: bool = False  # a bar of the picture
 
     @property
@@ -81,42 +81,37 @@ def shown(value: float, unit: str) -> str:
 
 def rows(results: Results) -> Iterator[Row]:
     """Compute every row of the page's first table: to add a figure, add it here."""
-    rounds, run = results.comparison.rounds, results.comparison.local_run
-    naive = np.array([taken.naive_seconds for taken in rounds])
-    once = np.array([taken.once_seconds for taken in rounds])
+    comparison, run = results.comparison, results.comparison.local_run
+    naive, once = (_of(comparison.rounds, name) for name in ("naive_seconds", "once_seconds"))
     yield Row("naive loop", "s", naive, is_path=True)
     yield Row("each image once, in torch", "s", once, is_path=True)
     yield Row("each image once, against the naive loop", "×", naive / once)
-    for precision in rounds[0].pipeline:
-        yield from _rows_at(precision, results.comparison)
-    yield Row("`crossfold run`, the first of a project", "s", [run.first])
-    yield Row("`crossfold run`, nothing changed", "s", [run.unchanged])
-    yield Row("`crossfold run`, a head's setting changed", "s", [run.changed])
-    yield Row("`crossfold run --no-cache`", "s", [run.uncached])
-    yield Row("peak memory, 100,000 images", "GB", [results.scale.peak_gb])
+    for precision in comparison.rounds[0].pipeline:
+        taken = [one.pipeline[precision] for one in comparison.rounds]
+        seconds, evaluation = (_of(taken, name) for name in ("seconds", "evaluation_seconds"))
+        name = precision
+        if precision == BFLOAT16 and "amx_bf16" not in comparison.machine.flags:
+            name = f"{precision} without matrix units"  # no goal is set for it
+        with_evaluation = naive / (seconds + evaluation)
+        yield Row(f"pipeline, {name}", "s", seconds, is_path=True)
+        yield Row(f"against the naive loop, {name}", "×", naive / seconds)
+        yield Row(f"against each image once, in torch, {name}", "×", once / seconds)
+        yield Row(
+            f"with all of `evaluate_test`, against the naive loop, {name}", "×", with_evaluation
+        )
+        yield Row(f"photos to features, {name}", "images/s", _of(taken, "photos_per_second"))
+        yield Row(f"full fine-tuning, {name}", "images/s", _of(taken, "fine_tuning_per_second"))
+        if all(at.one_image_ms for at in taken):
+            yield Row(f"one image, end to end, {name}", "ms", _of(taken, "one_image_ms"))
+    yield Row("`crossfold run`, the first of a project", "s", np.array([run.first]))
+    yield Row("`crossfold run`, nothing changed", "s", np.array([run.unchanged]))
+    yield Row("`crossfold run`, a head's setting changed", "s", np.array([run.changed]))
+    yield Row("`crossfold run --no-cache`", "s", np.array([run.uncached]))
+    yield Row("peak memory, 100,000 images", "GB", np.array([results.scale.peak_gb]))
 
 
-def _rows_at(precision: str, comparison: Comparison) -> Iterator[Row]:
-    pairs = [(taken, taken.pipeline[precision]) for taken in comparison.rounds]
-    name = precision
-    if precision == BFLOAT16 and "amx_bf16" not in comparison.machine.flags:
-        name = f"{precision} without matrix units"  # no goal is set for it
-
-    def row(label: str, unit: str, of: Callable[[Round, AtPrecision], float]) -> Row:
-        return Row(f"{label}, {name}", unit, [of(*pair) for pair in pairs], label == "pipeline")
-
-    yield row("pipeline", "s", lambda _, at: at.seconds)
-    yield row("against the naive loop", "×", lambda r, at: r.naive_seconds / at.seconds)
-    yield row("against each image once, in torch", "×", lambda r, at: r.once_seconds / at.seconds)
-    yield row(
-        "with all of `evaluate_test`, against the naive loop",
-        "×",
-        lambda r, at: r.naive_seconds / (at.seconds + at.evaluation_seconds),
-    )
-    yield row("photos to features", "images/s", lambda _, at: at.photos_per_second)
-    yield row("full fine-tuning", "images/s", lambda _, at: at.fine_tuning_per_second)
-    if all(at.one_image_ms for _, at in pairs):
-        yield row("one image, end to end", "ms", lambda _, at: at.one_image_ms or 0)
+def _of(records: Sequence[Record], name: str) -> NDArray[np.float64]:
+    return np.array([getattr(record, name) for record in records])
 
 
 def update(docs: Path = DOCS, **parts: Comparison | Scale) -> Results:

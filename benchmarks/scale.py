@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .dataset import CLASSES, Workload, Workspace
+from .dataset import CLASSES, FIT, Workload, Workspace
 from .machine import Machine, Measured, Record, in_fresh_process, peak_memory, this_machine
 
 SIZES = (1_000, 10_000, 100_000)
@@ -23,7 +23,7 @@ MAX_GROWTH = 1.5  # of an image's time
 
 
 class Cost(Record):
-    """What a step takes, imports included: seconds, and the most memory at once."""
+    """The seconds of a step, imports included, and its most memory at once."""
 
     seconds: Measured
     gb: Measured
@@ -47,16 +47,24 @@ class Scale(Record):
 
     @property
     def peak_gb(self) -> float:
+        """The most memory of any step with the largest set."""
         return max(cost.gb for cost in self.sizes[-1].steps.values())
 
     @property
     def growth(self) -> float:
-        """How many times as long an image takes in the largest set as in the one before."""
+        """The time of an image in the largest set, by that in the set before."""
         smaller, larger = (
             sum(cost.seconds for cost in size.steps.values()) / size.num_images
             for size in self.sizes[-2:]
         )
         return larger / smaller
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each figure that grows with the number of images and should not."""
+        memory = f"peak memory: {self.peak_gb} GB, {MAX_GB} are allowed"
+        slower = f"time of an image: {self.growth:.2f} times as long, {MAX_GROWTH} are allowed"
+        return [memory] * (self.peak_gb > MAX_GB) + [slower] * (self.growth > MAX_GROWTH)
 
 
 def measure_scale(sizes: Sequence[int] = SIZES) -> Scale:
@@ -66,7 +74,8 @@ def measure_scale(sizes: Sequence[int] = SIZES) -> Scale:
 
 def _measure_size(num_images: int) -> Size:
     per_class = num_images // len(CLASSES)
-    workload = Workload(per_class, image_size=IMAGE_SIZE, num_epochs=2, batch_size=64)
+    fit = FIT.model_copy(update={"num_epochs": 2, "batch_size": 64})
+    workload = Workload(per_class, IMAGE_SIZE, fit=fit)
     with tempfile.TemporaryDirectory(prefix="crossfold-scale-") as folder:
         workspace = Workspace(Path(folder), workload)
         workspace.write_files(PHOTO_SIZE)
@@ -82,14 +91,7 @@ def _run_step(step: str, workspace: Workspace) -> Cost:
     if step == "write_examples":
         workspace.write_examples()
     else:
-        from .timings import Pipeline  # and torch, which fetch_data does without
+        from .timings import pipeline_steps  # and torch, which fetch_data does without
 
-        getattr(Pipeline(workspace, workspace.folder), step)()
+        pipeline_steps(workspace, workspace.folder)[step]()
     return Cost(seconds=time.perf_counter() - start, gb=peak_memory() / 1e9)
-
-
-def problems(scale: Scale) -> list[str]:
-    """Find what grows with the number of images and should not, a line each."""
-    memory = f"peak memory: {scale.peak_gb} GB, {MAX_GB} are allowed"
-    slower = f"time of an image: {scale.growth:.2f} times as long, {MAX_GROWTH} are allowed"
-    return [memory] * (scale.peak_gb > MAX_GB) + [slower] * (scale.growth > MAX_GROWTH)

@@ -1,40 +1,40 @@
 """Time the naive loop and the pipeline's own functions on the same files.
 
-Every path runs in a process of its own. No time includes imports.
+Every path runs in a new process. No time includes imports.
 """
 
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import Subset, TensorDataset
+from torch import nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
 from crossfold.network import backbone, features, openvino_engine, safetensors_file
-from crossfold.settings import PIXELS, Candidate
+from crossfold.records import Evaluation
+from crossfold.settings import PIXELS
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import trainable_suffix
 from crossfold.training.loop import adamw, train_one_epoch
-from crossfold.training.recipe import FitSettings, Recipe
+from crossfold.training.recipe import Recipe
 from crossfold.training.train_final import train_final
 from crossfold.training.train_fold import train_fold
 
 from . import naive
-from .dataset import Workload, Workspace
+from .dataset import Workspace
 from .machine import THREADS, Measured, Record, in_fresh_process, others_seconds
 from .naive import Outcome, Split
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
-ARCHITECTURE = "resnet18"
-CUT = "fc"  # the last layer: as little training as can be that still takes epochs
 NUM_SLICE_BATCHES = 3
 NUM_STEPS = 3
 
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class AtPrecision(Record):
-    """What one round measured of the pipeline in float32 or bfloat16."""
+    """One round's measurements of the pipeline in float32 or bfloat16."""
 
     seconds: Measured  # from the photos to the test's predictions
     evaluation_seconds: Measured  # that evaluate_test takes beside predicting
@@ -89,144 +89,130 @@ def time_naive_loop(workspace: Workspace) -> float:
     In its favour it decodes each image once, with every thread, and keeps the pixels in memory.
     """
     torch.set_num_threads(THREADS)
-    workload = workspace.workload
     data = naive.open_data(workspace)
-    rows = np.flatnonzero(data.folds != naive.NO_FOLD)[: NUM_SLICE_BATCHES * workload.batch_size]
+    rows = np.flatnonzero(data.folds != naive.NO_FOLD)[: NUM_SLICE_BATCHES * data.batch_size]
     few = Subset(data.images, rows.tolist())
     decode_seconds, decoded = _timed(lambda: [few[index] for index in range(len(few))])
     pixels, labels = map(torch.stack, zip(*decoded, strict=True))
-    batches = naive.Data(TensorDataset(pixels, labels), data.labels[rows], data.folds[rows])
-    model = naive.Classifier(naive.Backbone(workspace.weights), workload)
-    model(pixels[: workload.batch_size])  # the first pass chooses kernels
-    batch_arguments = model, batches, np.arange(len(rows)), workload.batch_size
-    train_seconds, _ = _timed(lambda: naive.train_one_epoch(*batch_arguments, (0, 1)))
-    predict_seconds, _ = _timed(lambda: naive.predict(*batch_arguments))
+    batches = list(DataLoader(TensorDataset(pixels, labels), data.batch_size))
+    model = naive.Classifier(naive.frozen_backbone(workspace.weights), workspace.workload)
+    model.predict(batches[:1])  # the first pass chooses kernels
+    train_seconds, _ = _timed(lambda: model.train_one_epoch(batches))
+    predict_seconds, _ = _timed(lambda: model.predict(batches))
     training, predicting = naive.num_passes(workspace)
     computing = training * train_seconds + predicting * predict_seconds
-    decoding = len(data.labels) * decode_seconds / THREADS
-    return (computing + decoding) / len(rows)
+    return (computing + len(data.labels) * decode_seconds / THREADS) / len(rows)
 
 
 def time_each_image_once(workspace: Workspace) -> tuple[float, Outcome]:
     """Run the naive loop on features that torch has computed once for each image."""
     _import_late()
     torch.set_num_threads(THREADS)
-    network = naive.Backbone(workspace.weights)
-    data = naive.open_data(workspace, num_workers=THREADS)
-
-    def run() -> Outcome:
-        values = naive.all_features(network, data, workspace.workload.batch_size)
-        images = TensorDataset(values, torch.from_numpy(data.labels))
-        stored = naive.Data(images, data.labels, data.folds)
-        return naive.run(torch.nn.Identity(), stored, workspace.workload)
-
-    return _timed(run)
+    network = naive.frozen_backbone(workspace.weights)
+    return _timed(lambda: run_each_image_once(network, workspace, num_workers=THREADS))
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """The pipeline's steps as functions, with their outputs in `folder`."""
+def run_each_image_once(network: nn.Module, workspace: Workspace, num_workers: int = 0) -> Outcome:
+    """Compute every image's features, then run the naive loop on them."""
+    data = naive.open_data(workspace, num_workers)
+    stored = TensorDataset(naive.all_features(network, data), torch.from_numpy(data.labels))
+    once = naive.Data(stored, data.labels, data.folds, data.batch_size)
+    return naive.run(nn.Identity(), once, workspace.workload)
 
-    workspace: Workspace
-    folder: Path
-    precision: str = FLOAT32
 
-    def extract_features(self) -> None:
-        """Run the frozen network over every image outside the test split."""
-        features.extract_features(
-            examples=self.workspace.examples,
-            backbone_weights=self.workspace.weights,
-            architecture=ARCHITECTURE,
-            cuts=[CUT],
-            image_size=self.workspace.workload.image_size,
-            precision=self.precision,
-            num_threads=THREADS,
-            features=self.folder / "features",
-        )
+def pipeline_steps(
+    workspace: Workspace, folder: Path, precision: str = FLOAT32
+) -> dict[str, Callable[[], object]]:
+    """List the pipeline's steps in order, as functions that read and write files in `folder`.
 
-    def train_folds(self) -> None:
-        """Train each fold in turn, on the one thread that params.yaml gives it."""
-        workload = self.workspace.workload
-        candidate = Candidate.model_validate(
-            {
-                "train_from": CUT,
-                "learning_rate": workload.learning_rate,
-                "weight_decay": workload.weight_decay,
-            }
-        )
-        for fold, predictions in enumerate(self._predictions):
+    The folds are trained in turn, on the one thread that params.yaml gives each.
+    """
+    workload, model = workspace.workload, folder / "model"
+    settings = workload.fit.model_copy(update={"precision": precision})
+    trained_on: dict[str, Any] = {
+        "features": folder / "features",
+        "backbone_weights": workspace.weights,
+        "settings": settings,
+    }
+
+    def train_folds() -> None:
+        for fold, predictions in enumerate(_predictions(workspace, folder)):
             train_fold(
-                features=self.folder / "features",
-                backbone_weights=self.workspace.weights,
+                **trained_on,
                 fold=fold,
-                candidates=[candidate],
-                settings=_fit_settings(self.workspace.workload, self.precision),
+                candidates=[workload.candidate],
                 num_threads=1,
                 predictions=predictions,
             )
 
-    def aggregate_cv(self) -> None:
-        """Write the leaderboard of one candidate."""
-        cross_validation.aggregate_cv(
-            predictions=self._predictions,
-            architecture=ARCHITECTURE,
-            leaderboard=self.folder / "leaderboard",
-        )
+    def train_and_export() -> None:
+        leaderboard = folder / "leaderboard"
+        train_final(**trained_on, leaderboard=leaderboard, num_threads=THREADS, model=model)
+        openvino_engine.export(model, folder / "exported")
 
-    def train_final(self) -> None:
-        """Train on every image outside the test split, and export the network."""
-        train_final(
-            features=self.folder / "features",
-            backbone_weights=self.workspace.weights,
-            leaderboard=self.folder / "leaderboard",
-            settings=_fit_settings(self.workspace.workload, self.precision),
+    return {
+        "extract_features": partial(
+            features.extract_features,
+            examples=workspace.examples,
+            backbone_weights=workspace.weights,
+            settings=features.FeatureSettings(
+                settings.architecture,
+                [workload.candidate.train_from],
+                workload.image_size,
+                precision,
+            ),
             num_threads=THREADS,
-            model=self.folder / "model",
-        )
-        openvino_engine.export(self.folder / "model", self.folder / "exported")
-
-    def predict(self) -> Outcome:
-        """Read the folds' predictions, and predict the test split as evaluate_test does."""
-        folds = (safetensors_file.read(path)[0] for path in self._predictions)
-        splits = [Split(np.array(f["label"]), np.array(f["probabilities_0"])) for f in folds]
-        network = openvino_engine.Classifier(self.folder / "exported", THREADS)
-        table = Examples(self.workspace.examples)
-        _, labels, [probabilities] = test_split.score([network], table, THREADS)
-        return [*splits, Split(labels, probabilities)]
-
-    def evaluate_test(self) -> float:
-        """Evaluate the test split; the evaluation has the milliseconds of a single image."""
-        evaluation = test_split.evaluate_test(
-            examples=self.workspace.examples,
-            model=self.folder / "model",
-            exported=self.folder / "exported",
+            features=folder / "features",
+        ),
+        "train_folds": train_folds,
+        "aggregate_cv": partial(
+            cross_validation.aggregate_cv,
+            predictions=_predictions(workspace, folder),
+            architecture=settings.architecture,
+            leaderboard=folder / "leaderboard",
+        ),
+        "train_final": train_and_export,
+        "evaluate_test": partial(
+            test_split.evaluate_test,
+            examples=workspace.examples,
+            model=model,
+            exported=folder / "exported",
             num_threads=THREADS,
-            evaluation=self.folder / "evaluation",
-        )
-        return evaluation.latency.median_ms
+            evaluation=folder / "evaluation",
+        ),
+    }
 
-    @property
-    def _predictions(self) -> list[Path]:
-        num_folds = self.workspace.workload.num_folds
-        return [self.folder / f"predictions-{fold}" for fold in range(num_folds)]
+
+def predict(workspace: Workspace, folder: Path) -> Outcome:
+    """Read the folds' predictions, and predict the test split as evaluate_test does."""
+    folds = (safetensors_file.read(path)[0] for path in _predictions(workspace, folder))
+    splits = [Split(np.array(f["label"]), np.array(f["probabilities_0"])) for f in folds]
+    network = openvino_engine.Classifier(folder / "exported", THREADS)
+    _, labels, [probabilities] = test_split.score([network], Examples(workspace.examples), THREADS)
+    return [*splits, Split(labels, probabilities)]
+
+
+def _predictions(workspace: Workspace, folder: Path) -> list[Path]:
+    return [folder / f"predictions-{fold}" for fold in range(workspace.workload.split.num_folds)]
 
 
 def time_pipeline(workspace: Workspace, precision: str) -> tuple[AtPrecision, Outcome]:
-    """Run the pipeline's steps, then evaluate_test as a whole, then some full fine-tuning."""
+    """Run the pipeline's steps, then some full fine-tuning."""
     _import_late()
-    with tempfile.TemporaryDirectory() as folder:
-        pipeline = Pipeline(workspace, Path(folder), precision)
-        extract_seconds, _ = _timed(pipeline.extract_features)
-        training = (pipeline.train_folds, pipeline.aggregate_cv, pipeline.train_final)
-        train_seconds = sum(_timed(step)[0] for step in training)
-        test_seconds, outcome = _timed(pipeline.predict)
-        evaluate_seconds, one_image_ms = _timed(pipeline.evaluate_test)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        steps = pipeline_steps(workspace, folder, precision)
+        evaluate_test = steps.pop("evaluate_test")  # after `predict`, which it would warm up
+        seconds = {step: _timed(run)[0] for step, run in steps.items()}
+        test_seconds, outcome = _timed(lambda: predict(workspace, folder))
+        evaluate_seconds, _ = _timed(evaluate_test)
+        evaluation = Evaluation.read(folder / "evaluation")
     measured = AtPrecision(
-        seconds=extract_seconds + train_seconds + test_seconds,
+        seconds=sum(seconds.values()) + test_seconds,
         evaluation_seconds=evaluate_seconds - test_seconds,
-        photos_per_second=workspace.num_images()[0] / extract_seconds,
+        photos_per_second=workspace.num_images()[0] / seconds["extract_features"],
         fine_tuning_per_second=_fine_tuning_per_second(workspace, precision),
-        one_image_ms=one_image_ms,
+        one_image_ms=evaluation.latency.median_ms,
     )
     return measured, outcome
 
@@ -234,16 +220,18 @@ def time_pipeline(workspace: Workspace, precision: str) -> tuple[AtPrecision, Ou
 def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
     """Train the whole network on one batch, again and again: images per second, the median."""
     workload = workspace.workload
-    shape = (workload.batch_size, workload.image_size, workload.image_size, 3)
+    shape = (workload.fit.batch_size, workload.image_size, workload.image_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     every = np.arange(len(pixels))
     rows = FeatureRows(pixels, every % 2, every)
-    network = backbone.pretrained_network(ARCHITECTURE, workspace.weights, 2, seed=0)
-    candidate = Candidate.model_validate(
-        {"train_from": PIXELS, "learning_rate": 1e-4, "weight_decay": 0.01}
+    recipe = Recipe(
+        workload.candidate.model_copy(update={"train_from": PIXELS, "learning_rate": 1e-4}),
+        workload.fit.model_copy(update={"precision": precision}),
     )
-    recipe = Recipe(candidate, _fit_settings(workload, precision))
-    suffix = trainable_suffix(network, candidate, rows)
+    network = backbone.pretrained_network(
+        recipe.settings.architecture, workspace.weights, 2, seed=0
+    )
+    suffix = trainable_suffix(network, recipe.candidate, rows)
     optimizer = adamw(suffix, recipe)
 
     def step() -> object:
@@ -251,16 +239,6 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
 
     step()  # the first one chooses kernels
     return len(pixels) / statistics.median(_timed(step)[0] for _ in range(NUM_STEPS))
-
-
-def _fit_settings(workload: Workload, precision: str) -> FitSettings:
-    return FitSettings(
-        architecture=ARCHITECTURE,
-        num_epochs=workload.num_epochs,
-        batch_size=workload.batch_size,
-        seed=workload.seed,
-        precision=precision,
-    )
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:

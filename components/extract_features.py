@@ -1,4 +1,4 @@
-"""The step that runs the frozen part of the network once over every image, or over a shard."""
+"""Step: run the frozen part of the network once over every image, or over a shard."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -17,19 +17,19 @@ def extract_features(
     num_shards: int,
     features: Output[Dataset],
 ) -> None:
-    """Compute what every epoch of every fold would compute again, once.
+    """Compute once what every epoch of every fold would compute again.
 
     Args:
-        examples: The table of images; the test split is not read.
-        backbone: The weights' file.
-        architecture: A classification network of torchvision.
+        examples: Table of images; the test split is not read.
+        backbone: Weights file.
+        architecture: One of torchvision's classification networks.
         cuts: Where training begins: "head", a stage's name, or "pixels".
         image_size: Side of the square that images are scaled to, in pixels.
-        precision: What the network is computed in, "float32" or "bfloat16".
+        precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
-        shard: The share of the images to take, from 0 on.
-        num_shards: The number of shares, 1 for all images at once; a share may be empty.
-        features: The values at each cut, labels and folds, in one file.
+        shard: The shard to extract, from 0 on.
+        num_shards: Number of shards, 1 for all images at once; a shard may be empty.
+        features: Values at each cut, labels and folds, in one file.
     """
     from pathlib import Path
 
@@ -37,15 +37,17 @@ def extract_features(
 
     with step("extract_features", features.path, shard if num_shards > 1 else None) as run:
         from crossfold.network import determinism
-        from crossfold.network.features import extract_features
+        from crossfold.network.features import FeatureSettings, extract_features
 
         bytes_per_image = extract_features(
             examples=Path(examples.path),
             backbone_weights=Path(backbone.path),
-            architecture=architecture,
-            cuts=cuts,
-            image_size=image_size,
-            precision=precision,
+            settings=FeatureSettings(
+                architecture=architecture,
+                cuts=cuts,
+                image_size=image_size,
+                precision=precision,
+            ),
             num_threads=num_threads,
             shard=shard,
             num_shards=num_shards,

@@ -39,16 +39,19 @@ def fetch_data(
 
     with step("fetch_data", examples.path) as run:
         from crossfold.data.fetch import fetch_data
+        from crossfold.data.splits import SplitSettings
 
         fetched = fetch_data(
             data_pointer=data_pointer,
             models_pointer=models_pointer,
             remote=remote,
             weights=weights,
-            test_fraction=test_fraction,
-            num_folds=len(folds),
-            seed=seed,
-            max_skipped_fraction=max_skipped_fraction,
+            settings=SplitSettings(
+                num_folds=len(folds),
+                test_fraction=test_fraction,
+                seed=seed,
+                max_skipped_fraction=max_skipped_fraction,
+            ),
             examples=Path(examples.path),
             backbone=Path(backbone.path),
             data_page=Path(data_page.path),

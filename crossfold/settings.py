@@ -23,7 +23,7 @@ PIXELS = "pixels"
 HEAD = "head"
 
 
-def _not_a_truth(value: Any) -> Any:
+def _not_a_boolean(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is not allowed: input should be a number")
     return value
@@ -48,7 +48,7 @@ def _below_models(name: str) -> str:
 
 
 # Not strict, because YAML reads 1e-3 as a string; only 1.0e-3 is a number.
-Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_truth)]
+Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_boolean)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 # The characters / @ : and quotes have a meaning in MLflow's URIs and searches.
@@ -138,13 +138,13 @@ class Candidate(_Section):
                 raise ValueError("learning_rate: is missing")
         elif self.learning_rate is not None:
             raise ValueError(
-                "learning_rate: a classifier on the frozen network has none, as it is trained to "
-                "convergence: delete it, and let such candidates differ by their weight_decay"
+                "learning_rate: a head has none, because it is trained to convergence. Delete it; "
+                "heads differ by weight_decay"
             )
         elif self.weight_decay == 0:
             raise ValueError(
-                "weight_decay: has to be above 0 for a classifier on the frozen network: without "
-                "a penalty its training need not converge"
+                "weight_decay: must be above 0 for a head: without a penalty its training may not "
+                "converge"
             )
         return self
 
@@ -188,8 +188,8 @@ class TrainingSettings(_Section):
     def _patience_is_gone(cls, values: Any) -> Any:
         if isinstance(values, dict) and "patience" in values:
             raise ValueError(
-                "patience: there is no early stop any more, since a fit that ends before the "
-                "learning rate has fallen is worse than it need be: delete it"
+                "patience: early stopping was removed, because it ended fits before the learning "
+                "rate had fallen. Delete this setting"
             )
         return values
 
@@ -270,13 +270,11 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"{path} is not there: run crossfold in the project's folder, which holds it"
-        ) from None
+        raise UserError(f"{path} does not exist: run crossfold in the project's folder") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings: take the one that the project came with")
+        raise UserError(f"{path} has no settings: restore it, as with git checkout {path}")
     for change in changes:
         _apply(values, change)
     try:

@@ -1,43 +1,50 @@
 """Build the pipeline's arguments from params.yaml and the DVC pointers."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from crossfold.data import dvc
 from crossfold.settings import Settings
+
+# A setting is a parameter of the graph under its own name, or under this one if another section
+# has a setting of the same name, or if the name says too little without its section.
+PARAMETERS = {
+    "data.seed": "split_seed",
+    "training.seed": "training_seed",
+    "threads.alone": "threads_alone",
+    "threads.folds": "threads_folds",
+}
+# No step reads these: they shape the graph, or the command reads them.
+NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking.experiment"}
 
 
 def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
     """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
     return {
+        **dict(_scalars(settings)),
         "data_pointer": _pointer(root, "data"),
         "models_pointer": _pointer(root, "models"),
-        "remote": settings.data.remote,
-        "test_fraction": settings.data.test_fraction,
         "folds": list(range(settings.data.num_folds)),
-        "split_seed": settings.data.seed,
-        "max_skipped_fraction": settings.data.max_skipped_fraction,
-        "image_size": settings.data.image_size,
-        "architecture": settings.model.architecture,
-        "weights": settings.model.weights,
-        "precision": settings.model.precision,
         "candidates": [
             candidate.model_dump(exclude_none=True) for candidate in settings.candidates
         ],
         "cuts": settings.cuts,
-        "num_epochs": settings.training.num_epochs,
-        "batch_size": settings.training.batch_size,
-        "training_seed": settings.training.seed,
-        "threads_alone": settings.threads.alone,
-        "threads_folds": settings.threads.folds,
-        "model_name": settings.tracking.model_name,
-        "min_macro_f1": settings.gate.min_macro_f1,
-        "margin": settings.gate.margin,
         "lineage": lineage,
     }
+
+
+def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Yield the graph's parameter and the value of each setting that a step reads."""
+    for section, values in settings:
+        if isinstance(values, BaseModel):
+            for name, value in values:
+                if (key := f"{section}.{name}") not in NOT_IN_STEPS:
+                    yield PARAMETERS.get(key, name), value
 
 
 def _pointer(root: Path, name: str) -> str:

@@ -50,31 +50,32 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         margin: float,
         lineage: dict,
     ) -> None:
-        """Fetch, extract, train the folds, choose, train the choice, evaluate, register.
+        """Fetch, extract features, train the folds, choose, train finally, evaluate, register.
 
         Args:
             data_pointer: The text of data.dvc.
             models_pointer: The text of models.dvc.
             remote: Name of the DVC remote.
-            test_fraction: Share of each class that is held out.
-            folds: The folds that the rest is dealt to, as numbers from 0 on.
-            split_seed: Decides which image goes where.
-            max_skipped_fraction: Share of the images that may be skipped because they are unusable.
+            test_fraction: Share of each class held out as the test split.
+            folds: The folds, as numbers from 0 on; the images outside the test split are dealt to
+                them.
+            split_seed: Seed of the holdout and the folds.
+            max_skipped_fraction: Share of the images that may be skipped as unusable.
             image_size: Side of the square that images are scaled to, in pixels.
-            architecture: A classification network of torchvision.
-            weights: The weights' file name under models/.
-            precision: What the network is computed in, "float32" or "bfloat16".
+            architecture: One of torchvision's classification networks.
+            weights: Weights file under models/.
+            precision: Number format of the computation, "float32" or "bfloat16".
             candidates: The sets of hyper-parameters to compare.
-            cuts: The distinct places where the candidates' training begins.
-            num_epochs: Epochs of each fit but a head's.
+            cuts: The distinct parts of the network where the candidates' training begins.
+            num_epochs: Epochs of each fit. A head is trained to convergence instead.
             batch_size: Images per optimizer step.
-            training_seed: Of the classifier's initial weights and the order of the images.
-            threads_alone: Processor threads of the steps that have the machine to themselves.
+            training_seed: Seed of the initial weights and the order of the images.
+            threads_alone: Processor threads of each step that computes alone.
             threads_folds: Processor threads of each train_fold.
-            model_name: The registered model's name.
-            min_macro_f1: The floor below which no model becomes champion.
-            margin: The loss of macro F1 against the champion that counts as none.
-            lineage: Where the run comes from: settings, commit, images.
+            model_name: Name of the registered model.
+            min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
+            margin: How much macro F1 a challenger may lose and still count as "not worse".
+            lineage: Origin of the run: settings, commit, images, runner.
         """
         fetched = fetch_data(
             data_pointer=data_pointer,

@@ -29,6 +29,7 @@ def check_data(
     """Check a folder of images exactly as the pipeline does, and report problems."""
     from crossfold.data.folder import examine_folder, split_folder
     from crossfold.data.page import write_page
+    from crossfold.data.splits import SplitSettings
     from crossfold.settings import load_settings
 
     from .data_summary import progress_bar, show
@@ -41,10 +42,12 @@ def check_data(
     try:
         report = split_folder(
             report,
-            num_folds=settings.num_folds,
-            test_fraction=settings.test_fraction,
-            seed=settings.seed,
-            max_skipped_fraction=settings.max_skipped_fraction,
+            SplitSettings(
+                num_folds=settings.num_folds,
+                test_fraction=settings.test_fraction,
+                seed=settings.seed,
+                max_skipped_fraction=settings.max_skipped_fraction,
+            ),
         )
     except UserError as error:  # raised below, once the page that helps to fix it is written
         problem = error

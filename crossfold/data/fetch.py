@@ -48,10 +48,7 @@ def fetch_data(
     models_pointer: str,
     remote: str,
     weights: str,
-    test_fraction: float,
-    num_folds: int,
-    seed: int,
-    max_skipped_fraction: float,
+    settings: splits.SplitSettings,
     examples: Path,
     backbone: Path,
     data_page: Path,
@@ -63,19 +60,16 @@ def fetch_data(
     Args:
         data_pointer: the text of data.dvc.
         models_pointer: the text of models.dvc.
-        remote: a DVC remote's name, see `dvc.pull`.
-        weights: a file's name under models/.
-        test_fraction: the share of each class that is held out.
-        num_folds: the number of folds for the rest.
-        seed: decides which image goes where, see `splits.assign`.
-        max_skipped_fraction: the share of the images that may be unusable.
-        examples: where to write the table, see `crossfold.data.examples`.
-        backbone: where to copy the weights to.
-        data_page: where to write the page about the images, see `crossfold.data.page`.
+        remote: the DVC remote's name, see `dvc.pull`.
+        weights: the weights file's name under models/.
+        settings: the settings of the splits, see `splits.assign`.
+        examples: the table to write, see `crossfold.data.examples`.
+        backbone: the copy of the weights to write.
+        data_page: the page about the data to write, see `crossfold.data.page`.
 
     Raises:
         UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained
-            on (see `split_folder`), or there is no such weights' file. Nothing is written then.
+            on (see `split_folder`), or there is no such weights file. Nothing is written then.
         OSError: no space left.
     """
     data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
@@ -85,11 +79,7 @@ def fetch_data(
         dvc.pull({"data": data_pointer, "models": models_pointer}, remote, workspace)
         weights_file = _find_weights(workspace / "models", weights)
         report = split_folder(
-            examine_folder(workspace / "data", progress=report_progress),
-            num_folds=num_folds,
-            test_fraction=test_fraction,
-            seed=seed,
-            max_skipped_fraction=max_skipped_fraction,
+            examine_folder(workspace / "data", progress=report_progress), settings
         )
         for line in report.skipped:
             _logger.warning("skipped %s", line)
@@ -101,7 +91,7 @@ def fetch_data(
             _rows(workspace / "data", report),
             classes=report.classes,
             data_hash=data_hash,
-            num_folds=num_folds,
+            num_folds=settings.num_folds,
             skipped=report.skipped,
             facts=facts,
         )

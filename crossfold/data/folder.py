@@ -20,7 +20,7 @@ from . import splits
 from .findings import DataFacts, Pair, PairCounts
 from .layout import Finding, class_of, ignored_files, name_of, read_layout
 from .listing import escaped
-from .splits import TEST
+from .splits import TEST, SplitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -246,32 +246,19 @@ def _near_duplicates(
     return Pairs(first, second, pairs.correlation)
 
 
-def split_folder(
-    report: FolderReport,
-    *,
-    num_folds: int,
-    test_fraction: float,
-    seed: int = 0,
-    max_skipped_fraction: float = 0.0,
-) -> FolderReport:
+def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
     """Give every usable image its split and fold.
 
     Raises:
         UserError: the layout has faults, too many images are unusable, or a class has too few
             images for the holdout and every fold. The message lists every problem.
     """
-    split_names, folds = splits.assign(
-        report.labels,
-        report.content_hashes,
-        test_fraction=test_fraction,
-        num_folds=num_folds,
-        seed=seed,
-    )
+    split_names, folds = splits.assign(report.labels, report.content_hashes, settings)
     report = replace(report, splits=tuple(split_names), folds=tuple(folds))
     faults = (
         *report.faults,
-        *_too_many_unusable(report, max_skipped_fraction),
-        *_classes_too_small(report, num_folds, test_fraction),
+        *_too_many_unusable(report, settings.max_skipped_fraction),
+        *_classes_too_small(report, settings.num_folds, settings.test_fraction),
     )
     if faults:
         raise UserError("\n\n".join(map(str, faults)))

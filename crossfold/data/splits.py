@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,13 +15,18 @@ TEST = "test"
 NO_FOLD = -1
 
 
+@dataclass(frozen=True)
+class SplitSettings:
+    """The settings that divide a set of images, or refuse it."""
+
+    num_folds: int
+    test_fraction: float  # of each class
+    seed: int = 0
+    max_skipped_fraction: float = 0.0  # of the images, as unusable
+
+
 def assign(
-    labels: Sequence[int],
-    content_hashes: Sequence[str],
-    *,
-    test_fraction: float,
-    num_folds: int,
-    seed: int,
+    labels: Sequence[int], content_hashes: Sequence[str], settings: SplitSettings
 ) -> tuple[list[str], list[int]]:
     """Assign every image to the test split or to a fold of the train split.
 
@@ -39,18 +45,20 @@ def assign(
         groups_of_class[label].add(content_hash)
 
     fold_of_group: dict[str, int] = {}
-    fold_sizes = [0] * num_folds
+    fold_sizes = [0] * settings.num_folds
     for _, groups in sorted(groups_of_class.items()):
         class_size = sum(group_sizes[group] for group in groups)
-        test_size = max(1, round(test_fraction * class_size))
+        test_size = max(1, round(settings.test_fraction * class_size))
         num_in_test = 0
-        class_fold_sizes = [0] * num_folds
-        for group in sorted(groups, key=lambda group: _draw(seed, group)):
+        class_fold_sizes = [0] * settings.num_folds
+        for group in sorted(groups, key=lambda group: _draw(settings.seed, group)):
             if num_in_test < test_size:
                 fold_of_group[group] = NO_FOLD
                 num_in_test += group_sizes[group]
                 continue
-            fold = min(range(num_folds), key=lambda f: (class_fold_sizes[f], fold_sizes[f], f))
+            fold = min(
+                range(settings.num_folds), key=lambda f: (class_fold_sizes[f], fold_sizes[f], f)
+            )
             fold_of_group[group] = fold
             class_fold_sizes[fold] += group_sizes[group]
             fold_sizes[fold] += group_sizes[group]

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,21 @@ from . import backbone, cutting, determinism, openvino_engine, preprocessing, sa
 from .weights_file import read_weights
 
 
+@dataclass(frozen=True)
+class FeatureSettings:
+    """The settings that features depend on."""
+
+    architecture: str
+    cuts: Sequence[str]  # where training begins: "head", a stage's name, or "pixels"
+    image_size: int  # side of the square, in pixels
+    precision: str  # number format of the computation, "float32" or "bfloat16"
+
+
 def extract_features(
     *,
     examples: Path,
     backbone_weights: Path,
-    architecture: str,
-    cuts: Sequence[str],
-    image_size: int,
-    precision: str,
+    settings: FeatureSettings,
     num_threads: int,
     features: Path,
     shard: int = 0,
@@ -36,8 +44,8 @@ def extract_features(
 
     Writes one safetensors file, in the order of `examples`: for each cut the float32 values there,
     [N, …] (for "pixels" the uint8 pixels [N, S, S, 3]), and `label` and `fold`, int64 [N].
-    Batch normalization stays in evaluation mode: a frozen prefix is a fixed function. `precision`
-    is the number format of the computation, "float32" or "bfloat16"; the file has float32.
+    Batch normalization stays in evaluation mode: a frozen prefix is a fixed function. The
+    file has float32, whatever the precision of the computation.
 
     Returns:
         The size of one image at each cut, in bytes.
@@ -47,12 +55,13 @@ def extract_features(
             do not fit on the disk; nothing is written then.
     """
     determinism.prepare(num_threads)
+    architecture, image_size = settings.architecture, settings.image_size
     table = Examples(examples, shard, num_shards)
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(table.classes), seed=0
     )
     _try_one(network, architecture, image_size)
-    values_at_cuts = _prefix(network, cuts, image_size, precision, num_threads)
+    values_at_cuts = _prefix(network, settings, num_threads)
 
     num_images = table.count(TRAIN)
     sample = values_at_cuts(np.zeros((1, image_size, image_size, 3), np.uint8))
@@ -159,19 +168,20 @@ def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
 
 
 def _prefix(
-    network: nn.Module, cuts: Sequence[str], image_size: int, precision: str, num_threads: int
+    network: nn.Module, settings: FeatureSettings, num_threads: int
 ) -> Callable[[Pixels], dict[str, safetensors_file.Array]]:
     """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts."""
-    stages = [cut for cut in cuts if cut != PIXELS]
+    with_pixels = PIXELS in settings.cuts
+    stages = [cut for cut in settings.cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
     beginning = preprocessing.from_pixels(cutting.prefix(cutting.trace(network), stages))
     compute_values = openvino_engine.compiled(
-        openvino_engine.from_torch(beginning, image_size), precision, num_threads
+        openvino_engine.from_torch(beginning, settings.image_size), settings.precision, num_threads
     )
 
     def values_at_cuts(pixels: Pixels) -> dict[str, safetensors_file.Array]:
-        found: dict[str, safetensors_file.Array] = {PIXELS: pixels} if PIXELS in cuts else {}
+        found: dict[str, safetensors_file.Array] = {PIXELS: pixels} if with_pixels else {}
         return found | dict(zip(stages, compute_values(pixels), strict=True))
 
     return values_at_cuts

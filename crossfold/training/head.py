@@ -67,13 +67,13 @@ def fit_head(
     weight_decay: float,
     progress: Callable[[float], None],
 ) -> float:
-    """Minimize mean cross-entropy + weight_decay/2 · ‖W‖² by L-BFGS, in float64; return it.
+    """Minimize mean cross-entropy + weight_decay/2 · ‖W‖² by L-BFGS in float64.
 
     W are the weights on features scaled to mean 0 and variance 1 over the rows; the bias is not
     penalized. The scaling is part of the weights that the suffix's one layer ends with, in float32.
     For a linear layer the minimum is the only one, whatever the initial weights. Memory holds a few
     batches, C² numbers and some fifty times the weights, whatever the number of images. `progress`
-    is told the share of MAX_PASSES that is done, and 1 at the end.
+    is told the share of MAX_PASSES that is done, and 1 at the end. Returns the minimum.
 
     L-BFGS: Liu and Nocedal, "On the limited memory BFGS method for large scale optimization",
     1989. It runs on V = W·L, where L·Lᵀ = correlation/K + weight_decay: with that, an upper bound

@@ -8,6 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.page import render
+from crossfold.data.splits import SplitSettings
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 
@@ -47,10 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
-    report = examine_folder(folder)
-    return render(
-        split_folder(report, num_folds=3, test_fraction=0.2, max_skipped_fraction=0.1), folder
-    )
+    split = SplitSettings(num_folds=3, test_fraction=0.2, max_skipped_fraction=0.1)
+    return render(split_folder(examine_folder(folder), split), folder)
 
 
 def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> None:

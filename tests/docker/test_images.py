@@ -297,11 +297,13 @@ FETCH = """
 import json, os
 from pathlib import Path
 from crossfold.data.fetch import fetch_data
+from crossfold.data.splits import SplitSettings
 pointers = json.loads(os.environ["POINTERS"])
 fetched = fetch_data(
     data_pointer=pointers["data"], models_pointer=pointers["models"], remote="sample",
-    weights="resnet18-random.safetensors", test_fraction=0.2, num_folds=3, seed=1,
-    max_skipped_fraction=0, examples=Path("/tmp/examples"), backbone=Path("/tmp/backbone"),
+    weights="resnet18-random.safetensors",
+    settings=SplitSettings(num_folds=3, test_fraction=0.2, seed=1),
+    examples=Path("/tmp/examples"), backbone=Path("/tmp/backbone"),
     data_page=Path("/tmp/data_page"),
 )
 from crossfold.data.examples import Examples

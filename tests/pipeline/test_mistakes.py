@@ -59,7 +59,7 @@ def test_a_mistaken_file_of_settings(empty: Project) -> None:
 
 def test_outside_a_project(tmp_path: Path) -> None:
     message = refused(Project(tmp_path), "run")
-    assert "params.yaml is not there: run crossfold in the project's folder" in message
+    assert "params.yaml does not exist" in message
     assert list(tmp_path.iterdir()) == []
 
 

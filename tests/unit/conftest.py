@@ -13,7 +13,7 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
 from crossfold.network import backbone
-from crossfold.network.features import extract_features
+from crossfold.network.features import FeatureSettings, extract_features
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -96,10 +96,12 @@ def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: 
     extract_features(
         examples=examples,
         backbone_weights=weights,
-        architecture=ARCHITECTURE,
-        cuts=["conv5", "head", "pixels"],
-        image_size=SIZE,
-        precision="float32",
+        settings=FeatureSettings(
+            architecture=ARCHITECTURE,
+            cuts=["conv5", "head", "pixels"],
+            image_size=SIZE,
+            precision="float32",
+        ),
         num_threads=1,
         features=path,
     )

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from crossfold.data.dvc import changed_since_add, ensure_pushed, pointer_hash
 from crossfold.data.examples import TEST, Examples
 from crossfold.data.fetch import FetchedData, fetch_data
 from crossfold.data.findings import PairCounts
+from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
@@ -78,16 +80,16 @@ def pushed(project: Path) -> Path:
     return project
 
 
+SPLITS = SplitSettings(num_folds=3, test_fraction=0.2)
+
+
 def fetch(root: Path, **changes: Any) -> FetchedData:
     arguments: dict[str, Any] = {
         "data_pointer": (root / "data.dvc").read_text(),
         "models_pointer": (root / "models.dvc").read_text(),
         "remote": "sample",
         "weights": "small.safetensors",
-        "test_fraction": 0.2,
-        "num_folds": 3,
-        "seed": 0,
-        "max_skipped_fraction": 0.0,
+        "settings": SPLITS,
         "examples": root.parent / "examples",
         "backbone": root.parent / "backbone",
         "data_page": root.parent / "data_page",
@@ -153,7 +155,7 @@ def test_the_table_is_the_same_each_time(pushed: Path) -> None:
     first = (pushed.parent / "examples").read_bytes()
     fetch(pushed)
     assert (pushed.parent / "examples").read_bytes() == first
-    fetch(pushed, seed=1)
+    fetch(pushed, settings=replace(SPLITS, seed=1))
     assert (pushed.parent / "examples").read_bytes() != first
 
 
@@ -474,7 +476,7 @@ def test_fetch_data_skips_and_says_so(project: Path, caplog: pytest.LogCaptureFi
     add(project)
     ensure_pushed(project, "sample")
     assert "data/cat/empty.png: the file is empty" in refused(project)
-    fetched = fetch(project, max_skipped_fraction=0.04)
+    fetched = fetch(project, settings=replace(SPLITS, max_skipped_fraction=0.04))
     assert fetched.skipped == ("data/cat/empty.png: the file is empty",)
     assert fetched.num_images == 24
     assert "skipped data/cat/empty.png" in caplog.text

@@ -16,6 +16,7 @@ from sklearn.datasets import load_sample_image
 from crossfold.data.examples import TEST, TRAIN
 from crossfold.data.findings import DataFacts, PairCounts, near_duplicates
 from crossfold.data.folder import FolderReport, balance, examine_folder, split_folder
+from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
 NUM_IMAGES = 8  # of each class
@@ -43,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(folder: Path, **changes: Any) -> Any:
-    report = examine_folder(folder)
-    return split_folder(report, **{"num_folds": 3, "test_fraction": 0.2} | changes)
+    settings = SplitSettings(**{"num_folds": 3, "test_fraction": 0.2} | changes)
+    return split_folder(examine_folder(folder), settings)
 
 
 def problem(folder: Path, **changes: Any) -> str:

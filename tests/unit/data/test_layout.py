@@ -12,6 +12,7 @@ from PIL import Image
 from crossfold.data.folder import FolderReport, examine_folder, split_folder
 from crossfold.data.layout import ignored_files, read_layout
 from crossfold.data.listing import escaped, is_system_file, list_files
+from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
 LATIN_1 = os.fsdecode(b"caf\xe9.png")
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def split(report: FolderReport) -> FolderReport:
-    return split_folder(report, num_folds=2, test_fraction=0.25)
+    return split_folder(report, SplitSettings(num_folds=2, test_fraction=0.25))
 
 
 def faults(folder: Path) -> str:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.data.splits import NO_FOLD, TEST, TRAIN, assign
+from crossfold.data.splits import NO_FOLD, TEST, TRAIN, SplitSettings, assign
 
 SIZES = {0: 50, 1: 23, 2: 8}
 
@@ -18,7 +18,7 @@ def images(copies: int = 1) -> tuple[list[int], list[str]]:
 
 def test_holdout_and_folds_are_stratified() -> None:
     labels, hashes = images()
-    splits, folds = assign(labels, hashes, test_fraction=0.2, num_folds=5, seed=0)
+    splits, folds = assign(labels, hashes, SplitSettings(num_folds=5, test_fraction=0.2, seed=0))
     places = Counter(zip(labels, folds, strict=True))
     for label, size in SIZES.items():
         assert places[label, NO_FOLD] == round(0.2 * size)
@@ -33,7 +33,7 @@ def test_holdout_and_folds_are_stratified() -> None:
 
 def test_every_class_is_in_the_test_split_however_small() -> None:
     labels, hashes = images()
-    _, folds = assign(labels, hashes, test_fraction=0.01, num_folds=5, seed=0)
+    _, folds = assign(labels, hashes, SplitSettings(num_folds=5, test_fraction=0.01, seed=0))
     assert {label for label, fold in zip(labels, folds, strict=True) if fold == NO_FOLD} == {
         0,
         1,
@@ -44,7 +44,7 @@ def test_every_class_is_in_the_test_split_however_small() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_copies_are_never_on_both_sides(seed: int) -> None:
     labels, hashes = images(copies=3)
-    _, folds = assign(labels, hashes, test_fraction=0.2, num_folds=5, seed=seed)
+    _, folds = assign(labels, hashes, SplitSettings(num_folds=5, test_fraction=0.2, seed=seed))
     places = set(zip(hashes, folds, strict=True))
     assert len(places) == len(set(hashes))
 
@@ -53,7 +53,9 @@ def test_the_seed_decides_and_the_order_of_images_does_not() -> None:
     labels, hashes = images()
 
     def places(seed: int, step: int) -> dict[str, int]:
-        _, folds = assign(labels[::step], hashes[::step], test_fraction=0.2, num_folds=5, seed=seed)
+        _, folds = assign(
+            labels[::step], hashes[::step], SplitSettings(num_folds=5, test_fraction=0.2, seed=seed)
+        )
         return dict(zip(hashes[::step], folds, strict=True))
 
     assert places(1, 1) == places(1, -1)
@@ -62,7 +64,9 @@ def test_the_seed_decides_and_the_order_of_images_does_not() -> None:
 
 def test_the_assignment_is_the_same_on_every_platform() -> None:
     splits, folds = assign(
-        [0] * 6 + [1] * 5, [*"abcdef", *"ghijk"], test_fraction=0.2, num_folds=3, seed=7
+        [0] * 6 + [1] * 5,
+        [*"abcdef", *"ghijk"],
+        SplitSettings(num_folds=3, test_fraction=0.2, seed=7),
     )
     assert folds == [1, 1, -1, 0, 0, 2, 1, 0, 2, -1, 2]
     assert splits.count(TEST) == 2
@@ -83,13 +87,15 @@ def test_whatever_the_images_no_content_is_on_two_sides_and_their_order_is_no_ma
 ) -> None:
     labels, contents = images
     splits, folds = assign(
-        labels, contents, test_fraction=test_fraction, num_folds=num_folds, seed=seed
+        labels, contents, SplitSettings(num_folds=num_folds, test_fraction=test_fraction, seed=seed)
     )
     assert len(set(zip(contents, folds, strict=True))) == len(set(contents))
     assert set(folds) <= {NO_FOLD, *range(num_folds)}
     in_test = {label for label, split in zip(labels, splits, strict=True) if split == TEST}
     assert in_test == set(labels)
     reversed_splits = assign(
-        labels[::-1], contents[::-1], test_fraction=test_fraction, num_folds=num_folds, seed=seed
+        labels[::-1],
+        contents[::-1],
+        SplitSettings(num_folds=num_folds, test_fraction=test_fraction, seed=seed),
     )
     assert (reversed_splits[0][::-1], reversed_splits[1][::-1]) == (splits, folds)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_image
 from crossfold.data.examples import Example, Examples, write_examples
 from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.page import render
-from crossfold.data.splits import TRAIN
+from crossfold.data.splits import TRAIN, SplitSettings
 from crossfold.imaging.decoding import read_image
 from crossfold.network import backbone, trained_network
 from crossfold.network.openvino_engine import Classifier, export
@@ -76,7 +76,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
 
 def trained_on(folder: Path, table: Path) -> np.ndarray:
     """The pixels of each image that `extract_features` and `evaluate_test` get from the table."""
-    report = split_folder(examine_folder(folder), num_folds=2, test_fraction=0.2)
+    report = split_folder(examine_folder(folder), SplitSettings(num_folds=2, test_fraction=0.2))
     rows = zip(report.paths, report.labels, report.content_hashes, strict=True)
     write_examples(
         table,

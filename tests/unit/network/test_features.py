@@ -16,6 +16,7 @@ from crossfold.errors import UserError
 from crossfold.imaging.decoding import square
 from crossfold.network import backbone, determinism, preprocessing, safetensors_file
 from crossfold.network.features import (
+    FeatureSettings,
     check_network,
     extract_features,
     join_features,
@@ -31,11 +32,15 @@ def extract(examples: Path, weights: Path, features: Path, **changes: Any) -> di
         "cuts": ["head"],
         "image_size": SIZE,
         "precision": "float32",
-        "num_threads": 1,
-        **changes,
     }
+    shard = {name: changes.pop(name) for name in ("shard", "num_shards") if name in changes}
     return extract_features(
-        examples=examples, backbone_weights=weights, features=features, **settings
+        examples=examples,
+        backbone_weights=weights,
+        settings=FeatureSettings(**settings | changes),
+        num_threads=1,
+        features=features,
+        **shard,
     )
 
 

@@ -2,40 +2,85 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from google.protobuf.json_format import MessageToDict
 
 from crossfold.settings import Settings, load_settings
-from pipelines.arguments import arguments
+from pipelines.arguments import NOT_IN_STEPS, PARAMETERS, arguments
+from pipelines.classification import pipeline
 
 from .conftest import DATA_POINTER, LINEAGE, MD5, SHIPPED
 
+SHIPPED_SETTINGS = yaml.safe_load(SHIPPED.read_text())
+BOUNDS = {"minimum", "exclusiveMinimum", "ge", "gt", "maximum", "exclusiveMaximum", "le", "lt"}
+NUMBERS = ("integer", "number")
+SCHEMA = Settings.model_json_schema()
+FIELDS = {
+    f"{section}.{name}": field
+    for section, entry in SCHEMA["properties"].items()
+    if "$ref" in entry
+    for name, field in SCHEMA["$defs"][entry["$ref"].rpartition("/")[2]]["properties"].items()
+}
 
-def test_the_arguments_are_the_settings(inputs: dict[str, Any], settings: Settings) -> None:
-    shipped = yaml.safe_load(SHIPPED.read_text())
-    assert inputs["folds"] == list(range(shipped["data"]["num_folds"]))
-    assert inputs["cuts"] == ["head", "layer4"]
-    for passed, written in zip(inputs["candidates"], shipped["candidates"], strict=True):
-        assert passed == passed | written and None not in passed.values()
-    same = {
-        "remote": "data.remote",
-        "image_size": "data.image_size",
-        "test_fraction": "data.test_fraction",
-        "split_seed": "data.seed",
-        "max_skipped_fraction": "data.max_skipped_fraction",
-        "architecture": "model.architecture",
-        "weights": "model.weights",
-        "num_epochs": "training.num_epochs",
-        "batch_size": "training.batch_size",
-        "training_seed": "training.seed",
-        "threads_alone": "threads.alone",
-        "threads_folds": "threads.folds",
-        "min_macro_f1": "gate.min_macro_f1",
-        "margin": "gate.margin",
-        "model_name": "tracking.model_name",
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, Any]:
+    """The compiled graph, without arguments."""
+    found: dict[str, Any] = MessageToDict(pipeline().pipeline_spec)
+    return found
+
+
+def parameters_of_steps(graph: dict[str, Any]) -> set[str]:
+    """List the parameters of the graph that any step, inside or outside a loop, gets."""
+    dags = [graph["root"]["dag"], *(c["dag"] for c in graph["components"].values() if "dag" in c)]
+    return {
+        value.get("componentInputParameter", "").removeprefix("pipelinechannel--")
+        for dag in dags
+        for name, task in dag["tasks"].items()
+        if not name.startswith("for-loop")
+        for value in task.get("inputs", {}).get("parameters", {}).values()
     }
-    for name, key in same.items():
-        section, setting = key.split(".")
-        assert inputs[name] == shipped[section][setting], name
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_a_setting_is_at_every_place_that_contributing_lists(
+    key: str, graph: dict[str, Any]
+) -> None:
+    section, name = key.split(".")
+    field, parameter = FIELDS[key], PARAMETERS.get(key, name)
+    places = {
+        "settings.py, description": "description" in field,
+        "settings.py, bounds": field.get("type") not in NUMBERS or bool(BOUNDS & field.keys()),
+        "params.yaml": name in SHIPPED_SETTINGS[section],
+    }
+    if key not in NOT_IN_STEPS:
+        in_graph = graph["root"]["inputDefinitions"]["parameters"]
+        places |= {
+            "classification.py, parameter": parameter in in_graph,
+            "classification.py, docstring": "description" in in_graph.get(parameter, {}),
+            "components, input": parameter in parameters_of_steps(graph),
+        }
+    assert [place for place, done in places.items() if not done] == []
+
+
+def test_every_setting_is_passed_under_its_parameter(inputs: dict[str, Any]) -> None:
+    for key in FIELDS.keys() - NOT_IN_STEPS:
+        section, name = key.split(".")
+        assert inputs[PARAMETERS.get(key, name)] == SHIPPED_SETTINGS[section][name], key
+
+
+def test_no_two_settings_are_one_parameter() -> None:
+    names = [PARAMETERS.get(key, key.split(".")[1]) for key in FIELDS.keys() - NOT_IN_STEPS]
+    assert len(names) == len(set(names))
+    assert PARAMETERS.keys() | NOT_IN_STEPS <= FIELDS.keys()
+
+
+def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
+    assert inputs["folds"] == list(range(SHIPPED_SETTINGS["data"]["num_folds"]))
+    assert inputs["cuts"] == ["head", "layer4"]
+    for passed, written in zip(inputs["candidates"], SHIPPED_SETTINGS["candidates"], strict=True):
+        assert passed == passed | written and None not in passed.values()
 
 
 def test_seeds_and_threads_are_not_mixed_up(tmp_path: Path) -> None:

@@ -3,24 +3,26 @@
 Nothing here is timed.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
-from torch.utils.data import TensorDataset
+from torch import Tensor, nn
 
 from benchmarks import naive, report
-from benchmarks.dataset import CLASSES, Workload, Workspace, write_photos
+from benchmarks.dataset import CANDIDATE, CLASSES, FIT, Workload, Workspace, write_photos
 from benchmarks.naive import Outcome, Split
 from benchmarks.report import GOALS, Results
-from benchmarks.scale import Cost, Scale, Size, problems
-from benchmarks.timings import Pipeline
+from benchmarks.scale import Cost, Scale, Size
+from benchmarks.timings import pipeline_steps, predict, run_each_image_once
+from crossfold.data.splits import SplitSettings
 
 TINY = Workload(
-    images_per_class=12, image_size=32, num_folds=3, num_epochs=3, batch_size=8, learning_rate=0.01
+    images_per_class=12,
+    image_size=32,
+    split=SplitSettings(num_folds=3, test_fraction=0.25),
+    fit=FIT.model_copy(update={"num_epochs": 3, "batch_size": 8}),
+    candidate=CANDIDATE.model_copy(update={"learning_rate": 0.01}),
 )
 
 
@@ -32,43 +34,52 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return workspace
 
 
-@pytest.fixture(scope="module")
-def backbone(workspace: Workspace) -> naive.Backbone:
-    return naive.Backbone(workspace.weights)
+class Counting(nn.Module):
+    """A backbone that counts the images that go through."""
+
+    def __init__(self, weights: Path) -> None:
+        super().__init__()
+        self.network, self.num_passes = naive.frozen_backbone(weights), 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.num_passes += len(images)
+        features: Tensor = self.network(images)
+        return features
 
 
 @pytest.fixture(scope="module")
-def expected(workspace: Workspace, backbone: naive.Backbone) -> Outcome:
-    """What the whole naive loop predicts."""
+def backbone(workspace: Workspace) -> Counting:
+    return Counting(workspace.weights)
+
+
+@pytest.fixture(scope="module")
+def expected(workspace: Workspace, backbone: Counting) -> Outcome:
+    """The predictions of the whole naive loop."""
     return naive.run(backbone, naive.open_data(workspace), TINY)
 
 
 def test_naive_loop_takes_all_passes_and_leaves_its_backbone(
-    workspace: Workspace, backbone: naive.Backbone, expected: Outcome
+    workspace: Workspace, backbone: Counting, expected: Outcome
 ) -> None:
     assert backbone.num_passes == sum(naive.num_passes(workspace))
     assert len(set(expected[-1].probabilities.argmax(axis=1))) > 1
-    # What model.train() on a frozen backbone would change: batch normalization's statistics.
-    fresh = naive.Backbone(workspace.weights).state_dict()
-    assert all(tensor.equal(fresh[name]) for name, tensor in backbone.state_dict().items())
+    # model.train() on a frozen backbone would change batch normalization's statistics.
+    fresh = naive.frozen_backbone(workspace.weights).state_dict()
+    left = backbone.network.state_dict()
+    assert all(tensor.equal(fresh[name]) for name, tensor in left.items())
 
 
 def test_pipeline_gives_the_same(workspace: Workspace, expected: Outcome) -> None:
-    pipeline = Pipeline(workspace, workspace.folder)
-    pipeline.extract_features()
-    pipeline.train_folds()
-    pipeline.aggregate_cv()
-    pipeline.train_final()
-    assert naive.count_different(expected, pipeline.predict(), "float32") == 0
+    for step in pipeline_steps(workspace, workspace.folder).values():
+        step()
+    predicted = predict(workspace, workspace.folder)
+    assert naive.count_different(expected, predicted, "float32") == 0
 
 
 def test_computing_each_image_once_gives_the_same(workspace: Workspace, expected: Outcome) -> None:
-    data = naive.open_data(workspace)
-    network = naive.Backbone(workspace.weights)
-    features = naive.all_features(network, data, TINY.batch_size)
+    network = Counting(workspace.weights)
+    once = run_each_image_once(network, workspace)
     assert network.num_passes == sum(workspace.num_images())
-    stored = replace(data, images=TensorDataset(features, torch.from_numpy(data.labels)))
-    once = naive.run(nn.Identity(), stored, TINY)
     assert naive.count_different(expected, once, "float32") == 0
 
 
@@ -165,8 +176,8 @@ def scale(seconds: float, gb: float) -> Scale:
 
 
 def test_growth_with_the_number_of_images() -> None:
-    assert not problems(scale(149, 1.4))
-    (slower,) = problems(scale(151, 1.4))
+    assert not scale(149, 1.4).problems
+    (slower,) = scale(151, 1.4).problems
     assert "1.51" in slower
-    (larger,) = problems(scale(100, 1.6))
+    (larger,) = scale(100, 1.6).problems
     assert "1.6 GB" in larger
