@@ -15,6 +15,7 @@ from crossfold.records import Evaluation, Export
 from crossfold.step.progress import report_progress
 
 from . import calibration, latency, metrics
+from .curves import compute_curves
 
 NUM_LATENCY_IMAGES = 50
 MAX_DIFFERENCE = 1e-3  # of a probability, between the export and torch, both in float32
@@ -69,7 +70,7 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
         "intervals": metrics.bootstrap_intervals(labels, probabilities),
         "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
         "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
-        "curves": metrics.curves(labels, probabilities),
+        "curves": compute_curves(labels, probabilities),
     }
 
 

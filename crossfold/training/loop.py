@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from crossfold.evaluation import metrics
-from crossfold.labels import fold_metrics
+from crossfold.evaluation.metrics import fold_metrics
 from crossfold.network import determinism
 from crossfold.records import Scores
 

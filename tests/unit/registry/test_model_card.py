@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.curves import compute_curves
 from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import model_card
 
@@ -68,7 +69,7 @@ def evaluation(classes: list[str]) -> Evaluation:
             "intervals": metrics.bootstrap_intervals(labels, probabilities),
             "class_f1_intervals": [],
             "confusion_matrix": [],
-            "curves": metrics.curves(labels, probabilities),
+            "curves": compute_curves(labels, probabilities),
             "calibration": calibration.assess(labels, probabilities, 1.0),
             "latency": {"median_ms": 1, "p99_ms": 2, "num_images": 9, "num_threads": 1},
             "weights_hash": "a",

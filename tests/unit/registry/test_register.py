@@ -21,13 +21,14 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.test_split import score, split_hash
 from crossfold.network import backbone, preprocessing, safetensors_file, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict import file_hashes
 from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
-from crossfold.registry import gate, promotion, register
+from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import runs, store
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -229,7 +230,7 @@ def _evaluate_anew(examples: Path, model: Path) -> Evaluation:
             "confusion_matrix": metrics.confusion_matrix(
                 labels, probabilities.argmax(axis=1), len(table.classes)
             ).tolist(),
-            "curves": metrics.curves(labels, probabilities),
+            "curves": compute_curves(labels, probabilities),
             "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
             "data_hash": table.data_hash,
             "intervals": metrics.bootstrap_intervals(labels, probabilities),
@@ -339,7 +340,7 @@ def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
     assert parent.data.tags["crossfold.version"] == "colours/2"
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert logged >= set(runs.OUTCOME)
-    figures = register.figures(better)
+    figures = register.gate_metrics(better)
     assert figures.items() >= {"gate_passed": 1, "macro_f1_difference": 1.0}.items()
     again = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
     assert (again.verdict, again.comparison) == ("same", None)
@@ -558,9 +559,9 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
         _register(monkeypatch, examples, model, run_id=model.name, floor=0)
     rule = gate.Rule(0, 0.02)
     former, champion = (client.get_model_version("colours", number) for number in ("1", "2"))
-    decision = promotion.weigh(client, former, champion, rule)
+    decision = manual_promotion.judge_recorded(client, former, champion, rule)
     assert decision.verdict == "worse"  # a rollback needs no better figures
-    promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
+    manual_promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
     again = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
     assert (again.gate, again.verdict) == ("refused", "better")
     assert "odd on Mondays" in again.reason
@@ -573,9 +574,9 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     client.set_registered_model_alias("colours", "champion", "1")
     version = client.get_model_version("colours", "2")
     champion = client.get_model_version("colours", "1")
-    decision = promotion.weigh(client, version, champion, rule)
+    decision = manual_promotion.judge_recorded(client, version, champion, rule)
     assert decision.passed
-    promotion.promote(client, version, champion, decision, reason="mended", forced=False)
+    manual_promotion.promote(client, version, champion, decision, reason="mended", forced=False)
     third = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
     assert (third.gate, third.aliases) == ("passed", ("challenger", "champion"))
 
@@ -614,7 +615,7 @@ def test_a_champion_with_other_classes_gives_no_figures(
     assert found.comparison is None
     assert found.aliases == ("challenger",)
     version, champion = (client.get_model_version("colours", number) for number in ("2", "1"))
-    by_hand = promotion.weigh(client, version, champion, gate.Rule(0.5, 0.02))
+    by_hand = manual_promotion.judge_recorded(client, version, champion, gate.Rule(0.5, 0.02))
     assert (by_hand.verdict, by_hand.reason) == (Verdict.OTHER_CLASSES, found.reason)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from crossfold.data.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.curves import compute_curves
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
@@ -57,7 +58,7 @@ def evaluation() -> dict[str, Any]:
         ),
         "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
         "split_hash": "ef" * 32,
-        "curves": metrics.curves(np.array(LABELS), np.array(PROBABILITIES)),
+        "curves": compute_curves(np.array(LABELS), np.array(PROBABILITIES)),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
         "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
