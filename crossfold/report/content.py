@@ -74,7 +74,7 @@ def drawings(
         "differences": _drawing(
             figures.differences(leaderboard),
             "Macro F1 of each candidate minus that of the chosen one on the same images, with "
-            "interval; the table has the numbers.",
+            "interval. The table has the numbers.",
         ),
         "confusion_matrix": _drawing(
             figures.confusion_matrix(test.confusion, test.classes),
