@@ -51,8 +51,8 @@ def aggregate_cv(
     if not scored:
         names = ", ".join(entry.candidate.name for entry in diverged)
         raise UserError(
-            f"params.yaml candidates: every one diverged, its loss is no number: {names}. "
-            "Lower their learning_rate."
+            "params.yaml candidates: the loss of every candidate became NaN or infinite: "
+            f"{names}. Lower their learning_rate."
         )
     entries = {index: _summarise(results) for index, results in scored.items()}
     chosen = min(entries, key=lambda index: entries[index].rank)

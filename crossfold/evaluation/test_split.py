@@ -87,8 +87,8 @@ def compare_with_torch(
     largest = float(np.abs(probabilities - torchs).max())
     if not np.isfinite(largest) or (network.precision == "float32" and largest > MAX_DIFFERENCE):
         raise RuntimeError(
-            f"the exported {network.architecture} does not compute what torch does: a probability "
-            f"differs by {largest:.2g}"
+            f"the exported {network.architecture} differs from torch by up to {largest:.2g} in a "
+            "probability"
         )
     different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
     return Export(by=openvino_engine.ENGINE, max_difference=largest, num_different=different)

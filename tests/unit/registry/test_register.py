@@ -305,7 +305,7 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
 
     worse = _register(monkeypatch, examples, wrong, floor=0)
     assert worse.gate == "refused"
-    assert "worse than version 2" in worse.reason
+    assert worse.verdict == Verdict.WORSE and "version 2" in worse.reason
     assert worse.comparison
     assert worse.comparison.champion_macro_f1 == 1.0
     assert worse.aliases == ("challenger", "former-champion")
@@ -396,11 +396,11 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     assert found.verdict == "worse"
     assert found.comparison
     assert (found.comparison.num_images, found.comparison.num_left_out) == (30, 2)
-    assert "without 2 that the champion was trained on" in found.reason
+    assert "without 2" in found.reason
     gone = judged("gone", [*range(16, 100, 2), 13])
     assert (gone.verdict, gone.gate) == ("undecided", "refused")
     assert gone.comparison is None
-    assert "trained on 1 of the 43 test images, and of red no other is left" in gone.reason
+    assert "1 of the 43 test images" in gone.reason and "red" in gone.reason
 
 
 def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
@@ -412,7 +412,7 @@ def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
     good = _save_network(tmp_path / "good", examples, right=1)
     registered = _register(monkeypatch, examples, good)
     assert registered.gate == "passed"
-    assert "it may have seen some of these" in registered.reason
+    assert "trained on other data" in registered.reason
 
 
 @pytest.mark.parametrize(
@@ -587,7 +587,7 @@ def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
     model = _save_network(tmp_path / "model", examples, right=-1)
     registered = _register(monkeypatch, examples, model, floor=0.9)
     assert registered.gate == "refused"
-    assert "below the floor of 0.9" in registered.reason
+    assert registered.verdict == Verdict.BELOW_FLOOR and "0.9" in registered.reason
     assert registered.aliases == ("challenger",)
 
 
