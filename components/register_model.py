@@ -66,6 +66,6 @@ def register_model(
         )
         registration.log_metric("version", int(registered.version))
         registration.log_metric("champion", int("champion" in registered.aliases))
-        registration.metadata.update(register.figures(registered))
+        registration.metadata.update(register.gate_metrics(registered))
         run.log_metrics(registration.metadata)
         runs.name_cached_iterations(run.parent())

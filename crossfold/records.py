@@ -1,7 +1,7 @@
 """The JSON files that the steps exchange, as frozen, validated, typed records.
 
 `Record.read` reads a record and `Record.write` writes it. The files' keys are the names of the
-fields, in their order. Scores are keyed by the metric's name, see `labels.METRICS`.
+fields, in their order. Scores are keyed by the metric's name, see `evaluation.metrics.METRICS`.
 """
 
 import json
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer
-
-from crossfold import labels
 
 Scores = dict[str, float]
 Interval = tuple[float, float]  # 95 %
@@ -145,6 +143,11 @@ class LeaderboardEntry(Record):
         means = {f"cv_{name}": value for name, value in self.mean.items()}
         return means | {f"cv_{name}_std": value for name, value in self.std.items()}
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The sort key that puts the best candidate first: macro F1, then the lower loss."""
+        return -self.mean["macro_f1"], self.mean["loss"]
+
 
 class DivergedFold(Record):
     """A fold in which a candidate diverged; `epoch` is None for a head."""
@@ -184,7 +187,7 @@ class Leaderboard(Record):
     def ranked(self) -> list[LeaderboardEntry]:
         """The candidates, the chosen one first, then from the best to the worst."""
         others = [entry for entry in self.candidates if entry is not self.chosen]
-        return [self.chosen, *sorted(others, key=lambda entry: labels.rank(entry.mean))]
+        return [self.chosen, *sorted(others, key=lambda entry: entry.rank)]
 
     @property
     def with_epochs(self) -> list[LeaderboardEntry]:
@@ -196,7 +199,7 @@ class Leaderboard(Record):
 
 
 class Curve(Record):
-    """One curve of at most `metrics.MAX_CURVE_POINTS` points.
+    """One curve of at most `curves.MAX_CURVE_POINTS` points.
 
     ROC: x is the false positive rate and y the true positive rate, from (0, 0) to (1, 1).
     PR: x is recall and y precision, from recall 1 to the point (0, 1).

@@ -48,8 +48,8 @@ def models(as_json: AsJson = False) -> None:
 
     settings, client = _registry()
     name = settings.tracking.model_name
-    found = client.search_model_versions(f"name = '{name}'")
-    versions = [client.get_model_version(name, version.version) for version in found]
+    matches = client.search_model_versions(f"name = '{name}'")
+    versions = [client.get_model_version(name, match.version) for match in matches]  # with aliases
     versions.sort(key=lambda version: int(version.version), reverse=True)
     if as_json:
         _print_json(model_rows(versions))
@@ -64,11 +64,11 @@ def lineage(version: Version, as_json: AsJson = False) -> None:
     from . import version_tables
 
     settings, client = _registry()
-    found = _find(client, settings, version)
+    chosen = _find(client, settings, version)
     if as_json:
-        _print_json(version_tables.as_json(found))
+        _print_json(version_tables.as_json(chosen))
     else:
-        console.print(version_tables.lineage_table(found))
+        console.print(version_tables.lineage_table(chosen))
 
 
 def promote(
@@ -82,28 +82,29 @@ def promote(
     ] = "",
 ) -> None:
     """Make a version champion if the evidence allows it; exits with 1 if it doesn't."""
-    from crossfold.registry import promotion
-    from crossfold.registry.register import find_champion
+    from crossfold.registry import aliases, manual_promotion
 
     if force and not reason:
-        raise UserError("--force takes a reason, for the record: --reason TEXT")
+        raise UserError("--force needs a reason: add --reason TEXT")
     settings, client = _registry()
-    found = _find(client, settings, version)
-    champion = find_champion(client, found.name)
-    if champion and champion.version == found.version:
-        console.print(f"{found.name} version {found.version} is the champion already")
+    chosen = _find(client, settings, version)
+    champion = aliases.find_champion(client, chosen.name)
+    if champion and champion.version == chosen.version:
+        console.print(f"{chosen.name} version {chosen.version} is already the champion")
         return
-    decision = promotion.weigh(client, found, champion, _rule(settings))
-    _show_evidence(found, champion, decision)
+    decision = manual_promotion.judge_recorded(client, chosen, champion, _rule(settings))
+    _show_evidence(chosen, champion, decision)
     if not decision.passed and not force:
         fail(
-            f"{found.name} version {found.version} is not promoted. Against the evidence it takes "
-            "--force and --reason TEXT",
+            f"{chosen.name} version {chosen.version} was not promoted. To promote it against the "
+            "evidence, add --force --reason TEXT",
             1,
         )
-    _confirm(f"Make {found.name} version {found.version} champion?", yes)
-    promotion.promote(client, found, champion, decision, reason=reason, forced=not decision.passed)
-    _show_champion(found, champion)
+    _confirm(f"Make {chosen.name} version {chosen.version} champion?", yes)
+    manual_promotion.promote(
+        client, chosen, champion, decision, reason=reason, forced=not decision.passed
+    )
+    _show_champion(chosen, champion)
 
 
 def rollback(
@@ -113,22 +114,21 @@ def rollback(
     ] = "",
 ) -> None:
     """Make the former champion the champion again. The gate won't undo this."""
-    from crossfold.registry import promotion
-    from crossfold.registry.register import find_champion
+    from crossfold.registry import aliases, manual_promotion
 
     settings, client = _registry()
     name = settings.tracking.model_name
     _find(client, settings, "@champion")
-    champion = find_champion(client, name)
-    former = promotion.former_champion(client, name)
-    decision = promotion.weigh(client, former, champion, _rule(settings))
+    champion = aliases.find_champion(client, name)
+    former = aliases.find_former_champion(client, name)
+    decision = manual_promotion.judge_recorded(client, former, champion, _rule(settings))
     _show_evidence(former, champion, decision)
     if not reason and sys.stdin.isatty():
-        reason = typer.prompt("Why? It is recorded")
+        reason = typer.prompt("Reason, for the record")
     if not reason:
-        raise UserError("a rollback takes a reason, for the record: --reason TEXT")
+        raise UserError("a rollback needs a reason: add --reason TEXT")
     _confirm(f"Make {name} version {former.version} champion again?", yes)
-    promotion.rollback(client, former, champion, decision, reason=reason)
+    manual_promotion.rollback(client, former, champion, decision, reason=reason)
     _show_champion(former, champion)
 
 
@@ -142,21 +142,21 @@ def reproduce(
     Registers nothing and leaves `reports/` unchanged.
     """
     settings, client = _registry()
-    found = _find(client, settings, version)
+    chosen = _find(client, settings, version)
 
     from crossfold.reproduce.reproduce import reproduce
     from crossfold.runners.display import Display
 
     from .version_tables import reproduction_tables
 
-    outcome = reproduce(Path.cwd(), found, Display(console, verbose=False), on=on.value, keep=keep)
+    outcome = reproduce(Path.cwd(), chosen, Display(console, verbose=False), on=on.value, keep=keep)
     console.print()
     for part in reproduction_tables(outcome):
         console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)
     if outcome.kept:
         console.print(
-            f"\nKept: {escape(str(outcome.kept))}; `git worktree remove --force "
-            f"{escape(str(outcome.kept))}/worktree` deletes it",
+            f"\nKept: {escape(str(outcome.kept))}. To delete it: `git worktree remove --force "
+            f"{escape(str(outcome.kept))}/worktree`",
             soft_wrap=True,
         )
     if not outcome.same:
@@ -185,8 +185,8 @@ def _find(client: "MlflowClient", settings: "Settings", text: str) -> "ModelVers
     name = settings.tracking.model_name
     if text.isdigit():
         text = f"{name}/{text}"
-    found = find_version(client, f"{name}{text}" if text.startswith("@") else text)
-    return client.get_model_version(found.name, found.version)  # with all its aliases
+    match = find_version(client, f"{name}{text}" if text.startswith("@") else text)
+    return client.get_model_version(match.name, match.version)  # with all its aliases
 
 
 def _rule(settings: "Settings") -> "Rule":
@@ -215,7 +215,7 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask at: --yes confirms")
+        raise UserError("no terminal to ask for confirmation: add --yes")
     if not typer.confirm(question):
         fail("nothing was changed", 1)
 

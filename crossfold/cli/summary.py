@@ -4,7 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from crossfold import labels
+from crossfold.evaluation import metrics
 from crossfold.records import Evaluation, Leaderboard
 from crossfold.runners.outcome import REPORTS, Outcome
 
@@ -46,16 +46,16 @@ def _length(board: Leaderboard) -> str:
 
 
 def _leaderboard(board: Leaderboard) -> Table:
-    metrics = labels.fold_metrics()
+    in_folds = metrics.fold_metrics()
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "candidate", *(metric.heading for metric in metrics)):
+    for heading in ("", "candidate", *(metric.heading for metric in in_folds)):
         table.add_column(heading)
     for entry in board.candidates:
         best = entry is board.chosen
         table.add_row(
             "→" if best else "",
             entry.candidate.name,
-            *(f"{entry.mean[m.name]:.4f} ± {entry.std[m.name]:.4f}" for m in metrics),
+            *(f"{entry.mean[m.name]:.4f} ± {entry.std[m.name]:.4f}" for m in in_folds),
             style="bold" if best else "",
         )
     for diverged in board.diverged:
@@ -65,7 +65,7 @@ def _leaderboard(board: Leaderboard) -> Table:
 
 def _test_scores(evaluation: Evaluation) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for metric in labels.METRICS:
+    for metric in metrics.METRICS:
         table.add_column(metric.heading)
-    table.add_row(*(f"{evaluation.metrics[metric.name]:.4f}" for metric in labels.METRICS))
+    table.add_row(*(f"{evaluation.metrics[metric.name]:.4f}" for metric in metrics.METRICS))
     return table

@@ -12,9 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from crossfold import labels
-from crossfold.labels import Tag
 from crossfold.records import Promotion
+from crossfold.tag_labels import Tag, tags
 
 if TYPE_CHECKING:
     from crossfold.reproduce.reproduce import Reproduction
@@ -56,8 +55,8 @@ def lineage_table(version: ModelVersion) -> Table:
     aliases = ", ".join(sorted(version.aliases)) or "no alias"
     table.add_row(Text(f"{version.name} {version.version}", "bold not dim"), aliases)
     table.add_row("registered", f"{created(version):%Y-%m-%d %H:%M:%S} UTC")
-    for heading, tags in groupby(_tags(version), key=lambda tag: tag.section):
-        rows = [row for tag in tags for row in _rows(tag, version.tags[tag.name])]
+    for heading, group in groupby(_tags(version), key=lambda tag: tag.section):
+        rows = [row for tag in group for row in _rows(tag, version.tags[tag.name])]
         if rows:
             table.add_row("")
             table.add_row(Text(heading, "bold not dim"))
@@ -67,8 +66,8 @@ def lineage_table(version: ModelVersion) -> Table:
 
 
 def _tags(version: ModelVersion) -> list[Tag]:
-    """List a version's tags: known tags in the order of `labels.tags`, then the others by name."""
-    known = [tag for tag in labels.tags() if tag.name in version.tags]
+    """List a version's tags: known tags in the order of `tag_labels`, then the others by name."""
+    known = [tag for tag in tags() if tag.name in version.tags]
     others = sorted(version.tags.keys() - {tag.name for tag in known})
     return [*known, *(Tag(name, name, "Other") for name in others)]
 
@@ -77,17 +76,17 @@ def _rows(tag: Tag, value: str) -> Iterator[tuple[str, str]]:
     if not tag.is_json:
         yield tag.name, value
         return
-    found = json.loads(value)
-    if tag.name == "gate_comparison" and found is None:
+    parsed = json.loads(value)
+    if tag.name == "gate_comparison" and parsed is None:
         return
     if tag.name == "files_sha256":  # long paths would squeeze the column of values
-        yield tag.name, f"{len(found)} files, listed by --json"
+        yield tag.name, f"{len(parsed)} files, listed by --json"
         return
     if tag.name == "promotions":
-        for entry in map(Promotion.model_validate, found):
+        for entry in map(Promotion.model_validate, parsed):
             yield entry.action, f"{entry.at} by {entry.by}: {_story(entry)}"
         return
-    yield from _flat("" if tag.name == "settings" else tag.name, found)
+    yield from _flat("" if tag.name == "settings" else tag.name, parsed)
 
 
 def _story(entry: Promotion) -> str:
@@ -142,8 +141,8 @@ def models_table(versions: Sequence[ModelVersion]) -> Table:
 
 def _verdict(version: ModelVersion) -> str:
     """Format the gate's verdict; a version taken back by a rollback is always marked refused."""
-    found = version.tags.get("gate_verdict", version.tags.get("gate", ""))
-    return f"{found}\nrefused" if "rolled_back" in version.tags else found
+    verdict = version.tags.get("gate_verdict", version.tags.get("gate", ""))
+    return f"{verdict}\nrefused" if "rolled_back" in version.tags else verdict
 
 
 def model_rows(versions: Sequence[ModelVersion]) -> list[dict[str, Any]]:
@@ -171,7 +170,7 @@ def side_by_side(versions: Sequence[ModelVersion]) -> Table:
     for version in versions:
         table.add_column(f"version {version.version}")
     table.add_row("aliases", *(", ".join(sorted(version.aliases)) for version in versions))
-    known = {tag.name: tag for tag in labels.tags()}
+    known = {tag.name: tag for tag in tags()}
     for name in _COMPARED:
         table.add_row(known[name].label, *(_cell(version, name) for version in versions))
     return table
@@ -193,34 +192,34 @@ def _number(version: ModelVersion, tag: str) -> float | None:
     return float(version.tags[tag]) if tag in version.tags else None
 
 
-def reproduction_tables(found: "Reproduction") -> Iterator[RenderableType]:
+def reproduction_tables(reproduction: "Reproduction") -> Iterator[RenderableType]:
     """Yield a reproduction's outcome: table of results, verdict, differences in environment."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "recorded", "reproduced"):
         table.add_column(heading, overflow="fold")
     table.add_column("")
-    for row in found.results:
+    for row in reproduction.results:
         sign, style = ("same", "green") if row.same else ("different", "red")
         table.add_row(row.name, _short(row.recorded), _short(row.reproduced), Text(sign, style))
     yield table
-    different = [row.name for row in found.results if not row.same]
+    different = [row.name for row in reproduction.results if not row.same]
     if different:
         yield Text.assemble(("\nDifferent: ", "bold red"), ", ".join(different))
     else:
         yield Text.assemble(("\nThe same", "bold green"), ", weights and scores to the last digit")
-    if not found.environment:
+    if not reproduction.environment:
         yield Text("Threads, processor kernels, torch build, libraries and code are as recorded")
         return
-    yield Text("\nWhat else is not as recorded:")
+    yield Text("\nAlso different from the record:")
     others = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "recorded", "here"):
         others.add_column(heading, overflow="fold")
-    for row in found.environment:
-        others.add_row(row.name, row.recorded or "not recorded", row.reproduced or "not there")
+    for row in reproduction.environment:
+        others.add_row(row.name, row.recorded or "not recorded", row.reproduced or "missing")
     yield others
 
 
 def _short(value: str | None) -> str:
     if value is None:
-        return "not there"
+        return "missing"
     return value[:16] if re.fullmatch("[0-9a-f]{64}", value) else value

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crossfold.records import Bin, Calibration, Reliability, Uncalibrated
 
-from .metrics import CONFIDENCE, scores
+from .metrics import TAILS, scores
 
 NUM_BINS = 15  # as in Guo et al.
 NUM_DRAWS = 1000
@@ -45,13 +45,13 @@ def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
     if right.all() or not right.any():
         return 1.0
     reach = log(MAX_TEMPERATURE)
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_temperature: _loss(labels, probabilities, exp(log_temperature)),
         bounds=(-reach, reach),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return exp(float(found.x))
+    return exp(float(minimum.x))
 
 
 def expected_calibration_error(
@@ -83,8 +83,7 @@ def reliability(
     confidence, right = _confidence(labels, probabilities)
     ends = _bin_ends(confidence, num_bins)
     sizes, drawn = np.diff(ends), _draws(confidence, ends, np.random.default_rng(seed))
-    quantiles = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.quantile(drawn, quantiles, axis=0) / np.maximum(sizes, 1)
+    low, high = np.quantile(drawn, TAILS, axis=0) / np.maximum(sizes, 1)
     mean_confidence, accuracy = (
         _sums(values, ends) / np.maximum(sizes, 1) for values in (confidence, right)
     )

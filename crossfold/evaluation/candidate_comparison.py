@@ -50,14 +50,12 @@ def compare(
 def _compare(
     labels: NDArray[Any], of_best: NDArray[Any], of_other: NDArray[Any], num_classes: int
 ) -> CandidateComparison:
-    def macro_f1(predicted: NDArray[Any]) -> float:
-        confusion = metrics.confusion_matrix(labels, predicted, num_classes)
-        return float(metrics.class_scores(confusion).f1.mean())
-
-    test = metrics.mcnemar(labels, of_best, of_other)
-    only_best_right, only_other_right, p_value = test
+    best_f1, other_f1 = (
+        metrics.macro_f1(labels, predictions, num_classes) for predictions in (of_best, of_other)
+    )
+    only_best_right, only_other_right, p_value = metrics.mcnemar(labels, of_best, of_other)
     return CandidateComparison(
-        difference=macro_f1(of_best) - macro_f1(of_other),
+        difference=best_f1 - other_f1,
         interval=macro_f1_interval(Outcomes.tally(labels, of_best, of_other), num_classes),
         only_best_right=only_best_right,
         only_this_right=only_other_right,

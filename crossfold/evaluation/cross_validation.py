@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold import labels
 from crossfold.errors import UserError
 from crossfold.network import safetensors_file
 from crossfold.records import (
@@ -52,11 +51,11 @@ def aggregate_cv(
     if not scored:
         names = ", ".join(entry.candidate.name for entry in diverged)
         raise UserError(
-            f"params.yaml candidates: every one diverged, its loss is no number: {names}. "
-            "Lower their learning_rate."
+            "params.yaml candidates: the loss of every candidate became NaN or infinite: "
+            f"{names}. Lower their learning_rate."
         )
     entries = {index: _summarise(results) for index, results in scored.items()}
-    chosen = min(entries, key=lambda index: labels.rank(entries[index].mean))
+    chosen = min(entries, key=lambda index: entries[index].rank)
     predicted = {index: _out_of_fold(folds, index).argmax(axis=1) for index in entries}
     true = np.concatenate([fold.arrays["label"] for fold in folds])
     compared = compare(true, predicted, chosen, len(folds[0].classes))
@@ -114,7 +113,7 @@ def _summarise(results: Sequence[FoldResult]) -> LeaderboardEntry:
         metric.name: metrics.mean_std_interval(
             [result.scores[metric.name] for result in results], len(results)
         )
-        for metric in labels.fold_metrics()
+        for metric in metrics.fold_metrics()
     }
     return LeaderboardEntry(
         candidate=results[0].candidate,

@@ -1,9 +1,10 @@
-"""Evaluate a classifier's probabilities: scores, confusion matrix, curves, intervals.
+"""Score a classifier: the table of metrics, their values and their intervals.
 
 Labels are integers in [0, K); probabilities have the shape [N, K]; K >= 2 and N >= 1.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any, NamedTuple
@@ -11,24 +12,108 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crossfold.records import Curve, Curves, CurvesByKind, Interval, Scores
+from crossfold.records import Interval, Scores
 
 CONFIDENCE = 0.95
-_TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-MAX_CURVE_POINTS = 200
+TAILS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 # The smallest stored probability, so that every library computes the same loss from a stored file.
 MIN_PROBABILITY = np.finfo(np.float32).eps  # 2^-23, about 1.2e-7: a miss costs at most 15.9
 NUM_RESAMPLES = 2000
 _MOST_DRAWN = 2**22  # images drawn at a time, to bound memory
 
 
-class ClassScores(NamedTuple):
-    """Precision, recall and F1 (float64) and support (int64) of each class, each of shape [K]."""
+@dataclass(frozen=True)
+class Metric:
+    """A score with its name in files and logs, its label, and a short heading for terminals.
 
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
-    f1: NDArray[np.float64]
+    `compute` takes a `Sample` and returns a number, or [R] for R resamples. With `in_folds`, the
+    score is not only computed on the test split, but also summarised over the folds and tracked by
+    epoch.
+    """
+
+    name: str
+    label: str
+    heading: str
+    compute: Callable[["Sample"], NDArray[np.float64]]
+    in_percent: bool = False
+    in_folds: bool = False
+
+
+# In the order of every table. To add a metric, add a row: report, model card, MLflow, DVC and the
+# terminal read this table.
+METRICS = (
+    Metric("macro_f1", "macro F1", "macro F1", lambda s: s.counts.f1.mean(axis=0), in_folds=True),
+    Metric(
+        *("accuracy", "accuracy", "accuracy"),
+        lambda s: s.counts.hits.sum(axis=0) / s.counts.support.sum(axis=0),
+        in_percent=True,
+        in_folds=True,
+    ),
+    Metric(
+        *("macro_precision", "macro precision", "precision"),
+        lambda s: s.counts.precision.mean(axis=0),
+    ),
+    Metric("macro_recall", "macro recall", "recall", lambda s: s.counts.recall.mean(axis=0)),
+    Metric("loss", "loss", "loss", lambda s: s.mean(s.losses), in_folds=True),
+)
+
+
+def fold_metrics() -> tuple[Metric, ...]:
+    """List the metrics that cross-validation reports."""
+    return tuple(metric for metric in METRICS if metric.in_folds)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Numbers of right, predicted and all images of each class, [K] each.
+
+    For R resamples, `hits` and `predicted` are [K, R] and `support` is [K, 1]. A ratio with
+    denominator 0 is 0, as in scikit-learn with labels=range(K) and zero_division=0.
+    """
+
+    hits: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     support: NDArray[np.int64]
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """The share of right images among those predicted as the class."""
+        return ratio(self.hits, self.predicted)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """The share of right images among those of the class."""
+        return ratio(self.hits, self.support)
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """The harmonic mean of precision and recall."""
+        return ratio(2 * self.hits, self.predicted + self.support)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Scored images, or R resamples of them.
+
+    `mean` averages a value of each image, [N], over the sample: a number, or [R] for R resamples.
+    """
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[Any]
+    counts: ClassCounts
+    mean: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """The negative log likelihood of each image, [N].
+
+        Probabilities are clipped at MIN_PROBABILITY, as scikit-learn's log_loss does for float32.
+        """
+        of_label = self.probabilities[np.arange(len(self.labels)), self.labels]
+        losses: NDArray[np.float64] = -np.log(
+            np.maximum(of_label.astype(np.float64), MIN_PROBABILITY)
+        )
+        return losses
 
 
 class Spread(NamedTuple):
@@ -36,7 +121,7 @@ class Spread(NamedTuple):
 
     mean: float
     std: float
-    interval: tuple[float, float]
+    interval: Interval
 
 
 class McNemar(NamedTuple):
@@ -45,6 +130,12 @@ class McNemar(NamedTuple):
     only_first_right: int
     only_second_right: int
     p_value: float
+
+
+def floored(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Raise probabilities to at least MIN_PROBABILITY, for scoring and storing."""
+    clipped: NDArray[np.float32] = np.maximum(probabilities, np.float32(MIN_PROBABILITY))
+    return clipped
 
 
 def confusion_matrix(
@@ -56,42 +147,55 @@ def confusion_matrix(
     return counts.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
-    """Compute each class's scores from a confusion matrix; a ratio with denominator 0 is 0."""
-    hits = np.diagonal(confusion)
-    predicted, support = confusion.sum(axis=0), confusion.sum(axis=1)
-    return ClassScores(
-        precision=_ratio(hits, predicted),
-        recall=_ratio(hits, support),
-        f1=_ratio(2 * hits, predicted + support),
-        support=support,
-    )
+def class_counts(confusion: NDArray[np.int64]) -> ClassCounts:
+    """Count the images of each class in a confusion matrix."""
+    return ClassCounts(np.diagonal(confusion), confusion.sum(axis=0), confusion.sum(axis=1))
 
 
-def floored(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raise probabilities to at least MIN_PROBABILITY, for scoring and storing."""
-    clipped: NDArray[np.float32] = np.maximum(probabilities, np.float32(MIN_PROBABILITY))
-    return clipped
+def macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int) -> float:
+    """Compute the mean F1 over all classes, from predicted classes [N]."""
+    return float(class_counts(confusion_matrix(labels, predictions, num_classes)).f1.mean())
 
 
 def scores(labels: NDArray[Any], probabilities: NDArray[Any]) -> Scores:
-    """Compute loss, accuracy, macro F1, macro precision and macro recall.
+    """Compute all METRICS."""
+    predictions, num_classes = np.argmax(probabilities, axis=1), probabilities.shape[1]
+    counts = class_counts(confusion_matrix(labels, predictions, num_classes))
+    sample = Sample(np.asarray(labels), probabilities, counts, mean=np.mean)
+    return {metric.name: float(metric.compute(sample)) for metric in METRICS}
 
-    The loss is the mean negative log likelihood in float64. Probabilities are clipped at
-    MIN_PROBABILITY, as scikit-learn's log_loss does for float32. Macro averages run over all K
-    classes; a class that is neither present nor predicted counts as 0, as in scikit-learn with
-    labels=range(K) and zero_division=0.
+
+def bootstrap_intervals(
+    labels: NDArray[Any], probabilities: NDArray[Any], *, seed: int = 0
+) -> dict[str, Interval]:
+    """Estimate 95 % intervals of all METRICS for the random draw of the test images.
+
+    Uses the percentile bootstrap with NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
+    introduction to the bootstrap" (1993), chapter 13. Images are drawn within each class, like the
+    stratified holdout, so every resample has the same class sizes and contains the small classes. A
+    score of 1, or a class of one image, has no spread; that doesn't make it certain.
     """
-    labels = np.asarray(labels)
-    predictions = np.argmax(probabilities, axis=1)
-    by_class = class_scores(confusion_matrix(labels, predictions, probabilities.shape[1]))
-    return {
-        "loss": float(_losses(labels, probabilities).mean()),
-        "accuracy": float((predictions == labels).mean()),
-        "macro_f1": float(by_class.f1.mean()),
-        "macro_precision": float(by_class.precision.mean()),
-        "macro_recall": float(by_class.recall.mean()),
-    }
+    labels, predictions = np.asarray(labels), np.argmax(probabilities, axis=1)
+    rng = np.random.default_rng(seed)
+    counts = _resampled_counts(labels, predictions, probabilities.shape[1], rng)
+    sample = Sample(
+        labels,
+        probabilities,
+        counts,
+        # Every mean sees the same resamples, so a new metric doesn't change another's interval.
+        mean=lambda values: _resampled_means(labels, values, deepcopy(rng)),
+    )
+    return {metric.name: _percentiles(metric.compute(sample)) for metric in METRICS}
+
+
+def class_f1_intervals(
+    labels: NDArray[Any], predictions: NDArray[Any], num_classes: int, *, seed: int = 0
+) -> NDArray[np.float64]:
+    """Estimate each class's 95 % interval of F1, [K, 2], with `bootstrap_intervals`' resamples."""
+    rng = np.random.default_rng(seed)
+    counts = _resampled_counts(np.asarray(labels), np.asarray(predictions), num_classes, rng)
+    intervals: NDArray[np.float64] = np.quantile(counts.f1, TAILS, axis=1).T
+    return intervals
 
 
 def mean_std_interval(values: Sequence[float], num_folds: int) -> Spread:
@@ -111,13 +215,13 @@ def mean_std_interval(values: Sequence[float], num_folds: int) -> Spread:
     return Spread(mean, std, (mean - reach, mean + reach))
 
 
-def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
+def wilson_interval(num_hits: int, num_trials: int) -> Interval:
     """Compute the 95 % interval of a share of hits among trials.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", Journal
     of the American Statistical Association 22 (1927), pages 209-212.
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtri  # scipy.stats takes a second to import
 
     z = float(ndtri((1 + CONFIDENCE) / 2))
     share = num_hits / num_trials
@@ -125,40 +229,6 @@ def wilson_interval(num_hits: int, num_trials: int) -> tuple[float, float]:
     reach = z * sqrt(share * (1 - share) / num_trials + z**2 / (4 * num_trials**2))
     scale = 1 + z**2 / num_trials
     return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
-
-
-def bootstrap_intervals(
-    labels: NDArray[Any], probabilities: NDArray[Any], *, seed: int = 0
-) -> dict[str, Interval]:
-    """Estimate 95 % intervals of all `scores` for the random draw of the test images.
-
-    Uses the percentile bootstrap with NUM_RESAMPLES resamples: B. Efron and R. J. Tibshirani, "An
-    introduction to the bootstrap" (1993), chapter 13. Images are drawn within each class, like the
-    stratified holdout, so every resample has the same class sizes and contains the small classes. A
-    score of 1, or a class of one image, has no spread; that doesn't make it certain.
-    """
-    labels = np.asarray(labels)
-    predictions = np.argmax(probabilities, axis=1)
-    rng = np.random.default_rng(seed)
-    (counts,) = _resampled_counts(labels, [predictions], probabilities.shape[1], rng)
-    resampled = {
-        "loss": _resampled_means(labels, _losses(labels, probabilities), rng),
-        "accuracy": counts.hits.sum(axis=0) / len(labels),
-        "macro_f1": counts.f1.mean(axis=0),
-        "macro_precision": _ratio(counts.hits, counts.predicted).mean(axis=0),
-        "macro_recall": _ratio(counts.hits, counts.support).mean(axis=0),
-    }
-    return {name: _percentiles(values) for name, values in resampled.items()}
-
-
-def class_f1_intervals(
-    labels: NDArray[Any], predictions: NDArray[Any], num_classes: int, *, seed: int = 0
-) -> NDArray[np.float64]:
-    """Estimate each class's 95 % interval of F1, [K, 2], with `bootstrap_intervals`' resamples."""
-    rng = np.random.default_rng(seed)
-    (counts,) = _resampled_counts(np.asarray(labels), [np.asarray(predictions)], num_classes, rng)
-    intervals: NDArray[np.float64] = np.quantile(counts.f1, _TAILS, axis=1).T
-    return intervals
 
 
 def mcnemar(
@@ -179,66 +249,32 @@ def mcnemar(
     return McNemar(first, second, p_value)
 
 
-def curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> CurvesByKind:
-    """Compute the ROC and the precision-recall curves."""
-    return CurvesByKind(roc=roc_curves(labels, probabilities), pr=pr_curves(labels, probabilities))
-
-
-def roc_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
-    """Compute one-vs-rest ROC curves; scikit-learn's first threshold, infinity, becomes 1.0."""
-    return _curves(labels, probabilities, _roc_curve)
-
-
-def pr_curves(labels: NDArray[Any], probabilities: NDArray[Any]) -> Curves:
-    """Compute one-vs-rest precision-recall curves; their end (0, 1) has the threshold 1.0."""
-    return _curves(labels, probabilities, _pr_curve)
-
-
-def _losses(labels: NDArray[Any], probabilities: NDArray[Any]) -> NDArray[np.float64]:
-    """Compute each image's negative log likelihood [N], clipped as in `scores`."""
-    of_label = np.asarray(probabilities)[np.arange(len(labels)), labels].astype(np.float64)
-    losses: NDArray[np.float64] = -np.log(np.maximum(of_label, MIN_PROBABILITY))
-    return losses
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Numbers of right and of predicted images, [K, NUM_RESAMPLES] each, and support, [K, 1]."""
-
-    hits: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    support: NDArray[np.int64]
-
-    @property
-    def f1(self) -> NDArray[np.float64]:
-        """F1 by class and resample; 0 where a class is neither present nor predicted."""
-        return _ratio(2 * self.hits, self.predicted + self.support)
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
+    """Divide; the result is 0 where the denominator is 0."""
+    quotient = np.zeros(np.broadcast_shapes(numerator.shape, denominator.shape))
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
 
 
 def _resampled_counts(
     labels: NDArray[Any],
-    predictions: Sequence[NDArray[Any]],
+    predictions: NDArray[Any],
     num_classes: int,
     rng: np.random.Generator,
-) -> list[_Counts]:
-    """Count the right predictions of several classifiers on resamples of the same images.
+) -> ClassCounts:
+    """Count images by class in NUM_RESAMPLES resamples.
 
-    Images of one class with the same predictions by all classifiers are interchangeable. Their
-    number in a resample is multinomial, so images needn't be drawn one by one.
+    Images of one class with the same prediction are interchangeable. Their number in a resample is
+    multinomial, so images needn't be drawn one by one.
     """
     support = np.bincount(labels, minlength=num_classes)[:, None]
-    shape = (num_classes, NUM_RESAMPLES)
-    counts = [_Counts(np.zeros(shape, int), np.zeros(shape, int), support) for _ in predictions]
-    said = np.stack(predictions, axis=1)
+    hits, predicted = np.zeros((2, num_classes, NUM_RESAMPLES), np.int64)
     for label in np.flatnonzero(support):
-        kinds, sizes = np.unique(said[labels == label], axis=0, return_counts=True)
+        kinds, sizes = np.unique(predictions[labels == label], return_counts=True)
         drawn = rng.multinomial(sizes.sum(), sizes / sizes.sum(), size=NUM_RESAMPLES).T
-        for kind, times in zip(kinds, drawn, strict=True):
-            for of_classifier, prediction in zip(counts, kind, strict=True):
-                of_classifier.predicted[prediction] += times
-                if prediction == label:
-                    of_classifier.hits[label] += times
-    return counts
+        predicted[kinds] += drawn
+        hits[label] = drawn[kinds == label].sum(axis=0)
+    return ClassCounts(hits, predicted, support)
 
 
 def _resampled_means(
@@ -256,64 +292,6 @@ def _resampled_means(
     return means
 
 
-def _percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
-    low, high = np.quantile(values, _TAILS)
+def _percentiles(values: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(values, TAILS)
     return float(low), float(high)
-
-
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = numerator / np.maximum(denominator, 1)
-    return result
-
-
-def _curves(
-    labels: NDArray[Any],
-    probabilities: NDArray[Any],
-    curve: Callable[[NDArray[np.bool_], NDArray[Any]], Curve],
-) -> Curves:
-    positives = np.asarray(labels)[:, None] == np.arange(probabilities.shape[1])
-    support = positives.sum(axis=0)
-    left_out = {int(i): "no image of this class" for i in np.flatnonzero(support == 0)}
-    left_out |= {
-        int(i): "no image of another class" for i in np.flatnonzero(support == len(labels))
-    }
-    return Curves(
-        per_class={
-            i: curve(positives[:, i], probabilities[:, i])
-            for i in range(probabilities.shape[1])
-            if i not in left_out
-        },
-        micro=curve(positives.ravel(), np.ravel(probabilities)),
-        left_out=left_out,
-    )
-
-
-def _roc_curve(positive: NDArray[np.bool_], score: NDArray[Any]) -> Curve:
-    from sklearn.metrics import auc, roc_curve
-
-    false_positive_rate, true_positive_rate, thresholds = roc_curve(positive, score)
-    thresholds[0] = 1.0
-    area = float(auc(false_positive_rate, true_positive_rate))
-    return _thinned(false_positive_rate, true_positive_rate, thresholds, area)
-
-
-def _pr_curve(positive: NDArray[np.bool_], score: NDArray[Any]) -> Curve:
-    from sklearn.metrics import average_precision_score, precision_recall_curve
-
-    precision, recall, thresholds = precision_recall_curve(positive, score)
-    area = float(average_precision_score(positive, score))
-    return _thinned(recall, precision, np.append(thresholds, 1.0), area)
-
-
-def _thinned(x: NDArray[Any], y: NDArray[Any], thresholds: NDArray[Any], area: float) -> Curve:
-    """Thin a curve to both ends and points at even distances along it, whatever their density."""
-    if len(x) > MAX_CURVE_POINTS:
-        travelled = np.append(0.0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
-        goals = np.linspace(0.0, travelled[-1], MAX_CURVE_POINTS)
-        nearest = np.searchsorted(travelled, goals).clip(max=len(x) - 1)
-        kept = np.unique(np.concatenate(([0], nearest[1:-1], [len(x) - 1])))
-    else:
-        kept = np.arange(len(x))
-    return Curve(
-        x=x[kept].tolist(), y=y[kept].tolist(), thresholds=thresholds[kept].tolist(), area=area
-    )

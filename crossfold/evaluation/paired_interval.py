@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from .metrics import CONFIDENCE
+from .metrics import CONFIDENCE, ratio
 
 NUM_DRAWS = 2000
 _MOST_DRAWN = 2**22  # weights drawn at a time, to bound memory
@@ -87,13 +87,13 @@ def lower_limit(
     for start in range(0, NUM_DRAWS, size):
         shape = (len(shapes), min(size, NUM_DRAWS - start))
         weights = rng.standard_gamma(shapes[:, None], shape)
-        weights *= _ratio(support[:, None], of_label @ weights)[labels]
+        weights *= ratio(support[:, None], of_label @ weights)[labels]
         one, other = (
-            _ratio(
-                2 * (of_label @ (weights * (said == labels)[:, None])),
-                _one_hot(said, num_classes) @ weights + support[:, None],
+            ratio(
+                2 * (of_label @ (weights * (predicted == labels)[:, None])),
+                _one_hot(predicted, num_classes) @ weights + support[:, None],
             ).mean(axis=0)
-            for said in (predictions, others)
+            for predicted in (predictions, others)
         )
         differences.append(one - other)
     limit = float(np.quantile(np.concatenate(differences), (1 - CONFIDENCE) / 2))
@@ -147,8 +147,8 @@ def _worst_mistake(outcomes: Outcomes, num_classes: int) -> tuple[int, int]:
     support = np.bincount(outcomes.labels, outcomes.counts, num_classes)
     hits, total = _hits_and_total(outcomes, num_classes)
     other_hits, other_total = _hits_and_total(outcomes.swapped(), num_classes)
-    lost = _ratio(2 * hits, total + 1) - _ratio(2 * hits, total)
-    gained = _ratio(2 * (other_hits + 1), other_total + 2) - _ratio(2 * other_hits, other_total)
+    lost = ratio(2 * hits, total + 1) - ratio(2 * hits, total)
+    gained = ratio(2 * (other_hits + 1), other_total + 2) - ratio(2 * other_hits, other_total)
     change = (lost - gained)[:, None] + lost
     change[support == 0] = np.inf
     np.fill_diagonal(change, np.inf)
@@ -158,7 +158,7 @@ def _worst_mistake(outcomes: Outcomes, num_classes: int) -> tuple[int, int]:
 
 def _macro_f1(outcomes: Outcomes, num_classes: int) -> float:
     hits, total = _hits_and_total(outcomes, num_classes)
-    return float(_ratio(2 * hits, total).mean())
+    return float(ratio(2 * hits, total).mean())
 
 
 def _hits_and_total(outcomes: Outcomes, num_classes: int) -> tuple[Values, Values]:
@@ -173,9 +173,3 @@ def _one_hot(classes: NDArray[np.int64], num_classes: int) -> csr_array:
     """Build a sparse matrix [K, M]: 1 where the column's class is the row."""
     columns = np.arange(len(classes))
     return csr_array((np.ones(len(classes)), (classes, columns)), (num_classes, len(classes)))
-
-
-def _ratio(numerator: Values, denominator: Values) -> Values:
-    """Divide; the result is 0 where the denominator is 0."""
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)

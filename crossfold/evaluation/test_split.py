@@ -15,6 +15,7 @@ from crossfold.records import Evaluation, Export
 from crossfold.step.progress import report_progress
 
 from . import calibration, latency, metrics
+from .curves import compute_curves
 
 NUM_LATENCY_IMAGES = 50
 MAX_DIFFERENCE = 1e-3  # of a probability, between the export and torch, both in float32
@@ -69,7 +70,7 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
         "intervals": metrics.bootstrap_intervals(labels, probabilities),
         "class_f1_intervals": metrics.class_f1_intervals(labels, predictions, num_classes).tolist(),
         "confusion_matrix": metrics.confusion_matrix(labels, predictions, num_classes).tolist(),
-        "curves": metrics.curves(labels, probabilities),
+        "curves": compute_curves(labels, probabilities),
     }
 
 
@@ -86,8 +87,8 @@ def compare_with_torch(
     largest = float(np.abs(probabilities - torchs).max())
     if not np.isfinite(largest) or (network.precision == "float32" and largest > MAX_DIFFERENCE):
         raise RuntimeError(
-            f"the exported {network.architecture} does not compute what torch does: a probability "
-            f"differs by {largest:.2g}"
+            f"the exported {network.architecture} differs from torch by up to {largest:.2g} in a "
+            "probability"
         )
     different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
     return Export(by=openvino_engine.ENGINE, max_difference=largest, num_different=different)

@@ -1,4 +1,4 @@
-"""The gate: decide whether a version may become champion, and state the evidence in words.
+"""The gate: decide whether a version may become champion, and explain the evidence.
 
 The challenger and the champion are compared on the same test images. docs/decisions/022-gate.md
 explains the rule and its alternatives.
@@ -84,7 +84,9 @@ def compare(
 
     `labels`, `predictions` and `champions` (the champion's predictions) are int [N].
     """
-    macro_f1, theirs = (_macro_f1(labels, said, num_classes) for said in (predictions, champions))
+    macro_f1, theirs = (
+        metrics.macro_f1(labels, predicted, num_classes) for predicted in (predictions, champions)
+    )
     only_mine, only_theirs, p_value = metrics.mcnemar(labels, predictions, champions)
     outcomes = Outcomes.tally(labels, predictions, champions)
     interval = macro_f1_interval(outcomes, num_classes)
@@ -108,11 +110,11 @@ def compare(
 def without_champion(macro_f1: float, rule: Rule, *, is_champion: bool) -> Decision:
     """Judge a version without a comparison: it is the champion already, or no champion exists."""
     if macro_f1 < rule.min_macro_f1:
-        remark = "; it stays champion until another takes its place" if is_champion else ""
+        remark = "; it stays champion until another version replaces it" if is_champion else ""
         return _below_floor(macro_f1, rule, remark)
     above = f"macro F1 {macro_f1:.4f} is at or above the floor of {rule.min_macro_f1:g}"
     if is_champion:
-        return Decision(Verdict.SAME, f"{above}, and it is the champion already")
+        return Decision(Verdict.SAME, f"{above}, and it is already the champion")
     return Decision(Verdict.FIRST, f"{above}, and there was no champion yet")
 
 
@@ -150,14 +152,14 @@ def judge(
     network = load_version(champion, num_threads)
     if refused := other_classes(str(champion.version), network.classes, table.classes):
         return refused
-    trained = _trained_on(champion)
+    trained = _training_images(champion)
     kept = np.array([text not in trained for text in table.column("content_hash", TEST)])
     if gone := _classes_gone(table, kept):
         return Decision(
             Verdict.UNDECIDED,
-            f"there is no fair comparison with version {champion.version}, the champion: it was "
-            f"trained on {(~kept).sum()} of the {len(kept)} test images, and of {gone} no other is "
-            "left. Add images that are in the training split of neither",
+            f"a fair comparison with version {champion.version}, the champion, is impossible: it "
+            f"was trained on {(~kept).sum()} of the {len(kept)} test images, and no others are "
+            f"left of {gone}. Add images that neither version was trained on",
         )
     labels, champions = _predict(network, table, num_threads)
     predictions = np.array(evaluated.probabilities).argmax(axis=1)
@@ -181,18 +183,18 @@ def other_classes(
     The order of the classes doesn't matter. A renamed class counts as one new and one removed
     class, because nothing shows that the two names mean the same.
     """
-    new, gone = set(classes) - set(champion_classes), set(champion_classes) - set(classes)
-    if not (new or gone):
+    new, missing = set(classes) - set(champion_classes), set(champion_classes) - set(classes)
+    if not (new or missing):
         return None
     differences = [
         f"{len(names)} {title} ({_first(names)})"
-        for names, title in ((new, "new"), (gone, "gone"))
+        for names, title in ((new, "new"), (missing, "missing"))
         if names
     ]
     return Decision(
         Verdict.OTHER_CLASSES,
-        f"version {champion_version}, the champion, knows other classes, so the two are not "
-        f"compared: {' and '.join(differences)}. Give the new classes a model name of their own "
+        f"version {champion_version}, the champion, has other classes, so the two can't be "
+        f"compared: {' and '.join(differences)}. Give the new classes their own model name "
         "(tracking.model_name), or replace the champion by hand: `crossfold promote @challenger "
         "--force --reason TEXT`",
     )
@@ -206,8 +208,8 @@ def hold(decision: Decision, number: str, taken_back: TakenBack) -> Decision:
         decision,
         held=True,
         reason=f"version {number} was taken back by {taken_back.by} on {taken_back.at[:10]} "
-        f"({taken_back.reason}), and only `crossfold promote {number}` makes it champion again; "
-        f"by its figures: {decision.reason}",
+        f"({taken_back.reason}), and only `crossfold promote {number}` makes it champion again. "
+        f"Its scores: {decision.reason}",
     )
 
 
@@ -218,12 +220,7 @@ def _below_floor(macro_f1: float, rule: Rule, remark: str) -> Decision:
     )
 
 
-def _macro_f1(labels: NDArray[Any], predictions: NDArray[Any], num_classes: int) -> float:
-    confusion = metrics.confusion_matrix(labels, predictions, num_classes)
-    return float(metrics.class_scores(confusion).f1.mean())
-
-
-def _trained_on(version: "ModelVersion") -> frozenset[str]:
+def _training_images(version: "ModelVersion") -> frozenset[str]:
     """Load the content hashes of a version's training images; empty if it has no such file.
 
     Raises:
@@ -237,13 +234,13 @@ def _trained_on(version: "ModelVersion") -> frozenset[str]:
 
 
 def _classes_gone(table: Examples, kept: NDArray[np.bool_]) -> str:
-    """List in words the test split's classes without a remaining image; "" if all have some."""
+    """Name the test split's classes that have no image left; "" if all have some."""
     labels = table.column("label", TEST)
     return _first({table.classes[i] for i in set(labels) - set(labels[kept])})
 
 
 def _first(names: set[str]) -> str:
-    """List the first few names in words."""
+    """Join the first few names."""
     shown = sorted(names)[:_MOST_NAMED]
     return ", ".join(shown) + (", …" if len(names) > len(shown) else "")
 
@@ -252,8 +249,8 @@ def _doubt(champion: "ModelVersion", table: Examples) -> str:
     if "training_images" in champion.tags or champion.tags.get("data_hash") == table.data_hash:
         return ""
     return (
-        " (the champion was trained on other data and does not tell on which images, so it may "
-        "have seen some of these)"
+        " (the champion was trained on other data and has no record of its training images, so "
+        "it may have seen some of these)"
     )
 
 
@@ -279,7 +276,7 @@ def in_order(
 
 
 def _reason(compared: ChampionComparison, verdict: Verdict) -> str:
-    """Explain a verdict in words: both scores, the evidence and, if undecided, advice."""
+    """Explain a verdict: both scores, the evidence and, if undecided, advice."""
     margin = f"{compared.margin:g}"
     champion = (
         f"version {compared.champion_version}, the champion, with {compared.champion_macro_f1:.4f} "
@@ -304,19 +301,19 @@ def _advice(compared: ChampionComparison) -> str:
     """Advise how to settle an undecided comparison."""
     margin = "a larger gate.margin would let it pass"
     if compared.num_images_enough is None:
-        return f"the difference itself is too near the margin, or beyond it; {margin}"
+        return f"more images won't settle it: the difference is at the margin or beyond; {margin}"
     return (
         f"about {compared.num_images_enough} test images would be enough for a margin of "
-        f"{compared.margin:g}, if the two go on to differ as they do; {margin}"
+        f"{compared.margin:g}, if the two keep differing at the same rate; {margin}"
     )
 
 
 def evidence(compared: ChampionComparison) -> str:
-    """Format a comparison's numbers in words: difference, interval and McNemar's test."""
+    """Format a comparison's numbers: difference, interval and McNemar's test."""
     low, high = compared.interval
     counts = compared.mcnemar
     return (
-        f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; right "
-        f"alone on {counts.only_challenger_right} images, the champion on "
-        f"{counts.only_champion_right} (McNemar's p {counts.p_value:.2g})"
+        f"difference {compared.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}; "
+        f"images that only this version has right: {counts.only_challenger_right}, only the "
+        f"champion: {counts.only_champion_right} (McNemar's p {counts.p_value:.2g})"
     )

@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from textwrap import shorten
 
-from crossfold import labels
+from crossfold import tag_labels
+from crossfold.evaluation import metrics
 from crossfold.records import (
     Evaluation,
     Interval,
@@ -49,13 +50,13 @@ def _title(tags: Mapping[str, str], evaluated: Evaluation, registered: Registrat
     shown = _text(shorten(", ".join(classes), _MAX_NAMES, placeholder=" …"))
     return (
         f"# {registered.name} version {registered.version}\n\n"
-        f"Tells which of {len(classes)} classes an image is of: {shown}. "
+        f"Assigns an image to one of {len(classes)} classes: {shown}. "
         f"Architecture {tags['architecture']}, candidate {tags['candidate']}, trained "
         f"{_length(tags)} on {tags['num_train_images']} images.\n\n"
-        "**Intended use.** Images from the same source as the training images, each of one of "
-        "these classes; an image is cut to its centre square and scaled. Of an image that is of "
-        "none of them it names one all the same. What it is worth on images from another source "
-        "has not been measured."
+        "**Intended use.** Images from the same source as the training images, each showing one "
+        "of these classes. Images are cropped to their centre square and scaled. An image of "
+        "none of these classes gets one of their labels too. The scores say nothing about images "
+        "from other sources."
     )
 
 
@@ -80,7 +81,7 @@ def _scores(tags: Mapping[str, str], board: Leaderboard, evaluated: Evaluation) 
         f"| {metric.label} | {evaluated.metrics[metric.name]:.4f} | "
         f"{_interval(evaluated.intervals[metric.name])} | "
         f"{_cross_validated(board.chosen, metric.name)} |"
-        for metric in labels.METRICS
+        for metric in metrics.METRICS
     ]
     return (
         "## Scores\n\n"
@@ -107,24 +108,24 @@ def _gate(registered: Registration) -> str:
     return (
         f"## Gate\n\n{registered.gate.capitalize()}, {registered.verdict}: "
         f"{_text(registered.reason[:_MAX_REASON])}.\n\n"
-        f"{others} judged on this very test split before."
+        f"{others} judged on this test split before."
     )
 
 
 def _lineage(tags: Mapping[str, str], version: str) -> str:
-    dirty = " with changes that are not in it" if tags.get("git_dirty") == "true" else ""
-    shown = {**tags, "git_commit": tags.get("git_commit", "none: not in git") + dirty}
+    dirty = " plus uncommitted changes" if tags.get("git_dirty") == "true" else ""
+    shown = {**tags, "git_commit": tags.get("git_commit", "none: not in a git repository") + dirty}
     rows = [
         f"| {tag.label} | {_text(shown[tag.name])} |"
-        for tag in labels.tags()
-        if labels.Place.CARD in tag.places and shown.get(tag.name)
+        for tag in tag_labels.tags()
+        if tag_labels.Place.CARD in tag.places and shown.get(tag.name)
     ]
     libraries = json.loads(tags.get("libraries", "{}"))
     rows += [f"| libraries | {', '.join(f'{k} {v}' for k, v in sorted(libraries.items()))} |"]
     return (
         "## Lineage\n\n| | |\n| --- | --- |\n"
         + "\n".join(rows)
-        + f"\n\n`crossfold lineage {version}` prints all of it."
+        + f"\n\n`crossfold lineage {version}` prints the full lineage."
     )
 
 

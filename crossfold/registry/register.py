@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +15,27 @@ from mlflow.tracking import MlflowClient
 from crossfold.data.dvc import pointer_hash
 from crossfold.data.examples import Examples
 from crossfold.predict import file_hashes
-from crossfold.records import (
-    ChampionComparison,
-    Evaluation,
-    Leaderboard,
-    Registration,
-    TakenBack,
-    Verdict,
-)
+from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
 
-from . import gate, model_card, outcome, training_images, version_tags
+from . import aliases, gate, model_card, run_log, training_images, version_tags
 from .promotion_lock import promotion_turn
 
 # torch, the packaging of a model and the drawing of figures take seconds to import, so functions
 # import them when needed. A version that is already registered and champion needs neither torch nor
 # the packaging.
 
-CHAMPION = "champion"
-CHALLENGER = "challenger"
-FORMER_CHAMPION = "former-champion"
 
-# Tag of a version that a person has taken back: who, when and why, as JSON.
-ROLLED_BACK = "rolled_back"
+@dataclass(frozen=True)
+class _Model:
+    """A trained model, its evaluation, and the tags of its version."""
+
+    name: str
+    network: Path
+    exported: Path
+    table: Examples
+    evaluated: Evaluation
+    tags: Mapping[str, str]
 
 
 def register_model(
@@ -70,44 +69,46 @@ def register_model(
     Raises:
         UserError: the current champion cannot be loaded; nothing is registered then.
     """
-    from crossfold.report import content, pictures
-    from crossfold.report.page import render
-
     board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
-    parent, client = run.parent(), run.client
-    outcome.log_outcome(
-        parent,
-        leaderboard=board,
-        evaluation=evaluated,
-        settings=json.loads(lineage["settings"]),
-    )
-    table = Examples(examples)
+    table, settings, parent = Examples(examples), json.loads(lineage["settings"]), run.parent()
+    run_log.log_results(parent, leaderboard=board, evaluation=evaluated, settings=settings)
     tags = {
         **lineage,
         **version_tags.of_computing(computed),
         **version_tags.of_model(board, evaluated, table),
-        **version_tags.of_settings(json.loads(lineage["settings"])),
+        **version_tags.of_settings(settings),
         **version_tags.of_run(parent),
         "models_hash": pointer_hash(models_pointer, "models.dvc"),
     }
-    _ensure_registered_model(client, model_name)
-    version = _find_version(client, model_name, tags)
+    trained = _Model(model_name, model, exported, table, evaluated, tags)
+    registered = _register(run, trained, rule, num_threads)
+    registered.write(registration)
+    page = _describe(run.client, registered, board, evaluated, table)
+    report_page.write_text(page, encoding="utf-8")
+    summary.write_text(_summary(registered, parent), encoding="utf-8")
+    run_log.log_registration(parent, registered, page)
+    parent.finish()  # without Kubeflow's plugin, nothing else would end an unattended run
+    return registered
+
+
+def _register(run: run.Run, model: _Model, rule: gate.Rule, num_threads: int) -> Registration:
+    """Judge a model, register it unless that has been done, and set the aliases."""
+    client, name = run.client, model.name
+    _ensure_registered_model(client, name)
+    version = _find_version(client, model)
     created = version is None
     while True:  # repeats if another process changes the champion in the meantime
         # Judge before registering: if the champion can't be loaded, no unjudged version is left.
-        champion = find_champion(client, model_name)
-        decision = _judge(version, champion, evaluated, table, rule, num_threads)
-        if version is None:
-            networks = (model, exported)
-            version = _create_version(run, model_name, networks, table, evaluated, tags)
-        num_judged_before = _count_judged(client, model_name, tags)
+        champion = aliases.find_champion(client, name)
+        decision = _judge(version, champion, model, rule, num_threads)
+        version = version or _create_version(run, model)
+        num_judged_before = _count_judged(client, model)
         if _apply(client, version, champion, decision, num_judged_before):
             break
-    found = client.get_model_version(model_name, version.version)
-    registered = Registration(
-        name=model_name,
+    return Registration(
+        name=name,
         version=str(version.version),
-        aliases=tuple(sorted(found.aliases)),
+        aliases=tuple(sorted(client.get_model_version(name, version.version).aliases)),
         gate=decision.word,
         verdict=decision.verdict,
         reason=decision.reason,
@@ -115,33 +116,27 @@ def register_model(
         comparison=decision.comparison,
         num_judged_before=num_judged_before,
     )
-    card = model_card.render(found.tags, board, evaluated, registered)
-    client.update_model_version(model_name, version.version, card)
-    registered.write(registration)
+
+
+def _describe(
+    client: MlflowClient,
+    registered: Registration,
+    board: Leaderboard,
+    evaluated: Evaluation,
+    table: Examples,
+) -> str:
+    """Write the version's model card to MLflow, and return the run's report as HTML."""
+    from crossfold.report import content, page, pictures
+
+    tags = client.get_model_version(registered.name, registered.version).tags
+    card = model_card.render(tags, board, evaluated, registered)
+    client.update_model_version(registered.name, registered.version, card)
     data_summary = pictures.summarise(table, content.confident_mistakes(evaluated))
-    page = render(evaluated, board, data_summary, registration=registered, lineage=found.tags)
-    report_page.write_text(page, encoding="utf-8")
-    summary.write_text(_summary(registered, parent))
-    _log_outcome(parent, registered, page)
-    parent.finish()  # without Kubeflow's plugin, nothing else would end an unattended run
-    return registered
-
-
-def _log_outcome(parent: run.Run, registered: Registration, page: str) -> None:
-    parent.set_tags(
-        {
-            "crossfold.version": f"{registered.name}/{registered.version}",
-            "crossfold.gate": registered.gate,
-            "crossfold.gate_verdict": registered.verdict.value,
-            "crossfold.gate_reason": registered.reason,
-        }
-    )
-    parent.log_artifact(page, "report.html")
-    parent.log_artifact(registered.to_json(), "registration.json")
+    return page.render(evaluated, board, data_summary, registration=registered, lineage=tags)
 
 
 def _summary(registered: Registration, parent: run.Run) -> str:
-    """Write the outcome as Markdown, with links to MLflow's pages if MLflow has any."""
+    """Summarise version and decision as Markdown, with links to MLflow's pages if it has any."""
     name, version = registered.name, registered.version
     lines = [
         f"# {name} version {version}",
@@ -155,24 +150,16 @@ def _summary(registered: Registration, parent: run.Run) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _find_version(
-    client: MlflowClient, model_name: str, tags: Mapping[str, str]
-) -> ModelVersion | None:
-    same = {key: tags[key] for key in ("weights_hash", "data_hash")}
-    found = client.search_model_versions(
-        f"name = '{model_name}' and tags.weights_hash = '{same['weights_hash']}'"
+def _find_version(client: MlflowClient, model: _Model) -> ModelVersion | None:
+    """Look up the version with the model's weights and data; None if there is none."""
+    same = {key: model.tags[key] for key in ("weights_hash", "data_hash")}
+    versions = client.search_model_versions(
+        f"name = '{model.name}' and tags.weights_hash = '{same['weights_hash']}'"
     )
-    return next((version for version in found if same.items() <= version.tags.items()), None)
+    return next((version for version in versions if same.items() <= version.tags.items()), None)
 
 
-def _create_version(
-    run: run.Run,
-    model_name: str,
-    networks: tuple[Path, Path],
-    table: Examples,
-    evaluated: Evaluation,
-    tags: Mapping[str, str],
-) -> ModelVersion:
+def _create_version(run: run.Run, model: _Model) -> ModelVersion:
     """Upload the model, then register it with all its tags in a single, final request.
 
     If the step is killed before that request, it leaves an upload without a version, and its retry
@@ -182,11 +169,12 @@ def _create_version(
 
     from .package import save_model
 
-    client = run.client
-    logged = client.create_logged_model(run.experiment_id, model_name, source_run_id=run.id)
+    client, scores = run.client, model.evaluated.metrics
+    logged = client.create_logged_model(run.experiment_id, model.name, source_run_id=run.id)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model"
-        save_model(saved, *networks, table, Model(model_id=logged.model_id, run_id=run.id))
+        about = Model(model_id=logged.model_id, run_id=run.id)
+        save_model(saved, model.network, model.exported, model.table, about)
         hashes = file_hashes.hash_folder(saved)
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
@@ -194,15 +182,22 @@ def _create_version(
     now = logged.creation_timestamp
     client.log_batch(
         run.id,
-        [Metric(k, v, now, 0, model_id=logged.model_id) for k, v in evaluated.summary.items()],
+        [
+            Metric(k, v, now, 0, model_id=logged.model_id)
+            for k, v in model.evaluated.summary.items()
+        ],
     )
     return client.create_model_version(
-        model_name,
+        model.name,
         logged.model_uri,
         run.id,
-        tags={**tags, "training_images": training_images.FILE, file_hashes.TAG: json.dumps(hashes)},
-        description=f"{tags['architecture']}, {tags['candidate']}: test macro F1 "
-        f"{evaluated.metrics['macro_f1']:.4f}, accuracy {evaluated.metrics['accuracy']:.4f}",
+        tags={
+            **model.tags,
+            "training_images": training_images.FILE,
+            file_hashes.TAG: json.dumps(hashes),
+        },
+        description=f"{model.tags['architecture']}, {model.tags['candidate']}: test macro F1 "
+        f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
         model_id=logged.model_id,
     )
 
@@ -218,57 +213,39 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
 def _judge(
     version: ModelVersion | None,
     champion: ModelVersion | None,
-    evaluated: Evaluation,
-    table: Examples,
+    model: _Model,
     rule: gate.Rule,
     num_threads: int,
 ) -> gate.Decision:
-    """Judge a version against the champion; `version` is None before its registration.
+    """Judge a model against the champion; `version` is None before the model's registration.
 
     Raises:
         UserError: the champion cannot be loaded.
     """
-    macro_f1 = evaluated.metrics["macro_f1"]
+    macro_f1 = model.evaluated.metrics["macro_f1"]
     if version and champion and str(champion.version) == str(version.version):
         if version.tags.get("gate_run") == store.pipeline_run_id():
-            return recorded_decision(version)  # an earlier try of this step made it champion
+            return version_tags.recorded_decision(
+                version
+            )  # an earlier try of this step made it champion
         return gate.without_champion(macro_f1, rule, is_champion=True)
     if champion is None:
         decision = gate.without_champion(macro_f1, rule, is_champion=False)
     else:
-        decision = gate.judge(champion, evaluated, table, rule, num_threads)
-    if version is None or ROLLED_BACK not in version.tags:
-        return decision
-    taken_back = TakenBack.model_validate_json(version.tags[ROLLED_BACK])
-    return gate.hold(decision, version.version, taken_back)
+        decision = gate.judge(champion, model.evaluated, model.table, rule, num_threads)
+    if version and (taken_back := version_tags.recorded_rollback(version)):
+        return gate.hold(decision, version.version, taken_back)
+    return decision
 
 
-def find_champion(client: MlflowClient, model_name: str) -> ModelVersion | None:
-    """Look up the version with the alias `champion`; None if no version has it."""
-    number = client.get_registered_model(model_name).aliases.get(CHAMPION)
-    return None if number is None else client.get_model_version(model_name, number)
-
-
-def recorded_decision(version: ModelVersion) -> gate.Decision:
-    """Read the gate's last decision on a version from its tags."""
-    return gate.Decision(
-        Verdict(version.tags["gate_verdict"]),
-        version.tags["gate_reason"],
-        recorded_comparison(version),
+def _count_judged(client: MlflowClient, model: _Model) -> int:
+    """Count the other models with a version that was judged on the same test split."""
+    versions = client.search_model_versions(
+        f"name = '{model.name}' and tags.split_hash = '{model.tags['split_hash']}'"
     )
-
-
-def recorded_comparison(version: ModelVersion) -> ChampionComparison | None:
-    """Read the gate's last comparison of a version from its tags; None without a comparison."""
-    text = version.tags.get("gate_comparison", "null")
-    return None if text == "null" else ChampionComparison.model_validate_json(text)
-
-
-def _count_judged(client: MlflowClient, model_name: str, tags: Mapping[str, str]) -> int:
-    found = client.search_model_versions(
-        f"name = '{model_name}' and tags.split_hash = '{tags['split_hash']}'"
+    return len(
+        {version.tags["weights_hash"] for version in versions} - {model.tags["weights_hash"]}
     )
-    return len({version.tags["weights_hash"] for version in found} - {tags["weights_hash"]})
 
 
 def _apply(
@@ -285,47 +262,22 @@ def _apply(
         has been replaced in the meantime; True otherwise.
     """
     name, number = version.name, str(version.version)
-    compared = decision.comparison
     # A later SAME verdict must not overwrite the record of the decision that made it champion.
     known = "gate_verdict" in version.tags and version.tags.get("gate") == "passed"
     if not (known and decision.verdict is Verdict.SAME):
-        tags = {
-            "gate": decision.word,
-            "gate_verdict": decision.verdict.value,
-            "gate_reason": decision.reason,
-            "gate_comparison": compared.to_json() if compared else "null",
-            "num_judged_before": str(num_judged_before),
-            "gate_run": store.pipeline_run_id(),  # set last: its presence means all are set
-        }
-        for key, value in tags.items():
+        for key, value in version_tags.of_decision(decision, num_judged_before).items():
             client.set_model_version_tag(name, number, key, value)
-    client.set_registered_model_alias(name, CHALLENGER, number)
+    aliases.set_challenger(client, name, number)
     if not decision.passed:
         return True
     with promotion_turn(client, name):
-        if not is_champion(client, name, champion):
+        if not aliases.is_champion(client, name, champion):
             return False
-        set_champion(client, name, number)
+        aliases.set_champion(client, name, number)
     return True
 
 
-def is_champion(client: MlflowClient, name: str, version: ModelVersion | None) -> bool:
-    """Check whether a version is currently the champion; for None, whether no champion exists."""
-    found = find_champion(client, name)
-    return (found and str(found.version)) == (version and str(version.version))
-
-
-def set_champion(client: MlflowClient, name: str, number: str) -> None:
-    """Make a version champion and the old champion the former one; call in a promotion turn."""
-    champion = find_champion(client, name)
-    if champion and str(champion.version) == number:
-        return
-    if champion:
-        client.set_registered_model_alias(name, FORMER_CHAMPION, str(champion.version))
-    client.set_registered_model_alias(name, CHAMPION, number)
-
-
-def figures(registered: Registration) -> dict[str, float]:
+def gate_metrics(registered: Registration) -> dict[str, float]:
     """Collect the numbers of a gate decision by name, for the step's Metrics artifact."""
     numbers: dict[str, float] = {
         "gate_passed": int(registered.gate == "passed"),

@@ -1,4 +1,4 @@
-"""The tags that record a version's origin: model, settings, run and libraries."""
+"""Collect and read the tags of a version: its origin, the gate's decision, promotions by hand."""
 
 import json
 import platform
@@ -8,10 +8,23 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import mlflow
+from mlflow.entities.model_registry import ModelVersion
 
 from crossfold.data.examples import TEST, TRAIN, Examples
-from crossfold.records import Evaluation, Leaderboard
+from crossfold.records import (
+    ChampionComparison,
+    Evaluation,
+    Leaderboard,
+    Promotion,
+    TakenBack,
+    Verdict,
+)
 from crossfold.tracking import run, store
+
+from .gate import Decision
+
+PROMOTIONS = "promotions"  # by hand, oldest first, as a JSON list
+ROLLED_BACK = "rolled_back"  # who took the version back, when and why, as JSON
 
 # Libraries that may change a result, or help to identify the others. Not every image has DVC.
 _LIBRARIES = (
@@ -79,6 +92,46 @@ def of_run(parent: run.Run) -> dict[str, str]:
         "started": started.isoformat(timespec="seconds"),
         "libraries": json.dumps(_libraries()),
     }
+
+
+def of_decision(decision: Decision, num_judged_before: int) -> dict[str, str]:
+    """Collect the gate's tags. Set them in this order: `gate_run` shows that all are set."""
+    compared = decision.comparison
+    return {
+        "gate": decision.word,
+        "gate_verdict": decision.verdict.value,
+        "gate_reason": decision.reason,
+        "gate_comparison": compared.to_json() if compared else "null",
+        "num_judged_before": str(num_judged_before),
+        "gate_run": store.pipeline_run_id(),
+    }
+
+
+def recorded_decision(version: ModelVersion) -> Decision:
+    """Read the gate's last decision on a version."""
+    return Decision(
+        Verdict(version.tags["gate_verdict"]),
+        version.tags["gate_reason"],
+        recorded_comparison(version),
+    )
+
+
+def recorded_comparison(version: ModelVersion) -> ChampionComparison | None:
+    """Read the gate's last comparison of a version with a champion; None without a comparison."""
+    text = version.tags.get("gate_comparison", "null")
+    return None if text == "null" else ChampionComparison.model_validate_json(text)
+
+
+def recorded_promotions(version: ModelVersion) -> list[Promotion]:
+    """Read the promotions of a version by hand, oldest first."""
+    entries = json.loads(version.tags.get(PROMOTIONS, "[]"))
+    return [Promotion.model_validate(entry) for entry in entries]
+
+
+def recorded_rollback(version: ModelVersion) -> TakenBack | None:
+    """Read who took a version back by a rollback; None if nobody did."""
+    text = version.tags.get(ROLLED_BACK)
+    return None if text is None else TakenBack.model_validate_json(text)
 
 
 def _libraries() -> dict[str, str]:

@@ -74,7 +74,7 @@ def drawings(
         "differences": _drawing(
             figures.differences(leaderboard),
             "Macro F1 of each candidate minus that of the chosen one on the same images, with "
-            "interval; the table has the numbers.",
+            "interval. The table has the numbers.",
         ),
         "confusion_matrix": _drawing(
             figures.confusion_matrix(test.confusion, test.classes),
@@ -157,11 +157,8 @@ def majority_baseline(test: Predictions, train_counts: Mapping[str, int]) -> Bas
     """Score a classifier that always predicts the class with the most training images."""
     counts = [train_counts.get(name, 0) for name in test.classes]
     largest = int(np.argmax(counts))
-    confusion = np.zeros_like(test.confusion)
-    confusion[:, largest] = test.confusion.sum(axis=1)
-    f1 = metrics.class_scores(confusion).f1.mean()
-    accuracy = confusion[largest, largest] / len(test.labels)
-    return Baseline(test.classes[largest], float(accuracy), float(f1))
+    macro_f1 = metrics.macro_f1(test.labels, np.full_like(test.labels, largest), len(test.classes))
+    return Baseline(test.classes[largest], float((test.labels == largest).mean()), macro_f1)
 
 
 @dataclass(frozen=True)
@@ -196,8 +193,9 @@ class ClassRow:
 
 def class_rows(test: Predictions, f1_intervals: Sequence[Interval]) -> list[ClassRow]:
     """List each class with its scores."""
-    by_class = metrics.class_scores(test.confusion)
-    return [ClassRow(*values) for values in zip(test.classes, *by_class, f1_intervals, strict=True)]
+    of = metrics.class_counts(test.confusion)
+    columns = (test.classes, of.precision, of.recall, of.f1, of.support, f1_intervals)
+    return [ClassRow(*values) for values in zip(*columns, strict=True)]
 
 
 def confident_mistakes(evaluation: Evaluation) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from crossfold.labels import fold_metrics
+from crossfold.evaluation.metrics import fold_metrics
 from crossfold.records import Curves, Evaluation, Leaderboard
 
 from .content import Predictions, predictions

@@ -5,15 +5,13 @@ from collections.abc import Mapping
 
 import jinja2
 
-from crossfold import labels
 from crossfold.data.sample import weights_warning
 from crossfold.evaluation import metrics
+from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment
-from crossfold.labels import Metric
 from crossfold.records import Evaluation, Interval, Leaderboard, Registration
 
-from . import content, figures, test_split_reuse
-from . import lineage as report_lineage
+from . import content, figures, lineage_rows, test_split_reuse
 from .pictures import DataSummary
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
@@ -37,8 +35,8 @@ def render(
         evaluation=evaluation,
         weights_warning=weights_warning(evaluation.data_hash, weights),
         leaderboard=leaderboard,
-        metrics=labels.METRICS,
-        fold_metrics=labels.fold_metrics(),
+        metrics=metrics.METRICS,
+        fold_metrics=metrics.fold_metrics(),
         test=test,
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
         class_rows=content.class_rows(test, evaluation.class_f1_intervals),
@@ -61,8 +59,8 @@ def render(
             evaluation.intervals["macro_f1"],
         ),
         started=lineage.get("started", "")[:10],
-        lineage_rows=report_lineage.rows(lineage),
-        lineage_details=report_lineage.details(lineage),
+        lineage_rows=lineage_rows.rows(lineage),
+        lineage_details=lineage_rows.details(lineage),
     )
 
 

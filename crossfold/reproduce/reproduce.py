@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from crossfold import labels
+from crossfold import tag_labels
 from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
 from crossfold.infra import shell
@@ -304,8 +304,8 @@ def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> 
     """List differences in the environment that results depend on, besides data and settings."""
     rows = [
         Row(tag.label, recorded.get(tag.name), reproduced.get(tag.name))
-        for tag in labels.tags()
-        if labels.Place.REPRODUCE in tag.places
+        for tag in tag_labels.tags()
+        if tag_labels.Place.REPRODUCE in tag.places
     ]
     then, now = (json.loads(tags.get("libraries", "{}")) for tags in (recorded, reproduced))
     if then and now:

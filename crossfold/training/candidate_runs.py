@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from crossfold.labels import fold_metrics
+from crossfold.evaluation.metrics import fold_metrics
 from crossfold.records import DivergedResult, FoldResult
 from crossfold.tracking.names import short_labels
 from crossfold.tracking.run import Run

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from crossfold.evaluation import metrics
-from crossfold.labels import fold_metrics
 from crossfold.network import determinism
 from crossfold.records import Scores
 
@@ -127,4 +126,4 @@ def evaluate(model: nn.Module, rows: FeatureRows, precision: str) -> Probabiliti
 def fold_scores(labels: np.ndarray[Any, Any], probabilities: Probabilities) -> Scores:
     """Compute the metrics that cross-validation follows from epoch to epoch."""
     scores = metrics.scores(labels, probabilities)
-    return {metric.name: scores[metric.name] for metric in fold_metrics()}
+    return {metric.name: scores[metric.name] for metric in metrics.fold_metrics()}

@@ -60,6 +60,13 @@ def test_a_record_is_frozen_and_checked() -> None:
     assert Registration.model_validate({**values, "of_a_later_version": 1}) == registration
 
 
+def test_of_equal_macro_f1_the_lower_loss_ranks_first() -> None:
+    entry = Leaderboard.read(RECORDED / "leaderboard.json").chosen
+    scores = [{"macro_f1": f1, "loss": loss} for f1, loss in ((0.5, 0.1), (0.9, 0.3), (0.9, 0.2))]
+    entries = [entry.model_copy(update={"mean": mean}) for mean in scores]
+    assert sorted(entries, key=lambda entry: entry.rank) == entries[::-1]
+
+
 def test_the_chosen_candidate_is_ranked_first() -> None:
     board = Leaderboard.read(RECORDED / "leaderboard.json")
     assert [entry.candidate.name for entry in board.ranked] == [

@@ -56,20 +56,19 @@ def test_without_a_margin_only_a_better_version_passes() -> None:
     assert gate.verdict_on((0.0001, 0.2), margin=0) == Verdict.BETTER
 
 
-def test_what_is_undecided_says_what_would_decide_it() -> None:
+def test_an_undecided_verdict_advises_how_to_settle_it() -> None:
     decision = gate.against_champion(0.93, RULE, compared(-0.04, 0.05))
-    assert "is not shown to be at most 0.02 worse" in decision.reason
-    assert "the difference itself is too near the margin" in decision.reason
+    assert "0.02" in decision.reason and "gate.margin" in decision.reason
     enough = compared(-0.04, 0.05).model_copy(update={"num_images_enough": 520})
     decision = gate.against_champion(0.93, RULE, enough)
-    assert "about 520 test images would be enough" in decision.reason
+    assert "520 test images" in decision.reason
     assert "gate.margin" in decision.reason
 
 
 def test_below_the_floor_no_comparison_helps() -> None:
     decision = gate.against_champion(0.93, Rule(0.95, 0.02), compared(0.1, 0.2))
     assert (decision.verdict, decision.word) == (Verdict.BELOW_FLOOR, "refused")
-    assert "0.9300 is below the floor of 0.95" in decision.reason
+    assert "0.9300" in decision.reason and "0.95" in decision.reason
 
 
 def verdict_of(compared: ChampionComparison) -> Verdict:
@@ -77,10 +76,10 @@ def verdict_of(compared: ChampionComparison) -> Verdict:
 
 
 def predictions(of: NDArray[np.int64], wrong: Sequence[int]) -> NDArray[np.int64]:
-    """Return the labels, but for some that are wrong."""
-    found = of.copy()
-    found[list(wrong)] = 1 - found[list(wrong)]
-    return found
+    """Copy the labels of two classes, and swap those at the positions `wrong`."""
+    swapped = of.copy()
+    swapped[list(wrong)] = 1 - swapped[list(wrong)]
+    return swapped
 
 
 def test_two_versions_are_compared_image_by_image() -> None:
@@ -131,9 +130,9 @@ def test_a_version_worse_by_the_margin_is_not_helped_by_more_images() -> None:
         (("cat", "dog"), None),
         (("dog", "cat"), None),  # in another order
         (("cat",), "1 new (dog)"),
-        (("cat", "dog", "owl"), "1 gone (owl)"),
-        (("cat", "hound"), "1 new (dog) and 1 gone (hound)"),  # renamed
-        (tuple("0123456"), "2 new (cat, dog) and 7 gone (0, 1, 2, 3, 4, …)"),
+        (("cat", "dog", "owl"), "1 missing (owl)"),
+        (("cat", "hound"), "1 new (dog) and 1 missing (hound)"),  # renamed
+        (tuple("0123456"), "2 new (cat, dog) and 7 missing (0, 1, 2, 3, 4, …)"),
     ],
 )
 def test_a_champion_with_other_classes_is_not_compared(
@@ -156,8 +155,8 @@ def test_what_a_person_took_back_is_held_whatever_its_figures_say() -> None:
     taken_back = TakenBack(by="ada", at="2026-05-01T10:00:00+00:00", reason="odd on Mondays")
     held = gate.hold(better, "3", taken_back)
     assert (held.verdict, held.word) == (Verdict.BETTER, "refused")
-    assert "taken back by ada on 2026-05-01 (odd on Mondays)" in held.reason
-    assert "`crossfold promote 3`" in held.reason
+    for fact in ("ada", "2026-05-01", "odd on Mondays", "`crossfold promote 3`"):
+        assert fact in held.reason
     worse = replace(better, verdict=Verdict.WORSE)
     assert gate.hold(worse, "3", taken_back) == worse
 

@@ -21,13 +21,14 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.test_split import score, split_hash
 from crossfold.network import backbone, preprocessing, safetensors_file, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict import file_hashes
 from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
-from crossfold.registry import gate, promotion, register
+from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import runs, store
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -229,7 +230,7 @@ def _evaluate_anew(examples: Path, model: Path) -> Evaluation:
             "confusion_matrix": metrics.confusion_matrix(
                 labels, probabilities.argmax(axis=1), len(table.classes)
             ).tolist(),
-            "curves": metrics.curves(labels, probabilities),
+            "curves": compute_curves(labels, probabilities),
             "weights_hash": hashlib.sha256(model.read_bytes()).hexdigest(),
             "data_hash": table.data_hash,
             "intervals": metrics.bootstrap_intervals(labels, probabilities),
@@ -304,7 +305,7 @@ def test_a_worse_model_is_refused_and_a_better_one_takes_over(
 
     worse = _register(monkeypatch, examples, wrong, floor=0)
     assert worse.gate == "refused"
-    assert "worse than version 2" in worse.reason
+    assert worse.verdict == Verdict.WORSE and "version 2" in worse.reason
     assert worse.comparison
     assert worse.comparison.champion_macro_f1 == 1.0
     assert worse.aliases == ("challenger", "former-champion")
@@ -339,7 +340,7 @@ def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
     assert parent.data.tags["crossfold.version"] == "colours/2"
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert logged >= set(runs.OUTCOME)
-    figures = register.figures(better)
+    figures = register.gate_metrics(better)
     assert figures.items() >= {"gate_passed": 1, "macro_f1_difference": 1.0}.items()
     again = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
     assert (again.verdict, again.comparison) == ("same", None)
@@ -395,11 +396,11 @@ def test_test_images_that_the_champion_was_trained_on_are_left_out(
     assert found.verdict == "worse"
     assert found.comparison
     assert (found.comparison.num_images, found.comparison.num_left_out) == (30, 2)
-    assert "without 2 that the champion was trained on" in found.reason
+    assert "without 2" in found.reason
     gone = judged("gone", [*range(16, 100, 2), 13])
     assert (gone.verdict, gone.gate) == ("undecided", "refused")
     assert gone.comparison is None
-    assert "trained on 1 of the 43 test images, and of red no other is left" in gone.reason
+    assert "1 of the 43 test images" in gone.reason and "red" in gone.reason
 
 
 def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
@@ -411,7 +412,7 @@ def test_a_champion_that_does_not_tell_its_training_images_is_doubted(
     good = _save_network(tmp_path / "good", examples, right=1)
     registered = _register(monkeypatch, examples, good)
     assert registered.gate == "passed"
-    assert "it may have seen some of these" in registered.reason
+    assert "trained on other data" in registered.reason
 
 
 @pytest.mark.parametrize(
@@ -558,9 +559,9 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
         _register(monkeypatch, examples, model, run_id=model.name, floor=0)
     rule = gate.Rule(0, 0.02)
     former, champion = (client.get_model_version("colours", number) for number in ("1", "2"))
-    decision = promotion.weigh(client, former, champion, rule)
+    decision = manual_promotion.judge_recorded(client, former, champion, rule)
     assert decision.verdict == "worse"  # a rollback needs no better figures
-    promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
+    manual_promotion.rollback(client, former, champion, decision, reason="odd on Mondays")
     again = _register(monkeypatch, examples, good, run_id="run-2", floor=0)
     assert (again.gate, again.verdict) == ("refused", "better")
     assert "odd on Mondays" in again.reason
@@ -573,9 +574,9 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     client.set_registered_model_alias("colours", "champion", "1")
     version = client.get_model_version("colours", "2")
     champion = client.get_model_version("colours", "1")
-    decision = promotion.weigh(client, version, champion, rule)
+    decision = manual_promotion.judge_recorded(client, version, champion, rule)
     assert decision.passed
-    promotion.promote(client, version, champion, decision, reason="mended", forced=False)
+    manual_promotion.promote(client, version, champion, decision, reason="mended", forced=False)
     third = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
     assert (third.gate, third.aliases) == ("passed", ("challenger", "champion"))
 
@@ -586,7 +587,7 @@ def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
     model = _save_network(tmp_path / "model", examples, right=-1)
     registered = _register(monkeypatch, examples, model, floor=0.9)
     assert registered.gate == "refused"
-    assert "below the floor of 0.9" in registered.reason
+    assert registered.verdict == Verdict.BELOW_FLOOR and "0.9" in registered.reason
     assert registered.aliases == ("challenger",)
 
 
@@ -614,7 +615,7 @@ def test_a_champion_with_other_classes_gives_no_figures(
     assert found.comparison is None
     assert found.aliases == ("challenger",)
     version, champion = (client.get_model_version("colours", number) for number in ("2", "1"))
-    by_hand = promotion.weigh(client, version, champion, gate.Rule(0.5, 0.02))
+    by_hand = manual_promotion.judge_recorded(client, version, champion, gate.Rule(0.5, 0.02))
     assert (by_hand.verdict, by_hand.reason) == (Verdict.OTHER_CLASSES, found.reason)
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.curves import pr_curves, roc_curves
 from crossfold.records import Leaderboard
 from crossfold.report import figures
 
@@ -86,8 +87,8 @@ def all_figures(classes: list[str]) -> dict[str, Figure]:
     ranking = board(["frozen", "layer4"])
     return {
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
-        "pr_curves": figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
-        "roc_curves": figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
+        "pr_curves": figures.pr_curves(pr_curves(labels, probabilities), classes),
+        "roc_curves": figures.roc_curves(roc_curves(labels, probabilities), classes),
         "loss_curves": figures.loss_curves(ranking),
         "score_curves": figures.score_curves(ranking),
         "differences": figures.differences(ranking),
@@ -139,7 +140,7 @@ def test_names_are_shown_as_they_are() -> None:
 def test_many_classes_leave_the_worst_five_and_the_micro_average_in_the_legend() -> None:
     classes = [f"class-{i}" for i in range(40)]
     labels, probabilities = predictions(40)
-    curves = metrics.roc_curves(labels, probabilities)
+    curves = roc_curves(labels, probabilities)
     legend = figures.roc_curves(curves, classes).legends[0]
     areas = sorted((curve.area, classes[i]) for i, curve in curves.per_class.items())
     assert [text.get_text() for text in legend.get_texts()] == [
@@ -172,8 +173,8 @@ def test_no_two_classes_are_drawn_alike(num_classes: int) -> None:
     labels, probabilities = predictions(num_classes)
     classes = [f"class {i}" for i in range(num_classes)]
     for figure in (
-        figures.roc_curves(metrics.roc_curves(labels, probabilities), classes),
-        figures.pr_curves(metrics.pr_curves(labels, probabilities), classes),
+        figures.roc_curves(roc_curves(labels, probabilities), classes),
+        figures.pr_curves(pr_curves(labels, probabilities), classes),
     ):
         drawn = [line for line in figure.axes[0].lines if line.get_marker() != "None"]
         assert len({(line.get_color(), line.get_linestyle()) for line in drawn}) == num_classes

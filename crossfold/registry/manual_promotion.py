@@ -1,4 +1,4 @@
-"""Change the champion by hand: weigh the evidence, and record who did it, when and why."""
+"""Change the champion by hand: judge by recorded evidence; record who did it, when and why."""
 
 import json
 import tempfile
@@ -19,19 +19,11 @@ from crossfold.errors import UserError
 from crossfold.records import ChampionComparison, PredictedImages, Promotion, TakenBack, Verdict
 from crossfold.step.user import user_name
 
-from . import gate
+from . import aliases, gate
 from .promotion_lock import promotion_turn
-from .register import (
-    CHAMPION,
-    FORMER_CHAMPION,
-    ROLLED_BACK,
-    is_champion,
-    recorded_comparison,
-    set_champion,
-)
+from .version_tags import PROMOTIONS, ROLLED_BACK, recorded_comparison, recorded_promotions
 
-PROMOTIONS = "promotions"
-EVALUATION = "evaluation.json"  # in a version's MLflow run, see `registry.outcome.log_outcome`
+EVALUATION = "evaluation.json"  # in a version's MLflow run, see `run_log.log_results`
 
 
 class _RecordedEvaluation(PredictedImages):
@@ -40,13 +32,13 @@ class _RecordedEvaluation(PredictedImages):
     weights_hash: str
 
 
-def weigh(
+def judge_recorded(
     client: MlflowClient, version: ModelVersion, champion: ModelVersion | None, rule: gate.Rule
 ) -> gate.Decision:
     """Judge a version against the champion by recorded results, without predicting any image.
 
     Compares the recorded predictions if both versions were evaluated on the same test split.
-    Otherwise falls back on the comparison that the gate recorded for these two versions.
+    Otherwise uses the comparison that the gate recorded for these two versions.
 
     Raises:
         UserError: the version was not registered by Crossfold.
@@ -60,21 +52,21 @@ def weigh(
     macro_f1 = float(version.tags["test_macro_f1"])
     if champion is None or champion.version == version.version:
         return gate.without_champion(macro_f1, rule, is_champion=champion is not None)
-    mine, theirs = (_evaluation(client, found) for found in (version, champion))
+    mine, theirs = (_evaluation(client, evaluated) for evaluated in (version, champion))
     if mine and theirs and macro_f1 >= rule.min_macro_f1:
         number, classes = str(champion.version), theirs.classes
         if refused := gate.other_classes(number, classes, mine.classes):
             return refused
     same_split = version.tags.get("split_hash") == champion.tags.get("split_hash")
     compared = (mine and theirs and same_split and _compare(mine, theirs, champion, rule)) or (
-        _found_by_gate(version, champion, rule)
+        _recorded_by_gate(version, champion, rule)
     )
     if compared is None:
         return gate.Decision(
             Verdict.UNDECIDED,
-            f"there is nothing to compare version {version.version} with version "
-            f"{champion.version}, the champion, by: they were tested on other images, or their "
-            "evaluations are gone from MLflow; a run on the present data judges them",
+            f"version {version.version} can't be compared with version {champion.version}, the "
+            "champion: they were tested on different images, or MLflow no longer has their "
+            "evaluations. Run `crossfold run` to judge a version on the current data",
         )
     return gate.against_champion(macro_f1, rule, compared)
 
@@ -95,44 +87,23 @@ def promote(
     """
     with _unchanged(client, version.name, champion):
         _record(client, "promote", version, champion, decision, reason, forced=forced)
-        set_champion(client, version.name, str(version.version))
+        aliases.set_champion(client, version.name, str(version.version))
 
 
 @contextmanager
 def _unchanged(client: MlflowClient, name: str, champion: ModelVersion | None) -> Iterator[None]:
-    """Let the block replace a champion, while no other process can change it.
+    """Keep other processes from changing the champion while the block replaces it.
 
     Raises:
         UserError: the champion has changed already.
     """
     with promotion_turn(client, name):
-        if not is_champion(client, name, champion):
+        if not aliases.is_champion(client, name, champion):
             raise UserError(
-                f"the champion of {name} has changed since the versions were compared, so nothing "
-                "was changed: run the command again to compare with the present one"
+                f"{name} got another champion after the comparison, so nothing was changed. Run "
+                "the command again to compare with the new champion"
             )
         yield
-
-
-def former_champion(client: MlflowClient, name: str) -> ModelVersion:
-    """Look up the version with the alias `former-champion`.
-
-    Raises:
-        UserError: no version has the alias, or the champion itself has it.
-    """
-    aliases = client.get_registered_model(name).aliases
-    number = aliases.get(FORMER_CHAMPION)
-    if number is None:
-        raise UserError(
-            f"{name} has no former champion to roll back to: see `crossfold models`, and make a "
-            "version champion by `crossfold promote VERSION`"
-        )
-    if number != aliases.get(CHAMPION):
-        return client.get_model_version(name, number)
-    raise UserError(
-        f"{name} version {number} is the champion and the former one, so there is none to roll "
-        "back to: make a version champion by `crossfold promote VERSION`"
-    )
 
 
 def rollback(
@@ -156,13 +127,7 @@ def rollback(
             number = str(champion.version)
             taken_back = TakenBack(by=record.by, at=record.at, reason=record.reason)
             client.set_model_version_tag(former.name, number, ROLLED_BACK, taken_back.to_json())
-        set_champion(client, former.name, str(former.version))
-
-
-def promotions(version: ModelVersion) -> list[Promotion]:
-    """List the records of a version's promotions by hand, oldest first."""
-    entries = json.loads(version.tags.get(PROMOTIONS, "[]"))
-    return [Promotion.model_validate(entry) for entry in entries]
+        aliases.set_champion(client, former.name, str(former.version))
 
 
 def _record(
@@ -186,7 +151,9 @@ def _record(
         forced=forced,
     )
     name, number = version.name, str(version.version)
-    history = json.dumps([earlier.model_dump() for earlier in [*promotions(version), entry]])
+    history = json.dumps(
+        [earlier.model_dump() for earlier in [*recorded_promotions(version), entry]]
+    )
     client.set_model_version_tag(name, number, PROMOTIONS, history)
     if ROLLED_BACK in version.tags:
         client.delete_model_version_tag(name, number, ROLLED_BACK)
@@ -223,8 +190,8 @@ def _evaluation(client: MlflowClient, version: ModelVersion) -> PredictedImages 
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = client.download_artifacts(run_id, EVALUATION, folder)
-        found = _RecordedEvaluation.read(Path(path))
-    return found if found.weights_hash == version.tags.get("weights_hash") else None
+        evaluation = _RecordedEvaluation.read(Path(path))
+    return evaluation if evaluation.weights_hash == version.tags.get("weights_hash") else None
 
 
 def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
@@ -240,7 +207,7 @@ def _has_evaluation(client: MlflowClient, run_id: str) -> bool:
         raise MlflowException(str(error), ErrorCode.Value(name)) from error
 
 
-def _found_by_gate(
+def _recorded_by_gate(
     version: ModelVersion, champion: ModelVersion, rule: gate.Rule
 ) -> ChampionComparison | None:
     """Read the gate's recorded comparison of these two versions, with the current margin.

@@ -1,20 +1,23 @@
-"""Log a pipeline run's result to its own MLflow run: settings, scores, figures."""
+"""Log a pipeline run's results to its own MLflow run: settings, scores, figures, decision."""
 
 import io
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossfold.records import Evaluation, Leaderboard
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.tracking.names import run_name
 from crossfold.tracking.run import Run
 from crossfold.tracking.runs import parent_tags
 from crossfold.tracking.store import pipeline_run_id
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def log_outcome(
+
+def log_results(
     run: Run,
     *,
     leaderboard: Leaderboard,
@@ -27,8 +30,6 @@ def log_outcome(
     The MLflow run may have been opened by Kubeflow's plugin, so it is tagged as the parent run of
     a pipeline run.
     """
-    from crossfold.report import figures
-
     candidate = leaderboard.chosen.candidate
     flat = {
         f"{section}.{key}": value
@@ -53,6 +54,29 @@ def log_outcome(
     run.log_metrics(leaderboard.chosen.summary | evaluation.summary)
     run.log_artifact(leaderboard.to_json(), "leaderboard.json")
     run.log_artifact(evaluation.to_json(), "evaluation.json")
+    for name, figure in _figures(leaderboard, evaluation).items():
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=150)
+        run.log_artifact(file.getvalue(), f"plots/{name}.png")
+
+
+def log_registration(run: Run, registered: Registration, page: str) -> None:
+    """Log version, gate's decision and report to a pipeline run's MLflow run."""
+    run.set_tags(
+        {
+            "crossfold.version": f"{registered.name}/{registered.version}",
+            "crossfold.gate": registered.gate,
+            "crossfold.gate_verdict": registered.verdict.value,
+            "crossfold.gate_reason": registered.reason,
+        }
+    )
+    run.log_artifact(page, "report.html")
+    run.log_artifact(registered.to_json(), "registration.json")
+
+
+def _figures(leaderboard: Leaderboard, evaluation: Evaluation) -> dict[str, "Figure"]:
+    from crossfold.report import figures
+
     confusion, classes = np.array(evaluation.confusion_matrix), evaluation.classes
     drawn = {
         "confusion_matrix": figures.confusion_matrix(confusion, classes),
@@ -62,7 +86,4 @@ def log_outcome(
     if leaderboard.with_epochs:
         drawn["loss_curves"] = figures.loss_curves(leaderboard)
         drawn["score_curves"] = figures.score_curves(leaderboard)
-    for name, figure in drawn.items():
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=150)
-        run.log_artifact(file.getvalue(), f"plots/{name}.png")
+    return drawn

@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 from crossfold.records import Verdict
-from crossfold.registry import promotion
+from crossfold.registry.aliases import find_champion, find_former_champion
 from crossfold.registry.gate import Rule
-from crossfold.registry.register import find_champion
+from crossfold.registry.manual_promotion import judge_recorded, promote, rollback
+from crossfold.registry.version_tags import recorded_promotions
 
 RULE = Rule(min_macro_f1=0.5, margin=0.02)
 NUM_IMAGES = 200
@@ -81,22 +82,22 @@ def test_predictions_on_the_same_images_are_compared(
     client: MlflowClient, num_wrong: int, verdict: Verdict
 ) -> None:
     champion = register(client, 20)
-    decision = promotion.weigh(client, register(client, num_wrong), champion, RULE)
+    decision = judge_recorded(client, register(client, num_wrong), champion, RULE)
     assert decision.verdict == verdict
     assert decision.comparison is not None
     assert decision.comparison.num_images == NUM_IMAGES
-    assert "on the same 200 test images" in decision.reason
+    assert "200 test images" in decision.reason
 
 
 def test_what_the_gate_found_counts_where_the_predictions_are_gone(client: MlflowClient) -> None:
     champion = register(client, 20)
-    compared = promotion.weigh(client, register(client, 2), champion, RULE).comparison
+    compared = judge_recorded(client, register(client, 2), champion, RULE).comparison
     assert compared is not None
     version = register(client, 2, split="other", gate_comparison=compared.to_json())
-    decision = promotion.weigh(client, version, champion, RULE)
+    decision = judge_recorded(client, version, champion, RULE)
     assert (decision.verdict, decision.comparison) == (Verdict.BETTER, compared)
     third = register(client, 30)
-    assert promotion.weigh(client, version, third, RULE).verdict == Verdict.UNDECIDED
+    assert judge_recorded(client, version, third, RULE).verdict == Verdict.UNDECIDED
 
 
 @pytest.mark.parametrize("lost", ["split", "evaluation", "weights"])
@@ -109,9 +110,9 @@ def test_without_common_ground_nothing_is_decided(client: MlflowClient, lost: st
     if lost == "weights":
         client.set_model_version_tag("animals", str(version.version), "weights_hash", "others")
         version = client.get_model_version("animals", version.version)
-    decision = promotion.weigh(client, version, champion, RULE)
+    decision = judge_recorded(client, version, champion, RULE)
     assert (decision.verdict, decision.passed) == (Verdict.UNDECIDED, False)
-    assert "there is nothing to compare version 2 with version 1" in decision.reason
+    assert "version 2" in decision.reason and "version 1, the champion" in decision.reason
 
 
 @pytest.mark.parametrize(
@@ -137,38 +138,38 @@ def test_an_evaluation_that_mlflow_does_not_give_is_not_one_that_is_gone(
 
     monkeypatch.setattr(client, method, fail)
     with pytest.raises(MlflowException) as raised:
-        promotion.weigh(client, version, champion, RULE)
+        judge_recorded(client, version, champion, RULE)
     assert raised.value.error_code == code
 
 
 def test_an_evaluation_whose_run_was_purged_is_gone(client: MlflowClient) -> None:
     champion = register(client, 20)
     version = register(client, 2, mlflow_parent_run="0" * 32)
-    assert promotion.weigh(client, version, champion, RULE).verdict == Verdict.UNDECIDED
+    assert judge_recorded(client, version, champion, RULE).verdict == Verdict.UNDECIDED
 
 
 def test_the_floor_holds_by_hand_too(client: MlflowClient) -> None:
     version = register(client, 120)
-    assert promotion.weigh(client, version, None, RULE).verdict == Verdict.BELOW_FLOOR
-    assert promotion.weigh(client, register(client, 2), None, RULE).verdict == Verdict.FIRST
+    assert judge_recorded(client, version, None, RULE).verdict == Verdict.BELOW_FLOOR
+    assert judge_recorded(client, register(client, 2), None, RULE).verdict == Verdict.FIRST
     champion = register(client, 150)
-    assert promotion.weigh(client, version, champion, RULE).verdict == Verdict.BELOW_FLOOR
+    assert judge_recorded(client, version, champion, RULE).verdict == Verdict.BELOW_FLOOR
 
 
 def test_a_version_of_something_else_is_refused(client: MlflowClient) -> None:
     client.create_model_version("animals", "file:///nowhere")
     version = client.get_model_version("animals", "1")
-    with pytest.raises(UserError, match="not registered by Crossfold"):
-        promotion.weigh(client, version, None, RULE)
+    with pytest.raises(UserError, match="animals version 1 has no test score"):
+        judge_recorded(client, version, None, RULE)
 
 
 def test_a_promotion_moves_the_aliases_and_is_recorded(client: MlflowClient) -> None:
     champion, version = register(client, 20), register(client, 2)
     make_champion(client, champion)
-    decision = promotion.weigh(client, version, champion, RULE)
-    promotion.promote(client, version, champion, decision, reason="it is quicker", forced=False)
+    decision = judge_recorded(client, version, champion, RULE)
+    promote(client, version, champion, decision, reason="it is quicker", forced=False)
     assert aliases(client) == {"champion": 2, "former-champion": 1}
-    (entry,) = promotion.promotions(client.get_model_version("animals", "2"))
+    (entry,) = recorded_promotions(client.get_model_version("animals", "2"))
     assert (entry.action, entry.reason, entry.replaced) == ("promote", "it is quicker", "1")
     assert (entry.verdict, entry.forced) == ("better", False)
     assert entry.evidence == decision.reason
@@ -181,29 +182,29 @@ def test_a_champion_that_changed_since_the_comparison_is_not_replaced(
 ) -> None:
     first, second, third = (register(client, number) for number in (20, 2, 3))
     make_champion(client, first)
-    decision = promotion.weigh(client, second, first, RULE)
+    decision = judge_recorded(client, second, first, RULE)
     make_champion(client, third)
-    with pytest.raises(UserError, match="has changed since"):
-        promotion.promote(client, second, first, decision, reason="", forced=False)
-    with pytest.raises(UserError, match="has changed since"):
-        promotion.rollback(client, second, first, decision, reason="")
+    with pytest.raises(UserError, match="animals got another champion"):
+        promote(client, second, first, decision, reason="", forced=False)
+    with pytest.raises(UserError, match="animals got another champion"):
+        rollback(client, second, first, decision, reason="")
     assert aliases(client) == {"champion": 3}
-    assert promotion.promotions(client.get_model_version("animals", "2")) == []
+    assert recorded_promotions(client.get_model_version("animals", "2")) == []
 
 
 def test_a_rollback_swaps_the_two_and_another_one_swaps_them_back(client: MlflowClient) -> None:
     first, second = register(client, 20), register(client, 2)
     make_champion(client, first)
-    with pytest.raises(UserError, match="no former champion to roll back to"):
-        promotion.former_champion(client, "animals")
-    decision = promotion.weigh(client, second, first, RULE)
-    promotion.promote(client, second, first, decision, reason="", forced=False)
+    with pytest.raises(UserError, match="`crossfold promote VERSION`"):
+        find_former_champion(client, "animals")
+    decision = judge_recorded(client, second, first, RULE)
+    promote(client, second, first, decision, reason="", forced=False)
 
     def roll_back(reason: str) -> None:
         champion = find_champion(client, "animals")
-        former = promotion.former_champion(client, "animals")
-        weighed = promotion.weigh(client, former, champion, RULE)
-        promotion.rollback(client, former, champion, weighed, reason=reason)
+        former = find_former_champion(client, "animals")
+        weighed = judge_recorded(client, former, champion, RULE)
+        rollback(client, former, champion, weighed, reason=reason)
 
     roll_back("odd on Mondays")
     assert aliases(client) == {"champion": 1, "former-champion": 2}
@@ -220,4 +221,4 @@ def test_a_rollback_that_was_cut_off_says_how_to_go_on(client: MlflowClient) -> 
     make_champion(client, register(client, 20))
     client.set_registered_model_alias("animals", "former-champion", "1")
     with pytest.raises(UserError, match="`crossfold promote VERSION`"):
-        promotion.former_champion(client, "animals")
+        find_former_champion(client, "animals")

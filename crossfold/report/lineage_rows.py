@@ -3,16 +3,15 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from crossfold import labels
-from crossfold.labels import Place, Tag
+from crossfold.tag_labels import Place, Tag, tags
 
-_DIRTY = {"true": "yes: the commit alone is not what ran", "false": "none"}
+_DIRTY = {"true": "yes: the run used more than this commit", "false": "none"}
 
 
 def rows(lineage: Mapping[str, str]) -> list[tuple[str, str]]:
     """List the known short tags as labels and values, in the order of the page."""
     shown = {
-        "git_commit": "none: not in git",
+        "git_commit": "none: not in a git repository",
         **lineage,
         "git_dirty": _DIRTY.get(lineage.get("git_dirty", ""), ""),
     }
@@ -31,7 +30,7 @@ def details(lineage: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def _shown() -> Iterator[Tag]:
-    return (tag for tag in labels.tags() if Place.REPORT in tag.places)
+    return (tag for tag in tags() if Place.REPORT in tag.places)
 
 
 def _laid_out(text: str) -> str:

@@ -1,48 +1,10 @@
-"""The names, labels and order of metrics and version tags, wherever people read them."""
+"""The tags of a registered version: names, labels, sections and the pages that show them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A score that `evaluation.metrics.scores` computes.
-
-    `heading` is a short label for tables in a terminal. With `in_folds`, the score is not only
-    computed on the test split, but also summarised over the folds and tracked by epoch.
-    """
-
-    name: str
-    label: str
-    heading: str
-    higher_is_better: bool = True
-    in_percent: bool = False
-    in_folds: bool = False
-
-
-# In the order of every table. To add a metric, compute it in `metrics.scores` and
-# `metrics.bootstrap_intervals`, and describe it here.
-METRICS = (
-    Metric("macro_f1", "macro F1", "macro F1", in_folds=True),
-    Metric("accuracy", "accuracy", "accuracy", in_percent=True, in_folds=True),
-    Metric("macro_precision", "macro precision", "precision"),
-    Metric("macro_recall", "macro recall", "recall"),
-    Metric("loss", "loss", "loss", higher_is_better=False, in_folds=True),
-)
-# Candidates are ranked by the first metric; the next one breaks ties.
-CHOSEN_BY = ("macro_f1", "loss")
-
-
-def fold_metrics() -> tuple[Metric, ...]:
-    """List the metrics that cross-validation reports."""
-    return tuple(metric for metric in METRICS if metric.in_folds)
-
-
-def rank(scores: Mapping[str, float]) -> tuple[float, ...]:
-    """Compute a sort key that puts the best scores first."""
-    signs = {metric.name: -1 if metric.higher_is_better else 1 for metric in METRICS}
-    return tuple(signs[name] * scores[name] for name in CHOSEN_BY)
+from crossfold.evaluation import metrics
+from crossfold.evaluation.metrics import Metric
 
 
 class Place(Flag):
@@ -75,8 +37,11 @@ def tags() -> tuple[Tag, ...]:
         Tag("architecture", "architecture", "Scores"),
         Tag("candidate", "candidate", "Scores"),
         Tag("num_epochs", "epochs", "Scores"),
-        *(Tag(f"test_{metric.name}", f"test, {metric.label}", "Scores") for metric in METRICS),
-        *(tag for metric in fold_metrics() for tag in _cross_validation_tags(metric)),
+        *(
+            Tag(f"test_{metric.name}", f"test, {metric.label}", "Scores")
+            for metric in metrics.METRICS
+        ),
+        *(tag for metric in metrics.fold_metrics() for tag in _cross_validation_tags(metric)),
         *_TAGS,
     )
 
