@@ -90,7 +90,7 @@ def compile_(
     changes: Changes = None,
 ) -> None:
     """Write the pipeline as YAML that any Kubeflow Pipelines can run."""
-    from crossfold.runners.lineage import CLUSTER, lineage
+    from crossfold.runners.lineage import lineage
     from crossfold.settings import load_settings
     from pipelines.arguments import arguments
     from pipelines.compilation import compile_pipeline
@@ -101,7 +101,7 @@ def compile_(
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(
         output,
-        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, CLUSTER)),
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, RunnerName.CLUSTER)),
         num_shards=settings.extraction.shards,
     )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)

@@ -25,10 +25,11 @@ from crossfold import labels
 from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
 from crossfold.infra import shell
+from crossfold.runners.base import OnThisMachine
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.local.leftovers import end_leftovers
-from crossfold.runners.local.runs import HOME, Run, load_run, new_run
+from crossfold.runners.local.run_folders import HOME, Run, load_run, new_run
 
 from .worktree import checked_out, remove
 
@@ -69,7 +70,7 @@ class Reproduction:
 
 
 def reproduce(
-    root: Path, version: ModelVersion, display: Display, *, on: str, keep: bool
+    root: Path, version: ModelVersion, display: Display, *, on: OnThisMachine, keep: bool
 ) -> Reproduction:
     """Train a version again in a scratch worktree, and compare the results.
 
@@ -77,7 +78,7 @@ def reproduce(
         root: The project's folder: its repository has the commit, its DVC the data.
         version: The version, with its tags.
         display: Shows the steps.
-        on: The runner, "local" or "docker".
+        on: The runner.
         keep: Whether to keep the worktree with the run's files.
 
     Raises:
@@ -211,7 +212,9 @@ def _find_data(root: Path, project: Path, recorded: str, display: Display) -> di
     )
 
 
-def _run(project: Path, command: Run, remote: Mapping[str, str], display: Display, on: str) -> None:
+def _run(
+    project: Path, command: Run, remote: Mapping[str, str], display: Display, on: OnThisMachine
+) -> None:
     """Run the pipeline with the worktree's code, and show its steps."""
     python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
     log = command.folder / "run.log"

@@ -38,7 +38,7 @@ from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
 from crossfold.runners.kubeflow import access, api, failure
 from crossfold.runners.kubeflow import watch as watch_module
 from crossfold.runners.kubeflow.access import reach
-from crossfold.runners.kubeflow.mlflow_access import read_outcome
+from crossfold.runners.kubeflow.runner import read_outcome
 from crossfold.runners.kubeflow.submission import push_data
 from crossfold.runners.kubeflow.watch import watch_run
 from crossfold.runners.kubeflow.workflow import State, Task

@@ -25,7 +25,7 @@ from crossfold.network import NETWORK_FILE
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.runners.local.containers import IMAGE_USER, _Container
-from crossfold.runners.local.runs import new_run
+from crossfold.runners.local.run_folders import new_run
 from crossfold.runners.local.session import Session
 from crossfold.tracking.runs import OUTCOME
 

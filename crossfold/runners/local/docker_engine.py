@@ -10,7 +10,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from crossfold.errors import UserError
 
-from .runs import Run
+from .run_folders import Run
 
 
 def connect_engine(images: Sequence[str]) -> docker.DockerClient:

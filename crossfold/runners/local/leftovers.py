@@ -1,6 +1,6 @@
 """End the leftover processes and containers of a killed run."""
 
-from .runs import Run
+from .run_folders import Run
 
 
 def end_leftovers(run: Run) -> None:

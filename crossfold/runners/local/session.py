@@ -24,7 +24,7 @@ from crossfold.runners.failures import StepError
 from crossfold.step import runtime
 from crossfold.tracking import names
 
-from .runs import Run
+from .run_folders import Run
 
 
 class Work(Protocol):

@@ -17,7 +17,7 @@ from rich.console import Console
 from crossfold.data import dvc, remotes
 from crossfold.reproduce.reproduce import Reproduction, remove_left, reproduce
 from crossfold.runners.display import Display
-from crossfold.runners.local.runs import new_run
+from crossfold.runners.local.run_folders import new_run
 from crossfold.settings import load_settings
 
 PROJECT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ import pytest
 
 from crossfold.runners.local.fork_server import _IMPORTED, fork_server
 from crossfold.runners.local.processes import _Process
-from crossfold.runners.local.runs import Run, new_run
+from crossfold.runners.local.run_folders import Run, new_run
 
 
 @pytest.fixture(scope="module", autouse=True)

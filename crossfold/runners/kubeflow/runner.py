@@ -1,7 +1,10 @@
 """Run the pipeline on Kubeflow Pipelines: check, submit, watch, read the outcome."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
@@ -10,19 +13,19 @@ from crossfold.infra.cluster.image_delivery import bring_images
 from crossfold.infra.cluster.kind import KIND_CONTEXT
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.lifecycle import is_small
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
-from crossfold.runners.model_check import check_model
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pointer_check import check_pointers
+from crossfold.runners.preconditions import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import runs, store
 
 from . import api
-from .mlflow_access import connected_mlflow, read_outcome
+from .access import connected_mlflow
 from .submission import push_data, upload
 from .watch import SilenceError, watch_run
-from .workflow import Task
+from .workflow import State, Task
 
 
 @dataclass(frozen=True)
@@ -94,3 +97,38 @@ def _outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outc
             return read_outcome(cluster, run_id, url, steps)
         except UserError as error:
             raise StepError(f"the run succeeded, but its outcome cannot be read: {error}") from None
+
+
+def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outcome:
+    """Read a run's outcome, which its steps logged under the pipeline's run in MLflow.
+
+    Raises:
+        StepError: the outcome is incomplete, or MLflow does not return it.
+    """
+    with connected_mlflow(cluster) as pages, tempfile.TemporaryDirectory() as folder:
+        try:
+            run = runs.find_run(run_id)
+            logged = {file.path for file in run.client.list_artifacts(run.id)}
+            if missing := sorted(set(runs.OUTCOME) - logged):
+                raise StepError(f"the run succeeded, but its run in MLflow lacks {missing}")
+            files = {
+                name: Path(run.client.download_artifacts(run.id, name, folder))
+                for name in runs.OUTCOME
+            }
+        except MlflowException as error:
+            raise StepError(f"the run succeeded, but MLflow lacks its outcome: {error}") from None
+        registration = Registration.read(files["registration.json"])
+        version = f"{registration.name}/versions/{registration.version}"
+        return Outcome(
+            leaderboard=Leaderboard.read(files["leaderboard.json"]),
+            evaluation=Evaluation.read(files["evaluation.json"]),
+            registration=registration,
+            report_html=files["report.html"].read_text(encoding="utf-8"),
+            num_steps=len(steps),
+            num_reused=sum(task.state is State.REUSED for task in steps),
+            places=(
+                f"Kubeflow: {url}",
+                f"MLflow:   {pages}/#/experiments/{run.experiment_id}/runs/{run.id}",
+                f"          {pages}/#/models/{version}",
+            ),
+        )

@@ -21,9 +21,8 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
-from crossfold.runners.model_check import check_model
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pointer_check import check_pointers
+from crossfold.runners.preconditions import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import names, runs, store
 from pipelines.arguments import arguments
@@ -32,7 +31,7 @@ from pipelines.compilation import compile_pipeline
 from .backend import Backend
 from .leftovers import end_leftovers
 from .mlflow_store import tracking_environment
-from .runs import (
+from .run_folders import (
     FAILED,
     FINISHED,
     HOME,
@@ -128,7 +127,7 @@ def _run(
     runs.parent_run(
         run.id,
         name=names.run_name(started, settings.model.architecture),
-        tags={"crossfold.runner": backend.name},
+        tags={"crossfold.runner": backend.name.value},
     )
     package = run.folder / "pipeline.yaml"
     compile_pipeline(
