@@ -7,6 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW
 from crossfold.infra.cluster.kubectl import Cluster, Object
@@ -53,21 +55,23 @@ def watch_run(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
 def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]]]:
     """Poll the run's workflow and pods, and yield them; tolerate short outages."""
     where = (f"--namespace={KUBEFLOW}", f"--selector=pipeline/runid={run_id}")
-    answered = time.monotonic()
+    retrying = Retrying(
+        retry=retry_if_exception_type(UserError),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(INTERVAL),
+        reraise=True,
+    )
     while True:
         try:
-            found = cluster.items("workflows.argoproj.io,pods", *where)
+            found = retrying(cluster.items, "workflows.argoproj.io,pods", *where)
         except UserError as error:
-            if time.monotonic() - answered > PATIENCE:
-                raise SilenceError(
-                    f"no answer for {PATIENCE} s, in which the run may have gone on: {error}"
-                ) from None
-        else:
-            answered = time.monotonic()
-            workflows = [item for item in found if item["kind"] == "Workflow"]
-            if not workflows:
-                raise StepError(f"the run {run_id} was deleted")
-            yield workflows[0], [item for item in found if item["kind"] == "Pod"]
+            raise SilenceError(
+                f"no answer for {PATIENCE} s; the run may still be going: {error}"
+            ) from None
+        workflows = [item for item in found if item["kind"] == "Workflow"]
+        if not workflows:
+            raise StepError(f"the run {run_id} was deleted")
+        yield workflows[0], [item for item in found if item["kind"] == "Pod"]
         time.sleep(INTERVAL)
 
 
