@@ -462,7 +462,7 @@ def test_a_long_silence_ends_the_watching(
     with run.watched("way") as watching:
         run.at_work()
         way.close()
-        with pytest.raises(StepError, match=r"(?s)may have gone on.*context way: .*refused"):
+        with pytest.raises(StepError, match=r"(?s)still be going.*context way: .*refused"):
             watching.result(90)
 
 

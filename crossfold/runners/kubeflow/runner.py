@@ -50,8 +50,8 @@ class KubeflowRunner:
         notes = check_model(root, settings)
         for note in notes:
             display.warn(note)
-        unsure = f"not watched; a run that is submitted by now goes on: {KUBEFLOW_PAGE}/#/runs"
-        with signals_interrupt(unsure):
+        pages = f"{KUBEFLOW_PAGE}/#/runs"
+        with signals_interrupt(f"interrupted; if the run is already in {pages}, it continues"):
             run_id = self._submit(cluster, root, settings, display, caching=caching)
         url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
         display.say(f"run {run_id}: {url}")
@@ -76,7 +76,7 @@ class KubeflowRunner:
 def _watch(cluster: Cluster, run_id: str, url: str, display: Display) -> list[Task]:
     """Watch a run until it ends, and return its steps; if it fails, end its MLflow run."""
     try:
-        with display, signals_interrupt(f"no longer watched; the run goes on: {url}"):
+        with display, signals_interrupt(f"stopped watching; the run continues: {url}"):
             return watch_run(cluster, run_id, display)
     except SilenceError:
         raise  # the run may not have ended

@@ -221,7 +221,7 @@ class _Container:
         fault = fault_of(status)
         if self._container.attrs["State"]["OOMKilled"]:
             limit = self._container.attrs["HostConfig"]["Memory"] / 2**30
-            fault = f"needed more than the {limit:g} GiB of memory that the pipeline gives it"
+            fault = f"ran out of memory: its limit is {limit:g} GiB"
         self.stop()
         return fault
 

@@ -7,7 +7,7 @@ def end_leftovers(run: Run) -> None:
     """End the processes and containers that a run has recorded.
 
     Raises:
-        UserError: containers are left, and no Docker engine answers.
+        UserError: containers are left, and no Docker engine responds.
     """
     run.end_processes()
     if run.containers:

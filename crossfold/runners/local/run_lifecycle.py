@@ -44,7 +44,7 @@ from .run_folders import (
 )
 from .session import Session, run_pipeline
 
-_GOES_ON = "interrupted; `crossfold run` goes on where it stopped"
+_CONTINUES = "interrupted; the next `crossfold run` continues here"
 
 
 def run_here(
@@ -107,7 +107,7 @@ def _outages_explained(home: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StepError(
-            f"{error.strerror}: free some on the disk of {home}, then run again: no finished "
+            f"{error.strerror}: free space on the disk of {home}, then run again. No finished "
             "step is repeated"
         ) from None
 
@@ -142,7 +142,7 @@ def _run(
     try:
         with (
             display,
-            signals_interrupt(_GOES_ON, session.stop),
+            signals_interrupt(_CONTINUES, session.stop),
             backend.kubeflow_runner(session, package, pipeline_root) as runner,
         ):
             run_pipeline(
@@ -197,9 +197,9 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
 def _refuse_temporary_workspace(root: Path) -> None:
     if {".dvc", "tmp"} <= set(root.parts):
         raise UserError(
-            "this is a temporary copy that DVC made (dvc exp run --temp or --queue): it has "
-            "neither the folder remote nor runs/, so nothing would be reused or registered where "
-            "you look for it. Run `dvc exp run` without these options."
+            "this folder is a temporary copy by DVC (dvc exp run --temp or --queue). It lacks the "
+            "folder remote and runs/, so no step would be reused, and the model would be "
+            "registered in the copy. Run `dvc exp run` without these options"
         )
 
 
