@@ -142,7 +142,7 @@ def cluster_env(context: Context = None) -> None:
     use the cluster's registry.
     """
     from crossfold.infra.cluster.kind import KIND_CONTEXT
-    from crossfold.runners.kubeflow.mlflow_access import mlflow_variables
+    from crossfold.runners.kubeflow.access import mlflow_variables
 
     for name, value in mlflow_variables(context or KIND_CONTEXT).items():
         typer.echo(f"export {name}={shlex.quote(value)}")

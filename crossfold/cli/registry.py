@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from crossfold.errors import UserError
+from crossfold.runners.base import OnThisMachine, RunnerName
 
 from .console import PARAMS, console, fail, require_local_store
 
@@ -33,13 +33,6 @@ Version = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-
-
-class Runner(StrEnum):
-    """The runner that trains a version again."""
-
-    LOCAL = "local"
-    DOCKER = "docker"
 
 
 def models(as_json: AsJson = False) -> None:
@@ -134,7 +127,7 @@ def rollback(
 
 def reproduce(
     version: Version,
-    on: Annotated[Runner, typer.Option(help="Where the steps run.")] = Runner.LOCAL,
+    on: Annotated[OnThisMachine, typer.Option(help="Where the steps run.")] = RunnerName.LOCAL,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the worktree and its run.")] = False,
 ) -> None:
     """Train a version again from its commit, data and settings; exits with 1 if it differs.
@@ -149,7 +142,7 @@ def reproduce(
 
     from .version_tables import reproduction_tables
 
-    outcome = reproduce(Path.cwd(), chosen, Display(console, verbose=False), on=on.value, keep=keep)
+    outcome = reproduce(Path.cwd(), chosen, Display(console, verbose=False), on=on, keep=keep)
     console.print()
     for part in reproduction_tables(outcome):
         console.print(part, soft_wrap=isinstance(part, Text) and not console.is_terminal)

@@ -24,7 +24,7 @@ def run(
         ),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show all that the steps say.")
+        bool, typer.Option("--verbose", help="Show the steps' full output.")
     ] = False,
     context: Context = None,
     registry: Registry = None,
@@ -47,10 +47,10 @@ def run(
 
 def schedule(
     cron: Annotated[
-        str, typer.Option(help="When, in UTC, as cron writes it: '0 3 * * *' is 3 o'clock daily.")
+        str, typer.Option(help="Start times in UTC, in cron syntax: '0 3 * * *' is 3:00 daily.")
     ],
     branch: Annotated[
-        str, typer.Option(help="Whose data.dvc and models.dvc count, as they are each time.")
+        str, typer.Option(help="The branch whose current data.dvc and models.dvc each run uses.")
     ] = "main",
     repository: Annotated[
         str | None,
@@ -90,18 +90,18 @@ def compile_(
     changes: Changes = None,
 ) -> None:
     """Write the pipeline as YAML that any Kubeflow Pipelines can run."""
-    from crossfold.runners.lineage import CLUSTER, lineage
+    from crossfold.runners.lineage import lineage
     from crossfold.settings import load_settings
     from pipelines.arguments import arguments
     from pipelines.compilation import compile_pipeline
 
     if output.suffix not in (".yaml", ".yml"):
-        raise UserError(f"{output}: Kubeflow takes a file that ends in .yaml")
+        raise UserError(f"--output {output}: the name must end in .yaml or .yml")
     require_output_file("--output", output)
     settings = load_settings(PARAMS, changes or ())
     compile_pipeline(
         output,
-        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, CLUSTER)),
+        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, RunnerName.CLUSTER)),
         num_shards=settings.extraction.shards,
     )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)

@@ -1,16 +1,12 @@
 """Train a registered version again from its commit, data and settings, and compare.
 
-The commit's own code does the training, through its own `crossfold run`. Nothing else is known of
-that code except its files and its records in MLflow.
+The commit's own code does the training, through its own `crossfold run`. Reproduction knows
+that code only through its files and its records in MLflow.
 """
 
 import contextlib
 import json
-import re
 import shutil
-import subprocess
-import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,37 +17,21 @@ from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from crossfold import tag_labels
 from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
-from crossfold.infra import shell
+from crossfold.runners.base import OnThisMachine
 from crossfold.runners.display import Display
-from crossfold.runners.failures import StepError, signals_interrupt
+from crossfold.runners.failures import signals_interrupt
 from crossfold.runners.local.leftovers import end_leftovers
-from crossfold.runners.local.runs import HOME, Run, load_run, new_run
+from crossfold.runners.local.run_folders import HOME, load_run, new_run
 
+from .commit_run import DELETED, run_commit
+from .comparison import Row, compare_environments, compare_results
 from .worktree import checked_out, remove
 
 FOLDER = "reproduce"
 WORKTREE = "worktree"
 _MODEL = "reproduced"
-_GONE = "interrupted; nothing is left of it"
-_LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
-_RESULTS = re.compile(r"weights_hash|split_hash|candidate|num_epochs|(cv|test)_\w+")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A recorded value and its reproduction, as text; None if it is missing."""
-
-    name: str
-    recorded: str | None
-    reproduced: str | None
-
-    @property
-    def same(self) -> bool:
-        """Tell whether both values are equal to the last digit."""
-        return self.recorded == self.reproduced
 
 
 @dataclass(frozen=True)
@@ -69,7 +49,7 @@ class Reproduction:
 
 
 def reproduce(
-    root: Path, version: ModelVersion, display: Display, *, on: str, keep: bool
+    root: Path, version: ModelVersion, display: Display, *, on: OnThisMachine, keep: bool
 ) -> Reproduction:
     """Train a version again in a scratch worktree, and compare the results.
 
@@ -77,7 +57,7 @@ def reproduce(
         root: The project's folder: its repository has the commit, its DVC the data.
         version: The version, with its tags.
         display: Shows the steps.
-        on: The runner, "local" or "docker".
+        on: The runner.
         keep: Whether to keep the worktree with the run's files.
 
     Raises:
@@ -90,18 +70,15 @@ def reproduce(
     hashes = {"data": tags["data_hash"], "models": tags.get("models_hash")}
     scratch = root / HOME / FOLDER
     scratch.mkdir(parents=True, exist_ok=True)
-    remove_left(root)
+    remove_leftovers(root)
     command = new_run(scratch, commit)
     home = command.folder
     display.say(f"commit {commit[:12]}, data {tags['data_hash'][:12]}, in {home}")
     if tags.get("git_dirty") == "true":
-        display.say(
-            "the version was trained with changes that its commit does not have: expect another "
-            "result where they matter"
-        )
+        display.say("the version was trained with uncommitted changes, so the result may differ")
     try:
         with (
-            signals_interrupt(_GONE),
+            signals_interrupt(DELETED),
             _locked(home),
             checked_out(root, commit, home / WORKTREE, keep=keep) as project,
         ):
@@ -110,17 +87,19 @@ def reproduce(
             _copy_build_arguments(root, project)
             recorded = json.loads(tags["settings"])["data"]["remote"]
             remote = _find_data(root, project, recorded, display)
-            _run(project, command, remote, display, on)
-            reproduced = _registered(project)
+            run_commit(project, command, remote, display, on)
+            reproduced = _registered_tags(project)
     finally:
         if not keep:
             shutil.rmtree(home, ignore_errors=True)
     return Reproduction(
-        _results(tags, reproduced), _differences(tags, reproduced), home if keep else None
+        compare_results(tags, reproduced),
+        compare_environments(tags, reproduced),
+        home if keep else None,
     )
 
 
-def remove_left(root: Path) -> None:
+def remove_leftovers(root: Path) -> None:
     """Delete the leftovers of killed reproductions; running and kept ones stay."""
     for lock in (root / HOME / FOLDER).glob("*/lock"):
         with contextlib.suppress(Timeout), FileLock(lock, timeout=0):
@@ -150,7 +129,7 @@ def _tags(version: ModelVersion) -> Mapping[str, str]:
     why = "it was trained outside git" if missing == {"git_commit"} else "Crossfold did not make it"
     raise UserError(
         f"{version.name} version {version.version} has no {' and no '.join(sorted(missing))} among "
-        f"its tags, so nobody knows what it came from: {why}"
+        f"its tags, so it cannot be reproduced: {why}"
     )
 
 
@@ -201,115 +180,20 @@ def _find_data(root: Path, project: Path, recorded: str, display: Display) -> di
         return {remotes.REMOTE: json.dumps({"url": str(cache)})}
     names = dict.fromkeys([recorded, *remotes.remote_names(root)])
     for name in names:
-        display.say(f"DVC's cache has not all of the data: looking in the remote {name}")
+        display.say(f"DVC's cache lacks some of the data: looking in the remote {name}")
         if dvc.remote_has(root, name, pointers):
             return remotes.remote_environment(root, name)
     raise UserError(
-        f"neither DVC's cache nor a remote ({', '.join(names)}) can be reached and has all of "
-        f"{' and '.join(_hash_in(pointer) for pointer in pointers)}: `dvc fetch` them from where "
-        "the version was trained, or add a remote that has them"
+        f"the data {' and '.join(_hash_in(pointer) for pointer in pointers)} are incomplete in "
+        f"DVC's cache and in every remote that responds ({', '.join(names)}): `dvc fetch` them "
+        "where the version was trained, or add a remote that has them"
     )
 
 
-def _run(project: Path, command: Run, remote: Mapping[str, str], display: Display, on: str) -> None:
-    """Run the pipeline with the worktree's code, and show its steps."""
-    python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
-    log = command.folder / "run.log"
-    with (
-        log.open("w", encoding="utf-8") as said,
-        (command.folder / "errors.log").open("w+", encoding="utf-8") as errors,
-        subprocess.Popen(
-            [sys.executable, "-c", _command(project), "run", "--on", on],
-            cwd=project,
-            env={**shell.environment(), **remote, **python},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # so that Ctrl-C reaches only us, and we pass it on
-        ) as process,
-    ):
-        assert process.stdout is not None
-        with display, _passing_on(process):
-            command.process_started(process.pid)
-            for line in process.stdout:
-                said.write(line)
-                _show(line, display)
-            status = process.wait()
-        command.process_ended(process.pid)
-        errors.seek(0)
-        complaint = errors.read().strip().removeprefix("error: ")
-    if "Traceback (most recent call last)" in complaint:  # old code may crash with new libraries
-        complaint = complaint.splitlines()[-1]
-    if status == 2:
-        raise UserError(f"the code of that commit refuses to run: {complaint}")
-    if status != 0:
-        raise StepError(f"the run failed: {complaint}\nWith --keep its files and logs stay")
-
-
-def _command(project: Path) -> str:
-    """Build a Python program from the entry point of the commit's `crossfold` command."""
-    about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    module, _, function = about["project"]["scripts"]["crossfold"].partition(":")
-    return f"from {module} import {function}; {function}()"
-
-
-@contextlib.contextmanager
-def _passing_on(process: "subprocess.Popen[str]") -> Iterator[None]:
-    """End the run, and with it its steps, if a signal or an error ends the block."""
-    try:
-        with signals_interrupt(_GONE, process.terminate):
-            yield
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
-
-
-def _show(line: str, display: Display) -> None:
-    """Show a step's line as if the step were ours; skip the run's summary, which is in its log."""
-    found = _LINE.fullmatch(line.strip())
-    if not found:
-        return
-    title, detail = found["title"], found["detail"]
-    match found["sign"]:
-        case "…":
-            display.started(title)
-        case "✓":
-            display.finished(title, float(detail.removesuffix(" s")))
-        case "↺":
-            display.reused(title, detail)
-        case "✗":
-            display.failed(title)
-
-
-def _registered(project: Path) -> Mapping[str, str]:
+def _registered_tags(project: Path) -> Mapping[str, str]:
     """Read the tags of the version that the run registered in its own store."""
     store = f"sqlite:///{project / HOME / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=store, registry_uri=store)
     (version,) = client.search_model_versions(f"name = '{_MODEL}'")
     tags: Mapping[str, str] = client.get_model_version(_MODEL, version.version).tags
     return tags
-
-
-def _results(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
-    names = [name for name in recorded if _RESULTS.fullmatch(name)]
-    names.sort(key=lambda name: (not name.endswith("hash"), name))
-    return [Row(name, recorded[name], reproduced.get(name)) for name in names]
-
-
-def _differences(recorded: Mapping[str, str], reproduced: Mapping[str, str]) -> list[Row]:
-    """List differences in the environment that results depend on, besides data and settings."""
-    rows = [
-        Row(tag.label, recorded.get(tag.name), reproduced.get(tag.name))
-        for tag in tag_labels.tags()
-        if tag_labels.Place.REPRODUCE in tag.places
-    ]
-    then, now = (json.loads(tags.get("libraries", "{}")) for tags in (recorded, reproduced))
-    if then and now:
-        rows += [Row(name, then.get(name), now.get(name)) for name in sorted({*then, *now})]
-    image = "image_train"
-    rows.append(Row("code and base of the image", recorded.get(image), reproduced.get(image)))
-    return [row for row in rows if not row.same]

@@ -21,12 +21,12 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
     """
     below = _place(root, commit)
     try:
-        # Without the user's hooks: they would treat the worktree as a place where somebody works.
+        # Without the user's hooks: they would treat the worktree as one that somebody works in.
         git(root, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", folder, commit)
         for name in ("params.yaml", "pyproject.toml"):
             if not (folder / below / name).exists():
                 raise UserError(
-                    f"the commit {commit} has no {name}, so it is no whole Crossfold project: "
+                    f"the commit {commit} has no {name}, so it is no complete Crossfold project: "
                     "run in a clone of the repository that the version was trained in"
                 )
         yield folder / below

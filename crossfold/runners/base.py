@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from crossfold.errors import UserError
 
@@ -45,7 +45,7 @@ class RunnerName(StrEnum):
 
     LOCAL = "local", "crossfold.runners.local.runner:ProcessRunner"
     DOCKER = "docker", "crossfold.runners.local.runner:ContainerRunner"
-    CLUSTER = "cluster", "crossfold.runners.kubeflow.run:KubeflowRunner", "context", "registry"
+    CLUSTER = "cluster", "crossfold.runners.kubeflow.runner:KubeflowRunner", "context", "registry"
 
     place: str
     options: tuple[str, ...]
@@ -55,6 +55,10 @@ class RunnerName(StrEnum):
         member = str.__new__(cls, name)
         member._value_, member.place, member.options = name, place, options
         return member
+
+
+# The runners whose runs keep all their files, and their MLflow store, in the project.
+OnThisMachine = Literal[RunnerName.LOCAL, RunnerName.DOCKER]
 
 
 def create_runner(name: RunnerName, **options: str | None) -> Runner:

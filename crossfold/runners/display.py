@@ -64,8 +64,8 @@ class Display:
             if title not in self._ended:
                 self._move_bar(title, *progress)
         elif self.verbose:
-            said = Text.from_ansi(line.rstrip())  # show a step's colours only on a terminal
-            self.console.print(Text.assemble(f"    {title} │ ", said, style="dim"), soft_wrap=True)
+            text = Text.from_ansi(line.rstrip())  # show a step's colours only on a terminal
+            self.console.print(Text.assemble(f"    {title} │ ", text, style="dim"), soft_wrap=True)
 
     def finished(self, title: str, seconds: float) -> None:
         """Show that a step has finished, and its duration."""

@@ -6,10 +6,10 @@ from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.infra.shell import git, has_commit
 from crossfold.settings import Settings
 
-CLUSTER = "cluster"
+from .base import RunnerName
 
 
-def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
+def lineage(root: Path, settings: Settings, runner: RunnerName) -> dict[str, str]:
     """Collect the origin of a registered version; outside git, without a commit.
 
     Only register_model gets it. That step never comes from the cache, so the origin is in no
@@ -22,7 +22,7 @@ def lineage(root: Path, settings: Settings, runner: str) -> dict[str, str]:
     origin = {
         "image_data": image_name(DATA),
         "image_train": image_name(TRAIN),
-        "runner": runner,
+        "runner": runner.value,
         "settings": settings.model_dump_json(exclude={"tracking"}),
     }
     if commit:

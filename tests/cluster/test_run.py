@@ -38,7 +38,7 @@ from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
 from crossfold.runners.kubeflow import access, api, failure
 from crossfold.runners.kubeflow import watch as watch_module
 from crossfold.runners.kubeflow.access import reach
-from crossfold.runners.kubeflow.mlflow_access import read_outcome
+from crossfold.runners.kubeflow.runner import read_outcome
 from crossfold.runners.kubeflow.submission import push_data
 from crossfold.runners.kubeflow.watch import watch_run
 from crossfold.runners.kubeflow.workflow import State, Task
@@ -462,7 +462,7 @@ def test_a_long_silence_ends_the_watching(
     with run.watched("way") as watching:
         run.at_work()
         way.close()
-        with pytest.raises(StepError, match=r"(?s)may have gone on.*context way: .*refused"):
+        with pytest.raises(StepError, match=r"(?s)still be going.*context way: .*refused"):
             watching.result(90)
 
 

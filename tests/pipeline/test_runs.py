@@ -326,7 +326,7 @@ def stop_run(project: Project, signum: int, *options: str) -> Finished:
     assert project.processes() == []
     assert "Traceback" not in output
     assert rest.count("error: ") == 1
-    assert "error: interrupted; `crossfold run` goes on where it stopped" in rest
+    assert "error: interrupted; " in rest and "`crossfold run`" in rest
     return Finished.of(project, output)
 
 
@@ -471,7 +471,7 @@ def test_an_experiment_in_a_temporary_copy_is_refused_with_the_reason(
     project: Project, experiment: Finished
 ) -> None:
     output = project.call("dvc", "exp", "run", "--temp", "-S", "training.num_epochs=2", status=255)
-    assert "temporary copy" in output
+    assert "--temp" in output
     assert "Run `dvc exp run` without these options" in output
 
 

@@ -50,7 +50,7 @@ def connected(cluster: Cluster) -> Iterator[kfp.Client]:
         except kfp_server_api.ApiException as error:
             raise UserError(f"Kubeflow Pipelines: {_reason(error)}") from None
         except urllib3.exceptions.HTTPError as error:
-            raise UserError(f"Kubeflow Pipelines does not answer: {error}") from None
+            raise UserError(f"Kubeflow Pipelines does not respond: {error}") from None
 
 
 def _reason(error: kfp_server_api.ApiException) -> str:

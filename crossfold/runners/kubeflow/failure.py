@@ -27,12 +27,12 @@ _OUTPUTS_END = "}"
 _KUBEFLOW_FAILED = re.compile(r"F\d{4} [\d:.]+ +\d+ (?!.*: exit status \d+$)")
 
 
-def explain_failure(cluster: Cluster, found: Object, failed: list[Task]) -> str:
+def explain_failure(cluster: Cluster, run: Object, failed: list[Task]) -> str:
     """Explain a run's failure from its workflow and the log of the first task that failed."""
-    if workflow.is_terminated(found):
+    if workflow.is_terminated(run):
         return "the run was terminated"
     if not failed:
-        return f"the run ended as {workflow.phase(found)}: {found['status'].get('message', '')}"
+        return f"the run ended as {workflow.phase(run)}: {run['status'].get('message', '')}"
     task = failed[0]
     if not task.pod:
         return f"{task.title}: {task.message}"
@@ -44,10 +44,10 @@ def explain_failure(cluster: Cluster, found: Object, failed: list[Task]) -> str:
     whole = f"The step's whole log: kubectl --context {cluster.context} logs {' '.join(where)}"
     lines = last_lines(log, is_driver=task.is_driver)
     if refused := [n for n, line in enumerate(lines) if line.startswith(REFUSED)]:
-        said = "\n".join(lines[refused[-1] :]).removeprefix(REFUSED)
-        return f"{task.title}: {said}\n{whole}"
-    said = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
-    return f"{task.title}: {task.message}{said}\n{whole}"
+        text = "\n".join(lines[refused[-1] :]).removeprefix(REFUSED)
+        return f"{task.title}: {text}\n{whole}"
+    text = "".join(f"\n  {line}" for line in lines[-LAST_LINES:])
+    return f"{task.title}: {task.message}{text}\n{whole}"
 
 
 def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
@@ -55,10 +55,10 @@ def last_lines(log: list[str], *, is_driver: bool) -> list[str]:
     if is_driver:
         return [line for line in log if _FATAL.match(line)]
     start = log.index(_INPUTS_END) + 1 if _INPUTS_END in log else 0
-    return list(_telling(log[start:]))
+    return list(_own_lines(log[start:]))
 
 
-def _telling(log: list[str]) -> Iterator[str]:
+def _own_lines(log: list[str]) -> Iterator[str]:
     """Yield lines from the step's own code, and Kubeflow's error if Kubeflow itself failed."""
     is_output = False
     for line in log:

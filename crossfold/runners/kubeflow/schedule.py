@@ -74,26 +74,26 @@ def schedule(
         "RUN": json.dumps(api.run_of(version, parameters)),
     }
     cluster.apply([_program(), _cron_job(cron, image, environment)])
-    kubectl = f"kubectl --context {context}"
+    kubectl = f"kubectl --context {context} --namespace {KUBEFLOW}"
     display.say(f"scheduled at '{cron}' (UTC) with the data of branch {branch} of {address}")
-    display.say(f"once now:   {kubectl} create job -n {KUBEFLOW} --from=cronjob/{NAME} {NAME}-now")
-    display.say(f"what it did: {kubectl} logs -n {KUBEFLOW} -l app.kubernetes.io/name={NAME}")
-    display.say(f"no more:    {kubectl} delete cronjob -n {KUBEFLOW} {NAME}")
+    display.say(f"start a run: {kubectl} create job --from=cronjob/{NAME} {NAME}-now")
+    display.say(f"see its log: {kubectl} logs -l app.kubernetes.io/name={NAME}")
+    display.say(f"delete it:   {kubectl} delete cronjob {NAME}")
 
 
 def _origin(root: Path) -> str:
     if "origin" not in shell.git(root, "remote").split():
-        raise UserError("this folder has no git remote `origin`: say --repository (REPOSITORY=…)")
+        raise UserError("this folder has no git remote `origin`: pass --repository")
     return shell.git(root, "remote", "get-url", "origin")
 
 
 def _https(address: str) -> str:
     """Convert a repository's address to one that a pod, which has no ssh, can fetch from."""
     ssh = _SSH.fullmatch(address)
-    found = f"https://{ssh[1]}/{ssh[2]}" if ssh else address
-    if not found.startswith(("https://", "http://", "git://")):
+    url = f"https://{ssh[1]}/{ssh[2]}" if ssh else address
+    if not url.startswith(("https://", "http://", "git://")):
         raise UserError(f"a pod cannot fetch from {address}: give an https address")
-    return found
+    return url
 
 
 def _check_branch(root: Path, repository: str, branch: str) -> None:

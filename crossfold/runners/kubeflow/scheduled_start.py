@@ -32,11 +32,11 @@ def main() -> None:
     """Start a run and print its id; all inputs come from environment variables."""
     repository, branch = os.environ["REPOSITORY"], os.environ["BRANCH"]
     try:
-        found = pointers(repository, branch)
-        run_id = start(os.environ["KUBEFLOW"], json.loads(os.environ["RUN"]), found)
+        parameters = pointers(repository, branch)
+        run_id = start(os.environ["KUBEFLOW"], json.loads(os.environ["RUN"]), parameters)
     except UserError as error:
         sys.exit(f"error: {error}")
-    print(f"run {run_id}, with these pointers of {branch}:", *found.values(), sep="\n")
+    print(f"run {run_id}, with these pointers of {branch}:", *parameters.values(), sep="\n")
 
 
 def pointers(repository: str, branch: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ def pointers(repository: str, branch: str) -> dict[str, str]:
                 **login,
             )
         except _REFUSED as error:
-            raise UserError(f"branch {branch} of {repository} can't be had: {error}") from error
+            raise UserError(f"cannot fetch branch {branch} of {repository}: {error}") from error
         with clone:
             head = clone[clone.head()]
             assert isinstance(head, Commit)

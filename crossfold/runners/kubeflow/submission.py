@@ -12,8 +12,9 @@ from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.passwords import dvc_writer
 from crossfold.infra.image_tags import registry_name
 from crossfold.infra.secret_names import REMOTE_SECRET
+from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
-from crossfold.runners.lineage import CLUSTER, lineage
+from crossfold.runners.lineage import lineage
 from crossfold.settings import Settings
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline
@@ -35,7 +36,7 @@ def upload(
     small: bool,
 ) -> tuple[api.Version, dict[str, Any]]:
     """Compile and upload the pipeline; return its version and the parameters for its runs."""
-    parameters = arguments(settings, root, lineage(root, settings, CLUSTER))
+    parameters = arguments(settings, root, lineage(root, settings, RunnerName.CLUSTER))
     # Outside the project: two commands that start together would overwrite each other's file.
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"

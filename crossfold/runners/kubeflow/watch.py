@@ -7,6 +7,8 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW
 from crossfold.infra.cluster.kubectl import Cluster, Object
@@ -34,40 +36,42 @@ def watch_run(cluster: Cluster, run_id: str, display: Display) -> list[Task]:
     """
     shown: dict[str, set[str]] = defaultdict(set)
     with Follower(cluster, KUBEFLOW, display) as follower:
-        for found, pods in _looks(cluster, run_id):
-            steps = workflow.tasks(found, pods)
+        for run, pods in _looks(cluster, run_id):
+            steps = workflow.tasks(run, pods)
             for task in steps:
                 if task.state is State.RUNNING:
                     follower.follow(task.title, task.pod)
                 if (news := _news(task)) not in shown[task.title]:
                     shown[task.title].add(news)
                     _show(task, display)
-            if workflow.has_ended(found):
+            if workflow.has_ended(run):
                 break
     failed = [task for task in steps if task.state is State.FAILED]
-    if workflow.phase(found) != "Succeeded":
-        raise StepError(explain_failure(cluster, found, failed))
+    if workflow.phase(run) != "Succeeded":
+        raise StepError(explain_failure(cluster, run, failed))
     return steps
 
 
 def _looks(cluster: Cluster, run_id: str) -> Iterator[tuple[Object, list[Object]]]:
     """Poll the run's workflow and pods, and yield them; tolerate short outages."""
     where = (f"--namespace={KUBEFLOW}", f"--selector=pipeline/runid={run_id}")
-    answered = time.monotonic()
+    retrying = Retrying(
+        retry=retry_if_exception_type(UserError),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(INTERVAL),
+        reraise=True,
+    )
     while True:
         try:
-            found = cluster.items("workflows.argoproj.io,pods", *where)
+            objects = retrying(cluster.items, "workflows.argoproj.io,pods", *where)
         except UserError as error:
-            if time.monotonic() - answered > PATIENCE:
-                raise SilenceError(
-                    f"no answer for {PATIENCE} s, in which the run may have gone on: {error}"
-                ) from None
-        else:
-            answered = time.monotonic()
-            workflows = [item for item in found if item["kind"] == "Workflow"]
-            if not workflows:
-                raise StepError(f"the run {run_id} was deleted")
-            yield workflows[0], [item for item in found if item["kind"] == "Pod"]
+            raise SilenceError(
+                f"no answer for {PATIENCE} s; the run may still be going: {error}"
+            ) from None
+        workflows = [item for item in objects if item["kind"] == "Workflow"]
+        if not workflows:
+            raise StepError(f"the run {run_id} was deleted")
+        yield workflows[0], [item for item in objects if item["kind"] == "Pod"]
         time.sleep(INTERVAL)
 
 

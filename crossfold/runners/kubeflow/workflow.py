@@ -94,8 +94,8 @@ def _nodes(workflow: Object) -> list[Object]:
 
 
 def _iteration(name: str) -> int | None:
-    found = _ITERATION.search(name)
-    return int(found[1]) if found else None
+    match = _ITERATION.search(name)
+    return int(match[1]) if match else None
 
 
 def _task(title: str, nodes: Sequence[Object], pods: Mapping[str, Object]) -> Task:

@@ -7,16 +7,17 @@ from typing import ClassVar, Protocol
 
 from kfp import local
 
+from crossfold.runners.base import RunnerName
 from crossfold.settings import Settings
 
-from .runs import Run
+from .run_folders import Run
 from .session import Session
 
 
 class Backend(Protocol):
     """Executes the steps of a run."""
 
-    name: ClassVar[str]  # the runner's name for `--on` and in MLflow
+    name: ClassVar[RunnerName]
 
     def __init__(self, root: Path, settings: Settings) -> None:
         """Prepare to execute the steps of a project's run.

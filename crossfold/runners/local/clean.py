@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .runs import FINISHED, HOME, all_runs, only_run
+from .run_folders import FINISHED, HOME, all_runs, only_run
 
 
 def clean_runs(root: Path, *, keep: int) -> str:

@@ -25,6 +25,7 @@ from kfp.local.status import Status
 
 from crossfold.data import remotes
 from crossfold.infra.image_tags import DATA, TRAIN, image_name
+from crossfold.runners.base import RunnerName
 from crossfold.runners.failures import StepError
 from crossfold.settings import Settings
 from crossfold.tracking import store
@@ -32,7 +33,7 @@ from crossfold.tracking import store
 from .backend import step_environment
 from .docker_engine import connect_engine, remove_container
 from .mlflow_store import served
-from .runs import Run
+from .run_folders import Run
 from .session import Session, describe, fault_of
 
 # The images' user. An ordinary user's containers run as that user, to write to the user's folder.
@@ -57,8 +58,8 @@ class Surroundings:
 class Containers:
     """The backend that runs steps in containers, from the images of this source tree."""
 
-    name: ClassVar[str] = "docker"
-    cache_name = "docker"  # an image's name covers everything that a step's outputs depend on
+    name: ClassVar[RunnerName] = RunnerName.DOCKER
+    cache_name = name.value  # an image's name covers everything that a step's outputs depend on
 
     def __init__(self, root: Path, settings: Settings) -> None:
         """Connect to a Docker engine that has the images, and read the remote's keys.
@@ -220,7 +221,7 @@ class _Container:
         fault = fault_of(status)
         if self._container.attrs["State"]["OOMKilled"]:
             limit = self._container.attrs["HostConfig"]["Memory"] / 2**30
-            fault = f"needed more than the {limit:g} GiB of memory that the pipeline gives it"
+            fault = f"ran out of memory: its limit is {limit:g} GiB"
         self.stop()
         return fault
 

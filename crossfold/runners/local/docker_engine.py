@@ -10,7 +10,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 from crossfold.errors import UserError
 
-from .runs import Run
+from .run_folders import Run
 
 
 def connect_engine(images: Sequence[str]) -> docker.DockerClient:
@@ -24,8 +24,8 @@ def connect_engine(images: Sequence[str]) -> docker.DockerClient:
         client.ping()
     except DockerException as error:
         raise UserError(
-            f"no Docker engine answers: {error}. Start it, or name it to the `docker` command "
-            "(DOCKER_HOST, docker context); `crossfold run` without --on docker needs none"
+            f"no Docker engine responds: {error}. Start it, or choose another with DOCKER_HOST or "
+            "`docker context use`. `crossfold run` without --on docker needs no engine"
         ) from None
     for image in images:
         try:
@@ -44,7 +44,7 @@ def _client() -> docker.DockerClient:
     name = os.environ.get("DOCKER_CONTEXT")
     context = ContextAPI.get_context(name)
     if context is None:
-        raise DockerException(f"DOCKER_CONTEXT names {name}, which is no context")
+        raise DockerException(f"there is no Docker context {name}, which DOCKER_CONTEXT names")
     return docker.DockerClient(base_url=context.Host, tls=context.TLSConfig or False)
 
 
@@ -52,7 +52,7 @@ def remove_containers(run: Run) -> None:
     """Remove the leftover containers of a killed run.
 
     Raises:
-        UserError: no Docker engine answers.
+        UserError: no Docker engine responds.
     """
     try:
         client = _client()
@@ -61,8 +61,8 @@ def remove_containers(run: Run) -> None:
             run.container_removed(container_id)
     except DockerException as error:
         raise UserError(
-            f"run {run.id} was killed and left containers, and no Docker engine answers to remove "
-            f"them: {error}. Start it"
+            f"run {run.id} was killed and left containers. Start the Docker engine, so that they "
+            f"can be removed: {error}"
         ) from None
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from .runs import end_all
+from .run_folders import end_all
 
 _IMPORTED = [
     __name__,

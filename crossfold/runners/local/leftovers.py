@@ -1,13 +1,13 @@
 """End the leftover processes and containers of a killed run."""
 
-from .runs import Run
+from .run_folders import Run
 
 
 def end_leftovers(run: Run) -> None:
     """End the processes and containers that a run has recorded.
 
     Raises:
-        UserError: containers are left, and no Docker engine answers.
+        UserError: containers are left, and no Docker engine responds.
     """
     run.end_processes()
     if run.containers:

@@ -3,13 +3,19 @@
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from crossfold.infra import shell
 from crossfold.runners.failures import StepError
@@ -17,7 +23,7 @@ from crossfold.settings import Settings
 from crossfold.tracking.sqlite_store import artifact_folder
 from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
 
-from .runs import HOME, Run, end_all
+from .run_folders import HOME, Run, end_all
 
 PATIENCE = 120  # seconds until the server must answer; it usually takes five
 
@@ -76,11 +82,20 @@ def _free_port() -> int:
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise StepError(f"MLflow's server for the local store did not start; its log: {log}")
+    retrying = Retrying(
+        retry=retry_if_exception_type(OSError)
+        & retry_if_exception(lambda _: server.poll() is None),
+        stop=stop_after_delay(PATIENCE),
+        wait=wait_fixed(0.1),
+        reraise=True,
+    )
+    try:
+        retrying(_check_health, url)
+    except OSError:
+        raise StepError(
+            f"MLflow's server for the local store did not start; its log: {log}"
+        ) from None
+
+
+def _check_health(url: str) -> None:
+    urllib.request.urlopen(f"{url}/health", timeout=5).close()

@@ -13,18 +13,19 @@ from kfp.local import subprocess_task_handler
 from kfp.local.status import Status
 
 from crossfold.infra.image_tags import code_name
+from crossfold.runners.base import RunnerName
 from crossfold.settings import Settings
 
 from .backend import step_environment
 from .fork_server import start_step
-from .runs import Run, end_all
+from .run_folders import Run, end_all
 from .session import Session, fault_of
 
 
 class Processes:
     """The backend that runs steps as processes in this environment."""
 
-    name: ClassVar[str] = "local"
+    name: ClassVar[RunnerName] = RunnerName.LOCAL
 
     def __init__(self, root: Path, settings: Settings) -> None:
         """Do nothing: this environment has everything that the steps need."""

@@ -19,7 +19,7 @@ class ProcessRunner:
         with fork_server():
             # Slow imports, which overlap with the server's own.
             from .processes import Processes
-            from .run import run_here
+            from .run_lifecycle import run_here
 
             return run_here(root, settings, display, Processes, caching=caching, record=record)
 
@@ -32,6 +32,6 @@ class ContainerRunner:
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
         from .containers import Containers
-        from .run import run_here
+        from .run_lifecycle import run_here
 
         return run_here(root, settings, display, Containers, caching=caching, record=record)

@@ -24,7 +24,7 @@ from crossfold.runners.failures import StepError
 from crossfold.step import runtime
 from crossfold.tracking import names
 
-from .runs import Run
+from .run_folders import Run
 
 
 class Work(Protocol):
@@ -140,7 +140,7 @@ def fault_of(status: int) -> str:
     # A status above 128 names a signal too: from a container's shell, or a step that caught it.
     signum = -status if status < 0 else status - 128
     if signum > 0:
-        return f"was ended by {signal.Signals(signum).name}, perhaps for want of memory"
+        return f"was ended by {signal.Signals(signum).name}; the machine may be out of memory"
     return f"ended with status {status}" if status else ""
 
 

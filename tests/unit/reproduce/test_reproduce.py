@@ -15,9 +15,10 @@ from mlflow.tracking import MlflowClient
 from rich.console import Console
 
 from crossfold.data import dvc, remotes
-from crossfold.reproduce.reproduce import Reproduction, remove_left, reproduce
+from crossfold.reproduce.reproduce import Reproduction, remove_leftovers, reproduce
+from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
-from crossfold.runners.local.runs import new_run
+from crossfold.runners.local.run_folders import new_run
 from crossfold.settings import load_settings
 
 PROJECT = Path(__file__).parents[3]
@@ -114,7 +115,7 @@ def reproduced(root: Path, **results: str) -> tuple[Reproduction, dict[str, Any]
     (root.parent / "results").write_text(json.dumps({**RESULTS, **results}))
     said = io.StringIO()
     display = Display(Console(file=said, width=200), verbose=False)
-    found = reproduce(root, of_cluster(root), display, on="local", keep=False)
+    found = reproduce(root, of_cluster(root), display, on=RunnerName.LOCAL, keep=False)
     return found, json.loads((root.parent / "call").read_text()), said.getvalue()
 
 
@@ -164,7 +165,7 @@ def test_what_a_killed_reproduction_left_is_ended_and_nobody_elses_process(proje
     command.process_started(recorded.pid)
     step.process_started(orphan.pid)
     try:
-        remove_left(project)
+        remove_leftovers(project)
         recorded.wait(timeout=60)
         orphan.wait(timeout=60)
         assert shell.poll() is None

@@ -5,7 +5,7 @@ import pytest
 
 from crossfold.errors import UserError
 from crossfold.runners.base import RunnerName, create_runner
-from crossfold.runners.kubeflow.run import KubeflowRunner
+from crossfold.runners.kubeflow.runner import KubeflowRunner
 
 SLOW = {"docker", "kfp", "kubernetes", "mlflow", "torch"}
 

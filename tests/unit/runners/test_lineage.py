@@ -6,6 +6,7 @@ import pytest
 
 from crossfold.errors import UserError
 from crossfold.infra.image_tags import DATA, TRAIN, image_name
+from crossfold.runners.base import RunnerName
 from crossfold.runners.lineage import lineage
 from crossfold.settings import Settings, load_settings
 
@@ -42,7 +43,7 @@ def repository(tmp_path: Path) -> Path:
 def test_the_commit_the_images_and_the_settings_are_named(
     repository: Path, settings: Settings
 ) -> None:
-    found = lineage(repository, settings, "local")
+    found = lineage(repository, settings, RunnerName.LOCAL)
     assert found["git_commit"] == git(repository, "rev-parse", "HEAD")
     assert found["git_dirty"] == "false"
     assert (found["image_data"], found["image_train"]) == (image_name(DATA), image_name(TRAIN))
@@ -68,18 +69,18 @@ def test_a_changed_file_is_dirty_unless_it_is_a_result(
     repository: Path, settings: Settings, path: str, dirty: str
 ) -> None:
     (repository / path).write_text("second")
-    assert lineage(repository, settings, "local")["git_dirty"] == dirty
+    assert lineage(repository, settings, RunnerName.LOCAL)["git_dirty"] == dirty
 
 
 def test_outside_git_there_is_no_commit(tmp_path: Path, settings: Settings) -> None:
-    found = lineage(tmp_path, settings, "local")
+    found = lineage(tmp_path, settings, RunnerName.LOCAL)
     assert not {"git_commit", "git_dirty"} & found.keys()
     assert found["image_data"] == image_name(DATA)
 
 
 def test_a_repository_without_a_commit_has_none(tmp_path: Path, settings: Settings) -> None:
     git(tmp_path, "init", "--quiet")
-    assert not {"git_commit", "git_dirty"} & lineage(tmp_path, settings, "local").keys()
+    assert not {"git_commit", "git_dirty"} & lineage(tmp_path, settings, RunnerName.LOCAL).keys()
 
 
 @pytest.mark.parametrize(
@@ -99,4 +100,4 @@ def test_a_commit_that_git_does_not_name_is_refused(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=said):
-        lineage(repository, settings, "local")
+        lineage(repository, settings, RunnerName.LOCAL)

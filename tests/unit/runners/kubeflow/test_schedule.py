@@ -92,9 +92,9 @@ def test_the_pointers_are_those_of_the_branch_as_a_run_gives_them(
 @pytest.mark.parametrize(
     ("branch", "path", "message"),
     [
-        ("none", "", "branch none of .* can't be had"),
-        ("main", "/nothing", "branch main of .* can't be had"),
-        ("empty", "", "branch empty of .* has no data.dvc"),
+        ("none", "", "branch none of "),
+        ("main", "/nothing", "branch main of .*/nothing"),
+        ("empty", "", r"branch empty of .* data\.dvc"),
     ],
 )
 def test_a_branch_without_data_is_refused(
@@ -188,7 +188,7 @@ def test_a_kubeflow_that_does_not_answer_is_named(repository: str) -> None:
 def test_a_pod_has_no_ssh(address: str) -> None:
     assert _https(address) == "https://example.com/team/repo.git"
     assert _https("https://example.com/team/repo.git") == "https://example.com/team/repo.git"
-    with pytest.raises(UserError, match="a pod cannot fetch from /srv/repo"):
+    with pytest.raises(UserError, match=r"/srv/repo.*https"):
         _https("/srv/repo")
 
 
@@ -196,12 +196,12 @@ def test_a_folder_without_an_origin_and_a_branch_that_is_not_there(
     repository: str, tmp_path: Path
 ) -> None:
     git(tmp_path, "init")
-    with pytest.raises(UserError, match="no git remote `origin`: say --repository"):
+    with pytest.raises(UserError, match=r"`origin`.*--repository"):
         _origin(tmp_path)
     git(tmp_path, "remote", "add", "origin", repository)
     assert _origin(tmp_path) == repository
     _check_branch(tmp_path, "origin", "main")
-    with pytest.raises(UserError, match="there is no branch none in origin"):
+    with pytest.raises(UserError, match="branch none in origin"):
         _check_branch(tmp_path, "origin", "none")
 
 

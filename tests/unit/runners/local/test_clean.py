@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from crossfold.errors import UserError
 from crossfold.runners.local.clean import clean_runs
-from crossfold.runners.local.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run
+from crossfold.runners.local.run_folders import FAILED, FINISHED, INTERRUPTED, RUNNING, Run
 
 SIZE = 100_000
 

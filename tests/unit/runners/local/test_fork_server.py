@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from crossfold.runners.local.fork_server import _IMPORTED, fork_server
 from crossfold.runners.local.processes import _Process
-from crossfold.runners.local.runs import Run, new_run
+from crossfold.runners.local.run_folders import Run, new_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,27 +85,24 @@ def test_what_a_step_says_comes_line_by_line_errors_too(run: Run) -> None:
     assert [next(lines) for _ in range(3)] == ["> one\n", "> two\n", "> three\n"]
     process.stop()
     assert list(lines) == []
-    assert process.wait() == "was ended by SIGTERM, perhaps for want of memory"
+    assert "SIGTERM" in process.wait()
 
 
 @pytest.mark.parametrize(
     ("end", "fault"),
     [
-        ("pass", ""),
-        ("sys.exit(3)", "ended with status 3"),
-        ("raise ValueError('no')", "ended with status 1"),
-        ("sys.exit(143)", "was ended by SIGTERM, perhaps for want of memory"),
-        (
-            "os.kill(os.getpid(), signal.SIGKILL)",
-            "was ended by SIGKILL, perhaps for want of memory",
-        ),
+        ("pass", "^$"),
+        ("sys.exit(3)", "status 3"),
+        ("raise ValueError('no')", "status 1"),
+        ("sys.exit(143)", "SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
     ],
 )
 def test_how_a_step_ended_is_told(run: Run, end: str, fault: str) -> None:
     process = start(run, end)
     assert len(run.processes) == 1
     output = "".join(process.output())
-    assert process.wait() == fault
+    assert re.search(fault, process.wait())
     assert run.processes == {}
     assert ("ValueError: no" in output) == ("ValueError" in end)
 

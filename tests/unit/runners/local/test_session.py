@@ -13,7 +13,7 @@ from crossfold.cli.console import console
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.runners.local.processes import _Process
-from crossfold.runners.local.runs import all_runs, end_all, new_run
+from crossfold.runners.local.run_folders import all_runs, end_all, new_run
 from crossfold.runners.local.session import Session, _StepCache
 
 ARGUMENTS = ("train_fold", "crossfold-train:1", ["sh", "-c", "program"])

@@ -1,7 +1,10 @@
 """Run the pipeline on Kubeflow Pipelines: check, submit, watch, read the outcome."""
 
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
@@ -10,19 +13,19 @@ from crossfold.infra.cluster.image_delivery import bring_images
 from crossfold.infra.cluster.kind import KIND_CONTEXT
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.lifecycle import is_small
+from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
-from crossfold.runners.model_check import check_model
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pointer_check import check_pointers
+from crossfold.runners.preconditions import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import runs, store
 
 from . import api
-from .mlflow_access import connected_mlflow, read_outcome
+from .access import connected_mlflow
 from .submission import push_data, upload
 from .watch import SilenceError, watch_run
-from .workflow import Task
+from .workflow import State, Task
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class KubeflowRunner:
         notes = check_model(root, settings)
         for note in notes:
             display.warn(note)
-        unsure = f"not watched; a run that is submitted by now goes on: {KUBEFLOW_PAGE}/#/runs"
-        with signals_interrupt(unsure):
+        pages = f"{KUBEFLOW_PAGE}/#/runs"
+        with signals_interrupt(f"interrupted; if the run is already in {pages}, it continues"):
             run_id = self._submit(cluster, root, settings, display, caching=caching)
         url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
         display.say(f"run {run_id}: {url}")
@@ -73,7 +76,7 @@ class KubeflowRunner:
 def _watch(cluster: Cluster, run_id: str, url: str, display: Display) -> list[Task]:
     """Watch a run until it ends, and return its steps; if it fails, end its MLflow run."""
     try:
-        with display, signals_interrupt(f"no longer watched; the run goes on: {url}"):
+        with display, signals_interrupt(f"stopped watching; the run continues: {url}"):
             return watch_run(cluster, run_id, display)
     except SilenceError:
         raise  # the run may not have ended
@@ -94,3 +97,38 @@ def _outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outc
             return read_outcome(cluster, run_id, url, steps)
         except UserError as error:
             raise StepError(f"the run succeeded, but its outcome cannot be read: {error}") from None
+
+
+def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> Outcome:
+    """Read a run's outcome, which its steps logged under the pipeline's run in MLflow.
+
+    Raises:
+        StepError: the outcome is incomplete, or MLflow does not return it.
+    """
+    with connected_mlflow(cluster) as pages, tempfile.TemporaryDirectory() as folder:
+        try:
+            run = runs.find_run(run_id)
+            logged = {file.path for file in run.client.list_artifacts(run.id)}
+            if missing := sorted(set(runs.OUTCOME) - logged):
+                raise StepError(f"the run succeeded, but its run in MLflow lacks {missing}")
+            files = {
+                name: Path(run.client.download_artifacts(run.id, name, folder))
+                for name in runs.OUTCOME
+            }
+        except MlflowException as error:
+            raise StepError(f"the run succeeded, but MLflow lacks its outcome: {error}") from None
+        registration = Registration.read(files["registration.json"])
+        version = f"{registration.name}/versions/{registration.version}"
+        return Outcome(
+            leaderboard=Leaderboard.read(files["leaderboard.json"]),
+            evaluation=Evaluation.read(files["evaluation.json"]),
+            registration=registration,
+            report_html=files["report.html"].read_text(encoding="utf-8"),
+            num_steps=len(steps),
+            num_reused=sum(task.state is State.REUSED for task in steps),
+            places=(
+                f"Kubeflow: {url}",
+                f"MLflow:   {pages}/#/experiments/{run.experiment_id}/runs/{run.id}",
+                f"          {pages}/#/models/{version}",
+            ),
+        )

@@ -7,7 +7,7 @@ from crossfold.runners.lineage import lineage
 from crossfold.runners.local.backend import Backend
 from crossfold.runners.local.containers import Containers
 from crossfold.runners.local.processes import Processes
-from crossfold.runners.local.run import _fingerprint
+from crossfold.runners.local.run_lifecycle import _fingerprint
 from crossfold.settings import load_settings
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline

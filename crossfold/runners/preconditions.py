@@ -1,14 +1,35 @@
-"""Reject a network or weights that a run could not use, before anything runs."""
+"""Check a project before a run: its data and models against DVC, and its weights and network."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from crossfold.data import dvc, fetch, sample
+from crossfold.data.layout import find_misnamed
 from crossfold.errors import UserError
 from crossfold.settings import Settings
 
 from .failures import StepError
+
+
+def check_pointers(root: Path) -> None:
+    """Check that data/ and models/ are as their DVC pointers describe them.
+
+    Raises:
+        UserError: a pointer is missing, or a folder has changed since `dvc add`.
+    """
+    for name in dvc.FOLDERS:
+        dvc.read_pointer(root, name)
+    try:
+        changed = dvc.changed_since_add(root)
+    except UnicodeEncodeError:
+        errors = filter(None, (find_misnamed(root / name) for name in dvc.FOLDERS))
+        raise UserError("\n\n".join(map(str, errors))) from None
+    if changed:
+        raise UserError(
+            f"{' and '.join(changed)} changed since `dvc add`: run `dvc add {' '.join(changed)}` "
+            f"to use the files as they are, or `dvc checkout` to return to those that were added"
+        )
 
 
 def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
@@ -53,7 +74,7 @@ def _check_network(settings: Settings, weights: Path | None) -> str:
         try:
             answer: str | UserError = ours.recv()
         except EOFError:
-            raise StepError("the check of the network has ended without an answer") from None
+            raise StepError("the process that checks the network died without an answer") from None
     process.join()
     if isinstance(answer, UserError):
         raise answer

@@ -21,9 +21,8 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
-from crossfold.runners.model_check import check_model
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pointer_check import check_pointers
+from crossfold.runners.preconditions import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import names, runs, store
 from pipelines.arguments import arguments
@@ -32,7 +31,7 @@ from pipelines.compilation import compile_pipeline
 from .backend import Backend
 from .leftovers import end_leftovers
 from .mlflow_store import tracking_environment
-from .runs import (
+from .run_folders import (
     FAILED,
     FINISHED,
     HOME,
@@ -45,7 +44,7 @@ from .runs import (
 )
 from .session import Session, run_pipeline
 
-_GOES_ON = "interrupted; `crossfold run` goes on where it stopped"
+_CONTINUES = "interrupted; the next `crossfold run` continues here"
 
 
 def run_here(
@@ -108,7 +107,7 @@ def _outages_explained(home: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise StepError(
-            f"{error.strerror}: free some on the disk of {home}, then run again: no finished "
+            f"{error.strerror}: free space on the disk of {home}, then run again. No finished "
             "step is repeated"
         ) from None
 
@@ -128,7 +127,7 @@ def _run(
     runs.parent_run(
         run.id,
         name=names.run_name(started, settings.model.architecture),
-        tags={"crossfold.runner": backend.name},
+        tags={"crossfold.runner": backend.name.value},
     )
     package = run.folder / "pipeline.yaml"
     compile_pipeline(
@@ -143,7 +142,7 @@ def _run(
     try:
         with (
             display,
-            signals_interrupt(_GOES_ON, session.stop),
+            signals_interrupt(_CONTINUES, session.stop),
             backend.kubeflow_runner(session, package, pipeline_root) as runner,
         ):
             run_pipeline(
@@ -198,9 +197,9 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
 def _refuse_temporary_workspace(root: Path) -> None:
     if {".dvc", "tmp"} <= set(root.parts):
         raise UserError(
-            "this is a temporary copy that DVC made (dvc exp run --temp or --queue): it has "
-            "neither the folder remote nor runs/, so nothing would be reused or registered where "
-            "you look for it. Run `dvc exp run` without these options."
+            "this folder is a temporary copy by DVC (dvc exp run --temp or --queue). It lacks the "
+            "folder remote and runs/, so no step would be reused, and the model would be "
+            "registered in the copy. Run `dvc exp run` without these options"
         )
 
 

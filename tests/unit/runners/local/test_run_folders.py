@@ -9,7 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crossfold.runners.local.runs import FINISHED, INTERRUPTED, RUNNING, all_runs, end_all, new_run
+from crossfold.runners.local.run_folders import (
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    all_runs,
+    end_all,
+    new_run,
+)
 
 SLEEP = "print('ready', flush=True); import time; time.sleep(60)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
