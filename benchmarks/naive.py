@@ -143,7 +143,7 @@ class Classifier:
             with torch.no_grad():
                 features = self.backbone(images)
             self.optimizer.zero_grad()
-            nn.functional.cross_entropy(self.head(features), labels).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(nn.functional.cross_entropy(self.head(features), labels))
             self.optimizer.step()
 
     @torch.inference_mode()

@@ -137,7 +137,6 @@ def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     """Load a graph from `save`, with its metadata; the file contains no code."""
     arrays, about = safetensors_file.read(path)
     xml = about.pop("xml")
-    weights = openvino.Tensor(
-        np.array(arrays["weights"])
-    )  # a copy: the file may be deleted during use
+    # A copy: the file may be deleted during use.
+    weights = openvino.Tensor(np.array(arrays["weights"]))
     return openvino.Core().read_model(xml.encode(), weights), about

@@ -27,7 +27,6 @@ class Network:
         self.architecture: str = about["architecture"]
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.image_size: int = about["image_size"]
-        self.candidate: dict[str, Any] = about["candidate"]
         # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
         self.temperature: float = about.get("temperature", 1.0)
@@ -72,7 +71,6 @@ def save_network(
     architecture: str,
     classes: Sequence[str],
     image_size: int,
-    candidate: dict[str, Any],
     precision: str,
     temperature: float = 1.0,
 ) -> None:
@@ -81,7 +79,6 @@ def save_network(
         "architecture": architecture,
         "classes": list(classes),
         "image_size": image_size,
-        "candidate": candidate,
         "precision": precision,
         "temperature": temperature,
     }

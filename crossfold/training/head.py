@@ -137,6 +137,6 @@ def _mean_loss(suffix: nn.Module, rows: FeatureRows, size: int) -> Tensor:
     for features, labels in rows.batches(size):
         losses = nn.functional.cross_entropy(suffix(features.double()), labels, reduction="sum")
         loss = losses / len(rows.rows)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         total += loss.detach()
     return total

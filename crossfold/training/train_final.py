@@ -35,8 +35,7 @@ def train_final(
     """
     determinism.prepare(num_threads)
     board = Leaderboard.read(leaderboard)
-    named = board.chosen.candidate
-    candidate = Candidate(**named.hyper_parameters)
+    candidate = Candidate(**board.chosen.candidate.hyper_parameters)
     arrays, about = safetensors_file.read(features)
     network = backbone.pretrained_network(
         settings.architecture, backbone_weights, len(about["classes"]), settings.seed
@@ -64,7 +63,6 @@ def train_final(
         architecture=settings.architecture,
         classes=about["classes"],
         image_size=about["image_size"],
-        candidate=named.model_dump(),
         precision=settings.precision,
         temperature=board.temperature,
     )

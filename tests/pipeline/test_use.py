@@ -91,7 +91,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
         image_size=SIZE,
-        candidate={},
         precision="float32",
     )
     export(root / "network", root / "exported")

@@ -36,7 +36,6 @@ def save(
         architecture=architecture,
         classes=("a", "b", "ü"),
         image_size=33,
-        candidate={"name": "head lr=1", "train_from": "head"},
         precision=precision,
     )
     return path

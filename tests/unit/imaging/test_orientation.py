@@ -105,7 +105,6 @@ def test_prediction_sees_them_upright(folder: Path, plain: Path, tmp_path: Path)
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
         image_size=SIZE,
-        candidate={},
         precision="float32",
     )
     export(tmp_path / "model", tmp_path / "exported")

@@ -1,6 +1,5 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert loaded.classes == ("a", "b", "ü")
     assert (loaded.architecture, loaded.image_size) == (architecture, 33)
-    assert loaded.candidate == {"name": "head lr=1", "train_from": "head"}
 
 
 def test_a_network_is_saved_in_eval_mode_whatever_it_was_in(tmp_path: Path) -> None:
@@ -53,8 +51,7 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
 
 def test_probabilities_have_the_files_temperature_and_old_files_have_none(tmp_path: Path) -> None:
     network = build(SMALL)
-    about: dict[str, Any] = {"architecture": SMALL, "classes": ["a", "b", "ü"]}
-    about |= {"image_size": 33, "candidate": {}}
+    about = {"architecture": SMALL, "classes": ["a", "b", "ü"], "image_size": 33}
     images = pixels(4, 33)
     with torch.inference_mode():
         logits = network(preprocessing.normalize(torch.from_numpy(images)))

@@ -127,7 +127,7 @@ OTHERS = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state":
 )
 def test_weights_are_found_in_a_checkpoint(
     tmp_path: Path,
-    wrap: Callable[[dict[str, Tensor]], dict[str, Any]],
+    wrap: Callable[[dict[str, Tensor]], object],
     source: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

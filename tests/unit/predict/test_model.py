@@ -23,7 +23,6 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
         image_size=32,
-        candidate={},
         precision="float32",
     )
     export(path, path.with_name("exported"))

@@ -27,7 +27,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ImageClassifier:
         architecture="shufflenet_v2_x0_5",
         classes=("cat", "dog"),
         image_size=32,
-        candidate={},
         precision="float32",
     )
     model = ImageClassifier()

@@ -50,7 +50,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
         architecture="shufflenet_v2_x0_5",
         classes=("red", "green", "blue"),
         image_size=32,
-        candidate={},
         precision="float32",
     )
     export(network, parent / "exported")

@@ -88,7 +88,6 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
         architecture=ARCHITECTURE,
         classes=classes,
         image_size=SIZE,
-        candidate={"name": "head"},
         precision="float32",
     )
     return path

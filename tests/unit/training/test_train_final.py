@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.network import backbone, safetensors_file, trained_network
-from crossfold.records import Scores
+from crossfold.records import Leaderboard, LeaderboardEntry, NamedCandidate, Scores
 from crossfold.settings import Candidate
 from crossfold.training import train_final as step
 from crossfold.training.feature_rows import FeatureRows
@@ -20,34 +19,34 @@ from crossfold.training.recipe import Recipe
 from .recipes import FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings
 
 
-def _board(candidates: list[Candidate], best: int) -> dict[str, Any]:
-    entries: list[dict[str, Any]] = [
-        {
-            "candidate": {"name": candidate.name, **candidate.model_dump()},
-            "mean": {},
-            "std": {},
-            "interval": {},
-            "folds": [],
-            "against_best": None,
-        }
+def _board(candidates: list[Candidate], best: int) -> Leaderboard:
+    entries = tuple(
+        LeaderboardEntry(
+            candidate=NamedCandidate(name=candidate.name, **candidate.model_dump()),
+            mean={},
+            std={},
+            interval={},
+            folds=(),
+            against_best=None,
+        )
         for candidate in candidates
-    ]
-    return {
-        "architecture": SETTINGS.architecture,
-        "classes": [],
-        "num_folds": 2,
-        "candidates": entries,
-        "diverged": [],
-        "best": best,
-        "num_epochs": None,
-        "temperature": 1.5,
-    }
+    )
+    return Leaderboard(
+        architecture=SETTINGS.architecture,
+        classes=(),
+        num_folds=2,
+        candidates=entries,
+        diverged=(),
+        best=best,
+        num_epochs=None,
+        temperature=1.5,
+    )
 
 
 def train_final(
     features: Path, weights: Path, tmp_path: Path, candidate: Candidate, **changes: Any
 ) -> tuple[trained_network.Network, Scores]:
-    (tmp_path / "leaderboard").write_text(json.dumps(_board([FULL, candidate], best=1)))
+    _board([FULL, candidate], best=1).write(tmp_path / "leaderboard")
     scores = step.train_final(
         features=features,
         backbone_weights=weights,
@@ -85,7 +84,6 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
     network, _ = train_final(features, weights, tmp_path, HEAD, num_epochs=8)
     assert network.classes == ("red", "green", "blue")
     assert (network.architecture, network.image_size) == (SETTINGS.architecture, 32)
-    assert network.candidate == {"name": "head wd=0.1", **HEAD.model_dump(exclude_none=True)}
     assert network.temperature == 1.5
     stored, _ = safetensors_file.read(features)
     predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
