@@ -165,6 +165,7 @@ def project(new_project: Callable[[], Project]) -> Project:
     return new_project()
 
 
+@pytest.mark.slow
 def test_a_second_run_while_one_runs(project: Project) -> None:
     (project.root / "runs").mkdir()
     with FileLock(project.root / "runs/lock"):
@@ -180,6 +181,7 @@ def test_data_changed_since_it_was_added(project: Project) -> None:
     assert project.runs() == []
 
 
+@pytest.mark.slow
 def test_a_name_that_dvc_fails_on(project: Project) -> None:
     extra = project.root / "data/0" / os.fsdecode(b"caf\xe9.bmp")
     shutil.copy(next((project.root / "data/1").iterdir()), extra)
@@ -189,6 +191,7 @@ def test_a_name_that_dvc_fails_on(project: Project) -> None:
     assert project.runs() == []
 
 
+@pytest.mark.slow
 def test_data_that_was_never_added(project: Project) -> None:
     pointer = project.root / "data.dvc"
     pointer.rename(project.root / "elsewhere")

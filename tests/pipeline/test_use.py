@@ -508,6 +508,7 @@ def test_a_port_that_is_taken_is_said(project: Project, served: str) -> None:
     assert f"port {served} is in use" in said
 
 
+@pytest.mark.slow
 def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path: Path) -> None:
     proof = tmp_path / "executed"
     swapped = Path(shutil.copytree(project.root / "model", tmp_path / "model"))

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PREDICT = """
 import torch
 from crossfold.network import backbone, cutting, determinism
@@ -35,12 +37,14 @@ def test_a_network_does_not_import_torchs_compiler() -> None:
     run(f"{PREDICT}\nimport sys; assert 'torch._dynamo' not in sys.modules")
 
 
+@pytest.mark.slow
 def test_torchs_compiler_is_there_for_who_asks_for_it() -> None:
     run(
         "import crossfold.network.backbone, torch._dynamo.utils as u; u.is_compile_supported('cpu')"
     )
 
 
+@pytest.mark.slow
 def test_torchvision_uses_the_compiler_that_is_there_already() -> None:
     run(
         "import torch._dynamo.utils as u, crossfold.network.backbone, torchvision.ops.roi_align\n"

@@ -370,7 +370,7 @@ def test_of_two_parents_that_steps_opened_at_once_the_older_stays(
 def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None:
     code = (
         "import sys; from crossfold.tracking import runs\n"
-        "for n in range(10):\n"
+        "for n in range(5):\n"
         "    with runs.step_run('train_fold', iteration=int(f'{sys.argv[1]}{n}')) as run:\n"
         "        run.log_curve([{'epoch': e, 'loss': e} for e in range(50)])\n"
         "        run.parent().log_metrics({f'{n}_{sys.argv[1]}': n})\n"
@@ -378,11 +378,11 @@ def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None
     writers = [subprocess.Popen([sys.executable, "-c", code, str(fold)]) for fold in range(2)]
     assert [writer.wait() for writer in writers] == [0, 0]
     steps = _runs(client, "tags.crossfold.kind = 'step'")
-    assert len(steps) == 20
+    assert len(steps) == 10
     assert len({run.data.tags["mlflow.parentRunId"] for run in steps}) == 1
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 50 for run in steps)
     (loop,) = _runs(client, "tags.crossfold.kind = 'loop'")
-    assert len(loop.data.metrics) == 20
+    assert len(loop.data.metrics) == 10
 
 
 @pytest.mark.parametrize(
