@@ -44,13 +44,17 @@ class Metric:
 METRICS = (
     Metric("macro_f1", "macro F1", "macro F1", lambda s: s.counts.f1.mean(axis=0), in_folds=True),
     Metric(
-        *("accuracy", "accuracy", "accuracy"),
+        "accuracy",
+        "accuracy",
+        "accuracy",
         lambda s: s.counts.hits.sum(axis=0) / s.counts.support.sum(axis=0),
         in_percent=True,
         in_folds=True,
     ),
     Metric(
-        *("macro_precision", "macro precision", "precision"),
+        "macro_precision",
+        "macro precision",
+        "precision",
         lambda s: s.counts.precision.mean(axis=0),
     ),
     Metric("macro_recall", "macro recall", "recall", lambda s: s.counts.recall.mean(axis=0)),

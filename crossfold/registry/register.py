@@ -225,9 +225,8 @@ def _judge(
     macro_f1 = model.evaluated.metrics["macro_f1"]
     if version and champion and str(champion.version) == str(version.version):
         if version.tags.get("gate_run") == store.pipeline_run_id():
-            return version_tags.recorded_decision(
-                version
-            )  # an earlier try of this step made it champion
+            # An earlier try of this step made it champion.
+            return version_tags.recorded_decision(version)
         return gate.without_champion(macro_f1, rule, is_champion=True)
     if champion is None:
         decision = gate.without_champion(macro_f1, rule, is_champion=False)

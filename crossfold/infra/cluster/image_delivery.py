@@ -1,7 +1,10 @@
 """Deliver the images to a cluster: load them with kind, or push them to a registry."""
 
+import shutil
+import tempfile
 import time
 
+from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.infra.image_build import build_images
 from crossfold.infra.image_tags import ROLES, image_name, registry_name
@@ -36,9 +39,15 @@ def load_image(kind: str, image: str, say: Say) -> None:
     """Copy a Docker image to those nodes of a kind cluster that lack it.
 
     Raises:
-        UserError: kind cannot load it.
+        UserError: the folder for temporary files is too small for it, or kind cannot load it.
     """
     size = int(shell.output("docker", "image", "inspect", "--format={{.Size}}", image))
+    folder = tempfile.gettempdir()  # Go's too: kind exports the image there first
+    if (free := shutil.disk_usage(folder).free) < size:
+        raise UserError(
+            f"kind needs {size / 1e9:.1f} GB in {folder} to load {image}, and {free / 1e9:.1f} GB "
+            "are free: free space, or name a folder on another disk with TMPDIR"
+        )
     say(f"loading {image}, {size / 1e9:.1f} GB")
     start = time.monotonic()
     shell.run_visibly("kind", "load", "docker-image", f"--name={kind}", image)
