@@ -43,7 +43,6 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
         "architecture": SMALL,
         "classes": ["a", "b", "ü"],
         "image_size": 33,
-        "candidate": {"name": "head lr=1", "train_from": "head"},
         "precision": "float32",
         "temperature": 1.0,
     }
