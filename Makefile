@@ -1,5 +1,5 @@
-# What README and development need; `make help` lists it, `crossfold --help` every other command.
-# A recipe shows the `crossfold` command that it runs: messages name these commands.
+# The targets of README and of development: `make help` lists them, `crossfold --help` all commands.
+# A recipe shows the `crossfold` command that it runs, because messages name these commands.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c

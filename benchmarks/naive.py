@@ -143,7 +143,8 @@ class Classifier:
             with torch.no_grad():
                 features = self.backbone(images)
             self.optimizer.zero_grad()
-            torch.autograd.backward(nn.functional.cross_entropy(self.head(features), labels))
+            loss = nn.functional.cross_entropy(self.head(features), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
     @torch.inference_mode()

@@ -45,7 +45,7 @@ def register_model(
     with step("register_model", registration.path) as run:
         from crossfold.network import GRAPH_FILE, NETWORK_FILE
         from crossfold.registry import gate, register
-        from crossfold.tracking import runs
+        from crossfold.tracking import run_tree
 
         registered = register.register_model(
             examples=Path(examples.path),
@@ -68,4 +68,4 @@ def register_model(
         registration.log_metric("champion", int("champion" in registered.aliases))
         registration.metadata.update(register.gate_metrics(registered))
         run.log_metrics(registration.metadata)
-        runs.name_cached_iterations(run.parent())
+        run_tree.name_cached_iterations(run.parent())

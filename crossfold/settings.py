@@ -274,7 +274,7 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} has no settings: restore it, as with git checkout {path}")
+        raise UserError(f"{path} has no settings: restore it: git checkout {path}")
     for change in changes:
         _apply(values, change)
     try:

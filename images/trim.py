@@ -1,6 +1,5 @@
-"""Takes out of installed packages what no step uses; the Dockerfiles run it as they install."""
+"""Delete the parts of installed packages that no step uses; the Dockerfiles run this."""
 
-import struct
 import sysconfig
 from pathlib import Path
 from shutil import rmtree
@@ -9,17 +8,17 @@ PACKAGES = Path(sysconfig.get_path("purelib"))
 
 UNUSED = (
     "**/tests",
-    "**/include",  # what is for compiling against a package: headers, archives, types, sources
+    "**/include",  # for compiling against a package, like archives, types and sources
     "**/*.a",
     "**/*.pyi",
-    "databricks/sdk",  # MLflow looks whether there is a package `databricks.agents`, no more
+    "databricks/sdk",  # MLflow only checks whether there is a package `databricks.agents`
     "numpy/_core/_simd*",
     "openvino_telemetry",
     "openvino/libs/*_[gn]pu_plugin*",
     "openvino/libs/cache.json",  # for graphics cards
-    "openvino/libs/*_auto_*",  # which of several devices
+    "openvino/libs/*_auto_*",  # chooses among devices
     "openvino/libs/*_hetero_*",
-    "openvino/libs/*_gguf_*",  # formats of others than torch
+    "openvino/libs/*_gguf_*",  # like the next, a format other than torch's
     "openvino/libs/*_jax_*",
     "openvino/libs/*_onnx_*",
     "openvino/libs/*_paddle_*",
@@ -39,16 +38,16 @@ UNUSED = (
     "torch/share",
 )
 USED = {
-    # Of a description for each service of Google's and AWS's, those that a DVC remote calls.
+    # Of the descriptions of Google's and AWS's services, those that a DVC remote calls.
     "googleapiclient/discovery_cache/documents": ("drive.v2.json",),
     "botocore/data": ("*.json", "s3", "sts", "sso", "sso-oidc", "signin"),
-    # The names of glyphs; the rest is for matplotlib's PDF and PostScript.
+    # Glyph names; matplotlib needs the rest for PDF and PostScript only.
     "fontTools": ("__init__.py", "agl.py", "misc"),
 }
 
 
 def main() -> None:
-    """Delete what is unused, and cut the libraries to what is loaded."""
+    """Delete everything that is unused."""
     for pattern in UNUSED:
         for path in list(PACKAGES.glob(pattern)):
             _delete(path)
@@ -56,8 +55,6 @@ def main() -> None:
         used = {path for pattern in patterns for path in (PACKAGES / folder).glob(pattern)}
         for path in set((PACKAGES / folder).glob("*")) - used:
             _delete(path)
-    for path in PACKAGES.rglob("*.so*"):
-        _strip(path)
 
 
 def _delete(path: Path) -> None:
@@ -65,31 +62,6 @@ def _delete(path: Path) -> None:
         rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _strip(library: Path) -> None:
-    """Cut off what lies behind the last segment: symbols for debuggers, a quarter of pyarrow.
-
-    A loader reads the program header and the segments that it lists, and none of the sections (man
-    5 elf). The usual tool, strip, is in Debian's packages, and an image needs Python's alone.
-    """
-    with library.open("rb") as file:
-        start = file.read(64)
-        if not start.startswith(b"\x7fELF\x02\x01"):  # 64 bits, little-endian
-            return
-        (table,) = struct.unpack_from("<Q", start, 32)
-        size, number = struct.unpack_from("<HH", start, 54)
-        file.seek(table)
-        headers = [file.read(size) for _ in range(number)]
-    segments = [struct.unpack_from("<Q16xQ", header, 8) for header in headers]
-    end = max(table + size * number, *(offset + length for offset, length in segments))
-    if library.stat().st_size == end:
-        return  # not even opened to write: a layer would get a copy of the file
-    with library.open("r+b") as file:
-        file.truncate(end)
-        for position, length in ((40, 8), (60, 4)):  # where sections are, and how many
-            file.seek(position)
-            file.write(bytes(length))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from crossfold.data import dvc
 from crossfold.settings import Settings
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
-# has a setting of the same name, or if the name says too little without its section.
+# has a setting of the same name, or if the name is unclear without its section.
 PARAMETERS = {
     "data.seed": "split_seed",
     "training.seed": "training_seed",

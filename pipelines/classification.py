@@ -50,7 +50,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         margin: float,
         lineage: dict,
     ) -> None:
-        """Fetch, extract features, train the folds, choose, train finally, evaluate, register.
+        """Fetch, extract, train the folds, choose, train the final model, evaluate, register.
 
         Args:
             data_pointer: The text of data.dvc.

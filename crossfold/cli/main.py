@@ -68,7 +68,10 @@ def main() -> None:
     except Interrupted as error:
         fail(str(error), 128 + error.signum)
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        fail(f"{error.filename}: {error.strerror}", 2)  # the project's files, not a bug
+        path = error.filename2 or error.filename  # after a failed replacement, its target
+        if path is None:  # not about a file, so a bug
+            raise
+        fail(f"{path}: {error.strerror}", 2)
     except _mlflows_error() as error:
         _fail_by_mlflow(error)
 

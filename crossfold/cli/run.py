@@ -111,6 +111,6 @@ def clean(
     keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
 ) -> None:
     """Delete old runs' files under runs/, except files that MLflow or a kept run uses."""
-    from crossfold.runners.local.clean import clean_runs
+    from crossfold.runners.local.old_runs import clean_runs
 
     console.print(clean_runs(Path.cwd(), keep=keep), soft_wrap=True)

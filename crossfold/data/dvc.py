@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 FOLDERS = ("data", "models")
+_logger = logging.getLogger(__name__)
 _MAX_LISTED = 50
 
 
@@ -56,6 +57,8 @@ def read_pointer(root: Path, name: str) -> str:
         raise UserError(
             f"{name}.dvc is missing: put files under {name}/ and `dvc add {name}`"
         ) from None
+    except UnicodeDecodeError:
+        text = ""  # refused below
     pointer_hash(text, f"{name}.dvc")
     return text
 
@@ -180,7 +183,8 @@ def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
         with _dvc_log(), patience_with(found), _project(root, settings) as repo:
             objects = repo.cloud.get_remote_odb(name)
             return all(_holds(objects, pointer) for pointer in pointers)
-    except Exception:  # each kind of remote raises different exceptions
+    except Exception as error:  # each kind of remote raises different exceptions
+        _logger.info("the remote %s does not respond: %s", name, error)
         return False
 
 

@@ -211,7 +211,7 @@ def _notes(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator
         yield Finding(
             "names that differ only by upper and lower case, or by Unicode form",
             tuple(twins),
-            "macOS and Windows take both for one file or folder and lose one: rename one",
+            "macOS and Windows treat both as one file or folder and keep only one: rename one",
         )
     subfolders = {of_class: _subfolders(paths) for of_class, paths in files.items()}
     same = next(iter(subfolders.values()), frozenset())

@@ -43,7 +43,7 @@ class Listing:
 def list_files(folder: Path) -> Listing:
     """List the files below a folder, and follow symlinks.
 
-    A symlink to one of its own parent folders is skipped, because it would never end.
+    A symlink to one of its own parent folders is skipped, because following it would never end.
     """
     listing = Listing()
     around: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> itself and its parents

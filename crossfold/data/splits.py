@@ -17,12 +17,12 @@ NO_FOLD = -1
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """The settings that divide a set of images, or refuse it."""
+    """The settings of the splits, and the largest share of unusable images."""
 
     num_folds: int
     test_fraction: float  # of each class
     seed: int = 0
-    max_skipped_fraction: float = 0.0  # of the images, as unusable
+    max_skipped_fraction: float = 0.0
 
 
 def assign(

@@ -97,6 +97,7 @@ def write_environment(
 
 def _replace(path: Path, text: str) -> None:
     with replaced_whole(path) as part:
+        part.unlink(missing_ok=True)  # what a killed command left may have another mode
         part.touch(mode=0o600)  # before the first byte of a password
         part.write_text(text)
 

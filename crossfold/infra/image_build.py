@@ -124,7 +124,7 @@ def _default_torch(say: Say) -> Torch:
         say(
             f"PyTorch's index does not answer ({getattr(error, 'reason', error)}), so the training "
             "image gets torch from the package index, with CUDA and several GB larger. "
-            "--torch cpu uses PyTorch's index regardless"
+            "`crossfold images --torch cpu` uses PyTorch's index regardless"
         )
         return Torch.DEFAULT
 

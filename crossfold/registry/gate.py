@@ -18,7 +18,7 @@ from crossfold.evaluation.paired_interval import Outcomes, enough_images, macro_
 from crossfold.predict.model import download, load_version
 from crossfold.records import ChampionComparison, Evaluation, Interval, McNemar, TakenBack, Verdict
 
-from . import training_images
+from . import training_image_hashes
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -230,7 +230,7 @@ def _training_images(version: "ModelVersion") -> frozenset[str]:
     if file is None:
         return frozenset()
     with tempfile.TemporaryDirectory() as folder:
-        return training_images.read(download(version, file, folder))
+        return training_image_hashes.read(download(version, file, folder))
 
 
 def _classes_gone(table: Examples, kept: NDArray[np.bool_]) -> str:

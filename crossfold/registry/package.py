@@ -18,7 +18,7 @@ from crossfold.data.examples import TEST, Examples
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, hash_folder
 
-from . import training_images
+from . import training_image_hashes
 
 # Libraries that the packaged code imports, in addition to MLflow.
 REQUIREMENTS = (
@@ -52,7 +52,7 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         artifacts.mkdir()
         shutil.copyfile(model, artifacts / NETWORK_FILE)
         shutil.copyfile(exported, artifacts / GRAPH_FILE)
-        training_images.write(artifacts / training_images.FILE, table)
+        training_image_hashes.write(artifacts / training_image_hashes.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(Path(crossfold.__file__).parent, package, ignore=_NOT_PACKAGED)
         (image,) = table.images(TEST, [0])

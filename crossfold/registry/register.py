@@ -18,7 +18,7 @@ from crossfold.predict import file_hashes
 from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
 
-from . import aliases, gate, model_card, run_log, training_images, version_tags
+from . import aliases, gate, model_card, run_log, training_image_hashes, version_tags
 from .promotion_lock import promotion_turn
 
 # torch, the packaging of a model and the drawing of figures take seconds to import, so functions
@@ -193,7 +193,7 @@ def _create_version(run: run.Run, model: _Model) -> ModelVersion:
         run.id,
         tags={
             **model.tags,
-            "training_images": training_images.FILE,
+            "training_images": training_image_hashes.FILE,
             file_hashes.TAG: json.dumps(hashes),
         },
         description=f"{model.tags['architecture']}, {model.tags['candidate']}: test macro F1 "

@@ -10,7 +10,7 @@ import numpy as np
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.tracking.names import run_name
 from crossfold.tracking.run import Run
-from crossfold.tracking.runs import parent_tags
+from crossfold.tracking.run_tree import parent_tags
 from crossfold.tracking.store import pipeline_run_id
 
 if TYPE_CHECKING:

@@ -193,9 +193,10 @@ class ClassRow:
 
 def class_rows(test: Predictions, f1_intervals: Sequence[Interval]) -> list[ClassRow]:
     """List each class with its scores."""
-    of = metrics.class_counts(test.confusion)
-    columns = (test.classes, of.precision, of.recall, of.f1, of.support, f1_intervals)
-    return [ClassRow(*values) for values in zip(*columns, strict=True)]
+    counts = metrics.class_counts(test.confusion)
+    scores = (counts.precision, counts.recall, counts.f1, counts.support)
+    columns = zip(test.classes, *scores, f1_intervals, strict=True)
+    return [ClassRow(*values) for values in columns]
 
 
 def confident_mistakes(evaluation: Evaluation) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from crossfold.tag_labels import Place, Tag, tags
 
-_DIRTY = {"true": "yes: the run used more than this commit", "false": "none"}
+_DIRTY = {"true": "yes: the run used changes that are not in this commit", "false": "none"}
 
 
 def rows(lineage: Mapping[str, str]) -> list[tuple[str, str]]:

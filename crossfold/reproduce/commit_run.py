@@ -18,14 +18,26 @@ from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.local.run_folders import Run
 
-DELETED = "interrupted; its files are deleted"
 _LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
 
 
 def run_commit(
-    project: Path, command: Run, remote: Mapping[str, str], display: Display, on: OnThisMachine
+    project: Path,
+    command: Run,
+    remote: Mapping[str, str],
+    display: Display,
+    on: OnThisMachine,
+    rest: str,
 ) -> None:
-    """Run the pipeline with the worktree's code, and show its steps."""
+    """Run the pipeline with the worktree's code, and show its steps.
+
+    `rest` says where its files are after an interruption or a failure.
+
+    Raises:
+        UserError: the run was refused.
+        StepError: the run failed.
+        Interrupted: a signal ended it; no process is left.
+    """
     python = {"PYTHONPATH": str(project), "PYTHONIOENCODING": "utf-8"}
     log = command.folder / "run.log"
     with (
@@ -45,7 +57,7 @@ def run_commit(
         ) as process,
     ):
         assert process.stdout is not None
-        with display, _terminated_on_error(process):
+        with display, _terminated_on_error(process, rest):
             command.process_started(process.pid)
             for line in process.stdout:
                 output.write(line)
@@ -59,7 +71,7 @@ def run_commit(
     if status == 2:
         raise UserError(f"the run of that commit's code was refused: {complaint}")
     if status != 0:
-        raise StepError(f"the run failed: {complaint}\nUse --keep to keep its files and logs")
+        raise StepError(f"the run failed: {complaint}\n{rest}")
 
 
 def _command(project: Path) -> str:
@@ -70,10 +82,10 @@ def _command(project: Path) -> str:
 
 
 @contextlib.contextmanager
-def _terminated_on_error(process: "subprocess.Popen[str]") -> Iterator[None]:
+def _terminated_on_error(process: "subprocess.Popen[str]", rest: str) -> Iterator[None]:
     """End the run, and with it its steps, if a signal or an error ends the block."""
     try:
-        with signals_interrupt(DELETED, process.terminate):
+        with signals_interrupt(f"interrupted; {rest}", process.terminate):
             yield
     except BaseException:
         process.terminate()

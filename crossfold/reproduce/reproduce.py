@@ -25,7 +25,7 @@ from crossfold.runners.failures import signals_interrupt
 from crossfold.runners.local.leftovers import end_leftovers
 from crossfold.runners.local.run_folders import HOME, load_run, new_run
 
-from .commit_run import DELETED, run_commit
+from .commit_run import run_commit
 from .comparison import Row, compare_environments, compare_results
 from .worktree import checked_out, remove
 
@@ -63,7 +63,7 @@ def reproduce(
     Raises:
         UserError: the version cannot be reproduced here.
         StepError: the run failed.
-        Interrupted: a signal ended it; no process or file is left.
+        Interrupted: a signal ended it; no process is left, and no file unless `keep` is set.
     """
     tags = _tags(version)
     commit = tags["git_commit"]
@@ -73,12 +73,13 @@ def reproduce(
     remove_leftovers(root)
     command = new_run(scratch, commit)
     home = command.folder
+    rest = f"its files are in {home}" if keep else "its files are deleted; --keep would keep them"
     display.say(f"commit {commit[:12]}, data {tags['data_hash'][:12]}, in {home}")
     if tags.get("git_dirty") == "true":
         display.say("the version was trained with uncommitted changes, so the result may differ")
     try:
         with (
-            signals_interrupt(DELETED),
+            signals_interrupt(f"interrupted; {rest}"),
             _locked(home),
             checked_out(root, commit, home / WORKTREE, keep=keep) as project,
         ):
@@ -87,7 +88,7 @@ def reproduce(
             _copy_build_arguments(root, project)
             recorded = json.loads(tags["settings"])["data"]["remote"]
             remote = _find_data(root, project, recorded, display)
-            run_commit(project, command, remote, display, on)
+            run_commit(project, command, remote, display, on, rest)
             reproduced = _registered_tags(project)
     finally:
         if not keep:
@@ -184,8 +185,8 @@ def _find_data(root: Path, project: Path, recorded: str, display: Display) -> di
         if dvc.remote_has(root, name, pointers):
             return remotes.remote_environment(root, name)
     raise UserError(
-        f"the data {' and '.join(_hash_in(pointer) for pointer in pointers)} are incomplete in "
-        f"DVC's cache and in every remote that responds ({', '.join(names)}): `dvc fetch` them "
+        f"DVC's cache lacks some of the data {' and '.join(_hash_in(p) for p in pointers)}, and "
+        f"each remote ({', '.join(names)}) lacks some too or does not respond: `dvc fetch` them "
         "where the version was trained, or add a remote that has them"
     )
 

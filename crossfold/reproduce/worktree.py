@@ -26,8 +26,8 @@ def checked_out(root: Path, commit: str, folder: Path, *, keep: bool) -> Iterato
         for name in ("params.yaml", "pyproject.toml"):
             if not (folder / below / name).exists():
                 raise UserError(
-                    f"the commit {commit} has no {name}, so it is no complete Crossfold project: "
-                    "run in a clone of the repository that the version was trained in"
+                    f"the commit {commit} has no {name}, so it is not a complete Crossfold "
+                    "project: run in a clone of the repository that the version was trained in"
                 )
         yield folder / below
     finally:
@@ -48,8 +48,8 @@ def _place(root: Path, commit: str) -> str:
         below = git(root, "rev-parse", "--show-prefix")
     except NoRepositoryError as error:
         raise UserError(
-            f"{root} is in no git repository, and a version is reproduced from its commit: clone "
-            "the repository that it was trained in, with its .dvc/config, and run there"
+            f"{root} is not in a git repository, but a version is reproduced from its commit: "
+            "clone the repository that it was trained in, with its .dvc/config, and run there"
         ) from error
     try:
         git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")

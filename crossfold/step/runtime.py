@@ -69,7 +69,7 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
     Any other exception propagates, so that the step's log has its traceback.
     """
     # Not at the top: kfp loads a component's imports before the step begins.
-    from crossfold.tracking import runs, store
+    from crossfold.tracking import run_tree, store
 
     folder = Path(output).parent
     record = Record(name, iteration, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
@@ -77,7 +77,7 @@ def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"
     signal.signal(signal.SIGTERM, _stop)
     try:
         with (
-            runs.step_run(name, iteration=iteration, params=_inputs()) as run,
+            run_tree.step_run(name, iteration=iteration, params=_inputs()) as run,
             _full_disk_refused(folder),
         ):
             record.mlflow_run_id = run.id

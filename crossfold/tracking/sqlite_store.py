@@ -25,7 +25,7 @@ def artifact_folder(store: Path) -> Path:
 
 
 def prepare_store(store: Path) -> None:
-    """Create a store's folder, or update its addresses if it was moved with its artifacts.
+    """Create a store's folder if it is missing, and update the addresses of a moved store.
 
     Raises:
         UserError: the store cannot be read or written.

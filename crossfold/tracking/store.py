@@ -228,6 +228,6 @@ def lost_server(
         return ""
     server = without_login(required_variable("MLFLOW_TRACKING_URI"))
     return (
-        f"the tracking server {server} has not answered, or only with errors, for minutes. When it "
+        f"the tracking server {server} has not answered for minutes, or only with errors. When it "
         f"is up, {advice}. Its last answer: {error.__context__}"
     )

@@ -35,7 +35,7 @@ from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import Interrupted, StepError, signals_interrupt
-from crossfold.runners.kubeflow import access, api, failure
+from crossfold.runners.kubeflow import access, api, pod_failure
 from crossfold.runners.kubeflow import watch as watch_module
 from crossfold.runners.kubeflow.access import reach
 from crossfold.runners.kubeflow.runner import read_outcome
@@ -43,7 +43,7 @@ from crossfold.runners.kubeflow.submission import push_data
 from crossfold.runners.kubeflow.watch import watch_run
 from crossfold.runners.kubeflow.workflow import State, Task
 from crossfold.step.runtime import NOT_REPEATED, ON_KUBERNETES, REFUSED
-from crossfold.tracking import runs
+from crossfold.tracking import run_tree
 
 from ..docker.services import free_port, wait
 from ..pipeline.projects import Project, alive, write_project
@@ -106,7 +106,7 @@ def _remove(cluster: TestCluster) -> None:
 
 @pytest.fixture
 def runs_here(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (access, api, failure, watch_module):
+    for module in (access, api, pod_failure, watch_module):
         monkeypatch.setattr(module, "KUBEFLOW", namespace)
     monkeypatch.setattr(watch_module, "INTERVAL", 0.2)
 
@@ -648,7 +648,7 @@ def mlflow(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) -> None:
-    run = runs.parent_run("a-run", name="a run")
+    run = run_tree.parent_run("a-run", name="a run")
     for name in ("leaderboard.json", "evaluation.json", "registration.json"):
         run.log_artifact(RECORDED / name, name)
     run.log_artifact("<p>räport</p>", "report.html")
@@ -674,7 +674,7 @@ def test_a_run_that_mlflow_does_not_know_is_told(services: Services, mlflow: Non
 
 
 def test_a_run_that_has_logged_too_little_is_told(services: Services, mlflow: None) -> None:
-    runs.parent_run("half-a-run", name="a run")
+    run_tree.parent_run("half-a-run", name="a run")
     with pytest.raises(StepError, match=r"its run in MLflow lacks .*registration\.json"):
         read_outcome(services.cluster, "half-a-run", "http://kubeflow/half-a-run", [])
 

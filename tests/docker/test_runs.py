@@ -27,7 +27,7 @@ from crossfold.runners.failures import StepError
 from crossfold.runners.local.containers import IMAGE_USER, _Container
 from crossfold.runners.local.run_folders import new_run
 from crossfold.runners.local.session import Session
-from crossfold.tracking.runs import OUTCOME
+from crossfold.tracking.run_tree import OUTCOME
 
 from ..pipeline.projects import STEPS, Project, alive, titles, wait_until, write_project
 from .watch import watched

@@ -105,8 +105,8 @@ def _inotify() -> list[str]:
 
 def _ports() -> list[str]:
     return [
-        f"port {port}, for {what}, is in use by another program: stop it (the services: "
-        "`crossfold services down`), or change kind-cluster.yaml"
+        f"port {port}, for {what}, is in use by another program. Stop that program "
+        "(`crossfold services down` stops the services), or change kind-cluster.yaml"
         for port, what in PORTS.items()
         if not is_free(port)
     ]

@@ -1,7 +1,7 @@
 """Deliver the images to a cluster: load them with kind, or push them to a registry."""
 
+import os
 import shutil
-import tempfile
 import time
 
 from crossfold.errors import UserError
@@ -39,16 +39,19 @@ def load_image(kind: str, image: str, say: Say) -> None:
     """Copy a Docker image to those nodes of a kind cluster that lack it.
 
     Raises:
-        UserError: the folder for temporary files is too small for it, or kind cannot load it.
+        UserError: kind cannot load it.
     """
     size = int(shell.output("docker", "image", "inspect", "--format={{.Size}}", image))
-    folder = tempfile.gettempdir()  # Go's too: kind exports the image there first
-    if (free := shutil.disk_usage(folder).free) < size:
-        raise UserError(
-            f"kind needs {size / 1e9:.1f} GB in {folder} to load {image}, and {free / 1e9:.1f} GB "
-            "are free: free space, or name a folder on another disk with TMPDIR"
-        )
     say(f"loading {image}, {size / 1e9:.1f} GB")
     start = time.monotonic()
-    shell.run_visibly("kind", "load", "docker-image", f"--name={kind}", image)
+    try:
+        shell.run_visibly("kind", "load", "docker-image", f"--name={kind}", image)
+    except UserError:
+        folder = os.environ.get("TMPDIR") or "/tmp"
+        if (free := shutil.disk_usage(folder).free) > size:
+            raise
+        raise UserError(
+            f"kind needs {size / 1e9:.1f} GB in {folder} to load {image}, but only "
+            f"{free / 1e9:.1f} GB are free: free space, or set TMPDIR to a folder on another disk"
+        ) from None
     say(f"loaded {image} in {time.monotonic() - start:.0f} s")

@@ -17,9 +17,9 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.preconditions import check_model, check_pointers
+from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
-from crossfold.tracking import runs, store
+from crossfold.tracking import run_tree, store
 
 from . import api
 from .access import connected_mlflow
@@ -87,7 +87,7 @@ def _watch(cluster: Cluster, run_id: str, url: str, display: Display) -> list[Ta
             store.best_effort(),
             connected_mlflow(cluster),
         ):
-            runs.end_parent(run_id, "FAILED")
+            run_tree.end_parent(run_id, "FAILED")
         raise
 
 
@@ -107,16 +107,18 @@ def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> 
     """
     with connected_mlflow(cluster) as pages, tempfile.TemporaryDirectory() as folder:
         try:
-            run = runs.find_run(run_id)
+            run = run_tree.find_run(run_id)
             logged = {file.path for file in run.client.list_artifacts(run.id)}
-            if missing := sorted(set(runs.OUTCOME) - logged):
+            if missing := sorted(set(run_tree.OUTCOME) - logged):
                 raise StepError(f"the run succeeded, but its run in MLflow lacks {missing}")
             files = {
                 name: Path(run.client.download_artifacts(run.id, name, folder))
-                for name in runs.OUTCOME
+                for name in run_tree.OUTCOME
             }
         except MlflowException as error:
-            raise StepError(f"the run succeeded, but MLflow lacks its outcome: {error}") from None
+            raise StepError(
+                f"the run succeeded, but its outcome cannot be read from MLflow: {error}"
+            ) from None
         registration = Registration.read(files["registration.json"])
         version = f"{registration.name}/versions/{registration.version}"
         return Outcome(

@@ -16,7 +16,7 @@ from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 
 from . import workflow
-from .failure import explain_failure
+from .pod_failure import explain_failure
 from .pod_logs import Follower
 from .workflow import State, Task
 

@@ -22,9 +22,9 @@ from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.preconditions import check_model, check_pointers
+from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
-from crossfold.tracking import names, runs, store
+from crossfold.tracking import names, run_tree, store
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline
 
@@ -91,7 +91,7 @@ def _end_killed_runs(home: Path, present: Run) -> None:
     for run in all_runs(home):
         if run.status == RUNNING and run.id != present.id:
             run.end(INTERRUPTED)
-            runs.end_parent(run.id, "KILLED")
+            run_tree.end_parent(run.id, "KILLED")
 
 
 @contextmanager
@@ -124,7 +124,7 @@ def _run(
     record: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
-    runs.parent_run(
+    run_tree.parent_run(
         run.id,
         name=names.run_name(started, settings.model.architecture),
         tags={"crossfold.runner": backend.name.value},
@@ -172,13 +172,13 @@ def _run(
 
 def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
     for record in session.reused:
-        runs.log_cached_step(
+        run_tree.log_cached_step(
             session.run.id,
             name=record.step,
             iteration=record.iteration,
             source_run_id=record.mlflow_run_id,
         )
-    runs.end_parent(session.run.id, status)
+    run_tree.end_parent(session.run.id, status)
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:

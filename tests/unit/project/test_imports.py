@@ -26,7 +26,7 @@ def run(program: str) -> None:
 def test_a_step_without_a_network_does_not_import_torch() -> None:
     """Of fetch_data, aggregate_cv and register_model."""
     run(
-        "import sys, crossfold.step.runtime, crossfold.tracking.runs\n"
+        "import sys, crossfold.step.runtime, crossfold.tracking.run_tree\n"
         "import crossfold.data.fetch; assert 'torch' not in sys.modules\n"
         "import crossfold.evaluation.cross_validation; assert 'torch' not in sys.modules\n"
         "import crossfold.registry.register; assert 'torch' not in sys.modules"

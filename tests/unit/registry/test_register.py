@@ -29,7 +29,7 @@ from crossfold.predict import file_hashes
 from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, manual_promotion, register
-from crossfold.tracking import runs, store
+from crossfold.tracking import run_tree, store
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
@@ -167,7 +167,7 @@ def _register(
     LEADERBOARD.write(folder / "leaderboard")
     if not (folder / f"{model.name}.evaluation").exists():
         _evaluate(examples, model).write(folder / f"{model.name}.evaluation")
-    with runs.step_run("register_model") as run:
+    with run_tree.step_run("register_model") as run:
         return register.register_model(
             examples=examples,
             model=model,
@@ -338,7 +338,7 @@ def test_the_decision_is_kept_with_its_evidence_wherever_people_look(
     assert parent.data.tags["crossfold.gate_reason"] == better.reason
     assert parent.data.tags["crossfold.version"] == "colours/2"
     logged = {file.path for file in client.list_artifacts(parent.info.run_id)}
-    assert logged >= set(runs.OUTCOME)
+    assert logged >= set(run_tree.OUTCOME)
     figures = register.gate_metrics(better)
     assert figures.items() >= {"gate_passed": 1, "macro_f1_difference": 1.0}.items()
     again = _register(monkeypatch, examples, good, run_id="run-3", floor=0)
@@ -759,7 +759,7 @@ def test_an_empty_registry_says_how_to_fill_it(client: MlflowClient) -> None:
 def test_the_page_with_the_outcome_links_to_mlflow_where_it_has_pages(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parent = runs.parent_run("run-1", name="colours")
+    parent = run_tree.parent_run("run-1", name="colours")
     registered = Registration(
         name="colours",
         version="2",

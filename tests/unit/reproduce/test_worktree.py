@@ -65,7 +65,7 @@ def test_a_commit_that_is_not_there_says_how_to_get_it(repository: Path, tmp_pat
     for root, commit, said in (
         (repository / "below", "0" * 40, "`git fetch --all`"),
         (tmp_path / "shallow/below", first, "`git fetch --unshallow`"),
-        (tmp_path, first, "is in no git repository"),
+        (tmp_path, first, "not in a git repository"),
     ):
         with (
             pytest.raises(UserError, match=said),

@@ -7,7 +7,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 from mlflow.tracking import MlflowClient
 
-from crossfold.tracking import runs
+from crossfold.tracking import run_tree
 from crossfold.tracking.sqlite_store import prepare_store
 from crossfold.tracking.store import connect
 
@@ -20,7 +20,7 @@ def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     store = Path(shutil.copy(empty_store, folder))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "digits")
-    run = runs.parent_run("run-1", name="a run")
+    run = run_tree.parent_run("run-1", name="a run")
     run.log_artifact("found", "report.html")
     (tmp_path / "model").mkdir()
     (tmp_path / "model/weights").write_text("learned")
@@ -59,7 +59,7 @@ def test_a_store_that_was_moved_has_its_files_and_takes_new_ones(
     for version, file in (("1", "/weights"), ("2", "")):
         uri = client.get_model_version_download_uri("crossfold", version)
         assert Path(uri.removeprefix("file://") + file).read_text()
-    runs.parent_run("run-2", name="another").log_artifact("found", "new.html")
+    run_tree.parent_run("run-2", name="another").log_artifact("found", "new.html")
     assert "new.html" in files(moved)
     assert not store.parent.exists()
 
@@ -70,7 +70,7 @@ def test_a_copy_does_not_write_into_the_original(
     before, files_before = content(store), files(store)
     copy = Path(shutil.copytree(store.parent, tmp_path / "copy")) / store.name
     open_store(copy, monkeypatch)
-    runs.parent_run("run-2", name="another").log_artifact("found", "new.html")
+    run_tree.parent_run("run-2", name="another").log_artifact("found", "new.html")
     assert "new.html" in files(copy)
     assert (content(store), files(store)) == (before, files_before)
 

@@ -22,7 +22,7 @@ def test_an_image_that_the_disk_cannot_hold_is_not_loaded(
 ) -> None:
     write_program(machine, "docker", "echo 1000000000000000000")
     write_program(machine, "kind", "exit 1")
-    monkeypatch.setattr("tempfile.tempdir", str(machine))
+    monkeypatch.setenv("TMPDIR", str(machine))
     with pytest.raises(UserError) as refused:
         load_image("crossfold", "crossfold-train:1", print)
     assert "1000000000.0 GB" in str(refused.value)

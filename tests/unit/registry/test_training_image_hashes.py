@@ -2,7 +2,7 @@ import hashlib
 from pathlib import Path
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.registry import training_images
+from crossfold.registry import training_image_hashes
 
 
 def content_hash(name: str) -> str:
@@ -21,14 +21,14 @@ def table(path: Path, rows: list[tuple[str, int, str]]) -> Examples:
 
 def test_the_training_images_are_found_again_by_what_they_show(tmp_path: Path) -> None:
     rows = [("a", 0, TRAIN), ("b", 1, TRAIN), ("a", 0, TRAIN), ("c", 1, TEST)]
-    training_images.write(tmp_path / "file", table(tmp_path / "table", rows))
-    assert training_images.read(tmp_path / "file") == {content_hash("a"), content_hash("b")}
+    training_image_hashes.write(tmp_path / "file", table(tmp_path / "table", rows))
+    assert training_image_hashes.read(tmp_path / "file") == {content_hash("a"), content_hash("b")}
 
 
 def test_an_image_takes_32_bytes(tmp_path: Path) -> None:
     sizes = []
     for num_images in (100, 200):
         rows = [(str(n), 0, TRAIN) for n in range(num_images)]
-        training_images.write(tmp_path / "file", table(tmp_path / "table", rows))
+        training_image_hashes.write(tmp_path / "file", table(tmp_path / "table", rows))
         sizes.append((tmp_path / "file").stat().st_size)
     assert abs(sizes[1] - sizes[0] - 3200) < 16  # the header's numbers have more digits

@@ -20,8 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 from crossfold.records import FoldResults
-from crossfold.tracking import runs as tracking_runs
-from crossfold.tracking import store
+from crossfold.tracking import run_tree, store
 from crossfold.tracking.names import run_name, short_labels
 from crossfold.tracking.run import MAX_PARAM_LENGTH, Run
 from crossfold.training.candidate_runs import log_candidates
@@ -92,9 +91,9 @@ def test_labels_of_candidates_are_short_and_different(names: list[str], labels: 
 
 
 def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
-    first = tracking_runs.parent_run("run-1", name="digits", tags={"a": "b"}, params={"seed": 0})
-    tracking_runs.end_parent("run-1", "FAILED")
-    again = tracking_runs.parent_run("run-1", name="digits", tags={"a": "c"}, params={"seed": 0})
+    first = run_tree.parent_run("run-1", name="digits", tags={"a": "b"}, params={"seed": 0})
+    run_tree.end_parent("run-1", "FAILED")
+    again = run_tree.parent_run("run-1", name="digits", tags={"a": "c"}, params={"seed": 0})
     assert again.id == first.id
     (run,) = _runs(client)
     assert run.info.status == "RUNNING"
@@ -103,8 +102,8 @@ def test_a_parent_is_found_again_and_runs_again(client: MlflowClient) -> None:
 
 
 def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
-    parent = tracking_runs.parent_run("run-1", name="digits")
-    with tracking_runs.step_run("aggregate_cv") as step:
+    parent = run_tree.parent_run("run-1", name="digits")
+    with run_tree.step_run("aggregate_cv") as step:
         assert client.get_run(step.id).info.status == "RUNNING"
         assert step.parent_id == parent.id
         step.parent().log_metrics({"cv_macro_f1": 0.9})
@@ -116,14 +115,14 @@ def test_a_step_is_nested_and_ends_with_its_block(client: MlflowClient) -> None:
 
 
 def test_a_failed_step_says_why_and_its_retry_continues_it(client: MlflowClient) -> None:
-    tracking_runs.parent_run("run-1", name="digits")
-    with pytest.raises(ValueError, match="no"), tracking_runs.step_run("fetch_data") as step:
+    run_tree.parent_run("run-1", name="digits")
+    with pytest.raises(ValueError, match="no"), run_tree.step_run("fetch_data") as step:
         raise ValueError("no " + "x" * 100_000)
     failed = client.get_run(step.id)
     assert failed.info.status == "FAILED"
     assert failed.data.tags["crossfold.error"].startswith("no xxx")
     assert len(failed.data.tags["crossfold.error"]) == store.MAX_ERROR_LENGTH
-    with tracking_runs.step_run("fetch_data") as retry:
+    with run_tree.step_run("fetch_data") as retry:
         assert retry.id == step.id
     ended = client.get_run(step.id)
     assert ended.info.status == "FINISHED"
@@ -132,7 +131,7 @@ def test_a_failed_step_says_why_and_its_retry_continues_it(client: MlflowClient)
 
 
 def test_an_interrupted_step_is_killed_not_failed(client: MlflowClient) -> None:
-    with pytest.raises(KeyboardInterrupt), tracking_runs.step_run("fetch_data") as step:
+    with pytest.raises(KeyboardInterrupt), run_tree.step_run("fetch_data") as step:
         raise KeyboardInterrupt
     assert client.get_run(step.id).info.status == "KILLED"
 
@@ -144,22 +143,22 @@ def test_folds_and_pipeline_runs_have_runs_of_their_own(
     for run_id in ("run-1", "run-2"):
         monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
         for fold in (0, 1, 10):
-            with tracking_runs.step_run("train_fold", iteration=fold) as step:
+            with run_tree.step_run("train_fold", iteration=fold) as step:
                 ids.add(step.id)
     assert len(ids) == 6
     assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 2
 
 
 def test_ending_a_parent_ends_what_a_killed_step_left_open(client: MlflowClient) -> None:
-    tracking_runs.parent_run("run-1", name="digits")
+    run_tree.parent_run("run-1", name="digits")
     code = (
-        "import os, signal; from crossfold.tracking import runs\n"
-        "with runs.step_run('train_fold', iteration=0) as run, run.child('c', {'a': 'b'}):\n"
+        "import os, signal; from crossfold.tracking import run_tree\n"
+        "with run_tree.step_run('train_fold', iteration=0) as run, run.child('c', {'a': 'b'}):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
     assert [run.info.status for run in _runs(client)] == ["RUNNING"] * 4
-    tracking_runs.end_parent("run-1", "FAILED")
+    run_tree.end_parent("run-1", "FAILED")
     kinds = {run.data.tags.get("crossfold.kind"): run.info.status for run in _runs(client)}
     assert kinds == {"pipeline": "FAILED", "loop": "FAILED", "step": "KILLED", None: "KILLED"}
 
@@ -167,9 +166,9 @@ def test_ending_a_parent_ends_what_a_killed_step_left_open(client: MlflowClient)
 def test_iterations_are_nested_in_a_loop_which_ends_with_the_pipeline(
     client: MlflowClient,
 ) -> None:
-    parent = tracking_runs.parent_run("run-1", name="digits")
+    parent = run_tree.parent_run("run-1", name="digits")
     for fold in (0, 1, 0):
-        with tracking_runs.step_run("train_fold", iteration=fold) as step:
+        with run_tree.step_run("train_fold", iteration=fold) as step:
             pass
     (loop,) = _runs(client, "tags.crossfold.kind = 'loop'")
     assert loop.info.run_name == "train_folds"
@@ -182,9 +181,9 @@ def test_iterations_are_nested_in_a_loop_which_ends_with_the_pipeline(
 
 
 def test_a_step_has_its_parameters_and_a_cached_one_a_copy(client: MlflowClient) -> None:
-    with tracking_runs.step_run("train_fold", iteration=0, params={"seed": 7}) as source:
+    with run_tree.step_run("train_fold", iteration=0, params={"seed": 7}) as source:
         pass
-    cached = tracking_runs.log_cached_step(
+    cached = run_tree.log_cached_step(
         "run-2", name="train_fold", iteration=0, source_run_id=source.id
     )
     for run_id in (source.id, cached):
@@ -194,17 +193,17 @@ def test_a_step_has_its_parameters_and_a_cached_one_a_copy(client: MlflowClient)
 def test_an_experiment_is_of_the_kind_that_shows_runs(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking_runs.parent_run("run-1", name="digits")
+    run_tree.parent_run("run-1", name="digits")
     made_elsewhere = client.create_experiment("elsewhere")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "elsewhere")
-    tracking_runs.parent_run("run-2", name="digits")
+    run_tree.parent_run("run-2", name="digits")
     for experiment_id in ("1", made_elsewhere):
         tags = client.get_experiment(experiment_id).tags
         assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient) -> None:
-    parent = tracking_runs.parent_run("run-1", name="digits")
+    parent = run_tree.parent_run("run-1", name="digits")
 
     def opened(name: str, below: str, params: dict[str, str]) -> str:
         tags = {"mlflow.parentRunId": below}
@@ -218,7 +217,7 @@ def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient
     other = opened("train-final", parent.id, {"seed": "0"})
     whole = opened("extract-features", parent.id, {"shard": "0", "num_shards": "1"})
     shard = opened("extract-features", loop, {"shard": "1.0", "num_shards": "2.0"})
-    tracking_runs.name_cached_iterations(parent)
+    run_tree.name_cached_iterations(parent)
     run = client.get_run(cached)
     assert run.info.run_name == "train_fold 3"
     assert run.data.tags["crossfold.iteration"] == "3"
@@ -231,7 +230,7 @@ def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(
 ) -> None:
     results = [_result(1, "slow", 0.001), _result(1, "it's fast", 0.01)]
     for _ in range(2):  # a retry replaces
-        with tracking_runs.step_run("train_fold", iteration=1) as step:
+        with run_tree.step_run("train_fold", iteration=1) as step:
             _log_fold(step, results)
     candidates = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     assert {run.data.tags["crossfold.candidate"] for run in candidates} == {"slow", "it's fast"}
@@ -261,7 +260,7 @@ def test_a_head_has_no_rate_and_a_diverged_candidate_no_scores(client: MlflowCli
     del head["candidate"]["learning_rate"]
     head["history"] = []
     diverged = {key: diverged[key] for key in ("candidate", "fold", "num_epochs")} | {"diverged": 2}
-    with tracking_runs.step_run("train_fold", iteration=0) as step:
+    with run_tree.step_run("train_fold", iteration=0) as step:
         _log_fold(step, [head, diverged])
     runs = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     found = {run.data.params["candidate"]: run.data for run in runs}
@@ -273,7 +272,7 @@ def test_a_head_has_no_rate_and_a_diverged_candidate_no_scores(client: MlflowCli
 
 def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
     history = [{"epoch": e, "loss": float(e), "f1": math.nan} for e in range(1, 801)]
-    with tracking_runs.step_run("train_fold", iteration=0) as step:
+    with run_tree.step_run("train_fold", iteration=0) as step:
         step.log_curve(history)
         step.log_params({f"p{n}": n for n in range(150)} | {"long": "x" * 10_000})
         step.log_params({"p0": 0})
@@ -284,7 +283,7 @@ def test_many_and_long_values_are_split_and_cut(client: MlflowClient) -> None:
 
 
 def test_a_repeated_step_may_get_its_settings_in_another_order(client: MlflowClient) -> None:
-    with tracking_runs.step_run("train_fold", iteration=0) as step:
+    with run_tree.step_run("train_fold", iteration=0) as step:
         step.log_params({"candidates": [{"a": 1, "b": 2}]})
         step.log_params({"candidates": [{"b": 2, "a": 1}]})
     run = client.get_run(step.id)
@@ -295,7 +294,7 @@ def test_artifacts_are_files_texts_and_bytes_beside_the_store(
     client: MlflowClient, tmp_path: Path
 ) -> None:
     (tmp_path / "anything").write_text("file")
-    with tracking_runs.step_run("evaluate_test") as step:
+    with run_tree.step_run("evaluate_test") as step:
         step.log_artifact(tmp_path / "anything", "report.html")
         step.log_artifact("text", "notes/note.txt")
         step.log_artifact(b"\x89PNG", "plots/roc.png")
@@ -308,7 +307,7 @@ def test_artifacts_are_files_texts_and_bytes_beside_the_store(
 
 def test_a_dataset_shows_its_dvc_hash(client: MlflowClient) -> None:
     digest = "d" * 32 + ".dir"
-    with tracking_runs.step_run("fetch_data") as step:
+    with run_tree.step_run("fetch_data") as step:
         step.log_dataset("data", digest, "sample")
     inputs = client.get_run(step.id).inputs
     assert inputs is not None
@@ -317,13 +316,11 @@ def test_a_dataset_shows_its_dvc_hash(client: MlflowClient) -> None:
 
 
 def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> None:
-    with tracking_runs.step_run("aggregate_cv") as source:
+    with run_tree.step_run("aggregate_cv") as source:
         source.log_metrics({"cv_macro_f1": 0.9})
-    parent = tracking_runs.parent_run("run-2", name="digits")
+    parent = run_tree.parent_run("run-2", name="digits")
     for _ in range(2):
-        cached = tracking_runs.log_cached_step(
-            "run-2", name="aggregate_cv", source_run_id=source.id
-        )
+        cached = run_tree.log_cached_step("run-2", name="aggregate_cv", source_run_id=source.id)
     (run,) = _runs(client, f"tags.mlflow.parentRunId = '{parent.id}'")
     assert run.info.run_id == cached
     assert run.info.status == "FINISHED"
@@ -333,10 +330,10 @@ def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> 
 
 
 def test_a_step_that_this_very_run_did_keeps_its_run(client: MlflowClient) -> None:
-    with tracking_runs.step_run("aggregate_cv") as source:
+    with run_tree.step_run("aggregate_cv") as source:
         source.log_metrics({"cv_macro_f1": 0.9})
     before = client.get_run(source.id)
-    kept = tracking_runs.log_cached_step("run-1", name="aggregate_cv", source_run_id=source.id)
+    kept = run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id=source.id)
     assert kept == source.id
     assert client.get_run(source.id).to_dictionary() == before.to_dictionary()
 
@@ -344,13 +341,13 @@ def test_a_step_that_this_very_run_did_keeps_its_run(client: MlflowClient) -> No
 def test_a_cached_step_whose_source_was_deleted_is_recorded_without_numbers(
     client: MlflowClient,
 ) -> None:
-    cached = tracking_runs.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
+    cached = run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
     assert client.get_run(cached).data.metrics == {}
 
 
 def test_a_step_done_again_is_no_longer_called_cached(client: MlflowClient) -> None:
-    tracking_runs.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
-    with tracking_runs.step_run("aggregate_cv") as step:
+    run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
+    with run_tree.step_run("aggregate_cv") as step:
         pass
     assert "crossfold.cached" not in client.get_run(step.id).data.tags
 
@@ -358,20 +355,20 @@ def test_a_step_done_again_is_no_longer_called_cached(client: MlflowClient) -> N
 def test_of_two_parents_that_steps_opened_at_once_the_older_stays(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    older = tracking_runs.parent_run("run-1", name="digits")
-    find_one, misses = tracking_runs._find_one, iter([True])  # the first look came too early
+    older = run_tree.parent_run("run-1", name="digits")
+    find_one, misses = run_tree._find_one, iter([True])  # the first look came too early
     monkeypatch.setattr(
-        tracking_runs, "_find_one", lambda find: None if next(misses, False) else find_one(find)
+        run_tree, "_find_one", lambda find: None if next(misses, False) else find_one(find)
     )
-    assert tracking_runs.parent_run("run-1", name="digits").id == older.id
+    assert run_tree.parent_run("run-1", name="digits").id == older.id
     assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 1
 
 
 def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None:
     code = (
-        "import sys; from crossfold.tracking import runs\n"
+        "import sys; from crossfold.tracking import run_tree\n"
         "for n in range(5):\n"
-        "    with runs.step_run('train_fold', iteration=int(f'{sys.argv[1]}{n}')) as run:\n"
+        "    with run_tree.step_run('train_fold', iteration=int(f'{sys.argv[1]}{n}')) as run:\n"
         "        run.log_curve([{'epoch': e, 'loss': e} for e in range(50)])\n"
         "        run.parent().log_metrics({f'{n}_{sys.argv[1]}': n})\n"
     )
@@ -394,7 +391,7 @@ def test_a_missing_setting_is_named_and_no_default_store_made(
     monkeypatch.chdir(tmp_path)
     before = set(tmp_path.iterdir())
     monkeypatch.delenv(missing)
-    with pytest.raises(UserError, match=missing), tracking_runs.step_run("fetch_data"):
+    with pytest.raises(UserError, match=missing), run_tree.step_run("fetch_data"):
         pass
     assert set(tmp_path.iterdir()) == before
 
@@ -432,10 +429,10 @@ def test_a_store_of_another_version_says_what_to_run(
 
 
 def test_a_deleted_experiment_says_how_to_restore_it(client: MlflowClient) -> None:
-    tracking_runs.parent_run("run-1", name="digits")
+    run_tree.parent_run("run-1", name="digits")
     client.delete_experiment("1")
     with pytest.raises(UserError, match="mlflow experiments restore --experiment-id 1"):
-        tracking_runs.parent_run("run-1", name="digits")
+        run_tree.parent_run("run-1", name="digits")
 
 
 @pytest.fixture(scope="module")
@@ -493,13 +490,13 @@ def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
     monkeypatch.setenv("MLFLOW_RUN_ID", task)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
 
-    with tracking_runs.step_run("train_fold", iteration=2) as step:
+    with run_tree.step_run("train_fold", iteration=2) as step:
         assert step.id == task
         step.log_params({"seed": 0})
         step.log_artifact("text", "note.txt")
         _log_fold(step, [_result(2, "slow", 0.001)])
         step.parent().log_metrics({"cv_macro_f1": 0.9})
-    with pytest.raises(UserError), tracking_runs.step_run("train_fold", iteration=2):
+    with pytest.raises(UserError), run_tree.step_run("train_fold", iteration=2):
         raise UserError("too few images")
 
     run = client.get_run(task)
@@ -522,7 +519,7 @@ def test_on_a_server_without_the_plugin_the_shape_is_the_same(
     monkeypatch.setenv("CROSSFOLD_RUN_ID", "run-1")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     for _ in range(2):
-        with tracking_runs.step_run("fetch_data") as step:
+        with run_tree.step_run("fetch_data") as step:
             step.log_dataset("data", "d" * 32 + ".dir", "sample")
             step.log_artifact("text", "note.txt")
     client = MlflowClient(server)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.infra.cluster.kubectl import Cluster
-from crossfold.runners.kubeflow.failure import LAST_LINES, explain_failure
+from crossfold.runners.kubeflow.pod_failure import LAST_LINES, explain_failure
 from crossfold.runners.kubeflow.workflow import State, Task, tasks
 
 from .recorded import recorded

@@ -12,7 +12,7 @@ from crossfold.data import dvc
 from crossfold.data.sample import SAMPLE_WEIGHTS
 from crossfold.errors import UserError
 from crossfold.network import backbone
-from crossfold.runners.preconditions import check_model
+from crossfold.runners.pre_run_checks import check_model
 from crossfold.settings import Settings, load_settings
 
 SOURCE = Path(__file__).parents[3]

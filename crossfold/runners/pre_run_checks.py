@@ -51,7 +51,7 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
         weights = dvc.find_object(root, files[settings.model.weights], settings.data.remote)
     source = _check_network(settings, weights)
     notes = [f"model.weights: taken from {source}"] if source else []
-    data_hash = dvc.pointer_hash((root / "data.dvc").read_text(), "data.dvc")
+    data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
     if warning := sample.weights_warning(data_hash, settings.model.weights):
         notes.append(warning)
     return tuple(notes)

@@ -5,7 +5,7 @@ import pytest
 from filelock import FileLock
 
 from crossfold.errors import UserError
-from crossfold.runners.local.clean import clean_runs
+from crossfold.runners.local.old_runs import clean_runs
 from crossfold.runners.local.run_folders import FAILED, FINISHED, INTERRUPTED, RUNNING, Run
 
 SIZE = 100_000
