@@ -88,7 +88,7 @@ def test_a_kubeflow_of_somebody_else_is_left_alone(cluster: TestCluster) -> None
         cluster.apply([namespace])
     cluster.kubectl("create", "--filename=-", given=yaml.safe_dump(foreign))
     try:
-        with pytest.raises(UserError, match="has a Kubeflow Pipelines of its own"):
+        with pytest.raises(UserError, match="already has Kubeflow Pipelines"):
             _refuse_another_kubeflow(cluster)
         cluster.kubectl("delete", "deployment", "ml-pipeline", "--namespace=kubeflow")
         cluster.apply([foreign])

@@ -89,7 +89,6 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_unchanged_tree_builds_nothing(images: dict[str, str]) -> None:
     done = crossfold("images")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing was built" in done.stdout
     assert not re.search("building|built in", done.stdout)
     for name in images.values():
         assert re.search(rf"^{name}: [0-9,]+ MB, [0-9,]+ MB above its base", done.stdout, re.M)
@@ -119,7 +118,7 @@ def test_a_changed_line_of_code_is_a_new_image_on_the_same_packages(
     try:
         build_images(None, None, said.append)
         assert [role for role in ROLES if changed[role] != images[role]] == [DATA, TRAIN]
-        assert "nothing was built" not in "".join(said)
+        assert sum("built in" in line for line in said) == len(STEPS)
         for role in STEPS:
             before, after = (
                 engine.images.get(name).attrs["RootFS"]["Layers"]
