@@ -36,17 +36,23 @@ def mlflow_ui(
 ) -> None:
     """Serve MLflow's pages for the local store, on this machine only."""
     from crossfold.settings import load_settings
-    from crossfold.tracking.sqlite_store import prepare_store
+    from crossfold.tracking.names import MODEL_TRAINING
+    from crossfold.tracking.sqlite_store import find_experiment, prepare_store
 
-    store = load_settings(PARAMS).tracking.store
-    if store:
+    tracking = load_settings(PARAMS).tracking
+    if tracking.store:
         raise UserError(
-            f"runs are tracked at {store} (params.yaml tracking.uri, or the environment variable "
-            "MLFLOW_TRACKING_URI): open that address"
+            f"runs are tracked at {tracking.store} (params.yaml tracking.uri, or the environment "
+            "variable MLFLOW_TRACKING_URI): open that address"
         )
     require_free_port(port)
     require_local_store()
     prepare_store(LOCAL_STORE)
+    page = f"http://127.0.0.1:{port}"
+    if (experiment := find_experiment(LOCAL_STORE, tracking.experiment)) is not None:
+        page += f"/#/experiments/{experiment}/runs{MODEL_TRAINING}"
+    typer.echo(f"the runs, as soon as the server has started: {page}")
+    sys.stdout.flush()  # before another program takes this process
     store_uri = f"--backend-store-uri=sqlite:///{LOCAL_STORE}"
     address = ["--host=127.0.0.1", f"--port={port}", "--workers=1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", store_uri, *address])

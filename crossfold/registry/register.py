@@ -144,9 +144,8 @@ def _summary(registered: Registration, parent: run.Run) -> str:
         f"Aliases: {', '.join(registered.aliases) or 'none'}.",
     ]
     if pages := store.pages():
-        run_page = f"{pages}/#/experiments/{parent.experiment_id}/runs/{parent.id}"
         version_page = f"{pages}/#/models/{name}/versions/{version}"
-        lines.append(f"In MLflow: [the run]({run_page}), [the version]({version_page})")
+        lines.append(f"In MLflow: [the run]({parent.page(pages)}), [the version]({version_page})")
     return "\n\n".join(lines) + "\n"
 
 

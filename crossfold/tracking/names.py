@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+# The end of an address of MLflow's pages; without it they open in their view of GenAI traces.
+MODEL_TRAINING = "?workflowType=machine_learning"
+
 
 def short_labels(names: Sequence[str]) -> list[str]:
     """Shorten candidates' names to the words that tell them apart, for MLflow's lists and plots.

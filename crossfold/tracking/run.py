@@ -12,6 +12,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
+from .names import MODEL_TRAINING
 from .store import MAX_ERROR_LENGTH, best_effort
 
 PARENT_TAG = "mlflow.parentRunId"
@@ -41,6 +42,10 @@ class Run:
         """Return the run around this one; for a step, the pipeline's."""
         assert self.parent_id is not None, f"run {self.id} has no parent"
         return Run(self.client, self.client.get_run(self.parent_id))
+
+    def page(self, pages: str) -> str:
+        """Build the address of the run's page below the address of MLflow's pages."""
+        return f"{pages}/#/experiments/{self.experiment_id}/runs/{self.id}{MODEL_TRAINING}"
 
     def rename(self, name: str) -> None:
         """Give the run another name."""

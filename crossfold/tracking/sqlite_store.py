@@ -40,6 +40,16 @@ def prepare_store(store: Path) -> None:
         ) from error
 
 
+def find_experiment(store: Path, name: str) -> int | None:
+    """Look up the id of an experiment in a prepared store; None if it has none of that name."""
+    with closing(sqlite3.connect(store)) as database:
+        if not _has_tables(database):
+            return None
+        query = "SELECT experiment_id FROM experiments WHERE name = ?"
+        row = database.execute(query, (name,)).fetchone()
+        return row and int(row[0])
+
+
 def _update_locations(store: Path) -> None:
     here = artifact_folder(store).as_uri()
     with closing(sqlite3.connect(store, timeout=20)) as database, database:
@@ -54,11 +64,16 @@ def _update_locations(store: Path) -> None:
 
 def _other_folders(database: sqlite3.Connection, here: str) -> list[str]:
     """List the experiments' artifact folders other than `here`."""
-    if not database.execute("PRAGMA table_info(experiments)").fetchall():
-        return []  # MLflow has not made its tables yet
+    if not _has_tables(database):
+        return []
     found = database.execute(
         "SELECT DISTINCT artifact_location FROM experiments "
         "WHERE artifact_location LIKE 'file://%/' || ? AND artifact_location != ?",
         (_FOLDER, here),
     )
     return [str(location) for (location,) in found]
+
+
+def _has_tables(database: sqlite3.Connection) -> bool:
+    """Tell whether MLflow has made its tables."""
+    return bool(database.execute("PRAGMA table_info(experiments)").fetchall())

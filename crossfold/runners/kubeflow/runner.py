@@ -130,7 +130,7 @@ def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> 
             num_reused=sum(task.state is State.REUSED for task in steps),
             places=(
                 f"Kubeflow: {url}",
-                f"MLflow:   {pages}/#/experiments/{run.experiment_id}/runs/{run.id}",
+                f"MLflow:   {run.page(pages)}",
                 f"          {pages}/#/models/{version}",
             ),
         )

@@ -775,5 +775,5 @@ def test_the_page_with_the_outcome_links_to_mlflow_where_it_has_pages(
     monkeypatch.setenv("CROSSFOLD_MLFLOW_PAGES", "http://localhost:5001/")
     said = register._summary(registered, parent)
     run = f"http://localhost:5001/#/experiments/{parent.experiment_id}/runs/{parent.id}"
-    assert f"[the run]({run})" in said
+    assert f"[the run]({run}?workflowType=machine_learning)" in said
     assert "[the version](http://localhost:5001/#/models/colours/versions/2)" in said

@@ -8,7 +8,7 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.tracking import MlflowClient
 
 from crossfold.tracking import run_tree
-from crossfold.tracking.sqlite_store import prepare_store
+from crossfold.tracking.sqlite_store import find_experiment, prepare_store
 from crossfold.tracking.store import connect
 
 
@@ -79,3 +79,11 @@ def test_a_store_that_was_not_moved_stays_as_it_is(store: Path) -> None:
     before = content(store)
     prepare_store(store)
     assert content(store) == before
+
+
+def test_an_experiment_is_found_by_its_name(store: Path, tmp_path: Path) -> None:
+    run = run_tree.find_run("run-1")
+    assert str(find_experiment(store, "digits")) == run.experiment_id
+    assert find_experiment(store, "letters") is None
+    prepare_store(tmp_path / "new.db")
+    assert find_experiment(tmp_path / "new.db", "digits") is None
