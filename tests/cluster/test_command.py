@@ -65,7 +65,8 @@ def test_a_cluster_without_kind_needs_a_registry(cluster: TestCluster, tmp_path:
     path.touch(0o600)
     path.write_text(yaml.safe_dump({**config, "current-context": "elsewhere"}))
     said = crossfold("up", "--context", "elsewhere", status=2, KUBECONFIG=str(path))
-    assert "elsewhere is no kind cluster, so it must pull the images from a registry" in said
+    assert said.startswith("error: elsewhere ")
+    assert "--registry" in said
 
 
 def test_a_kubeflow_of_somebody_else_is_left_alone(cluster: TestCluster) -> None:

@@ -1,4 +1,4 @@
-"""Which pods the namespaces take, and each step's image as one of them."""
+"""Which pods the namespaces take, and fetch_data's image as one of them."""
 
 import copy
 import json
@@ -12,10 +12,10 @@ from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
 from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.cluster.passwords import dvc_writer
-from crossfold.infra.image_tags import DATA, TRAIN
+from crossfold.infra.image_tags import DATA
 
 from ..docker.services import wait
-from ..docker.test_images import COMPONENTS, FETCH, component_imports
+from ..docker.test_images import FETCH
 from ..pipeline.projects import write_project
 from .cluster import TestCluster
 from .services import Services
@@ -145,27 +145,7 @@ def test_a_service_is_an_ordinary_user_who_writes_to_its_volumes_only(
     assert num_services == "1"  # Kubernetes' own
 
 
-# The steps' images
-
-
-@pytest.mark.parametrize("role", [DATA, TRAIN])
-def test_the_steps_of_an_image_have_what_they_import(
-    images: dict[str, str],
-    cluster: TestCluster,
-    run: Callable[[Object], str],
-    role: str,
-) -> None:
-    cluster.load(images[role])
-    imports = [
-        component_imports(path)
-        for path in COMPONENTS
-        if (DATA if path.stem == "fetch_data" else TRAIN) == role
-    ]
-    assert imports
-    code = "\n".join((*imports, "import os", "print(os.getuid(), os.access('/app', os.W_OK))"))
-    runtime = [{"name": "_KFP_RUNTIME", "value": "true"}]
-    wanted = pod(f"imports-{role}", KUBEFLOW, images[role], "python3", "-c", code, env=runtime)
-    assert run(wanted) == "65532 False\n"
+# A step's image
 
 
 def test_data_are_fetched_from_the_object_store_and_logged_to_mlflow(
