@@ -187,7 +187,7 @@ def test_a_worse_version_is_refused_with_the_statistics(project: Project, worse:
 def test_promotion_is_refused_for_a_worse_version(project: Project, worse: str) -> None:
     output = project.call("crossfold", "promote", "2", "--yes", status=1)
     assert "Worse: macro F1 0." in output
-    assert "crossfold version 2 is not promoted" in output
+    assert "error: crossfold version 2 " in output
     assert champion(project) == "1"
     assert "--reason TEXT" in project.call("crossfold", "promote", "2", "--force", status=2)
 
