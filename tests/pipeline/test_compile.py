@@ -155,6 +155,7 @@ def test_a_loop_gives_its_steps_what_they_take(compiled: tuple[Project, list[Pat
     assert given[item]["parameterType"] == taken["fold"]["parameterType"] == "NUMBER_INTEGER"
 
 
+@pytest.mark.slow
 def test_for_a_cluster_images_are_the_registrys_and_caching_may_be_off(
     compiled: tuple[Project, list[Path]], tmp_path: Path
 ) -> None:

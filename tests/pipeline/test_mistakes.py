@@ -150,6 +150,7 @@ def test_a_login_that_the_tracking_server_refuses(empty: Project, command: tuple
     assert "refuses this login. Set MLFLOW_TRACKING_USERNAME" in message
 
 
+@pytest.mark.slow
 def test_a_tracking_server_that_is_lost_or_fails(empty: Project) -> None:
     with tracked_at(empty, _UnwillingServer):
         message = refused(empty, "models", status=1)
@@ -172,6 +173,7 @@ def test_a_second_run_while_one_runs(project: Project) -> None:
         assert "another run uses " in refused(project, "run")
 
 
+@pytest.mark.slow
 def test_data_changed_since_it_was_added(project: Project) -> None:
     extra = project.root / "data/0/extra.bmp"
     shutil.copy(next((project.root / "data/1").iterdir()), extra)

@@ -233,6 +233,7 @@ def test_a_refused_run_of_dvc_deletes_nothing(
     project.call("git", "checkout", "--quiet", "params.yaml")
 
 
+@pytest.mark.slow
 def test_a_run_without_dvc_leaves_no_change_in_git(project: Project, again: Finished) -> None:
     assert (project.root / "reports/last/plots/roc.csv").exists()
     assert project.call("git", "status", "--porcelain") == ""

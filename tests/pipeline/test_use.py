@@ -123,6 +123,7 @@ def _best(probabilities: dict[str, float]) -> str:
     return max(probabilities, key=probabilities.__getitem__)
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_broken_image_is_written_whole(
     project: Project, expected: dict[str, dict[str, float]]
 ) -> None:

@@ -30,6 +30,7 @@ def test_a_new_file_and_one_that_is_there_are_taken(tmp_path: Path) -> None:
     require_output_file("--output", tmp_path / "p.yaml")
 
 
+@pytest.mark.slow
 def test_a_uid_without_a_name_gets_one_for_the_libraries_that_ask() -> None:
     """torch asks for the user's name as it chooses the folder of its compiled code."""
     program = (

@@ -110,7 +110,9 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
 
 
-@pytest.mark.parametrize(("max_rows", "num_shards"), [(11, 2), (27, 3)])
+@pytest.mark.parametrize(
+    ("max_rows", "num_shards"), [pytest.param(11, 2, marks=pytest.mark.slow), (27, 3)]
+)
 def test_joined_shards_are_the_features_of_the_whole_table(
     examples: Path,
     weights: Path,

@@ -70,6 +70,7 @@ def values_of_images(count: int) -> bytes:
     return values.tobytes()
 
 
+@pytest.mark.slow
 def test_values_of_an_image_are_the_same_in_every_batch_and_process() -> None:
     program = (
         "import sys; from tests.unit.network.test_openvino_engine import values_of_images\n"

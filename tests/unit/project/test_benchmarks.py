@@ -69,6 +69,7 @@ def test_naive_loop_takes_all_passes_and_leaves_its_backbone(
     assert all(tensor.equal(fresh[name]) for name, tensor in left.items())
 
 
+@pytest.mark.slow
 def test_pipeline_gives_the_same(workspace: Workspace, expected: Outcome) -> None:
     for step in pipeline_steps(workspace, workspace.folder).values():
         step()

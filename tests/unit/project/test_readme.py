@@ -258,6 +258,7 @@ def test_a_command_is_run_by_ci(command: str) -> None:
     assert line in [found.strip() for found in (PROJECT / file).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_imagenet_weights_say_that_they_need_the_internet(project: Path, tmp_path: Path) -> None:
     nowhere = {"https_proxy": "http://127.0.0.1:1", "no_proxy": "", "TORCH_HOME": str(tmp_path)}
     before = sorted((project / "models").iterdir())

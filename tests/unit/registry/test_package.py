@@ -170,6 +170,7 @@ def test_a_graph_that_the_engine_cannot_compute_is_not_called_modified(folder: P
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_where_pickles_are_not_allowed_none_is_loaded_though_mlmodel_names_it(
     folder: Path, payload: bytes, proof: Path
 ) -> None:

@@ -502,6 +502,7 @@ class _KilledError(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_step_killed_anywhere_is_finished_by_a_retry(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,6 +550,7 @@ def _kill_after(monkeypatch: pytest.MonkeyPatch, method: str, argument: str) -> 
     monkeypatch.setattr(MlflowClient, method, write)
 
 
+@pytest.mark.slow
 def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -630,6 +632,7 @@ def test_a_champion_that_cannot_be_loaded_leaves_no_version_behind(
     assert len(client.search_model_versions("name = 'colours'")) == 1
 
 
+@pytest.mark.slow
 def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -660,6 +663,7 @@ def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     assert done.returncode == 1 and "colours version 1: MLmodel " in done.stderr
 
 
+@pytest.mark.slow
 def test_a_version_is_served_by_the_code_that_it_was_registered_with(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -687,6 +691,7 @@ def test_a_version_without_hashes_predicts_with_its_verified_weights(
         load_model("colours/1")
 
 
+@pytest.mark.slow
 def test_a_fresh_process_loads_the_champion_as_pyfunc(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

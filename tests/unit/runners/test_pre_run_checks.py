@@ -62,6 +62,7 @@ def test_a_stage_that_the_network_lacks_is_refused(
         check_model(project, settings("model.weights=own/w.pth", "candidates.0.train_from=conv6"))
 
 
+@pytest.mark.slow
 def test_notes_tell_where_the_weights_lie_and_that_they_are_the_samples(
     project: Path, settings: Callable[..., Settings]
 ) -> None:

@@ -204,6 +204,7 @@ def test_a_process_with_a_users_mistake_ends_with_its_status_and_no_traceback(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_process_that_is_asked_to_end_says_so(client: MlflowClient, folder: Path) -> None:
     with start(folder, "sleep") as process:
         assert process.stdout is not None

@@ -364,6 +364,7 @@ def test_of_two_parents_that_steps_opened_at_once_the_older_stays(
     assert len(_runs(client, "tags.crossfold.kind = 'pipeline'")) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(client: MlflowClient) -> None:
     code = (
         "import sys; from crossfold.tracking import run_tree\n"
@@ -478,6 +479,7 @@ def _free_port() -> int:
         return port
 
 
+@pytest.mark.slow
 def test_on_a_server_the_run_of_the_plugin_is_used_and_left_open(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

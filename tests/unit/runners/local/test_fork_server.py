@@ -48,6 +48,7 @@ def said(process: _Process) -> list[str]:
     return [line[2:-1] for line in process.output() if line.startswith("> ")]
 
 
+@pytest.mark.slow
 def test_a_step_has_its_environment_alone(run: Run) -> None:
     assert "PATH" in os.environ
     process = start(run, "print('>', sorted(os.environ))", FOLD="3")

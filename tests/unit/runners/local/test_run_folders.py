@@ -134,6 +134,7 @@ def test_an_orphan_that_is_gone_is_no_trouble(tmp_path: Path, start: Start) -> N
     assert all_runs(tmp_path)[0].processes == {}
 
 
+@pytest.mark.slow
 def test_a_process_that_will_not_end_is_killed(start: Start) -> None:
     stubborn, willing = start(STUBBORN), start(SLEEP)
     assert first_line(stubborn) == first_line(willing) == "ready"

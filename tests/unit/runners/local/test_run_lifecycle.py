@@ -28,6 +28,7 @@ def test_a_run_is_continued_with_the_same_settings_only() -> None:
         assert fingerprint(override) != fingerprint()
 
 
+@pytest.mark.slow
 def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
