@@ -659,11 +659,11 @@ def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) ->
     assert outcome.registration == Registration.read(RECORDED / "registration.json")
     assert outcome.report_html == "<p>räport</p>"
     assert (outcome.num_steps, outcome.num_reused) == (2, 1)
-    pages = "http://localhost:5001/#"
+    pages = "http://localhost:5001"
     assert outcome.places == (
         "Kubeflow: http://kubeflow/a-run",
-        f"MLflow:   {pages}/experiments/{run.experiment_id}/runs/{run.id}",
-        f"          {pages}/models/crossfold/versions/2",
+        f"MLflow:   {run.page(pages)}",
+        f"          {pages}/#/models/crossfold/versions/2",
     )
     assert len(kubectls()) == 1  # the fixture's own
 
