@@ -4,6 +4,7 @@ Every stage is a fixture that goes on from the one before; the tests stand in th
 each sees the project as its stage has left it.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -376,7 +377,10 @@ def killed(project: Project, interrupted: Finished) -> Orphaned:
         pids = [int(pid) for pid in run["processes"]]
         steps = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
         for step in steps:
-            step.suspend()  # or its work is done before the next run comes
+            with contextlib.suppress(psutil.NoSuchProcess):
+                step.suspend()  # or its work is done before the next run comes
+        # A step that was already ending cannot be suspended, and is no orphan.
+        wait_until(lambda: all(step.status() == psutil.STATUS_STOPPED for step in alive(steps)))
         orphans = alive(steps)
         process.kill()
     # Only the steps: what forked them ends with the run, however it ends.
