@@ -72,11 +72,12 @@ def test_a_repetition_is_told_from_the_first_attempt() -> None:
     attempts = {task.title: task.attempt for task in tasks(*recorded("finished"))}
     assert set(attempts.values()) == {1}
     assert task("retried", "bad 0").attempt == 2
-    console = Console(file=io.StringIO())
+    shown = io.StringIO()
+    console = Console(file=shown)
     display = Display(console, verbose=False)
     display.started("bad 0", attempt=1)
     display.started("bad 0", attempt=2)
-    first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    first, second = shown.getvalue().splitlines()
     assert "attempt" not in first and second.endswith("attempt 2")
 
 
