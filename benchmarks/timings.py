@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -129,16 +129,14 @@ def pipeline_steps(
     """
     workload, model = workspace.workload, folder / "model"
     settings = workload.fit.model_copy(update={"precision": precision})
-    trained_on: dict[str, Any] = {
-        "features": folder / "features",
-        "backbone_weights": workspace.weights,
-        "settings": settings,
-    }
+    extracted = folder / "features"
 
     def train_folds() -> None:
         for fold, predictions in enumerate(_predictions(workspace, folder)):
             train_fold(
-                **trained_on,
+                features=extracted,
+                backbone_weights=workspace.weights,
+                settings=settings,
                 fold=fold,
                 candidates=[workload.candidate],
                 num_threads=1,
@@ -147,7 +145,14 @@ def pipeline_steps(
 
     def train_and_export() -> None:
         leaderboard = folder / "leaderboard"
-        train_final(**trained_on, leaderboard=leaderboard, num_threads=THREADS, model=model)
+        train_final(
+            features=extracted,
+            backbone_weights=workspace.weights,
+            leaderboard=leaderboard,
+            settings=settings,
+            num_threads=THREADS,
+            model=model,
+        )
         openvino_engine.export(model, folder / "exported")
 
     return {
