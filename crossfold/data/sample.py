@@ -50,8 +50,8 @@ def weights_warning(data_hash: str, weights: str) -> str:
     return (
         f"model.weights is {SAMPLE_WEIGHTS}: random convolutions that are made for the sample's "
         "8 x 8 pixel digits. On your own images, above all photographs, a model with trained "
-        "weights is far better: run `crossfold imagenet-weights` and `dvc add models`, and use the "
-        "settings for photographs in params.yaml"
+        "weights is far better: run `crossfold weights fetch efficientnet_lite0` and `dvc add "
+        "models`, and use the settings for photographs in params.yaml"
     )
 
 

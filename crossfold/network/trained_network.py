@@ -14,7 +14,7 @@ from crossfold.settings import HEAD
 
 from .backbone import build_network
 from .cutting import prefix, suffix, trace
-from .preprocessing import normalize
+from .preprocessing import IMAGENET, Normalization, normalization, normalize
 from .safetensors_file import read_metadata
 
 
@@ -30,6 +30,7 @@ class Network:
         # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
         self.temperature: float = about.get("temperature", 1.0)
+        self.normalization = Normalization(*about.get("normalization", IMAGENET))
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
         self._traced = trace(network)
@@ -50,17 +51,27 @@ class Network:
     def exportable(self) -> nn.Module:
         """Build one module for the export: pixels in, the head's input and probabilities out."""
         return _FromPixels(
-            prefix(self._traced, [HEAD]), suffix(self._traced, HEAD), self.temperature
+            prefix(self._traced, [HEAD]),
+            suffix(self._traced, HEAD),
+            self.normalization,
+            self.temperature,
         )
 
 
 class _FromPixels(nn.Module):
-    def __init__(self, prefix: nn.Module, head: nn.Module, temperature: float) -> None:
+    def __init__(
+        self,
+        prefix: nn.Module,
+        head: nn.Module,
+        normalization: Normalization,
+        temperature: float,
+    ) -> None:
         super().__init__()
-        self.prefix, self.head, self.temperature = prefix, head, temperature
+        self.prefix, self.head = prefix, head
+        self.normalization, self.temperature = normalization, temperature
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        (features,) = self.prefix(normalize(pixels))
+        (features,) = self.prefix(normalize(pixels, self.normalization))
         return features, (self.head(features) / self.temperature).softmax(dim=1)
 
 
@@ -81,6 +92,7 @@ def save_network(
         "image_size": image_size,
         "precision": precision,
         "temperature": temperature,
+        "normalization": normalization(architecture),
     }
     safetensors.torch.save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()},

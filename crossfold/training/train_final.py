@@ -42,14 +42,15 @@ def train_final(
     )
     labels = np.array(arrays["label"])
     rows = FeatureRows(arrays[candidate.train_from], labels, np.arange(len(labels)))
-    suffix = trainable_suffix(network, candidate, rows)
+    recipe = Recipe(candidate, settings)
+    suffix = trainable_suffix(network, recipe, rows)
     progress = Progress(100, "percent")
     try:
         _, probabilities = fit(
             suffix,
             rows,
             None,
-            Recipe(candidate, settings),
+            recipe,
             lambda share: progress.report(100 * share),
         )
     except DivergedError as error:

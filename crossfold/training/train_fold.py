@@ -86,7 +86,7 @@ def _train_candidate(
         "fold": fold,
         "num_epochs": recipe.num_epochs,
     }
-    suffix = trainable_suffix(network, candidate, training)
+    suffix = trainable_suffix(network, recipe, training)
     validation = replace(training, rows=held_out)
     try:
         history, probabilities = fit(suffix, training, validation, recipe, progress)

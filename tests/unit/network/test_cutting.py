@@ -76,7 +76,6 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     )
     rows = FeatureRows(values, np.arange(12) % 3, np.arange(12))
     before = state(network)
-    suffix = trainable_suffix(network, candidate, rows)
     settings = FitSettings(
         architecture="shufflenet_v2_x0_5",
         num_epochs=1,
@@ -84,7 +83,9 @@ def test_training_moves_the_suffix_and_nothing_before_it(
         seed=1,
         precision="float32",
     )
-    fit(suffix, rows, None, Recipe(candidate, settings), lambda share: None)
+    recipe = Recipe(candidate, settings)
+    suffix = trainable_suffix(network, recipe, rows)
+    fit(suffix, rows, None, recipe, lambda share: None)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if name.startswith(moving)}

@@ -13,7 +13,9 @@ from tests.unit.networks import SMALL, build, pixels, save
 
 
 def prefix(architecture: str, cuts: list[str]) -> torch.nn.Module:
-    return preprocessing.from_pixels(cutting.prefix(cutting.trace(build(architecture)), cuts))
+    return preprocessing.from_pixels(
+        cutting.prefix(cutting.trace(build(architecture)), cuts), preprocessing.IMAGENET
+    )
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     stored, _ = safetensors_file.read(features)
     rows = FeatureRows(stored[candidate.train_from], np.array(stored["label"]), np.arange(42))
     untrained = backbone.pretrained_network(SETTINGS.architecture, weights, 3, SETTINGS.seed)
-    suffix = trainable_suffix(untrained, candidate, rows)
+    suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows)
     _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
     scored = metrics.scores(rows.labels, probabilities)
     assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
