@@ -227,8 +227,8 @@ def test_the_block_for_photographs_is_right_as_it_stands() -> None:
         changes += [f"{section}.{key}={json.dumps(value)}" for key, value in values.items()]
     settings = load_settings(SHIPPED, changes)
     assert settings.data.image_size == 224
-    assert settings.model.weights == "resnet18-imagenet.safetensors"
-    assert {"head", "layer4"} == set(settings.cuts)
+    assert settings.model.weights == "efficientnet_lite0.safetensors"
+    assert {"head", "blocks.6"} == set(settings.cuts)
 
 
 KEYS = [

@@ -155,6 +155,6 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
 def test_own_images_with_the_samples_weights_are_warned_of() -> None:
     own, of_sample = "0" * 32 + ".dir", SAMPLE_HASHES["data"]
     said = weights_warning(own, SAMPLE_WEIGHTS)
-    assert "`crossfold imagenet-weights`" in said and "`dvc add models`" in said
+    assert "`crossfold weights fetch efficientnet_lite0`" in said and "`dvc add models`" in said
     assert not weights_warning(of_sample, SAMPLE_WEIGHTS)
     assert not weights_warning(own, "resnet18-imagenet.safetensors")

