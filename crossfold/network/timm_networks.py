@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
-from timm.models import get_notrace_functions, get_notrace_modules
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, get_notrace_functions, get_notrace_modules
 from torch import nn
 
 from crossfold.errors import UserError, suggestion
