@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, features, openvino_engine, safetensors_file
 from crossfold.records import Evaluation
-from crossfold.settings import PIXELS
+from crossfold.settings import PIXELS, PreprocessingSettings
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import trainable_suffix
 from crossfold.training.loop import adamw, train_one_epoch
@@ -163,7 +164,7 @@ def pipeline_steps(
             settings=features.FeatureSettings(
                 settings.architecture,
                 [workload.candidate.train_from],
-                workload.image_size,
+                PreprocessingSettings(image_size=workload.image_size),
                 precision,
             ),
             num_threads=THREADS,
@@ -236,7 +237,7 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
     network = backbone.pretrained_network(
         recipe.settings.architecture, workspace.weights, 2, seed=0
     )
-    suffix = trainable_suffix(network, recipe, rows)
+    suffix = trainable_suffix(network, recipe, rows, Preprocessing(workload.image_size))
     optimizer = adamw(suffix, recipe)
 
     def step() -> object:

@@ -10,7 +10,7 @@ def extract_features(
     backbone: Input[Model],
     architecture: str,
     cuts: list,
-    image_size: int,
+    preprocessing: dict,
     precision: str,
     num_threads: int,
     shard: int,
@@ -24,7 +24,7 @@ def extract_features(
         backbone: Weights file.
         architecture: One of torchvision's classification networks.
         cuts: Where training begins: "head", a stage's name, or "pixels".
-        image_size: Side of the square that images are scaled to, in pixels.
+        preprocessing: Image size, mean, std, interpolation and crop in place of the network's own.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         shard: The shard to extract, from 0 on.
@@ -38,6 +38,7 @@ def extract_features(
     with step("extract_features", features.path, shard if num_shards > 1 else None) as run:
         from crossfold.network import determinism
         from crossfold.network.features import FeatureSettings, extract_features
+        from crossfold.settings import PreprocessingSettings
 
         bytes_per_image = extract_features(
             examples=Path(examples.path),
@@ -45,7 +46,7 @@ def extract_features(
             settings=FeatureSettings(
                 architecture=architecture,
                 cuts=cuts,
-                image_size=image_size,
+                preprocessing=PreprocessingSettings(**preprocessing),
                 precision=precision,
             ),
             num_threads=num_threads,

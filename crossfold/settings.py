@@ -53,6 +53,7 @@ def _below_models(name: str) -> str:
 
 # Not strict, because YAML reads 1e-3 as a string; only 1.0e-3 is a number.
 Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_boolean)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 # The characters / @ : and quotes have a meaning in MLflow's URIs and searches.
@@ -68,9 +69,6 @@ class DataSettings(_Section):
     """The images, and how they are split."""
 
     remote: str = Field(description="DVC remote to pull from: a name in `.dvc/config`.")
-    image_size: int = Field(
-        ge=8, le=2048, description="Side of the square that images are scaled to, in pixels."
-    )
     test_fraction: Fraction = Field(description="Share of each class held out as the test split.")
     num_folds: int = Field(ge=2, le=100, description="Number of cross-validation folds.")
     seed: Seed = Field(description="Seed of the holdout and the folds.")
@@ -78,9 +76,52 @@ class DataSettings(_Section):
         ge=0, lt=1, description="Share of the images that may be skipped as unusable."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _image_size_moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "image_size" in values:
+            raise ValueError(
+                "image_size: moved to the section model, since networks have different sizes. "
+                "Write model.image_size instead, or delete it to use the network's own"
+            )
+        return values
 
-class ModelSettings(_Section):
-    """The network and its pretrained weights."""
+
+class PreprocessingSettings(_Section):
+    """The preprocessing in place of the network's own."""
+
+    image_size: int | None = Field(
+        default=None,
+        ge=8,
+        le=2048,
+        description="Side of the square that images are scaled to, in pixels. Without the "
+        "setting: the network's own.",
+    )
+    mean: Annotated[tuple[Number, Number, Number], Field(strict=False)] | None = Field(
+        default=None,
+        description="Mean of the channels red, green and blue, for values from 0 to 1. Without "
+        "the setting: the network's own.",
+    )
+    std: Annotated[tuple[Share, Share, Share], Field(strict=False)] | None = Field(
+        default=None,
+        description="Standard deviation of these channels. Without the setting: the network's own.",
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        default=None,
+        description="Filter that scales the images.",
+    )
+    crop: Share | None = Field(
+        default=None,
+        description="Share of an image's shorter side that the centre square covers.",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """List the settings that are given, by name."""
+        return self.model_dump(include=set(PreprocessingSettings.model_fields), exclude_none=True)
+
+
+class ModelSettings(PreprocessingSettings):
+    """The network, its pretrained weights, and changes to its preprocessing."""
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = Field(
         description="One of torchvision's classification networks, such as `resnet18`, or of "

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from crossfold.data import dvc
-from crossfold.settings import Settings
+from crossfold.settings import PreprocessingSettings, Settings
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
 # has a setting of the same name, or if the name is unclear without its section.
@@ -18,6 +18,8 @@ PARAMETERS = {
     "training.seed": "training_seed",
     "threads.alone": "threads_alone",
     "threads.folds": "threads_folds",
+    # One parameter for all, because a parameter cannot be left out.
+    **{f"model.{name}": "preprocessing" for name in PreprocessingSettings.model_fields},
 }
 # No step reads these: they shape the graph, or the command reads them.
 NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking.experiment"}
@@ -34,6 +36,7 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
             candidate.model_dump(exclude_none=True) for candidate in settings.candidates
         ],
         "cuts": settings.cuts,
+        "preprocessing": settings.model.given(),
         "lineage": lineage,
     }
 

@@ -34,9 +34,9 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         folds: list[int],
         split_seed: int,
         max_skipped_fraction: float,
-        image_size: int,
         architecture: str,
         weights: str,
+        preprocessing: dict,
         precision: str,
         candidates: list,
         cuts: list,
@@ -61,9 +61,10 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
                 them.
             split_seed: Seed of the holdout and the folds.
             max_skipped_fraction: Share of the images that may be skipped as unusable.
-            image_size: Side of the square that images are scaled to, in pixels.
             architecture: One of torchvision's classification networks.
             weights: Weights file under models/.
+            preprocessing: Image size, mean, std, interpolation and crop in place of the network's
+                own.
             precision: Number format of the computation, "float32" or "bfloat16".
             candidates: The sets of hyper-parameters to compare.
             cuts: The distinct parts of the network where the candidates' training begins.
@@ -95,7 +96,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
             backbone=fetched.outputs["backbone"],
             architecture=architecture,
             cuts=cuts,
-            image_size=image_size,
+            preprocessing=preprocessing,
             precision=precision,
             num_threads=threads_alone,
         )

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
+from crossfold.settings import ModelSettings
 
 from .console import PARAMS, console
 
@@ -36,19 +37,19 @@ def check_data(
 
     from .data_summary import progress_bar, show
 
-    settings = load_settings(PARAMS).data
+    settings = load_settings(PARAMS)
     _require_page(page)
     with progress_bar(console) as progress:
-        report = examine_folder(folder, image_size=settings.image_size, progress=progress)
+        report = examine_folder(folder, image_size=_image_size(settings.model), progress=progress)
     problem = None
     try:
         report = split_folder(
             report,
             SplitSettings(
-                num_folds=settings.num_folds,
-                test_fraction=settings.test_fraction,
-                seed=settings.seed,
-                max_skipped_fraction=settings.max_skipped_fraction,
+                num_folds=settings.data.num_folds,
+                test_fraction=settings.data.test_fraction,
+                seed=settings.data.seed,
+                max_skipped_fraction=settings.data.max_skipped_fraction,
             ),
         )
     except UserError as error:  # raised below, once the page that helps to fix it is written
@@ -61,6 +62,15 @@ def check_data(
     show(console, report, page)
     if problem:
         raise problem
+
+
+def _image_size(model: ModelSettings) -> int:
+    """Find the size that images are scaled to, importing torch only if params.yaml has none."""
+    if model.image_size:
+        return model.image_size
+    from crossfold.network.carried_preprocessing import find_preprocessing
+
+    return find_preprocessing(model.architecture, model).image_size
 
 
 def _require_page(page: Path) -> None:
@@ -110,6 +120,6 @@ def fetch_weights(
     console.print(
         f"{fetched.path} is written, from {fetched.origin}. To train with it: `dvc add models`, "
         f"set model.architecture to {fetched.architecture}, model.weights to {fetched.path.name} "
-        f"and data.image_size to {fetched.image_size} in params.yaml, and `crossfold run`",
+        f"and model.image_size to {fetched.image_size} in params.yaml, and `crossfold run`",
         soft_wrap=True,
     )

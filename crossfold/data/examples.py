@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from crossfold.imaging.preprocessing import Preprocessing
+
 _SCHEMA = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -179,10 +181,10 @@ class Examples:
                     yield paths, images, np.asarray(labels, np.int64)
 
     def decoded_batches(
-        self, split: str | None, image_size: int, num_threads: int
+        self, split: str | None, preprocessing: Preprocessing, num_threads: int
     ) -> Iterator[tuple[list[str], Pixels, NDArray[np.int64]]]:
         """Yield paths, pixels (uint8 [B, S, S, 3]) and labels (int64 [B]), decoded in threads."""
-        decode = partial(decoding.square, side=image_size)
+        decode = partial(decoding.square, preprocessing=preprocessing)
         for paths, encoded, labels in self.batches(split, BATCH_SIZE):
             yield paths, np.stack(list(in_order(decode, encoded, num_threads))), labels
 

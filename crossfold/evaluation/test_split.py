@@ -113,7 +113,7 @@ def score(
     paths: list[str] = []
     labels = []
     predicted: list[list[NDArray[np.float32]]] = [[] for _ in networks]
-    batches = table.decoded_batches(TEST, networks[0].image_size, num_threads)
+    batches = table.decoded_batches(TEST, networks[0].preprocessing, num_threads)
     for batch_paths, pixels, batch_labels in batches:
         paths += batch_paths
         labels.append(batch_labels)

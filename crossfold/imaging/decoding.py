@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .preprocessing import Preprocessing
+
 # An encoded image that is larger is not even read.
 MAX_FILE_SIZE = 256 * 2**20
 # Bytes that one image may take while it is decoded, and that all together may.
@@ -61,6 +63,7 @@ _BESIDE = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "TIFF": 4, "HEIF": 5, "AVIF"
 _BESIDE_AT_MOST = 16
 _BESIDE_PROGRESSIVE = 6  # all coefficients of a progressive JPEG
 _BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # Pixels that are turned and converted at a time, and the bytes that each one takes meanwhile.
 _STRIP = 2**20
 _BESIDE_STRIP = 16
@@ -181,24 +184,23 @@ class Picture:
             return width - bottom, 0, width - top, height
         return 0, top, width, bottom
 
-    def square(self, side: int) -> NDArray[np.uint8]:
-        """Scale the shorter side to `side`, bilinearly, and cut the centre square.
+    def square(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """Cut the centre square, and scale it to the network's size S.
 
         Returns:
-            uint8 [side, side, 3], equal to Pillow's `resize` with rows scaled before columns. For
-            some tall images Pillow scales columns first, which changes a few values by 1.
+            uint8 [S, S, 3], equal to Pillow's `resize` with rows scaled before columns. For some
+            tall images Pillow scales columns first, which changes a few values by 1.
         """
+        side, resample = preprocessing.image_size, _FILTERS[preprocessing.interpolation]
         width, height = self.size
-        length = min(width, height)
+        length = min(width, height) * preprocessing.crop
         left, top = (width - length) / 2, (height - length) / 2
         narrow = Image.new("RGB", (side, height))
         for row, strip in self.strips():
             box = (left, 0, left + length, strip.height)
             size = (side, strip.height)
-            narrow.paste(strip.resize(size, Image.Resampling.BILINEAR, box=box), (0, row))
-        square = narrow.resize(
-            (side, side), Image.Resampling.BILINEAR, box=(0, top, side, top + length)
-        )
+            narrow.paste(strip.resize(size, resample, box=box), (0, row))
+        square = narrow.resize((side, side), resample, box=(0, top, side, top + length))
         pixels: NDArray[Any] = np.asarray(square)
         return pixels
 
@@ -246,14 +248,14 @@ def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Pic
             yield picture
 
 
-def square(data: bytes, side: int) -> NDArray[np.uint8]:
+def square(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decode an image file to the network's input square, see `Picture.square`.
 
     Raises:
         BadImage: as `opened`.
     """
     with opened(data) as picture:
-        return picture.square(side)
+        return picture.square(preprocessing)
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from typing import Any
 from torch import fx, nn
 
 from crossfold.errors import UserError, suggestion
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.settings import HEAD, PIXELS
 
-from .preprocessing import IMAGENET, Normalization, from_pixels
+from .preprocessing import from_pixels
 
 
 def head_name(network: nn.Module) -> str:
@@ -69,7 +70,7 @@ def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
-def suffix(traced: fx.GraphModule, cut: str, normalization: Normalization = IMAGENET) -> nn.Module:
+def suffix(traced: fx.GraphModule, cut: str, preprocessing: Preprocessing) -> nn.Module:
     """Build the suffix after a cut: the cut's value in, logits [N, K] out.
 
     From "pixels" on, that is the whole network and takes uint8 pixels [N, S, S, 3].
@@ -78,7 +79,7 @@ def suffix(traced: fx.GraphModule, cut: str, normalization: Normalization = IMAG
         UserError: the cut is not a stage of the network.
     """
     if cut == PIXELS:
-        return from_pixels(traced, normalization)
+        return from_pixels(traced, preprocessing)
     first, value = _cut(traced, cut)
     graph = fx.Graph()
     copies = {value: graph.placeholder("features")}

@@ -4,7 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
-from crossfold.settings import PIXELS
+from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.settings import PIXELS, PreprocessingSettings
 from crossfold.step.progress import report_progress
 
 from . import backbone, cutting, determinism, openvino_engine, preprocessing, safetensors_file
+from .carried_preprocessing import find_preprocessing
 from .weights_file import read_weights
 
 
@@ -26,7 +28,7 @@ class FeatureSettings:
 
     architecture: str
     cuts: Sequence[str]  # where training begins: "head", a stage's name, or "pixels"
-    image_size: int  # side of the square, in pixels
+    preprocessing: PreprocessingSettings  # in place of the network's own
     precision: str  # number format of the computation, "float32" or "bfloat16"
 
 
@@ -55,16 +57,17 @@ def extract_features(
             do not fit on the disk; nothing is written then.
     """
     determinism.prepare(num_threads)
-    architecture, image_size = settings.architecture, settings.image_size
+    architecture = settings.architecture
     table = Examples(examples, shard, num_shards)
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(table.classes), seed=0
     )
-    _try_one(network, architecture, image_size)
-    values_at_cuts = _prefix(network, settings, num_threads)
+    how = find_preprocessing(architecture, settings.preprocessing)
+    _try_one(network, architecture, how)
+    values_at_cuts = _prefix(network, settings, how, num_threads)
 
     num_images = table.count(TRAIN)
-    sample = values_at_cuts(np.zeros((1, image_size, image_size, 3), np.uint8))
+    sample = values_at_cuts(np.zeros((1, how.image_size, how.image_size, 3), np.uint8))
     bytes_per_image = {cut: math.prod(one.shape) * one.itemsize for cut, one in sample.items()}
     _refuse_if_too_large(bytes_per_image, num_images, features.parent)
 
@@ -78,15 +81,15 @@ def extract_features(
         {
             "architecture": architecture,
             "classes": table.classes,
-            "image_size": image_size,
             "num_folds": table.num_folds,
+            "preprocessing": asdict(how),
             "shard": shard,
         },
     )
     arrays["label"][:] = table.column("label", TRAIN)
     arrays["fold"][:] = table.column("fold", TRAIN)
     done = 0
-    for _, pixels, _ in table.decoded_batches(TRAIN, image_size, num_threads):
+    for _, pixels, _ in table.decoded_batches(TRAIN, how, num_threads):
         for cut, value in values_at_cuts(pixels).items():
             arrays[cut][done : done + len(value)] = value
         done += len(pixels)
@@ -95,7 +98,10 @@ def extract_features(
 
 
 def check_network(
-    architecture: str, weights: Path | None, cuts: Sequence[str], image_size: int
+    architecture: str,
+    weights: Path | None,
+    cuts: Sequence[str],
+    preprocessing: PreprocessingSettings,
 ) -> str:
     """Refuse every network that `extract_features` would refuse, without computing anything.
 
@@ -103,7 +109,7 @@ def check_network(
         architecture: a classification network of torchvision or timm.
         weights: the weights file; None if it is not on this machine.
         cuts: where training begins.
-        image_size: side of the images, in pixels.
+        preprocessing: the preprocessing in place of the network's own.
 
     Returns:
         The place of the weights in the file, see `weights_file.Weights`.
@@ -113,7 +119,7 @@ def check_network(
     """
     network = _shapes(architecture)
     with torch.device("meta"):
-        _try_one(network, architecture, image_size)
+        _try_one(network, architecture, find_preprocessing(architecture, preprocessing))
     if stages := [cut for cut in cuts if cut != PIXELS]:
         cutting.prefix(cutting.trace(network), stages)
     wanted = backbone.pretrained_tensors(network)
@@ -154,33 +160,30 @@ def join_features(*, shards: Sequence[Path], features: Path) -> None:
         report_progress(done, num_images, "images")
 
 
-def _try_one(network: nn.Module, architecture: str, image_size: int) -> None:
+def _try_one(network: nn.Module, architecture: str, how: Preprocessing) -> None:
     """Raise UserError if the network cannot take images of this size; tries a black one."""
-    black = torch.zeros((1, image_size, image_size, 3), dtype=torch.uint8)
+    black = torch.zeros((1, how.image_size, how.image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(preprocessing.normalize(black, preprocessing.normalization(architecture)))
+            network(preprocessing.normalize(black, how))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"params.yaml data.image_size: {architecture} cannot take images of {image_size} "
+            f"params.yaml model.image_size: {architecture} cannot take images of {how.image_size} "
             f"pixels: {error}"
         ) from None
 
 
 def _prefix(
-    network: nn.Module, settings: FeatureSettings, num_threads: int
+    network: nn.Module, settings: FeatureSettings, how: Preprocessing, num_threads: int
 ) -> Callable[[Pixels], dict[str, safetensors_file.Array]]:
     """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts."""
     with_pixels = PIXELS in settings.cuts
     stages = [cut for cut in settings.cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
-    beginning = preprocessing.from_pixels(
-        cutting.prefix(cutting.trace(network), stages),
-        preprocessing.normalization(settings.architecture),
-    )
+    beginning = preprocessing.from_pixels(cutting.prefix(cutting.trace(network), stages), how)
     compute_values = openvino_engine.compiled(
-        openvino_engine.from_torch(beginning, settings.image_size), settings.precision, num_threads
+        openvino_engine.from_torch(beginning, how.image_size), settings.precision, num_threads
     )
 
     def values_at_cuts(pixels: Pixels) -> dict[str, safetensors_file.Array]:
@@ -199,5 +202,5 @@ def _refuse_if_too_large(bytes_per_image: dict[str, int], num_images: int, folde
         raise UserError(
             f"the features of {num_images} images need {needed / 1e9:.1f} GB and {folder} has "
             f"{free / 1e9:.1f} GB free; one image takes {shares}. Free some space, drop the "
-            f"candidate that trains from the largest, or lower data.image_size in params.yaml."
+            f"candidate that trains from the largest, or lower model.image_size in params.yaml."
         )

@@ -6,6 +6,7 @@ torch trains, and is the reference for the graphs; see docs/decisions/019-engine
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 from openvino import opset13
+
+from crossfold.imaging.preprocessing import Preprocessing
 
 from . import safetensors_file
 
@@ -31,14 +34,14 @@ class Classifier:
 
     Attributes:
         classes: The names of the classes, in the order of the probabilities.
-        image_size: Side of the square that it takes, in pixels.
+        preprocessing: How an image becomes the pixels that it takes.
     """
 
     def __init__(self, path: Path, num_threads: int = ALL_CORES) -> None:
         """Load an exported network; nothing in the file is executed."""
         model, about = load(path)
         self.classes: tuple[str, ...] = tuple(about["classes"])
-        self.image_size: int = about["image_size"]
+        self.preprocessing = Preprocessing.from_metadata(about)
         features, head = split(model)
         self._features = compiled(features, about["precision"], num_threads)
         # In fewer digits than it was trained with, its large terms would not cancel.
@@ -47,7 +50,7 @@ class Classifier:
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size."""
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3] of its size."""
         (features,) = self._features(images)
         (probabilities,) = self._head(features)
         return probabilities
@@ -61,10 +64,10 @@ def export(weights: Path, path: Path) -> None:
     about = {
         "architecture": network.architecture,
         "classes": network.classes,
-        "image_size": network.image_size,
+        "preprocessing": asdict(network.preprocessing),
         "precision": network.precision,
     }
-    save(path, from_torch(network.exportable(), network.image_size), about)
+    save(path, from_torch(network.exportable(), network.preprocessing.image_size), about)
 
 
 def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:

@@ -11,8 +11,7 @@ from timm.models import PretrainedCfg, get_notrace_functions, get_notrace_module
 from torch import nn
 
 from crossfold.errors import UserError, suggestion
-
-from .preprocessing import Normalization
+from crossfold.imaging.preprocessing import Preprocessing
 
 
 def build(name: str, num_classes: int) -> nn.Module:
@@ -39,10 +38,10 @@ def require(name: str) -> None:
         )
 
 
-def normalization(name: str) -> Normalization:
-    """Look up the mean and standard deviation that a network's published weights expect."""
+def preprocessing(name: str) -> Preprocessing:
+    """Look up the size and the normalization that a network's published weights expect."""
     config = published(name)
-    return Normalization(tuple(config.mean), tuple(config.std))
+    return Preprocessing(config.input_size[-1], config.mean, config.std)
 
 
 def published(name: str) -> PretrainedCfg:

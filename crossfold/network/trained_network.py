@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.settings import HEAD
 
 from .backbone import build_network
 from .cutting import prefix, suffix, trace
-from .preprocessing import IMAGENET, Normalization, normalization, normalize
+from .preprocessing import normalize
 from .safetensors_file import read_metadata
 
 
@@ -26,11 +28,10 @@ class Network:
         about = read_metadata(path)
         self.architecture: str = about["architecture"]
         self.classes: tuple[str, ...] = tuple(about["classes"])
-        self.image_size: int = about["image_size"]
+        self.preprocessing = Preprocessing.from_metadata(about)
         # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
         self.temperature: float = about.get("temperature", 1.0)
-        self.normalization = Normalization(*about.get("normalization", IMAGENET))
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
         self._traced = trace(network)
@@ -39,7 +40,7 @@ class Network:
     def predict(
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3], S = image_size.
+        """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3] of its size.
 
         They are computed in float32, whatever the network's precision, and are
         softmax(logits / temperature), see `calibration.fit_temperature`.
@@ -52,8 +53,8 @@ class Network:
         """Build one module for the export: pixels in, the head's input and probabilities out."""
         return _FromPixels(
             prefix(self._traced, [HEAD]),
-            suffix(self._traced, HEAD),
-            self.normalization,
+            suffix(self._traced, HEAD, self.preprocessing),
+            self.preprocessing,
             self.temperature,
         )
 
@@ -63,15 +64,15 @@ class _FromPixels(nn.Module):
         self,
         prefix: nn.Module,
         head: nn.Module,
-        normalization: Normalization,
+        preprocessing: Preprocessing,
         temperature: float,
     ) -> None:
         super().__init__()
         self.prefix, self.head = prefix, head
-        self.normalization, self.temperature = normalization, temperature
+        self.preprocessing, self.temperature = preprocessing, temperature
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        (features,) = self.prefix(normalize(pixels, self.normalization))
+        (features,) = self.prefix(normalize(pixels, self.preprocessing))
         return features, (self.head(features) / self.temperature).softmax(dim=1)
 
 
@@ -81,7 +82,7 @@ def save_network(
     *,
     architecture: str,
     classes: Sequence[str],
-    image_size: int,
+    preprocessing: Preprocessing,
     precision: str,
     temperature: float = 1.0,
 ) -> None:
@@ -89,10 +90,9 @@ def save_network(
     about = {
         "architecture": architecture,
         "classes": list(classes),
-        "image_size": image_size,
+        "preprocessing": asdict(preprocessing),
         "precision": precision,
         "temperature": temperature,
-        "normalization": normalization(architecture),
     }
     safetensors.torch.save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()},

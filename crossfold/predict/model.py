@@ -13,6 +13,7 @@ import numpy as np
 
 from crossfold.errors import UserError
 from crossfold.imaging import decoding
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.step.concurrency import num_cores
 
@@ -58,14 +59,14 @@ def predict_images(
     next; at most these two batches are in memory. A single image is predicted without threads.
     """
     if len(sources) == 1:
-        yield from _predict_batch(network, [_load(sources[0], read, network.image_size)])
+        yield from _predict_batch(network, [_load(sources[0], read, network.preprocessing)])
         return
     remaining = iter(sources)
     decoders = ThreadPoolExecutor(num_cores())
 
     def decode_ahead() -> "list[Future[Pixels | str]]":
         return [
-            decoders.submit(_load, source, read, network.image_size)
+            decoders.submit(_load, source, read, network.preprocessing)
             for source in islice(remaining, batch_size)
         ]
 
@@ -91,10 +92,10 @@ def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> I
             yield Prediction(network.classes[probabilities.argmax()], by_class, None)
 
 
-def _load(source: Source, read: Callable[[Source], bytes], size: int) -> Pixels | str:
-    """Decode a source to pixels uint8 [size, size, 3], or to the error's text if it's unusable."""
+def _load(source: Source, read: Callable[[Source], bytes], how: Preprocessing) -> Pixels | str:
+    """Decode a source to pixels uint8 [S, S, 3], or to the error's text if it's unusable."""
     try:
-        return decoding.square(read(source), size)
+        return decoding.square(read(source), how)
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:

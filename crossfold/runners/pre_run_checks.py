@@ -7,7 +7,7 @@ from pathlib import Path
 from crossfold.data import dvc, fetch, sample
 from crossfold.data.layout import find_misnamed
 from crossfold.errors import UserError
-from crossfold.settings import Settings
+from crossfold.settings import PreprocessingSettings, Settings
 
 from .failures import StepError
 
@@ -64,9 +64,9 @@ def _check_network(settings: Settings, weights: Path | None) -> str:
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    model, size = settings.model, settings.data.image_size
+    model = settings.model
     process = context.Process(
-        target=_answer, args=(theirs, model.architecture, weights, settings.cuts, size)
+        target=_answer, args=(theirs, model.architecture, weights, settings.cuts, model)
     )
     with ours:
         process.start()
@@ -82,11 +82,15 @@ def _check_network(settings: Settings, weights: Path | None) -> str:
 
 
 def _answer(
-    connection: Connection, architecture: str, weights: Path | None, cuts: list[str], size: int
+    connection: Connection,
+    architecture: str,
+    weights: Path | None,
+    cuts: list[str],
+    preprocessing: PreprocessingSettings,
 ) -> None:
     from crossfold.network import features
 
     try:
-        connection.send(features.check_network(architecture, weights, cuts, size))
+        connection.send(features.check_network(architecture, weights, cuts, preprocessing))
     except UserError as error:
         connection.send(error)

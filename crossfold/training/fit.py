@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from crossfold.network import cutting, preprocessing
+from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.network import cutting
 from crossfold.settings import PIXELS
 
 from .feature_rows import FeatureRows
@@ -19,14 +20,12 @@ from .recipe import Recipe
 CHANNELS_LAST_FROM = 128
 
 
-def trainable_suffix(network: nn.Module, recipe: Recipe, rows: FeatureRows) -> nn.Module:
+def trainable_suffix(
+    network: nn.Module, recipe: Recipe, rows: FeatureRows, preprocessing: Preprocessing
+) -> nn.Module:
     """Cut off the part of the network that the candidate trains; it shares the weights."""
     candidate = recipe.candidate
-    suffix = cutting.suffix(
-        cutting.trace(network),
-        candidate.train_from,
-        preprocessing.normalization(recipe.settings.architecture),
-    )
+    suffix = cutting.suffix(cutting.trace(network), candidate.train_from, preprocessing)
     if candidate.train_from == PIXELS and rows.features.shape[1] >= CHANNELS_LAST_FROM:
         network.to(memory_format=torch.channels_last)
     return suffix

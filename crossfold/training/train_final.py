@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.errors import UserError
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, determinism, safetensors_file, trained_network
 from crossfold.records import Leaderboard, Scores
 from crossfold.settings import Candidate
@@ -42,8 +43,8 @@ def train_final(
     )
     labels = np.array(arrays["label"])
     rows = FeatureRows(arrays[candidate.train_from], labels, np.arange(len(labels)))
-    recipe = Recipe(candidate, settings)
-    suffix = trainable_suffix(network, recipe, rows)
+    recipe, preprocessing = Recipe(candidate, settings), Preprocessing.from_metadata(about)
+    suffix = trainable_suffix(network, recipe, rows, preprocessing)
     progress = Progress(100, "percent")
     try:
         _, probabilities = fit(
@@ -63,7 +64,7 @@ def train_final(
         network,
         architecture=settings.architecture,
         classes=about["classes"],
-        image_size=about["image_size"],
+        preprocessing=preprocessing,
         precision=settings.precision,
         temperature=board.temperature,
     )

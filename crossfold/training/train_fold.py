@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from crossfold.evaluation import metrics
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, determinism, safetensors_file
 from crossfold.records import DivergedResult, FoldResult, FoldResults, NamedCandidate
 from crossfold.settings import Candidate
@@ -55,6 +56,7 @@ def train_fold(
             training,
             held_out,
             Recipe(candidate, settings),
+            Preprocessing.from_metadata(about),
             fold,
             partial(_report_share, progress, index),
         )
@@ -76,6 +78,7 @@ def _train_candidate(
     training: FeatureRows,
     held_out: Indices,
     recipe: Recipe,
+    preprocessing: Preprocessing,
     fold: int,
     progress: Callable[[float], None],
 ) -> tuple[FoldResult | DivergedResult, Probabilities | None]:
@@ -86,7 +89,7 @@ def _train_candidate(
         "fold": fold,
         "num_epochs": recipe.num_epochs,
     }
-    suffix = trainable_suffix(network, recipe, training)
+    suffix = trainable_suffix(network, recipe, training, preprocessing)
     validation = replace(training, rows=held_out)
     try:
         history, probabilities = fit(suffix, training, validation, recipe, progress)

@@ -247,7 +247,7 @@ def sample_project(root: Path) -> Project:
 def small_settings() -> dict[str, Any]:
     """Return params.yaml with what makes a run quick."""
     settings: dict[str, Any] = yaml.safe_load((SOURCE / "params.yaml").read_text())
-    settings["data"].update(image_size=32, num_folds=NUM_FOLDS)
+    settings["data"].update(num_folds=NUM_FOLDS)
     settings["candidates"] = [
         {"train_from": "fc", "learning_rate": 0.003, "weight_decay": 0.1},
         {"train_from": "fc", "learning_rate": 0.0001, "weight_decay": 0.0},

@@ -62,7 +62,7 @@ def test_the_file_is_a_pipeline_with_the_settings_as_defaults(
     pipeline = components.load_component_from_file(str(path))
     inputs = pipeline.component_spec.inputs
     assert all(given.optional for given in inputs.values())
-    assert inputs["image_size"].default == 32
+    assert inputs["preprocessing"].default == {"image_size": 32}
     assert inputs["folds"].default == [0, 1, 2]
     assert [c["learning_rate"] for c in inputs["candidates"].default] == [0.003, 0.0001]
     pointer = yaml.safe_load((project.root / "data.dvc").read_text())

@@ -201,7 +201,7 @@ def test_the_version_has_its_aliases_and_says_where_it_comes_from(
     assert re.fullmatch("[0-9a-f]{40}", version.tags["git_commit"])
     assert version.tags["git_dirty"] == "false"
     assert version.tags["image_train"].startswith("crossfold-train:")
-    assert json.loads(version.tags["settings"])["data"]["image_size"] == 32
+    assert json.loads(version.tags["settings"])["model"]["image_size"] == 32
     assert version.tags["gate"] == "passed"
 
 

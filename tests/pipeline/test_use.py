@@ -35,10 +35,12 @@ from mlflow.models import Model
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, preprocessing, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
 from crossfold.registry.package import save_model
+from tests.unit.networks import IMAGENET
 
 from .projects import SOURCE, Project, alive, wait_until
 
@@ -61,7 +63,7 @@ def _network() -> torch.nn.Module:
             module.momentum = None  # a plain mean over what it sees
     seen = np.random.default_rng(9).integers(0, 255, (64, SIZE, SIZE, 3), np.uint8)
     with torch.inference_mode():
-        network.train()(preprocessing.normalize(torch.from_numpy(seen)))
+        network.train()(preprocessing.normalize(torch.from_numpy(seen), IMAGENET))
     return network.eval()
 
 
@@ -90,7 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         _network(),
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
-        image_size=SIZE,
+        preprocessing=Preprocessing(SIZE),
         precision="float32",
     )
     export(root / "network", root / "exported")

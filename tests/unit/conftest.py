@@ -14,6 +14,7 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
 from crossfold.network import backbone
 from crossfold.network.features import FeatureSettings, extract_features
+from crossfold.settings import PreprocessingSettings
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -99,7 +100,7 @@ def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: 
         settings=FeatureSettings(
             architecture=ARCHITECTURE,
             cuts=["conv5", "head", "pixels"],
-            image_size=SIZE,
+            preprocessing=PreprocessingSettings(image_size=SIZE),
             precision="float32",
         ),
         num_threads=1,

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, trained_network
 
 SMALL = "squeezenet1_1"
+IMAGENET = Preprocessing(224)
 
 
 def pixels(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -35,7 +37,7 @@ def save(
         network,
         architecture=architecture,
         classes=("a", "b", "ü"),
-        image_size=33,
+        preprocessing=Preprocessing(33),
         precision=precision,
     )
     return path

@@ -27,6 +27,7 @@ def test_what_is_shipped_is_loaded_as_it_stands() -> None:
     assert len(dumped["candidates"]) == len(shipped["candidates"])
     for found, written in zip(dumped.pop("candidates"), shipped.pop("candidates"), strict=True):
         assert written.items() <= found.items()
+    dumped["model"] = {k: v for k, v in dumped["model"].items() if v is not None}
     assert dumped == shipped
     assert [c.train_from for c in settings.candidates] == ["head", "head", "layer4"]
     assert settings.cuts == ["head", "layer4"]
@@ -96,6 +97,11 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("training.num_epochs=0", ["training.num_epochs", "0 is not allowed", "equal to 1"]),
         ("training.num_epochs=1001", ["training.num_epochs", "1001", "equal to 1000"]),
         ("training.patience=3", ["training: patience"]),
+        ("data.image_size=32", ["data: image_size", "model.image_size"]),
+        ("model.mean=[0.5, 0.5]", ["model.mean.2", "missing"]),
+        ("model.std=[0, 0.5, 0.5]", ["model.std.0", "greater than 0"]),
+        ("model.crop=1.5", ["model.crop", "1.5", "equal to 1"]),
+        ("model.interpolation=lanczos", ["model.interpolation", "'bicubic'"]),
         ("training.num_epochs=2.5", ["training.num_epochs", "2.5", "integer"]),
         ("training.num_epochs=true", ["training.num_epochs", "True", "integer"]),
         ("training.batch_size=1", ["training.batch_size", "1 is not allowed", "equal to 2"]),
@@ -105,7 +111,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("data.test_fraction=1", ["data.test_fraction", "1 is not allowed", "less than 1"]),
         ("data.test_fraction=.nan", ["data.test_fraction", "nan is not allowed"]),
         ("data.num_folds=1", ["data.num_folds", "1 is not allowed", "equal to 2"]),
-        ("data.image_size=4", ["data.image_size", "4 is not allowed", "equal to 8"]),
+        ("model.image_size=4", ["model.image_size", "4 is not allowed", "equal to 8"]),
         ("data.max_skipped_fraction=1", ["data.max_skipped_fraction", "less than 1"]),
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
         ("model.precision=float16", ["model.precision", "'float16'", "'float32' or 'bfloat16'"]),
@@ -134,7 +140,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("training.epochs=5", ["training.epochs", "no such setting"]),
         ("trainings={}", ["trainings", "no such setting"]),
         ("data=5", ["data", "5 is not allowed"]),
-        ("data={remote: sample}", ["data.image_size: is missing", "data.seed: is missing"]),
+        ("data={remote: sample}", ["data.num_folds: is missing", "data.seed: is missing"]),
     ],
 )
 def test_a_mistake_names_the_key_the_value_and_what_is_allowed(
@@ -221,12 +227,12 @@ def test_the_block_for_photographs_is_right_as_it_stands() -> None:
     _, block = SHIPPED.read_text().split("\n# For photographs, ")
     lines = block.split("#\n", 1)[1].splitlines()
     photographs = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines))
-    assert photographs.keys() == {"data", "model", "candidates", "training"}
+    assert photographs.keys() == {"model", "candidates", "training"}
     changes = [f"candidates={json.dumps(photographs.pop('candidates'))}"]
     for section, values in photographs.items():
         changes += [f"{section}.{key}={json.dumps(value)}" for key, value in values.items()]
     settings = load_settings(SHIPPED, changes)
-    assert settings.data.image_size == 224
+    assert settings.model.image_size == 224
     assert settings.model.weights == "efficientnet_lite0.safetensors"
     assert {"head", "blocks.6"} == set(settings.cuts)
 

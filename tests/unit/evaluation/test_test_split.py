@@ -22,6 +22,7 @@ from crossfold.settings import Candidate
 from crossfold.training.recipe import FitSettings
 from crossfold.training.train_final import train_final
 from crossfold.training.train_fold import train_fold
+from tests.unit.networks import IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 
@@ -86,9 +87,9 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
     module = backbone.build_network(ARCHITECTURE, 3, seed=0)
     module.load_state_dict(safetensors.torch.load_file(run[1]))
     for row, probabilities in zip(rows, found.probabilities, strict=True):
-        pixels = np.asarray(Image.open(io.BytesIO(row["image"])))
+        pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(row["image"]))))
         with torch.inference_mode():
-            logits = module(preprocessing.normalize(torch.from_numpy(pixels.copy())[None]))
+            logits = module(preprocessing.normalize(pixels[None], IMAGENET))
         wanted = (logits / found.calibration.temperature).softmax(1)[0]
         np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
     assert found.calibration.temperature == Leaderboard.read(run[0]).temperature != 1

@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from crossfold.imaging import decoding
 from crossfold.imaging.decoding import BadImage, opened, read_image, square
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.step.concurrency import Budget, in_order
 
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -218,7 +219,8 @@ def test_to_square_crops_the_centre() -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = GRADIENT[0, 1]
     for pixels in (wide, wide.transpose(1, 0, 2)):
-        assert (square(encoded(Image.fromarray(pixels), "PNG"), 10) == GRADIENT[0, 1]).all()
+        found = square(encoded(Image.fromarray(pixels), "PNG"), Preprocessing(10))
+        assert (found == GRADIENT[0, 1]).all()
 
 
 @pytest.mark.parametrize("size", [4, 16])
@@ -227,12 +229,12 @@ def test_to_square_is_scaling_the_shorter_side_then_cropping(size: int) -> None:
     scaled = tall.resize((size, 3 * size), Image.Resampling.BILINEAR)
     expected = np.asarray(scaled)[size : 2 * size].astype(int)
     # It rounds between its two passes.
-    assert np.abs(square(encoded(tall, "PNG"), size) - expected).max() <= 1
+    assert np.abs(square(encoded(tall, "PNG"), Preprocessing(size)) - expected).max() <= 1
 
 
 def test_to_square_scales_up_and_down() -> None:
     for size in (3, 64):
-        pixels = square(encoded(Image.new("RGB", (9, 8), (1, 2, 3)), "PNG"), size)
+        pixels = square(encoded(Image.new("RGB", (9, 8), (1, 2, 3)), "PNG"), Preprocessing(size))
         assert pixels.shape == (size, size, 3)
         assert pixels.dtype == np.uint8
         assert (pixels == [1, 2, 3]).all()
@@ -265,7 +267,7 @@ def test_strips_change_no_pixel(orientation: int, shape: tuple[int, int]) -> Non
     narrow = upright.resize((7, upright.height), Image.Resampling.BILINEAR, box=rows)
     columns = (0, top, 7, top + side)
     expected = narrow.resize((7, 7), Image.Resampling.BILINEAR, box=columns)
-    assert np.array_equal(square(data, 7), np.asarray(expected))
+    assert np.array_equal(square(data, Preprocessing(7)), np.asarray(expected))
     with opened(data) as picture:
         reduced = picture.resize(small, Image.Resampling.BOX, reducing_gap=2.0)
     expected = upright.resize(small, Image.Resampling.BOX, reducing_gap=2.0)

@@ -14,6 +14,7 @@ from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.page import render
 from crossfold.data.splits import TRAIN, SplitSettings
 from crossfold.imaging.decoding import read_image
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict.model import predict_images
@@ -85,7 +86,7 @@ def trained_on(folder: Path, table: Path) -> np.ndarray:
         data_hash="",
         num_folds=2,
     )
-    batches = Examples(table).decoded_batches(TRAIN, SIZE, 1)
+    batches = Examples(table).decoded_batches(TRAIN, Preprocessing(SIZE), 1)
     return np.concatenate([pixels for _, pixels, _ in batches])
 
 
@@ -104,7 +105,7 @@ def test_prediction_sees_them_upright(folder: Path, plain: Path, tmp_path: Path)
         module,
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
-        image_size=SIZE,
+        preprocessing=Preprocessing(SIZE),
         precision="float32",
     )
     export(tmp_path / "model", tmp_path / "exported")

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from crossfold.settings import Candidate
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import fit, trainable_suffix
 from crossfold.training.recipe import FitSettings, Recipe
-from tests.unit.networks import build, pixels, state
+from tests.unit.networks import IMAGENET, build, pixels, state
 
 
 @pytest.mark.parametrize(
@@ -34,17 +35,17 @@ def test_prefix_and_suffix_are_the_network(architecture: str, size: int, stages:
     images = torch.from_numpy(pixels(2, size))
     cuts = ["head", *stages]
     with torch.inference_mode():
-        wanted = network(preprocessing.normalize(images))
-        values = cutting.prefix(traced, cuts)(preprocessing.normalize(images))
+        wanted = network(preprocessing.normalize(images, IMAGENET))
+        values = cutting.prefix(traced, cuts)(preprocessing.normalize(images, IMAGENET))
         for cut, value in zip(cuts, values, strict=True):
-            assert torch.equal(cutting.suffix(traced, cut)(value), wanted), cut
-        assert torch.equal(cutting.suffix(traced, "pixels")(images), wanted)
+            assert torch.equal(cutting.suffix(traced, cut, IMAGENET)(value), wanted), cut
+        assert torch.equal(cutting.suffix(traced, "pixels", IMAGENET)(images), wanted)
 
 
 def test_training_from_a_stage_has_all_its_weights() -> None:
     """Those beside its layers, too, as ConvNeXt's layer scales are."""
     network = build("convnext_tiny")
-    suffix = cutting.suffix(cutting.trace(network), "features.7")
+    suffix = cutting.suffix(cutting.trace(network), "features.7", IMAGENET)
     wanted = {
         name
         for name, _ in network.named_parameters()
@@ -67,7 +68,7 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     if train_from != "pixels":
         prefix = cutting.prefix(cutting.trace(network), [train_from])
         with torch.inference_mode():
-            values = prefix(preprocessing.normalize(torch.from_numpy(images)))[0].numpy()
+            values = prefix(preprocessing.normalize(torch.from_numpy(images), IMAGENET))[0].numpy()
     candidate = Candidate(
         freeze_backbone=train_from == "head",
         train_from=train_from,
@@ -84,7 +85,7 @@ def test_training_moves_the_suffix_and_nothing_before_it(
         precision="float32",
     )
     recipe = Recipe(candidate, settings)
-    suffix = trainable_suffix(network, recipe, rows)
+    suffix = trainable_suffix(network, recipe, rows, IMAGENET)
     fit(suffix, rows, None, recipe, lambda share: None)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -95,13 +96,17 @@ def test_training_moves_the_suffix_and_nothing_before_it(
 def test_values_that_cannot_be_cut_are_refused_with_a_way_out() -> None:
     traced = cutting.trace(build("shufflenet_v2_x0_5"))
     with pytest.raises(UserError, match=r"stage2\.1\.branch2: .* 2 "):
-        cutting.suffix(traced, "stage2.1.branch2")
+        cutting.suffix(traced, "stage2.1.branch2", IMAGENET)
 
 
 @pytest.mark.parametrize("cut", ["layer5", "layer", "layer4.9", ""])
 def test_an_unknown_stage_is_refused_with_those_there_are(cut: str) -> None:
     traced = cutting.trace(build("resnet18"))
-    for part in (cutting.suffix, lambda graph, name: cutting.prefix(graph, [name])):
+    parts: tuple[Callable[[], Any], ...] = (
+        lambda: cutting.suffix(traced, cut, IMAGENET),
+        lambda: cutting.prefix(traced, [cut]),
+    )
+    for part in parts:
         with pytest.raises(UserError, match=f"train_from: {cut}: ") as caught:
-            part(traced, cut)
+            part()
         assert all(name in str(caught.value) for name in ("conv1", "layer1", "layer4", "fc"))

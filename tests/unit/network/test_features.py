@@ -14,6 +14,7 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import square
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, determinism, preprocessing, safetensors_file
 from crossfold.network.features import (
     FeatureSettings,
@@ -21,16 +22,22 @@ from crossfold.network.features import (
     extract_features,
     join_features,
 )
+from crossfold.settings import PreprocessingSettings
+from tests.unit.networks import IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
+
+
+def of_size(size: int) -> PreprocessingSettings:
+    return PreprocessingSettings(image_size=size)
 
 
 def extract(examples: Path, weights: Path, features: Path, **changes: Any) -> dict[str, int]:
     settings: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "cuts": ["head"],
-        "image_size": SIZE,
+        "preprocessing": of_size(SIZE),
         "precision": "float32",
     }
     shard = {name: changes.pop(name) for name in ("shard", "num_shards") if name in changes}
@@ -66,7 +73,7 @@ def seen_by(
     network.get_submodule(layer).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     with torch.inference_mode():
         for batch in batches:
-            network(preprocessing.normalize(torch.from_numpy(batch)))
+            network(preprocessing.normalize(torch.from_numpy(batch), IMAGENET))
     return torch.cat(seen).numpy()
 
 
@@ -81,8 +88,14 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
     assert about == {
         "architecture": ARCHITECTURE,
         "classes": ["red", "green", "blue"],
-        "image_size": SIZE,
         "num_folds": 3,
+        "preprocessing": {
+            "image_size": SIZE,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "interpolation": "bilinear",
+            "crop": 1.0,
+        },
         "shard": 0,
     }
 
@@ -167,8 +180,9 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     row = Example("a.png", file.getvalue(), 0, "0", TRAIN, 0)
     path = tmp_path / "examples"
     write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
-    ((paths, found, labels),) = Examples(path).decoded_batches(TRAIN, 20, num_threads=2)
-    wanted = square(file.getvalue(), 20)
+    how = Preprocessing(20, interpolation="bicubic", crop=0.8)
+    ((paths, found, labels),) = Examples(path).decoded_batches(TRAIN, how, num_threads=2)
+    wanted = square(file.getvalue(), how)
     np.testing.assert_array_equal(found, np.stack([wanted] * 3))
     assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
 
@@ -184,7 +198,7 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
         extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
     message = str(caught.value)
     assert "4,096 bytes at head" in message and "3,072 bytes at pixels" in message
-    assert "data.image_size" in message and str(tmp_path) in message
+    assert "model.image_size" in message and str(tmp_path) in message
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 10**9))
     extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
@@ -198,14 +212,14 @@ def test_an_image_size_that_the_network_cannot_take_is_refused(
     weights = tmp_path / "weights"
     network = backbone.build_network("squeezenet1_1", 3, seed=0)
     safetensors.torch.save_file(network.state_dict(), weights)
-    with pytest.raises(UserError, match=r"data\.image_size: squeezenet1_1 .*\b8 pixels"):
+    with pytest.raises(UserError, match=r"model\.image_size: squeezenet1_1 .*\b8 pixels"):
         extract(
             examples,
             weights,
             tmp_path / "features",
             architecture="squeezenet1_1",
             cuts=[cut],
-            image_size=8,
+            preprocessing=of_size(8),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
@@ -227,7 +241,7 @@ def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path
     ],
 )
 def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: int) -> None:
-    assert check_network(architecture, None, ["head", cut], size) == ""
+    assert check_network(architecture, None, ["head", cut], of_size(size)) == ""
 
 
 @pytest.mark.parametrize(
@@ -235,8 +249,8 @@ def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: i
     [
         (ARCHITECTURE, "conv55", 32, r"conv55: .*\bconv5\b"),
         (ARCHITECTURE, "stage2.1.branch2", 32, r"stage2\.1\.branch2: .* 2 "),
-        ("vit_b_32", "head", 32, r"data\.image_size: vit_b_32 .*\b32 pixels"),
-        ("inception_v3", "head", 32, r"data\.image_size: inception_v3 .*\b32 pixels"),
+        ("vit_b_32", "head", 32, r"model\.image_size: vit_b_32 .*\b32 pixels"),
+        ("inception_v3", "head", 32, r"model\.image_size: inception_v3 .*\b32 pixels"),
         ("squeezenet1_1", "head", 32, r"model\.weights: .* squeezenet1_1"),
     ],
 )
@@ -244,10 +258,10 @@ def test_a_network_that_does_not_fit_is_refused_without_its_values(
     weights: Path, architecture: str, cut: str, size: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_network(architecture, weights, [cut], size)
+        check_network(architecture, weights, [cut], of_size(size))
 
 
 def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) -> None:
     wrapped = tmp_path / "wrapped"
     torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
-    assert check_network(ARCHITECTURE, wrapped, ["head"], 32) == "`model`"
+    assert check_network(ARCHITECTURE, wrapped, ["head"], of_size(32)) == "`model`"

@@ -9,12 +9,12 @@ import torch
 
 from crossfold.network import cutting, openvino_engine, preprocessing, trained_network
 from crossfold.network.openvino_engine import Classifier, export
-from tests.unit.networks import SMALL, build, pixels, save
+from tests.unit.networks import IMAGENET, SMALL, build, pixels, save
 
 
 def prefix(architecture: str, cuts: list[str]) -> torch.nn.Module:
     return preprocessing.from_pixels(
-        cutting.prefix(cutting.trace(build(architecture)), cuts), preprocessing.IMAGENET
+        cutting.prefix(cutting.trace(build(architecture)), cuts), IMAGENET
     )
 
 
@@ -159,7 +159,7 @@ def test_the_export_predicts_what_torch_predicts(tmp_path: Path, architecture: s
     found = classifier.predict(images)
     assert found.dtype == np.float32 and found.shape == (5, 3)
     np.testing.assert_allclose(found, network.predict(images), atol=1e-5)
-    assert (classifier.classes, classifier.image_size) == (network.classes, 33)
+    assert (classifier.classes, classifier.preprocessing.image_size) == (network.classes, 33)
 
 
 def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(

@@ -11,8 +11,10 @@ import torch
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import read_image, square
 from crossfold.network import backbone, preprocessing
+from crossfold.network.carried_preprocessing import find_preprocessing
 from crossfold.network.published_weights import Fetched, fetch_weights
 from crossfold.network.weights_file import read_weights
+from crossfold.settings import PreprocessingSettings
 
 # Positions in ImageNet's list of classes.
 ESPRESSO, TABBY, TIGER_CAT, EGYPTIAN_CAT = 967, 281, 282, 285
@@ -85,8 +87,8 @@ def test_fetched_weights_give_well_known_pictures_their_labels_of_imagenet(
     stored = {name: t for name, t in wanted.items() if not name.endswith("num_batches_tracked")}
     weights = read_weights(fetched.path, fetched.architecture, stored)
     network.load_state_dict(weights.tensors, strict=False)
-    pixels = torch.from_numpy(square(read_image(pictures / picture), fetched.image_size).copy())
-    normalization = preprocessing.normalization(fetched.architecture)
+    how = find_preprocessing(fetched.architecture, PreprocessingSettings())
+    pixels = torch.from_numpy(square(read_image(pictures / picture), how).copy())
     with torch.inference_mode():
-        logits = network(preprocessing.normalize(pixels[None], normalization))[0]
+        logits = network(preprocessing.normalize(pixels[None], how))[0]
     assert set(logits.topk(len(labels)).indices.tolist()) == labels

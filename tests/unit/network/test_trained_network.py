@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from crossfold.network import preprocessing, trained_network
-from tests.unit.networks import SMALL, build, pixels, save
+from tests.unit.networks import IMAGENET, SMALL, build, pixels, save
 
 
 @pytest.mark.parametrize("architecture", [SMALL, "shufflenet_v2_x0_5"])
@@ -16,12 +16,13 @@ def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -
     loaded = trained_network.Network(save(tmp_path / "model", network, architecture))
     images = pixels(4, 33)
     with torch.inference_mode():
-        wanted = network(preprocessing.normalize(torch.from_numpy(images))).softmax(dim=1).numpy()
+        logits = network(preprocessing.normalize(torch.from_numpy(images), IMAGENET))
+        wanted = logits.softmax(dim=1).numpy()
     found = loaded.predict(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert loaded.classes == ("a", "b", "ü")
-    assert (loaded.architecture, loaded.image_size) == (architecture, 33)
+    assert (loaded.architecture, loaded.preprocessing.image_size) == (architecture, 33)
 
 
 def test_a_network_is_saved_in_eval_mode_whatever_it_was_in(tmp_path: Path) -> None:
@@ -42,8 +43,14 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
     assert about == {
         "architecture": SMALL,
         "classes": ["a", "b", "ü"],
-        "image_size": 33,
         "precision": "float32",
+        "preprocessing": {
+            "image_size": 33,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "interpolation": "bilinear",
+            "crop": 1.0,
+        },
         "temperature": 1.0,
     }
 
@@ -53,7 +60,7 @@ def test_probabilities_have_the_files_temperature_and_old_files_have_none(tmp_pa
     about = {"architecture": SMALL, "classes": ["a", "b", "ü"], "image_size": 33}
     images = pixels(4, 33)
     with torch.inference_mode():
-        logits = network(preprocessing.normalize(torch.from_numpy(images)))
+        logits = network(preprocessing.normalize(torch.from_numpy(images), IMAGENET))
     for temperature, known in ((1.0, about), (2.5, {**about, "temperature": 2.5})):
         path = tmp_path / "model"
         metadata = {"crossfold": json.dumps(known)}

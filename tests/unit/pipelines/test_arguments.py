@@ -52,7 +52,7 @@ def test_a_setting_is_at_every_place_that_contributing_lists(
     places = {
         "settings.py, description": "description" in field,
         "settings.py, bounds": field.get("type") not in NUMBERS or bool(BOUNDS & field.keys()),
-        "params.yaml": name in SHIPPED_SETTINGS[section],
+        "params.yaml": name in SHIPPED_SETTINGS[section] or "default" in field,
     }
     if key not in NOT_IN_STEPS:
         in_graph = graph["root"]["inputDefinitions"]["parameters"]

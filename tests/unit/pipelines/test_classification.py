@@ -21,7 +21,7 @@ READERS = {
     "folds": {"fetch-data", "for-loop-1"},
     "split_seed": {"fetch-data"},
     "max_skipped_fraction": {"fetch-data"},
-    "image_size": {"extract-features"},
+    "preprocessing": {"extract-features"},
     "cuts": {"extract-features"},
     "precision": {"extract-features", "train-fold", "train-final"},
     "architecture": {"extract-features", "train-fold", "aggregate-cv", "train-final"},

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from crossfold.imaging.decoding import MAX_FILE_SIZE, read_image
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict.model import Prediction, predict_images
@@ -22,7 +23,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
         module,
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
-        image_size=32,
+        preprocessing=Preprocessing(32),
         precision="float32",
     )
     export(path, path.with_name("exported"))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from crossfold.imaging.decoding import MAX_FILE_SIZE
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict.pyfunc_model import ImageClassifier
@@ -26,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ImageClassifier:
         backbone.build_network("shufflenet_v2_x0_5", 2, seed=0),
         architecture="shufflenet_v2_x0_5",
         classes=("cat", "dog"),
-        image_size=32,
+        preprocessing=Preprocessing(32),
         precision="float32",
     )
     model = ImageClassifier()

@@ -17,6 +17,7 @@ from mlflow.models import Model
 
 from crossfold.data.examples import Examples
 from crossfold.errors import UserError
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, safetensors_file, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict.model import open_network
@@ -49,7 +50,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
         backbone.build_network("shufflenet_v2_x0_5", 3, seed=0),
         architecture="shufflenet_v2_x0_5",
         classes=("red", "green", "blue"),
-        image_size=32,
+        preprocessing=Preprocessing(32),
         precision="float32",
     )
     export(network, parent / "exported")

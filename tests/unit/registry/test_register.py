@@ -23,6 +23,7 @@ from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.test_split import score, split_hash
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, preprocessing, safetensors_file, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict import file_hashes
@@ -30,6 +31,7 @@ from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import run_tree, store
+from tests.unit.networks import IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
@@ -72,8 +74,10 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
     seen: list[torch.Tensor] = []
     network.fc.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     with torch.inference_mode():
-        for _, pixels, _ in Examples(examples).decoded_batches(TRAIN, SIZE, num_threads=1):
-            network(preprocessing.normalize(torch.from_numpy(pixels)))
+        for _, pixels, _ in Examples(examples).decoded_batches(
+            TRAIN, Preprocessing(SIZE), num_threads=1
+        ):
+            network(preprocessing.normalize(torch.from_numpy(pixels), IMAGENET))
     blue, red = torch.cat(seen)[0::2].mean(0), torch.cat(seen)[1::2].mean(0)
     direction = right * (red - blue) / (red - blue).square().sum()
     with torch.no_grad():
@@ -87,7 +91,7 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
         network,
         architecture=ARCHITECTURE,
         classes=classes,
-        image_size=SIZE,
+        preprocessing=Preprocessing(SIZE),
         precision="float32",
     )
     return path

@@ -8,6 +8,7 @@ import torch
 
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, safetensors_file, trained_network
 from crossfold.records import Leaderboard, LeaderboardEntry, NamedCandidate, Scores
 from crossfold.settings import Candidate
@@ -67,7 +68,7 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     stored, _ = safetensors_file.read(features)
     rows = FeatureRows(stored[candidate.train_from], np.array(stored["label"]), np.arange(42))
     untrained = backbone.pretrained_network(SETTINGS.architecture, weights, 3, SETTINGS.seed)
-    suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows)
+    suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows, Preprocessing(32))
     _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
     scored = metrics.scores(rows.labels, probabilities)
     assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
@@ -83,7 +84,7 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
 ) -> None:
     network, _ = train_final(features, weights, tmp_path, HEAD, num_epochs=8)
     assert network.classes == ("red", "green", "blue")
-    assert (network.architecture, network.image_size) == (SETTINGS.architecture, 32)
+    assert (network.architecture, network.preprocessing.image_size) == (SETTINGS.architecture, 32)
     assert network.temperature == 1.5
     stored, _ = safetensors_file.read(features)
     predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)

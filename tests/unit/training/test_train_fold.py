@@ -14,6 +14,7 @@ from crossfold.records import DivergedResult, FoldResult, FoldResults
 from crossfold.settings import Candidate
 from crossfold.step import progress
 from crossfold.training import train_fold as step
+from tests.unit.networks import IMAGENET
 
 from .recipes import FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings
 
@@ -56,7 +57,7 @@ def naive_loop(
     """
     network = backbone.pretrained_network(SETTINGS.architecture, weights, 3, seed)
     assert isinstance(network.fc, nn.Linear) and isinstance(network.conv5, nn.Module)
-    images = preprocessing.normalize(torch.from_numpy(np.array(pixels)))
+    images = preprocessing.normalize(torch.from_numpy(np.array(pixels)), IMAGENET)
     targets = torch.from_numpy(np.array(labels))
     train, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     body = [getattr(network, n) for n in ("conv1", "maxpool", "stage2", "stage3", "stage4")]
