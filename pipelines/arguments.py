@@ -18,9 +18,9 @@ PARAMETERS = {
     "training.seed": "training_seed",
     "threads.alone": "threads_alone",
     "threads.folds": "threads_folds",
-    # One parameter for all, because a parameter cannot be left out.
-    **{f"model.{name}": "preprocessing" for name in PreprocessingSettings.model_fields},
 }
+# Those that are given are one parameter, because a parameter of its own can't be left out.
+PREPROCESSING = {f"model.{name}" for name in PreprocessingSettings.model_fields}
 # No step reads these: they shape the graph, or the command reads them.
 NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking.experiment"}
 
@@ -46,7 +46,7 @@ def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
     for section, values in settings:
         if isinstance(values, BaseModel):
             for name, value in values:
-                if (key := f"{section}.{name}") not in NOT_IN_STEPS:
+                if (key := f"{section}.{name}") not in NOT_IN_STEPS | PREPROCESSING:
                     yield PARAMETERS.get(key, name), value
 
 

@@ -7,7 +7,7 @@ import yaml
 from google.protobuf.json_format import MessageToDict
 
 from crossfold.settings import Settings, load_settings
-from pipelines.arguments import NOT_IN_STEPS, PARAMETERS, arguments
+from pipelines.arguments import NOT_IN_STEPS, PARAMETERS, PREPROCESSING, arguments
 from pipelines.classification import pipeline
 
 from .conftest import DATA_POINTER, LINEAGE, MD5, SHIPPED
@@ -22,6 +22,7 @@ FIELDS = {
     if "$ref" in entry
     for name, field in SCHEMA["$defs"][entry["$ref"].rpartition("/")[2]]["properties"].items()
 }
+SCALARS = FIELDS.keys() - NOT_IN_STEPS - PREPROCESSING
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def test_a_setting_is_at_every_place_that_contributing_lists(
     key: str, graph: dict[str, Any]
 ) -> None:
     section, name = key.split(".")
-    field, parameter = FIELDS[key], PARAMETERS.get(key, name)
+    field = FIELDS[key]
+    parameter = "preprocessing" if key in PREPROCESSING else PARAMETERS.get(key, name)
     places = {
         "settings.py, description": "description" in field,
         "settings.py, bounds": field.get("type") not in NUMBERS or bool(BOUNDS & field.keys()),
@@ -65,20 +67,21 @@ def test_a_setting_is_at_every_place_that_contributing_lists(
 
 
 def test_every_setting_is_passed_under_its_parameter(inputs: dict[str, Any]) -> None:
-    for key in FIELDS.keys() - NOT_IN_STEPS:
+    for key in SCALARS:
         section, name = key.split(".")
         assert inputs[PARAMETERS.get(key, name)] == SHIPPED_SETTINGS[section][name], key
 
 
 def test_no_two_settings_are_one_parameter() -> None:
-    names = [PARAMETERS.get(key, key.split(".")[1]) for key in FIELDS.keys() - NOT_IN_STEPS]
+    names = [PARAMETERS.get(key, key.split(".")[1]) for key in SCALARS]
     assert len(names) == len(set(names))
-    assert PARAMETERS.keys() | NOT_IN_STEPS <= FIELDS.keys()
+    assert PARAMETERS.keys() | NOT_IN_STEPS | PREPROCESSING <= FIELDS.keys()
 
 
 def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
     assert inputs["folds"] == list(range(SHIPPED_SETTINGS["data"]["num_folds"]))
     assert inputs["cuts"] == ["head", "layer4"]
+    assert inputs["preprocessing"] == {"image_size": 32}
     for passed, written in zip(inputs["candidates"], SHIPPED_SETTINGS["candidates"], strict=True):
         assert passed == passed | written and None not in passed.values()
 
