@@ -45,8 +45,7 @@ def _below_models(name: str) -> str:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or str(path) != name or not path.name:
         raise ValueError(
-            f"{name!r} is not allowed: give a file's path below models/, such as "
-            "sub/weights.safetensors"
+            f"{name!r} is not allowed: give a path below models/, such as sub/weights.safetensors"
         )
     return name
 
@@ -90,8 +89,10 @@ class DataSettings(_Section):
 class PreprocessingSettings(_Section):
     """The preprocessing in place of the network's own."""
 
+    # Not strict, because kfp hands integers in a dictionary to a step as floats.
     image_size: int | None = Field(
         default=None,
+        strict=False,
         ge=8,
         le=2048,
         description="Side of the square that images are scaled to, in pixels. Without the "
@@ -128,8 +129,8 @@ class ModelSettings(PreprocessingSettings):
         "timm's, such as `timm/convnextv2_nano`."
     )
     weights: Annotated[str, AfterValidator(_below_models)] = Field(
-        description="Weights file below `models/`, such as `sub/weights.safetensors`. "
-        "`models.dvc` must list it."
+        description="Weights below `models/`: a file such as `sub/weights.safetensors`, or a "
+        "folder with timm's `config.json` and `model.safetensors`. `models.dvc` must list them."
     )
     precision: Literal["float32", "bfloat16"] = Field(
         description="Number format of the network's computation. `bfloat16` is faster on "
