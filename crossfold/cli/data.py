@@ -70,7 +70,7 @@ def _image_size(model: ModelSettings) -> int:
         return model.image_size
     from crossfold.network.carried_preprocessing import find_preprocessing
 
-    return find_preprocessing(model.architecture, model).image_size
+    return find_preprocessing(model.architecture, None, model).image_size
 
 
 def _require_page(page: Path) -> None:

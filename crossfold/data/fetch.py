@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfold.errors import UserError, suggestion
 from crossfold.step.files import replaced_whole
 from crossfold.step.progress import report_progress
 
@@ -18,9 +16,10 @@ from .examples import Example, write_examples
 from .folder import examine_folder, split_folder
 from .listing import files_below
 from .page import write_page
+from .weights import copy_weights, find_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from .findings import PairCounts
     from .folder import FolderReport
@@ -61,7 +60,7 @@ def fetch_data(
         data_pointer: the text of data.dvc.
         models_pointer: the text of models.dvc.
         remote: the DVC remote's name, see `dvc.pull`.
-        weights: the weights file's name under models/.
+        weights: the name of the weights under models/, see `find_weights`.
         settings: the settings of the splits, see `splits.assign`.
         examples: the table to write, see `crossfold.data.examples`.
         backbone: the copy of the weights to write.
@@ -69,7 +68,7 @@ def fetch_data(
 
     Raises:
         UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained
-            on (see `split_folder`), or there is no such weights file. Nothing is written then.
+            on (see `split_folder`), or there are no such weights. Nothing is written then.
         OSError: no space left.
     """
     data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
@@ -77,7 +76,10 @@ def fetch_data(
     with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
         workspace = Path(scratch)
         dvc.pull({"data": data_pointer, "models": models_pointer}, remote, workspace)
-        weights_file = _find_weights(workspace / "models", weights)
+        models = workspace / "models"
+        found = find_weights(
+            weights, [path.relative_to(models).as_posix() for path in files_below(models)]
+        )
         report = split_folder(
             examine_folder(workspace / "data", progress=report_progress), settings
         )
@@ -86,6 +88,10 @@ def fetch_data(
         facts = report.facts()
         for line in facts.lines():
             _logger.warning("%s", line)
+        with replaced_whole(backbone) as part:
+            copy_weights(
+                models / found.tensors, models / found.config if found.config else None, part
+            )
         write_examples(
             examples,
             _rows(workspace / "data", report),
@@ -95,8 +101,6 @@ def fetch_data(
             skipped=report.skipped,
             facts=facts,
         )
-        with replaced_whole(backbone) as part:
-            shutil.copyfile(weights_file, part)
         write_page(data_page, report, workspace / "data")
     return FetchedData(
         num_images=len(report.paths),
@@ -108,21 +112,6 @@ def fetch_data(
         data_hash=data_hash,
         models_hash=models_hash,
     )
-
-
-def _find_weights(models: Path, name: str) -> Path:
-    require_weights(name, [path.relative_to(models).as_posix() for path in files_below(models)])
-    return models / name
-
-
-def require_weights(name: str, files: Collection[str]) -> None:
-    """Raise UserError if models.dvc does not list the weights file."""
-    if name not in files:
-        raise UserError(
-            f"params.yaml model.weights: models.dvc has no file {name!r}; "
-            f"{suggestion(name, sorted(files))} Set model.weights to one of its files, or put the "
-            "file under models/ and `dvc add models`"
-        )
 
 
 def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:

@@ -63,7 +63,7 @@ _BESIDE = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 0, "TIFF": 4, "HEIF": 5, "AVIF"
 _BESIDE_AT_MOST = 16
 _BESIDE_PROGRESSIVE = 6  # all coefficients of a progressive JPEG
 _BYTES_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # Pixels that are turned and converted at a time, and the bytes that each one takes meanwhile.
 _STRIP = 2**20
 _BESIDE_STRIP = 16
@@ -191,7 +191,7 @@ class Picture:
             uint8 [S, S, 3], equal to Pillow's `resize` with rows scaled before columns. For some
             tall images Pillow scales columns first, which changes a few values by 1.
         """
-        side, resample = preprocessing.image_size, _FILTERS[preprocessing.interpolation]
+        side, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
         width, height = self.size
         length = min(width, height) * preprocessing.crop
         left, top = (width - length) / 2, (height - length) / 2

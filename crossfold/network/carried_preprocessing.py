@@ -1,26 +1,86 @@
 """Find the preprocessing that a network carries, unless params.yaml gives another."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
-from crossfold.architectures import timm_name
+from pydantic import BaseModel, ValidationError
+
+from crossfold.architectures import TIMM, timm_name
+from crossfold.errors import UserError
+from crossfold.imaging.decoding import FILTERS
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.settings import PreprocessingSettings
 
+from .weights_file import read_config
 
-def find_preprocessing(architecture: str, changes: PreprocessingSettings) -> Preprocessing:
-    """Find the preprocessing of a network's published weights, and apply changes to it.
+_Channels = tuple[float, float, float]
+
+
+class _Pretrained(BaseModel):
+    input_size: tuple[Literal[3], int, int]
+    mean: _Channels
+    std: _Channels
+    interpolation: str
+    crop_pct: float
+
+
+class _Config(BaseModel):
+    """The part of timm's config.json that says how images are preprocessed."""
+
+    architecture: str
+    pretrained_cfg: _Pretrained
+
+
+def find_preprocessing(
+    architecture: str, weights: Path | None, changes: PreprocessingSettings
+) -> Preprocessing:
+    """Find a network's preprocessing, and apply the changes of params.yaml to it.
+
+    A folder of timm's states it for its weights. Otherwise size, mean and standard deviation are
+    those of the architecture's published weights; see docs/decisions/036-preprocessing.md.
 
     Raises:
-        UserError: neither library has a network of that name.
+        UserError: the folder is of another architecture, or its config.json is not timm's; or the
+            interpolation is not among FILTERS.
     """
-    return replace(_published(architecture), **changes.given())
+    text = read_config(weights) if weights else None
+    own = _stated(text, architecture) if text else _published(architecture)
+    found = replace(own, **changes.given())
+    if found.interpolation not in FILTERS:
+        raise UserError(
+            f"the weights' config.json has the interpolation {found.interpolation!r}: set "
+            f"model.interpolation in params.yaml to {' or '.join(FILTERS)}"
+        )
+    return found
+
+
+def _stated(text: str, architecture: str) -> Preprocessing:
+    try:
+        config = _Config.model_validate_json(text)
+    except ValidationError as error:
+        places = ", ".join(".".join(map(str, one["loc"])) or "the file" for one in error.errors())
+        raise UserError(
+            f"params.yaml model.weights: config.json of the folder is not as timm writes it: "
+            f"{places} is missing or has another form. Set model.weights to model.safetensors in "
+            "the folder, to use it without its config"
+        ) from None
+    if config.architecture != timm_name(architecture):
+        raise UserError(
+            f"params.yaml model.weights: the folder's weights are those of "
+            f"{TIMM}{config.architecture}, not {architecture}. Set model.architecture to "
+            f"{TIMM}{config.architecture}"
+        )
+    stated = config.pretrained_cfg
+    return Preprocessing(
+        stated.input_size[-1], stated.mean, stated.std, stated.interpolation, stated.crop_pct
+    )
 
 
 def _published(architecture: str) -> Preprocessing:
     if name := timm_name(architecture):
         from . import timm_networks
 
-        timm_networks.require(name)
         return timm_networks.preprocessing(name)
     import torchvision  # not above: `backbone` imports it faster
 

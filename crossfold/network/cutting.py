@@ -49,9 +49,23 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         # StochasticDepth and similar layers read `training`, which a trace would freeze.
         inside = module.__module__.startswith(("torch.nn", "torchvision.ops"))
-        return isinstance(module, self.whole_modules) or (
+        # A head must stay a layer, and timm has linear layers of its own.
+        return isinstance(module, (nn.Linear, *self.whole_modules)) or (
             inside and not isinstance(module, nn.Sequential)
         )
+
+    def create_args_for_root(
+        self,
+        root_fn: Callable[..., Any],
+        is_module: bool,
+        concrete_args: Any = None,
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """Trace a network as a function of images alone: masks and such keep their defaults."""
+
+        def of_images(network: nn.Module, images: Any) -> Any:
+            return root_fn(network, images)
+
+        return super().create_args_for_root(of_images, is_module, concrete_args)
 
 
 def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
@@ -90,26 +104,48 @@ def suffix(traced: fx.GraphModule, cut: str, preprocessing: Preprocessing) -> nn
 
 def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
     """Find a stage's first position in the graph and the one value that crosses into it."""
-    nodes = list(traced.graph.nodes)
+    places = _places(traced)
     stage = head_name(traced) if cut == HEAD else cut
-    inside = [
-        position
-        for position, node in enumerate(nodes)
-        if stage in node.meta.get("nn_module_stack", ())
-    ]
-    if not inside:
-        names = [name for node in nodes for name in node.meta.get("nn_module_stack", ())]
-        stages = dict.fromkeys(str(n.target).split(".")[0] for n in nodes if n.op == "call_module")
+    if stage not in places:
+        top = dict.fromkeys(name.split(".")[0] for name in places)
         raise UserError(
             f"params.yaml candidates: train_from: {cut}: the network has no such stage; "
-            f"{suggestion(cut, names)} It has {', '.join(stages)} and their parts"
+            f"{suggestion(cut, places)} It has {', '.join(top)} and their parts"
         )
-    first = inside[0]
-    later = set(nodes[first:])
-    crossing = [node for node in nodes[:first] if later.intersection(node.users)]
-    if len(crossing) != 1:
+    first = places[stage]
+    crossing = _crossing(traced, first)
+    if len(crossing) == 1:
+        return first, crossing[0]
+    if cut == HEAD:
         raise UserError(
-            f"params.yaml candidates: train_from: {cut}: training cannot begin there, since "
-            f"{len(crossing)} values cross into it; take the stage around it"
+            f"params.yaml model.architecture: this network has no single classifier: "
+            f"{len(crossing)} values reach its last layer, as where several classifiers are "
+            "averaged. Choose another architecture (docs/own-weights.md lists these)"
         )
-    return first, crossing[0]
+    possible = [
+        name
+        for name, place in places.items()
+        if name.count(".") < 2
+        and any(True for _ in traced.get_submodule(name).parameters())
+        and len(_crossing(traced, place)) == 1
+    ]
+    raise UserError(
+        f"params.yaml candidates: train_from: {cut}: training cannot begin there, since "
+        f"{len(crossing)} values cross into it; it can begin at {', '.join(possible)}"
+    )
+
+
+def _places(traced: fx.GraphModule) -> dict[str, int]:
+    """Find the first position in the graph of each stage that it uses."""
+    places: dict[str, int] = {}
+    for position, node in enumerate(traced.graph.nodes):
+        for name in node.meta.get("nn_module_stack", ()):
+            places.setdefault(name, position)
+    return places
+
+
+def _crossing(traced: fx.GraphModule, first: int) -> list[fx.Node]:
+    """List the values that are computed before a position and used from there on."""
+    nodes = list(traced.graph.nodes)
+    later = set(nodes[first:])
+    return [node for node in nodes[:first] if later.intersection(node.users)]

@@ -14,7 +14,7 @@ from torch import nn
 from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.settings import PIXELS, PreprocessingSettings
+from crossfold.settings import HEAD, PIXELS, PreprocessingSettings
 from crossfold.step.progress import report_progress
 
 from . import backbone, cutting, determinism, openvino_engine, preprocessing, safetensors_file
@@ -62,7 +62,7 @@ def extract_features(
     network = backbone.pretrained_network(
         architecture, backbone_weights, len(table.classes), seed=0
     )
-    how = find_preprocessing(architecture, settings.preprocessing)
+    how = find_preprocessing(architecture, backbone_weights, settings.preprocessing)
     _try_one(network, architecture, how)
     values_at_cuts = _prefix(network, settings, how, num_threads)
 
@@ -119,9 +119,10 @@ def check_network(
     """
     network = _shapes(architecture)
     with torch.device("meta"):
-        _try_one(network, architecture, find_preprocessing(architecture, preprocessing))
-    if stages := [cut for cut in cuts if cut != PIXELS]:
-        cutting.prefix(cutting.trace(network), stages)
+        how = find_preprocessing(architecture, weights, preprocessing)
+        _try_one(network, architecture, how)
+    # The head always, because each network is exported cut there.
+    cutting.prefix(cutting.trace(network), [HEAD, *(cut for cut in cuts if cut != PIXELS)])
     wanted = backbone.pretrained_tensors(network)
     return read_weights(weights, architecture, wanted).source if weights else ""
 

@@ -40,6 +40,7 @@ def require(name: str) -> None:
 
 def preprocessing(name: str) -> Preprocessing:
     """Look up the size and the normalization that a network's published weights expect."""
+    require(name)
     config = published(name)
     return Preprocessing(config.input_size[-1], config.mean, config.std)
 

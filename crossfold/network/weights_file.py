@@ -167,10 +167,29 @@ def _read(path: Path) -> Any:
     except Exception as error:  # torch raises many types, and advises to run the file's code
         known = isinstance(error, safetensors.SafetensorError)
         reason = str(error) if known else _other_content(path)
-        raise UserError(
-            f"params.yaml model.weights: the file cannot be read: {reason}. "
-            "Use safetensors, or save a state dict with torch.save(model.state_dict(), path)"
-        ) from None
+        raise _unreadable(reason) from None
+
+
+def _unreadable(reason: str) -> UserError:
+    return UserError(
+        f"params.yaml model.weights: the file cannot be read: {reason}. "
+        "Use safetensors, or save a state dict with torch.save(model.state_dict(), path)"
+    )
+
+
+def read_config(path: Path) -> str | None:
+    """Read the text of the config.json that was in the weights' folder, see `data.weights`.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not _is_safetensors(path):
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("config")
+    except safetensors.SafetensorError as error:
+        raise _unreadable(str(error)) from None
 
 
 def _other_content(path: Path) -> str:

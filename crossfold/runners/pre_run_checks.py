@@ -1,11 +1,13 @@
 """Check a project before a run: its data and models against DVC, and its weights and network."""
 
 import multiprocessing
+import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from crossfold.data import dvc, fetch, sample
+from crossfold.data import dvc, sample
 from crossfold.data.layout import find_misnamed
+from crossfold.data.weights import copy_weights, find_weights
 from crossfold.errors import UserError
 from crossfold.settings import PreprocessingSettings, Settings
 
@@ -41,20 +43,33 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
         Notes about the weights for the user, one line each.
 
     Raises:
-        UserError: no weights file has that name; or weights, candidates or image size do not fit
+        UserError: no weights have that name; or weights, candidates or image size do not fit
             the architecture.
     """
-    files = dvc.known_files(root, "models", settings.data.remote)
-    weights = None
-    if files is not None:
-        fetch.require_weights(settings.model.weights, files)
-        weights = dvc.find_object(root, files[settings.model.weights], settings.data.remote)
-    source = _check_network(settings, weights)
+    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
+        source = _check_network(settings, _find_weights(root, settings, Path(scratch)))
     notes = [f"model.weights: taken from {source}"] if source else []
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
     if warning := sample.weights_warning(data_hash, settings.model.weights):
         notes.append(warning)
     return tuple(notes)
+
+
+def _find_weights(root: Path, settings: Settings, scratch: Path) -> Path | None:
+    """Find the weights as one file, as fetch_data gives them; None if not on this machine."""
+    remote = settings.data.remote
+    files = dvc.known_files(root, "models", remote)
+    if files is None:
+        return None
+    names = find_weights(settings.model.weights, files)
+    tensors = dvc.find_object(root, files[names.tensors], remote)
+    if tensors is None or names.config is None:
+        return tensors
+    config = dvc.find_object(root, files[names.config], remote)
+    if config is None:
+        return None
+    copy_weights(tensors, config, scratch / "weights")
+    return scratch / "weights"
 
 
 def _check_network(settings: Settings, weights: Path | None) -> str:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from crossfold.imaging import decoding
-from crossfold.imaging.decoding import BadImage, opened, read_image, square
+from crossfold.imaging.decoding import FILTERS, BadImage, opened, read_image, square
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.step.concurrency import Budget, in_order
 
@@ -230,6 +230,15 @@ def test_to_square_is_scaling_the_shorter_side_then_cropping(size: int) -> None:
     expected = np.asarray(scaled)[size : 2 * size].astype(int)
     # It rounds between its two passes.
     assert np.abs(square(encoded(tall, "PNG"), Preprocessing(size)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_to_square_takes_a_share_of_the_shorter_side(interpolation: str) -> None:
+    tall = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8))
+    narrow = tall.resize((10, 40), FILTERS[interpolation], box=(3, 0, 21, 40))
+    expected = narrow.resize((10, 10), FILTERS[interpolation], box=(0, 11, 10, 29))
+    how = Preprocessing(10, interpolation=interpolation, crop=0.75)
+    assert np.array_equal(square(encoded(tall, "PNG"), how), np.asarray(expected))
 
 
 def test_to_square_scales_up_and_down() -> None:

@@ -87,7 +87,7 @@ def test_fetched_weights_give_well_known_pictures_their_labels_of_imagenet(
     stored = {name: t for name, t in wanted.items() if not name.endswith("num_batches_tracked")}
     weights = read_weights(fetched.path, fetched.architecture, stored)
     network.load_state_dict(weights.tensors, strict=False)
-    how = find_preprocessing(fetched.architecture, PreprocessingSettings())
+    how = find_preprocessing(fetched.architecture, fetched.path, PreprocessingSettings())
     pixels = torch.from_numpy(square(read_image(pictures / picture), how).copy())
     with torch.inference_mode():
         logits = network(preprocessing.normalize(pixels[None], how))[0]
