@@ -109,11 +109,12 @@ class PreprocessingSettings(_Section):
     )
     interpolation: Literal["bilinear", "bicubic"] | None = Field(
         default=None,
-        description="Filter that scales the images.",
+        description="Filter that scales the images. Without the setting: the network's own.",
     )
     crop: Share | None = Field(
         default=None,
-        description="Share of an image's shorter side that the centre square covers.",
+        description="Share of an image's shorter side that the centre square covers. Without the "
+        "setting: 1, or that of a Hugging Face folder.",
     )
 
     def given(self) -> dict[str, Any]:

@@ -70,7 +70,9 @@ def _image_size(model: ModelSettings) -> int:
         return model.image_size
     from crossfold.network.carried_preprocessing import find_preprocessing
 
-    return find_preprocessing(model.architecture, None, model).image_size
+    weights = Path("models") / model.weights
+    found = find_preprocessing(model.architecture, weights if weights.exists() else None, model)
+    return found.image_size
 
 
 def _require_page(page: Path) -> None:

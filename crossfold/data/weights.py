@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-_TENSORS, _CONFIG = "model.safetensors", "config.json"
+_TENSORS = "model.safetensors"
+CONFIG = "config.json"  # also the key of its text in the metadata of the copy
 # Safetensors' own limit; a larger number isn't a header's length.
 _MAX_HEADER = 100_000_000
 
@@ -37,12 +38,12 @@ def find_weights(name: str, files: Collection[str]) -> WeightsFiles:
     """
     if name in files:
         return WeightsFiles(name)
-    found = WeightsFiles(f"{name}/{_TENSORS}", f"{name}/{_CONFIG}")
+    found = WeightsFiles(f"{name}/{_TENSORS}", f"{name}/{CONFIG}")
     if set(found) <= set(files):
         return found
     if any(file.startswith(f"{name}/") for file in files):
         raise UserError(
-            f"params.yaml model.weights: the folder {name!r} in models.dvc needs {_CONFIG} and "
+            f"params.yaml model.weights: the folder {name!r} in models.dvc needs {CONFIG} and "
             f"{_TENSORS}. Save both, as timm does with safe_serialization=True, or set "
             "model.weights to one of its files"
         )
@@ -66,10 +67,10 @@ def copy_weights(tensors: Path, config: Path | None, target: Path) -> None:
         try:  # the format: eight bytes with the header's length, the header as JSON, the tensors
             (length,) = struct.unpack("<Q", source.read(8))
             header = json.loads(source.read(min(length, _MAX_HEADER)))
-            header.setdefault("__metadata__", {})["config"] = config.read_text(encoding="utf-8")
+            header.setdefault("__metadata__", {})[CONFIG] = config.read_text(encoding="utf-8")
         except (struct.error, ValueError, AttributeError):
             raise UserError(
-                f"params.yaml model.weights: {_TENSORS} or {_CONFIG} of the folder is damaged, or "
+                f"params.yaml model.weights: {_TENSORS} or {CONFIG} of the folder is damaged, or "
                 "in another format"
             ) from None
         text = json.dumps(header).encode()

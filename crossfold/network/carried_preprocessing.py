@@ -37,8 +37,8 @@ def find_preprocessing(
 ) -> Preprocessing:
     """Find a network's preprocessing, and apply the changes of params.yaml to it.
 
-    A folder of timm's states it for its weights. Otherwise size, mean and standard deviation are
-    those of the architecture's published weights; see docs/decisions/036-preprocessing.md.
+    A folder of timm's states it for its weights. Otherwise it is that of the architecture's
+    published weights, but without their crop; see docs/decisions/036-preprocessing.md.
 
     Raises:
         UserError: the folder is of another architecture, or its config.json is not timm's; or the
@@ -86,4 +86,9 @@ def _published(architecture: str) -> Preprocessing:
 
     transforms = torchvision.models.get_model_weights(architecture).DEFAULT.transforms()
     (image_size,) = transforms.crop_size
-    return Preprocessing(image_size, tuple(transforms.mean), tuple(transforms.std))
+    return Preprocessing(
+        image_size,
+        tuple(transforms.mean),
+        tuple(transforms.std),
+        transforms.interpolation.value,
+    )

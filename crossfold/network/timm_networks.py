@@ -39,10 +39,10 @@ def require(name: str) -> None:
 
 
 def preprocessing(name: str) -> Preprocessing:
-    """Look up the size and the normalization that a network's published weights expect."""
+    """Look up the preprocessing of a network's published weights, except their crop."""
     require(name)
     config = published(name)
-    return Preprocessing(config.input_size[-1], config.mean, config.std)
+    return Preprocessing(config.input_size[-1], config.mean, config.std, config.interpolation)
 
 
 def published(name: str) -> PretrainedCfg:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from crossfold.data.weights import CONFIG
 from crossfold.errors import UserError
 
 # Levels of nested dictionaries that are searched for weights.
@@ -178,16 +179,18 @@ def _unreadable(reason: str) -> UserError:
 
 
 def read_config(path: Path) -> str | None:
-    """Read the text of the config.json that was in the weights' folder, see `data.weights`.
+    """Read the text of config.json from the weights' folder, or from its copy as one file.
 
     Raises:
         UserError: the file cannot be read.
     """
+    if path.is_dir():
+        return (path / CONFIG).read_text(encoding="utf-8") if (path / CONFIG).is_file() else None
     if not _is_safetensors(path):
         return None
     try:
         with safetensors.safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("config")
+            return (file.metadata() or {}).get(CONFIG)
     except safetensors.SafetensorError as error:
         raise _unreadable(str(error)) from None
 

@@ -37,7 +37,7 @@ def test_other_names_are_refused(name: str, message: str) -> None:
 def test_a_folder_becomes_one_file_with_the_config_beside_its_metadata(folder: Path) -> None:
     copy_weights(folder / "model.safetensors", folder / "config.json", folder / "copy")
     with safetensors.safe_open(folder / "copy", "numpy") as file:
-        assert file.metadata() == {"format": "pt", "config": '{"ü": 1}'}
+        assert file.metadata() == {"format": "pt", "config.json": '{"ü": 1}'}
         assert array_equal(file.get_tensor("weight"), TENSORS["weight"])
 
 

@@ -15,6 +15,7 @@ from crossfold.network.carried_preprocessing import find_preprocessing
 from crossfold.settings import PreprocessingSettings
 
 NAME = "test_vit"
+HALF = (0.5, 0.5, 0.5)
 NO_CHANGES = PreprocessingSettings()
 STATED = Preprocessing(160, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.9)
 
@@ -38,7 +39,7 @@ def joined(folder: Path) -> Path:
 
 def altered(folder: Path, **changes: object) -> Path:
     config = json.loads((folder / "config.json").read_text())
-    config["pretrained_cfg"] |= changes.pop("pretrained_cfg", {})  # type: ignore[operator]
+    config["pretrained_cfg"] |= changes.pop("pretrained_cfg", {})
     (folder / "config.json").write_text(json.dumps(config | changes))
     return joined(folder)
 
@@ -96,11 +97,11 @@ def test_a_config_that_is_not_timms_is_refused(folder: Path) -> None:
     [
         ("resnet18", Preprocessing(224)),
         ("inception_v3", Preprocessing(299)),
-        ("efficientnet_v2_l", Preprocessing(480, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
-        ("timm/tf_efficientnet_lite0", Preprocessing(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))),
+        ("efficientnet_v2_l", Preprocessing(480, HALF, HALF, "bicubic")),
+        ("timm/tf_efficientnet_lite0", Preprocessing(224, HALF, HALF, "bicubic")),
     ],
 )
-def test_an_architecture_has_the_size_and_normalization_of_its_published_weights(
+def test_an_architecture_has_the_preprocessing_of_its_published_weights_without_their_crop(
     architecture: str, published: Preprocessing
 ) -> None:
     assert find_preprocessing(architecture, None, NO_CHANGES) == published
