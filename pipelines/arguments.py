@@ -36,7 +36,7 @@ def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[s
             candidate.model_dump(exclude_none=True) for candidate in settings.candidates
         ],
         "cuts": settings.cuts,
-        "preprocessing": settings.model.given(),
+        "preprocessing": settings.model.given("json"),
         "lineage": lineage,
     }
 

@@ -47,10 +47,11 @@ def find_weights(name: str, files: Collection[str]) -> WeightsFiles:
             f"{_TENSORS}. Save both, as timm does with safe_serialization=True, or set "
             "model.weights to one of its files"
         )
+    folders = {file.removesuffix(f"/{CONFIG}") for file in files if file.endswith(f"/{CONFIG}")}
     raise UserError(
         f"params.yaml model.weights: models.dvc has no file {name!r}; "
-        f"{suggestion(name, sorted(files))} Set model.weights to one of its files, or put the "
-        "file under models/ and `dvc add models`"
+        f"{suggestion(name, sorted({*files, *folders}))} Set model.weights to one of its files, or "
+        "put the file under models/ and `dvc add models`"
     )
 
 

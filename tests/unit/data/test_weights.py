@@ -27,7 +27,8 @@ def test_weights_are_a_file_or_a_folder_of_timm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("bin", r"'bin'.*model\.safetensors"), ("b.pth", r"'b\.pth'.*\ba\.pth")]
+    ("name", "message"),
+    [("bin", r"'bin'.*model\.safetensors"), ("b.pth", r"'b\.pth'.*\ba\.pth"), ("vitt", r"\bvit\?")],
 )
 def test_other_names_are_refused(name: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"model\.weights: .*{message}"):
