@@ -52,7 +52,7 @@ def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
     if name := timm_name(architecture):
         from . import timm_networks
 
-        return timm_networks.build(name, num_classes).eval()
+        return _with_bias(timm_networks.build(name, num_classes)).eval()
     if architecture not in ARCHITECTURES:
         raise UserError(
             f"params.yaml model.architecture: torchvision has no classification network "
@@ -61,7 +61,15 @@ def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
     network: nn.Module = torchvision.models.get_model(
         architecture, weights=None, num_classes=num_classes
     )
-    return network.eval()
+    return _with_bias(network).eval()
+
+
+def _with_bias(network: nn.Module) -> nn.Module:
+    """Give the classifier a bias, starting at 0, if it has none, as MaxViT's: a head fits one."""
+    head = network.get_submodule(head_name(network))
+    if head.bias is None:
+        head.bias = nn.Parameter(torch.zeros(len(head.weight)))
+    return network
 
 
 def pretrained_network(architecture: str, path: Path, num_classes: int, seed: int) -> nn.Module:
