@@ -92,15 +92,15 @@ def fetch_data(
             copy_weights(
                 models / found.tensors, models / found.config if found.config else None, part
             )
-        write_examples(
-            examples,
-            _rows(workspace / "data", report),
-            classes=report.classes,
-            data_hash=data_hash,
-            num_folds=settings.num_folds,
-            skipped=report.skipped,
-            facts=facts,
-        )
+            write_examples(
+                examples,
+                _rows(workspace / "data", report),
+                classes=report.classes,
+                data_hash=data_hash,
+                num_folds=settings.num_folds,
+                skipped=report.skipped,
+                facts=facts,
+            )
         write_page(data_page, report, workspace / "data")
     return FetchedData(
         num_images=len(report.paths),

@@ -28,13 +28,23 @@ def head_name(network: nn.Module) -> str:
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """Trace the network, in evaluation mode, as a graph of layers."""
+    """Trace the network, in evaluation mode, as a graph of layers.
+
+    Raises:
+        UserError: torch.fx cannot trace it.
+    """
     tracer = _Tracer()
     if type(network).__module__.startswith("timm."):
         from . import timm_networks
 
         tracer = _Tracer(timm_networks.whole_modules(), timm_networks.whole_functions())
-    return fx.GraphModule(network, tracer.trace(network.eval()))
+    try:
+        return fx.GraphModule(network, tracer.trace(network.eval()))
+    except Exception as error:  # of the network's own code, which may branch on values
+        raise UserError(
+            f"params.yaml model.architecture: this network cannot be traced: {error}. Choose "
+            "another architecture"
+        ) from error
 
 
 class _Tracer(fx.Tracer):

@@ -43,18 +43,18 @@ res2next50 resnest14d test_resnet resnetv2_18 rexnet_100 selecsls42 legacy_seres
 sequencer2d_s shvit_s1 skresnet18 starnet_s050 swin_tiny_patch4_window7_224
 swinv2_tiny_window8_256 swinv2_cr_tiny_224 tiny_vit_5m_224 tnt_s_legacy_patch16_224 tresnet_m
 twins_svt_small vgg11 visformer_tiny test_vit vit_tiny_r_s16_p8_224 test_vit_relpos
-vitamin_small_224 volo_d1_224 ese_vovnet19b_slim_dw legacy_xception xception41p
+vitamin_small_224 ese_vovnet19b_slim_dw legacy_xception xception41p
 xcit_nano_12_p8_224
 """)
 # Even these have more than 60 million weights, so that the test only cuts them.
 LARGE = listed("""
-beit_base_patch16_224 deepseek_vit_412m gemma4_vit_167m_enc mobilenetv5_base
+beit_base_patch16_224 deepseek_vit_412m mobilenetv5_base
 naflexvit_base_patch16_parfac_gap nasnetalarge pnasnet5large qwen3_vit_88m samvit_base_patch16_224
 """)
-# They average several classifiers. docs/own-weights.md lists them.
+# They average several classifiers, or cannot be traced. docs/own-weights.md lists them.
 REFUSED = listed("""
 crossvit_tiny_240 efficientformer_l1 efficientformerv2_s0 efficientvim_m1 levit_128s repvit_m1
-swiftformer_xs
+swiftformer_xs volo_d1_224 gemma4_vit_167m_enc
 """)
 QUICK = ("mobilenet_v3_small", "timm/test_vit", "timm/test_convnext")
 OWN_WEIGHTS = Path(__file__).parents[3] / "docs" / "own-weights.md"
@@ -102,7 +102,7 @@ def test_a_network_cut_at_its_head_joined_and_exported_is_the_whole(architecture
     graph = openvino_engine.from_torch(preprocessing.from_pixels(prefix, how), how.image_size)
     (computed,) = openvino_engine.compiled(graph, "float32", 1)(images.numpy())
     largest = float(features.abs().max())
-    np.testing.assert_allclose(computed, features.numpy(), rtol=1e-3, atol=1e-3 * largest)
+    np.testing.assert_allclose(computed, features.numpy(), rtol=1e-3, atol=2e-3 * largest)
 
 
 @pytest.mark.slow
@@ -115,10 +115,10 @@ def test_a_large_network_can_be_cut_at_its_head(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.slow
-def test_a_network_of_several_classifiers_is_refused_as_documented(name: str) -> None:
+def test_a_network_that_cannot_be_cut_at_its_head_is_refused_as_documented(name: str) -> None:
     with torch.device("meta"):
         network = backbone.build_network(f"timm/{name}", 3, seed=0)
-    with pytest.raises(UserError, match=r"model\.architecture: .*classifiers"):
+    with pytest.raises(UserError, match=r"model\.architecture: this network"):
         cutting.prefix(cutting.trace(network), ["head"])
     assert f"`{name.partition('_')[0]}" in OWN_WEIGHTS.read_text()
 
