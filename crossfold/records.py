@@ -297,10 +297,21 @@ class PredictedImages(Record):
     probabilities: tuple[tuple[float, ...], ...]
 
 
+class ActivationMap(Record):
+    """Where a test image, by its position in the split, has the evidence for its predicted class.
+
+    A row of values for each row of positions, from 0, none, to 1, the strongest in this image.
+    """
+
+    position: int
+    values: tuple[tuple[float, ...], ...]
+
+
 class Evaluation(PredictedImages):
     """The results of the model on the test split.
 
-    The confusion matrix has a row for each true class. The latency varies from run to run. The
+    The confusion matrix has a row for each true class. The activation maps are those of the report;
+    there are none if the network has no feature map. The latency varies from run to run. The
     hashes identify the model's file (SHA-256), the data (DVC's hash) and the test split (SHA-256).
     """
 
@@ -310,6 +321,7 @@ class Evaluation(PredictedImages):
     confusion_matrix: tuple[tuple[int, ...], ...]
     curves: CurvesByKind
     calibration: Calibration
+    activation_maps: tuple[ActivationMap, ...]
     latency: Latency
     weights_hash: str
     data_hash: str

@@ -65,6 +65,14 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes per image.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="New or empty folder for a picture of each image: where the network found its "
+            "evidence for the predicted class (class activation map).",
+        ),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Predict with the model served there."),
@@ -76,14 +84,18 @@ def predict(
     not_written = f"; {output} is not written" if output else ""
     if server and model:
         raise UserError("--model is for a model that is loaded here, not for one behind --server")
+    if server and explain:
+        raise UserError("--explain is for a model that is loaded here, not for one behind --server")
     settings = None if server else _settings()
     kind = _format(kind, output)
+    if explain:
+        _require_new_folder(explain)
     paths = find_images(images)
     if server:
         predictions, batch_size = _asked(server, paths, not_written), 1
     else:
         assert settings is not None
-        predictions = _predicted(model, settings, paths, batch_size)
+        predictions = _predicted(model, settings, paths, batch_size, explain)
 
     num_failed = 0
     with (
@@ -121,9 +133,13 @@ def serve(
 
 
 def _predicted(
-    model: str | None, settings: "Settings", paths: Sequence[str], batch_size: int
+    model: str | None,
+    settings: "Settings",
+    paths: Sequence[str],
+    batch_size: int,
+    explain: Path | None,
 ) -> Generator["Prediction", None, None]:
-    """Predict image files with a registered version.
+    """Predict image files with a registered version, and explain the predictions in a folder.
 
     Looks up and loads the version on the first iteration, after the output has been opened.
     """
@@ -134,7 +150,15 @@ def _predicted(
     name = _registered(model, settings)
     version = find_version(store.connect(), name)
     network = load_version(version)
-    for prediction in predict_images(network, paths, read_image, batch_size):
+    write_picture = None
+    if explain:
+        from .explanations import picture_writer
+
+        write_picture = picture_writer(version, explain, len(paths))
+    predictions = predict_images(network, paths, read_image, batch_size)
+    for number, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
+        if write_picture and prediction.error is None:
+            write_picture(number, path, prediction)
         yield prediction._replace(model=version.name, version=str(version.version))
 
 
@@ -184,6 +208,15 @@ def _format(kind: Format | None, output: Path | None) -> Format:
             return Format.JSONL  # a pipe's reader can use each line as it arrives
         return kind or (Format.TABLE if console.is_terminal else Format.LINES)
     return format_for(kind, output)
+
+
+def _require_new_folder(folder: Path) -> None:
+    """Raise UserError unless pictures can go to `folder` without replacing anything."""
+    if folder.is_dir():
+        if any(folder.iterdir()):
+            raise UserError(f"--explain {folder}: the folder is not empty; name a new one")
+    elif folder.exists() or not folder.parent.is_dir():
+        raise UserError(f"--explain {folder}: not a new folder in a folder that is there")
 
 
 @contextmanager

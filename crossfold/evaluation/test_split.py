@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from crossfold.data.examples import TEST, Examples
 from crossfold.network import determinism, openvino_engine, trained_network
 from crossfold.network.openvino_engine import Classifier
-from crossfold.records import Evaluation, Export
+from crossfold.records import Evaluation, Export, PredictedImages
 from crossfold.step.progress import report_progress
 
-from . import calibration, latency, metrics
+from . import calibration, explanations, latency, metrics
 from .curves import compute_curves
 
 NUM_LATENCY_IMAGES = 50
@@ -45,14 +45,18 @@ def evaluate_test(
     )
     paths, labels, (computed, torchs) = score([network, reference], table, num_threads)
     probabilities = metrics.floored(computed)
-    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
-    evaluated = Evaluation(
+    predicted = PredictedImages(
         classes=table.classes,
         paths=tuple(paths),
         labels=labels.tolist(),
         probabilities=probabilities.tolist(),
+    )
+    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
+    evaluated = Evaluation(
+        **dict(predicted),
         **_scored(labels, probabilities),
         calibration=calibration.assess(labels, probabilities, reference.temperature),
+        activation_maps=explanations.activation_maps(reference, table, predicted),
         latency=latency.measure(network, timed, num_threads),
         weights_hash=hashlib.sha256(model.read_bytes()).hexdigest(),
         data_hash=table.data_hash,

@@ -16,8 +16,7 @@ _PNG = {"format": "PNG", "optimize": True}
 def data_uri(encoded: bytes, side: int) -> str:
     """Encode an image file as a data URI, its longer side at most `side` pixels.
 
-    A smaller image is enlarged by a whole number, so that each pixel stays visible. The format is
-    PNG or JPEG, whichever is shorter, without the file's metadata.
+    A smaller image is enlarged by a whole number, so that each pixel stays visible.
 
     Raises:
         BadImage: as `opened`.
@@ -27,6 +26,11 @@ def data_uri(encoded: bytes, side: int) -> str:
     if factor > 1:
         size = (image.width * factor, image.height * factor)
         image = image.resize(size, Image.Resampling.NEAREST)
+    return as_data_uri(image)
+
+
+def as_data_uri(image: Image.Image) -> str:
+    """Encode pixels as a data URI: PNG or JPEG, whichever is shorter, without metadata."""
     small = min((_save(image, **how) for how in (_PNG, _JPEG)), key=len)
     kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"

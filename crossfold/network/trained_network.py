@@ -34,7 +34,7 @@ class Network:
         self.temperature: float = about.get("temperature", 1.0)
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
-        self._traced = trace(network)
+        self.traced = trace(network)
 
     @torch.inference_mode()
     def predict(
@@ -52,8 +52,8 @@ class Network:
     def exportable(self) -> nn.Module:
         """Build one module for the export: pixels in, the head's input and probabilities out."""
         return _FromPixels(
-            prefix(self._traced, [HEAD]),
-            suffix(self._traced, HEAD, self.preprocessing),
+            prefix(self.traced, [HEAD]),
+            suffix(self.traced, HEAD, self.preprocessing),
             self.preprocessing,
             self.temperature,
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from crossfold.network.openvino_engine import Classifier
+    from crossfold.network.trained_network import Network
 
 # More digits than any version number has; databases limit the size of a number.
 _MAX_DIGITS = 9
@@ -163,6 +164,20 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
         exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
         export(network, exported)
         return open_network(exported, num_threads)
+
+
+def load_network(version: "ModelVersion") -> "Network":
+    """Load a version's network in torch, which gives gradients; takes seconds longer.
+
+    Nothing in its files is executed.
+
+    Raises:
+        UserError: the version's files are missing, modified, or were not registered by Crossfold.
+    """
+    from crossfold.network.trained_network import Network
+
+    with tempfile.TemporaryDirectory() as folder:
+        return Network(download(version, NETWORK_FILE, folder))
 
 
 def open_network(path: Path, num_threads: int = 0) -> "Classifier":

@@ -126,12 +126,14 @@ def _describe(
     table: Examples,
 ) -> str:
     """Write the version's model card to MLflow, and return the run's report as HTML."""
-    from crossfold.report import content, page, pictures
+    from crossfold.evaluation import explanations
+    from crossfold.report import page, pictures
 
     tags = client.get_model_version(registered.name, registered.version).tags
     card = model_card.render(tags, board, evaluated, registered)
     client.update_model_version(registered.name, registered.version, card)
-    data_summary = pictures.summarise(table, content.confident_mistakes(evaluated))
+    tested = explanations.confident_mistakes(evaluated) + explanations.typical_right(evaluated)
+    data_summary = pictures.summarise(table, tested, evaluated.activation_maps)
     return page.render(evaluated, board, data_summary, registration=registered, lineage=tags)
 
 

@@ -12,7 +12,6 @@ from crossfold.records import Bin, Calibration, Curves, Evaluation, Interval, Le
 
 from . import figures
 
-NUM_MISTAKES_SHOWN = 20
 MAX_CLASSES_FITTED = 14  # with more, the confusion matrix scrolls instead of being scaled down
 
 
@@ -199,37 +198,31 @@ def class_rows(test: Predictions, f1_intervals: Sequence[Interval]) -> list[Clas
     return [ClassRow(*values) for values in columns]
 
 
-def confident_mistakes(evaluation: Evaluation) -> list[int]:
-    """Find the mistakes with the highest probability of the predicted class, ties by path.
-
-    Returns:
-        At most NUM_MISTAKES_SHOWN positions in the test split.
-    """
-    test = predictions(evaluation)
-    confidence = test.probabilities.max(axis=1)
-    wrong = np.flatnonzero(test.predicted != test.labels)
-    surest = sorted(wrong.tolist(), key=lambda i: (-confidence[i], test.paths[i]))
-    return surest[:NUM_MISTAKES_SHOWN]
-
-
 @dataclass(frozen=True)
-class Mistake:
-    """A test image with a wrong prediction; `picture` is a data URI."""
+class TestedImage:
+    """A test image with its prediction; `picture` and `overlay` are data URIs."""
 
     path: str
     picture: str
+    overlay: str | None
     true: str
     predicted: str
     probability: float
     probability_of_true: float
 
 
-def mistakes(test: Predictions, shown: Sequence[int], pictures: Mapping[str, str]) -> list[Mistake]:
-    """Describe the test images at the positions `shown`; `pictures` are data URIs by path."""
+def tested_images(
+    test: Predictions,
+    shown: Sequence[int],
+    pictures: Mapping[str, str],
+    overlays: Mapping[str, str],
+) -> list[TestedImage]:
+    """Describe the test images at the positions `shown`; the pictures are data URIs by path."""
     return [
-        Mistake(
+        TestedImage(
             path=test.paths[i],
             picture=pictures[test.paths[i]],
+            overlay=overlays.get(test.paths[i]),
             true=test.classes[test.labels[i]],
             predicted=test.classes[test.predicted[i]],
             probability=test.probabilities[i].max(),

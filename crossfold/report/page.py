@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import jinja2
 
 from crossfold.data.sample import weights_warning
-from crossfold.evaluation import metrics
+from crossfold.evaluation import explanations, metrics
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment
 from crossfold.records import Evaluation, Interval, Leaderboard, Registration
@@ -29,7 +29,9 @@ def render(
     settings = json.loads(lineage.get("settings", "{}"))
     weights = settings.get("model", {}).get("weights", "")
     test = content.predictions(evaluation)
-    shown = content.confident_mistakes(evaluation)
+    pictures = data_summary.tested, data_summary.overlays
+    mistakes = content.tested_images(test, explanations.confident_mistakes(evaluation), *pictures)
+    right = content.tested_images(test, explanations.typical_right(evaluation), *pictures)
     page = _environment().get_template("report.html")
     return page.render(
         evaluation=evaluation,
@@ -41,7 +43,8 @@ def render(
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
         class_rows=content.class_rows(test, evaluation.class_f1_intervals),
         left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
-        mistakes=content.mistakes(test, shown, data_summary.mistakes),
+        mistakes=mistakes,
+        right=right,
         baseline=content.majority_baseline(test, data_summary.counts["train"]),
         without_leaked=content.scores_without(test, data_summary.facts.leaked),
         num_mistakes=len(test.labels) - test.num_right,

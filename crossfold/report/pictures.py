@@ -1,4 +1,4 @@
-"""Collect the images for the report: samples of each class, mistakes and leaks."""
+"""Collect the images for the report: samples of each class, explained ones and leaks."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +8,16 @@ import numpy as np
 
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.findings import DataFacts
-from crossfold.imaging.thumbnails import data_uri
+from crossfold.imaging import decoding
+from crossfold.imaging.thumbnails import as_data_uri, data_uri
+from crossfold.records import ActivationMap
+
+from .overlay import overlay
 
 MAX_SAMPLES_OF_CLASS = 5
 MAX_SAMPLES = 60
 SAMPLE_SIDE = 64  # pixels; twice the size on the page, for high-resolution screens
-MISTAKE_SIDE = 128
+TESTED_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,15 @@ class DataSummary:
     skipped: tuple[str, ...]  # a line for each image that was left out
     facts: DataFacts
     samples: dict[str, dict[str, str]]  # class -> path -> picture
-    mistakes: dict[str, str]  # path -> picture
+    tested: dict[str, str]  # path -> picture, of test images
+    overlays: dict[str, str]  # path -> picture, their activation maps over their centre squares
     leaks: dict[str, str]  # path -> picture, of the images in `facts.leaks`
 
 
-def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
+def summarise(table: Examples, tested: Sequence[int], maps: Sequence[ActivationMap]) -> DataSummary:
     """Summarise a run's data for its report.
 
-    `mistakes` are positions in the test split.
+    `tested` are positions in the test split, of the images to show, with or without a map.
     """
     counts = {
         split: Counter(table.classes[label] for label in table.column("label", split))
@@ -46,8 +51,9 @@ def summarise(table: Examples, mistakes: Sequence[int]) -> DataSummary:
         skipped=table.skipped,
         facts=table.facts,
         samples=_samples(table),
-        mistakes=_pictures(table, TEST, mistakes, MISTAKE_SIDE),
-        leaks=_pictures(table, None, leaks.tolist(), MISTAKE_SIDE),
+        tested=_pictures(table, TEST, tested, TESTED_SIDE),
+        overlays=_overlays(table, maps),
+        leaks=_pictures(table, None, leaks.tolist(), TESTED_SIDE),
     )
 
 
@@ -71,6 +77,17 @@ def _pictures(
     paths = table.column("path", split)
     uris = _uris(table, split, places, side)
     return {str(paths[place]): uri for place, uri in zip(places, uris, strict=True)}
+
+
+def _overlays(table: Examples, maps: Sequence[ActivationMap]) -> dict[str, str]:
+    places = [one.position for one in maps]
+    paths = table.column("path", TEST)
+    return {
+        str(paths[one.position]): as_data_uri(
+            overlay(decoding.square(image, TESTED_SIDE), np.array(one.values, np.float32))
+        )
+        for one, image in zip(maps, table.images(TEST, places), strict=True)
+    }
 
 
 def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:

@@ -14,9 +14,16 @@ from sklearn.linear_model import SGDClassifier
 from crossfold.data.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
-from crossfold.imaging.thumbnails import data_uri
+from crossfold.evaluation.explanations import (
+    NUM_MISTAKES,
+    NUM_RIGHT,
+    confident_mistakes,
+    typical_right,
+)
+from crossfold.imaging.decoding import square
+from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import Evaluation, Leaderboard, Registration
-from crossfold.report.content import NUM_MISTAKES_SHOWN, confident_mistakes
+from crossfold.report.overlay import overlay
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
 
@@ -156,6 +163,7 @@ def page() -> str:
             "confusion_matrix": confusion.tolist(),
             "curves": compute_curves(labels[test], probabilities),
             "calibration": calibration.assess(labels[test], probabilities, temperature),
+            "activation_maps": [{"position": 0, "values": [[0.0, 1.0], [0.5, 0.25]]}],
             "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
             "weights_hash": "ab" * 32,
             "data_hash": "cd" * 16,
@@ -186,6 +194,9 @@ def page() -> str:
         split: dict(zip(CLASSES, np.bincount(labels[rows]).tolist(), strict=True))
         for split, rows in (("train", ~test), ("test", test))
     }
+    explained = confident_mistakes(evaluation) + typical_right(evaluation)
+    pictures = {i: files[np.flatnonzero(test)[i]] for i in explained}
+    activation = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
     shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
     return render(
         evaluation,
@@ -199,9 +210,10 @@ def page() -> str:
                 name: {paths[i]: data_uri(files[i], 64) for i in rows}
                 for name, rows in zip(CLASSES, shown, strict=True)
             },
-            mistakes={
-                tested[i]: data_uri(files[np.flatnonzero(test)[i]], 128)
-                for i in confident_mistakes(evaluation)
+            tested={tested[i]: data_uri(picture, 128) for i, picture in pictures.items()},
+            overlays={
+                tested[i]: as_data_uri(overlay(square(picture, 128), activation))
+                for i, picture in pictures.items()
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},
         ),
@@ -272,8 +284,10 @@ def test_every_picture_says_in_words_what_it_shows(page: str, tmp_path: Path) ->
     pictures = [attributes for tag, attributes in elements if tag == "img"]
     words = [str(picture["alt"]) for picture in pictures]
     mistakes = [text for text in words if " taken for " in text]
-    assert 10 < len(mistakes) == page.count("<figure>") - NUM_LEAKS <= NUM_MISTAKES_SHOWN
-    assert len(words) == 5 * len(CLASSES) + len(mistakes) + 2 * NUM_LEAKS
+    right = [text for text in words if text.endswith(", right")]
+    assert 10 < len(mistakes) <= NUM_MISTAKES and len(right) == NUM_RIGHT
+    assert len(mistakes + right) == page.count("<figure>") - NUM_LEAKS
+    assert len(words) == 5 * len(CLASSES) + 2 * len(mistakes + right) + 2 * NUM_LEAKS
     assert all(str(picture["src"]).startswith("data:image/") for picture in pictures)
 
 

@@ -111,7 +111,7 @@ def test_a_new_metric_is_in_the_report(
 ) -> None:
     counts = {"train": {"0": 5, "1": 4}, "test": {"0": 3}}
     paths = dict.fromkeys(evaluation.paths, "data:,")
-    data = DataSummary(counts, "cd" * 16, (), DataFacts(), {}, paths, {})
+    data = DataSummary(counts, "cd" * 16, (), DataFacts(), {}, paths, {}, {})
     html = page.render(evaluation, board, data, registration=REGISTRATION, lineage=tags)
     headline = html[html.index('id="headline"') : html.index('id="gate"')]
     low, high = evaluation.intervals["kappa"]

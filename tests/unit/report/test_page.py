@@ -56,6 +56,7 @@ def evaluation() -> dict[str, Any]:
         "calibration": calibration.assess(
             np.array(LABELS), np.array(PROBABILITIES, np.float32), temperature=1.25
         ),
+        "activation_maps": [{"position": 2, "values": [[0.0, 1.0], [0.5, 0.25]]}],
         "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
         "split_hash": "ef" * 32,
         "curves": compute_curves(np.array(LABELS), np.array(PROBABILITIES)),
@@ -85,7 +86,8 @@ DATA = DataSummary(
     skipped=("data/cat/<b>broken</b>.png",),
     facts=DataFacts(),
     samples={"cat": {"data/'\"><i>.png": "data:image/png;base64,c2FtcGxl"}},
-    mistakes={f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (2, 5)},
+    tested={f"data/{i}.png": f"data:image/png;base64,bWlzdGFrZ{i}==" for i in (1, 2, 3, 5)},
+    overlays={f"data/{i}.png": f"data:image/png;base64,b3ZlcmxheT{i}==" for i in (1, 2, 3, 5)},
     leaks={},
 )
 # The first test image, which the model has right, looks like one that it was trained on.

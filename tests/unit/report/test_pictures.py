@@ -11,7 +11,7 @@ from crossfold.report import pictures as report_pictures
 
 def test_samples_are_of_each_class_and_from_the_train_split(examples: Path) -> None:
     rows = pq.read_table(examples).to_pylist()
-    found = report_pictures.summarise(Examples(examples), []).samples
+    found = report_pictures.summarise(Examples(examples), [], []).samples
     assert list(found) == ["red", "green", "blue"]
     for label, pictures in enumerate(found.values()):
         mine = [row["path"] for row in rows if (row["label"], row["split"]) == (label, TRAIN)]
@@ -27,14 +27,14 @@ def test_samples_are_bounded_however_many_the_classes(
 ) -> None:
     for most, wanted in ((6, [2, 2, 2]), (4, [1, 1, 1]), (2, [1, 1])):
         monkeypatch.setattr(report_pictures, "MAX_SAMPLES", most)
-        found = report_pictures.summarise(Examples(examples), []).samples
+        found = report_pictures.summarise(Examples(examples), [], []).samples
         assert [len(pictures) for pictures in found.values()] == wanted
 
 
-def test_mistakes_are_pictures_of_the_test_split_by_path(examples: Path) -> None:
+def test_tested_images_are_pictures_of_the_test_split_by_path(examples: Path) -> None:
     rows = [row for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
-    found = report_pictures.summarise(Examples(examples), [7, 2])
-    assert list(found.mistakes) == [rows[7]["path"], rows[2]["path"]]
+    found = report_pictures.summarise(Examples(examples), [7, 2], [])
+    assert list(found.tested) == [rows[7]["path"], rows[2]["path"]]
     assert found.counts[TEST] == Counter(("red", "green", "blue")[row["label"]] for row in rows)
 
 
@@ -46,6 +46,6 @@ def test_near_duplicates_of_test_images_are_shown_in_pairs(examples: Path, tmp_p
     write_examples(
         tmp_path / "t", rows, classes=("a", "b", "c"), data_hash="d", num_folds=3, facts=facts
     )
-    found = report_pictures.summarise(Examples(tmp_path / "t"), [])
+    found = report_pictures.summarise(Examples(tmp_path / "t"), [], [])
     assert found.facts == facts
     assert set(found.leaks) == {test, train}

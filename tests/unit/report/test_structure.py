@@ -80,7 +80,8 @@ def structure() -> str:
         skipped=("b.png",),
         facts=facts,
         samples={name: {"a.png": PICTURE}},
-        mistakes=dict.fromkeys(evaluation.paths, PICTURE),
+        tested=dict.fromkeys(evaluation.paths, PICTURE),
+        overlays=dict.fromkeys(evaluation.paths, PICTURE),
         leaks=dict.fromkeys(pair.paths, PICTURE),
     )
     html = render(
