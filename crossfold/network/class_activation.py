@@ -1,10 +1,9 @@
 """Show where in an image a network found its evidence for a class.
 
-Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) on the network's last feature map with enough
-positions. If global average pooling and a linear head follow that map, as in a ResNet, this is the
-class activation map (Zhou et al., 2016, arXiv:1512.04150) up to a positive factor, and exact:
-before the cut at zero, the values sum up to the class's logit without its bias. See
-docs/decisions/038-explanations.md.
+Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) on the network's last feature map. If global
+average pooling and a linear head follow that map, as in a ResNet, this is the class activation map
+(Zhou et al., 2016, arXiv:1512.04150) up to a positive factor, and exact: before the cut at zero,
+the values sum up to the class's logit without its bias. See docs/decisions/038-explanations.md.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class NoFeatureMapError(UserError):
-    """The network has no feature map to explain its predictions with."""
+    """The network's last layers don't tell positions apart."""
 
 
 class ClassActivation:
@@ -37,7 +36,8 @@ class ClassActivation:
 
         Raises:
             NoFeatureMapError: it has none, such as a vision transformer, whose last layers have
-                tokens, or none of at least MIN_SIDE x MIN_SIDE positions.
+                tokens; or it has fewer than MIN_SIDE x MIN_SIDE positions, as in a ResNet on
+                images of 32 pixels.
         """
         self._network = network
         network.traced.requires_grad_(False)  # the gradients of the weights are not needed
@@ -47,7 +47,7 @@ class ClassActivation:
             raise NoFeatureMapError(
                 f"{network.architecture} gives no class activation maps for images of "
                 f"{network.image_size} pixels: its last layers have no feature map of at least "
-                f"{MIN_SIDE} x {MIN_SIDE} positions"
+                f"{MIN_SIDE} x {MIN_SIDE} positions. Larger images may have one"
             )
         self._node = node
 
@@ -116,21 +116,23 @@ class _Shapes(fx.Interpreter):
 
 
 def _last_feature_map(graph: fx.GraphModule, images: Tensor) -> fx.Node | None:
-    """Find the last feature map that the whole prediction is computed from."""
-    shapes = _Shapes(graph)
+    """Find the last feature map that the whole prediction is computed from, if it is fine enough.
+
+    A map of an earlier layer is no substitute: what follows it may mix the positions.
+    """
+    run = _Shapes(graph)
     with torch.no_grad():
-        shapes.run(images)
-    smallest = images.shape[-1]
-    last = None
+        run.run(images)
+    last, smallest = None, images.shape[-1]
     for node in _bottlenecks(graph):
-        shape = shapes.shapes.get(node, torch.Size())
+        shape = run.shapes.get(node, torch.Size())
         if len(shape) == 3:
             last = None  # tokens: a feature map before them is only the beginning
-        # A map that was enlarged, as VGG's pooling does, has no more positions than before.
+        # A map that was enlarged, as by VGG's pooling, has no more positions than before.
         elif _is_feature_map(shape) and shape[2] <= smallest:
             smallest = shape[2]
-            last = node if smallest >= MIN_SIDE else last
-    return last
+            last = node if smallest > 1 else last  # one position: pooled
+    return last if last and run.shapes[last][2] >= MIN_SIDE else None
 
 
 def _bottlenecks(graph: fx.GraphModule) -> list[fx.Node]:

@@ -132,8 +132,8 @@ def _describe(
     tags = client.get_model_version(registered.name, registered.version).tags
     card = model_card.render(tags, board, evaluated, registered)
     client.update_model_version(registered.name, registered.version, card)
-    tested = explanations.confident_mistakes(evaluated) + explanations.typical_right(evaluated)
-    data_summary = pictures.summarise(table, tested, evaluated.activation_maps)
+    mistakes = explanations.confident_mistakes(evaluated)
+    data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps)
     return page.render(evaluated, board, data_summary, registration=registered, lineage=tags)
 
 

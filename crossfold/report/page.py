@@ -30,8 +30,9 @@ def render(
     weights = settings.get("model", {}).get("weights", "")
     test = content.predictions(evaluation)
     pictures = data_summary.tested, data_summary.overlays
-    mistakes = content.tested_images(test, explanations.confident_mistakes(evaluation), *pictures)
-    right = content.tested_images(test, explanations.typical_right(evaluation), *pictures)
+    mistakes = explanations.confident_mistakes(evaluation)
+    explained = [one.position for one in evaluation.activation_maps]
+    right = [i for i in explained if test.predicted[i] == test.labels[i]]
     page = _environment().get_template("report.html")
     return page.render(
         evaluation=evaluation,
@@ -43,8 +44,8 @@ def render(
         accuracy_interval=metrics.wilson_interval(test.num_right, len(test.labels)),
         class_rows=content.class_rows(test, evaluation.class_f1_intervals),
         left_out=[(test.classes[i], reason) for i, reason in test.roc.left_out.items()],
-        mistakes=mistakes,
-        right=right,
+        mistakes=content.tested_images(test, mistakes, *pictures),
+        right=content.tested_images(test, right, *pictures),
         baseline=content.majority_baseline(test, data_summary.counts["train"]),
         without_leaked=content.scores_without(test, data_summary.facts.leaked),
         num_mistakes=len(test.labels) - test.num_right,

@@ -34,11 +34,14 @@ class DataSummary:
     leaks: dict[str, str]  # path -> picture, of the images in `facts.leaks`
 
 
-def summarise(table: Examples, tested: Sequence[int], maps: Sequence[ActivationMap]) -> DataSummary:
+def summarise(
+    table: Examples, mistakes: Sequence[int], maps: Sequence[ActivationMap]
+) -> DataSummary:
     """Summarise a run's data for its report.
 
-    `tested` are positions in the test split, of the images to show, with or without a map.
+    `mistakes` are positions in the test split. `maps` may belong to other test images too.
     """
+    tested = list(dict.fromkeys([*mistakes, *(one.position for one in maps)]))
     counts = {
         split: Counter(table.classes[label] for label in table.column("label", split))
         for split in (TRAIN, TEST)

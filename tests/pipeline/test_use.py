@@ -87,26 +87,31 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         for n in range(3)
     ]
     write_examples(root / "examples", rows, classes=CLASSES, data_hash="d", num_folds=2)
+    project = Project(root)
+    _register(project, "crossfold", "", SIZE)
+    project.client().set_registered_model_alias("crossfold", "champion", "1")
+    return project
+
+
+def _register(project: Project, name: str, suffix: str, image_size: int) -> None:
+    """Register the network for images of a size; `suffix` is that of its files' names."""
+    network, exported, model = (
+        project.root / f"{file}{suffix}" for file in ("network", "exported", "model")
+    )
     trained_network.save_network(
-        root / "network",
+        network,
         _network(),
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
-        preprocessing=Preprocessing(SIZE),
+        preprocessing=Preprocessing(image_size),
         precision="float32",
     )
-    export(root / "network", root / "exported")
-    save_model(
-        root / "model", root / "network", root / "exported", Examples(root / "examples"), Model()
-    )
-    project = Project(root)
+    export(network, exported)
+    save_model(model, network, exported, Examples(project.root / "examples"), Model())
     client = project.client()
-    client.create_registered_model("crossfold")
-    hashes = json.dumps(file_hashes.hash_folder(root / "model"))
-    tags = {file_hashes.TAG: hashes}
-    client.create_model_version("crossfold", (root / "model").as_uri(), tags=tags)
-    client.set_registered_model_alias("crossfold", "champion", "1")
-    return project
+    client.create_registered_model(name)
+    tags = {file_hashes.TAG: json.dumps(file_hashes.hash_folder(model))}
+    client.create_model_version(name, model.as_uri(), tags=tags)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +173,12 @@ def test_a_folder_with_a_broken_image_is_written_whole(
         (["images", "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
         (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
+        (["images", "--explain", "good"], "--explain good: the folder is not empty"),
+        (["images", "--explain", "params.yaml"], "--explain params.yaml: not a new folder"),
+        (["images", "--explain", "no/maps"], "--explain no/maps: not a new folder"),
+        (["images", "--server", "http://127.0.0.1:1", "--explain", "x"], "--explain is for"),
+        # The network's last feature map for 32 pixels has one position.
+        (["images", "--explain", "maps"], "shufflenet_v2_x0_5 gives no class activation maps"),
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_written(
@@ -178,6 +189,27 @@ def test_a_mistake_is_refused_before_anything_is_written(
     assert message in said
     assert said.startswith("error: "), "no row before it"
     assert sorted(project.root.iterdir()) == before
+
+
+def test_each_prediction_is_explained_by_a_picture(project: Project) -> None:
+    _register(project, "large", "-large", 4 * SIZE)
+    command = ("crossfold", "predict", "images", "--model", "large/1", "--explain", "maps")
+    project.call(*command, "--output", "explained.csv", status=1)
+    rows = list(csv.DictReader(io.StringIO((project.root / "explained.csv").read_text())))
+    assert [row["path"] for row in rows if row["error"]] == ["images/broken.png"]
+    wanted = [
+        f"{number}_{Path(row['path']).stem}_{row['label']}_{float(row['probability']):.4f}.png"
+        for number, row in enumerate(rows, start=1)
+        if not row["error"]
+    ]
+    pictures = sorted((project.root / "maps").iterdir())
+    assert [path.name for path in pictures] == wanted and len(wanted) == 5
+    for path in pictures:
+        with Image.open(path) as picture:
+            assert picture.size == (2 * 224, 224)
+            left, right = (np.asarray(picture.crop((x, 0, x + 224, 224))) for x in (0, 224))
+        assert np.abs(left.astype(int) - right).mean() > 20
+    assert project.unfinished_files() == []
 
 
 def _free_port() -> str:
