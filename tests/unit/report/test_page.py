@@ -56,7 +56,9 @@ def evaluation() -> dict[str, Any]:
         "calibration": calibration.assess(
             np.array(LABELS), np.array(PROBABILITIES, np.float32), temperature=1.25
         ),
-        "activation_maps": [{"position": 2, "values": [[0.0, 1.0], [0.5, 0.25]]}],
+        "activation_maps": [
+            {"position": n, "values": [[0.0, 1.0], [0.5, 0.25]]} for n in (5, 2, 1)
+        ],
         "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
         "split_hash": "ef" * 32,
         "curves": compute_curves(np.array(LABELS), np.array(PROBABILITIES)),
@@ -286,6 +288,31 @@ def test_page_has_intervals_calibration_latency_and_pictures(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_page_shows_activation_maps_of_mistakes_and_of_right_images(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(evaluation, leaderboard)
+    mistakes, right = page[page.index('id="mistakes"') :].split('id="activation-maps"')
+    right = right[: right.index("</section>")]
+    shown = {n: f"data:image/png;base64,b3ZlcmxheT{n}==" for n in (1, 2, 3, 5)}
+    assert all(shown[n] in mistakes for n in (2, 5)) and shown[1] in right
+    assert "2 × 2 positions" in right
+    assert 'alt="data/1.png: class activation map for cat"' in right
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_says_that_a_network_gives_no_activation_maps(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    page = render(
+        {**evaluation, "activation_maps": []}, leaderboard, data=replace(DATA, overlays={})
+    )
+    assert "b3ZlcmxheT" not in page
+    assert "No class activation maps" in page and "last layers of resnet18" in page
+    assert page.count('class="tested') == 1  # the mistakes
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_has_the_gate_with_its_evidence(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
@@ -379,7 +406,7 @@ def test_names_from_folders_stay_text(
 ) -> None:
     page = render(evaluation, leaderboard)
     pictures = [page[at : at + 10] for at in range(len(page)) if page.startswith("<img", at)]
-    assert pictures == ['<img src="'] * 3
+    assert pictures == ['<img src="'] * 7
     assert "<b>" not in page and "<i>" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
@@ -394,10 +421,10 @@ def test_page_is_the_same_every_time(
 def test_page_without_mistakes_lists_none(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
-    assert '<ol class="mistakes">' in render(evaluation, leaderboard)
+    assert '<ol class="tested mistakes">' in render(evaluation, leaderboard)
     evaluation["labels"] = [0, 0, 1, 1, 1, 0]
     evaluation["confusion_matrix"] = [[3, 0, 0], [0, 3, 0], [0, 0, 0]]
-    assert '<ol class="mistakes">' not in render(evaluation, leaderboard)
+    assert '<ol class="tested mistakes">' not in render(evaluation, leaderboard)
 
 
 def write(

@@ -6,6 +6,7 @@ import pytest
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.data.findings import DataFacts, Pair
+from crossfold.records import ActivationMap
 from crossfold.report import pictures as report_pictures
 
 
@@ -49,3 +50,12 @@ def test_near_duplicates_of_test_images_are_shown_in_pairs(examples: Path, tmp_p
     found = report_pictures.summarise(Examples(tmp_path / "t"), [], [])
     assert found.facts == facts
     assert set(found.leaks) == {test, train}
+
+
+def test_explained_images_have_a_picture_and_an_overlay(examples: Path) -> None:
+    paths = [row["path"] for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
+    maps = [ActivationMap(position=n, values=((0.0, 1.0), (0.5, 0.0))) for n in (2, 5)]
+    found = report_pictures.summarise(Examples(examples), [7, 2], maps)
+    assert list(found.tested) == [paths[7], paths[2], paths[5]]
+    assert list(found.overlays) == [paths[2], paths[5]]
+    assert all(found.overlays[path] != found.tested[path] for path in found.overlays)
