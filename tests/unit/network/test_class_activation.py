@@ -85,7 +85,7 @@ def _trained() -> nn.Module:
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(module(images), labels).backward()
+        nn.functional.cross_entropy(module(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return module
 
