@@ -300,10 +300,12 @@ class PredictedImages(Record):
 class ActivationMap(Record):
     """Where a test image, by its position in the split, has the evidence for its predicted class.
 
-    A row of values for each row of positions, from 0, none, to 1, the strongest in this image.
+    A row of values for each row of positions, from 0, none, to 1, the strongest in this image. The
+    map covers the centre square; `crop` is its share of the image's shorter side.
     """
 
     position: int
+    crop: float
     values: tuple[tuple[float, ...], ...]
 
 

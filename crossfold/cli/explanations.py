@@ -5,6 +5,7 @@ torch and matplotlib take seconds to import, so `predict` imports this module on
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ def picture_writer(version: "ModelVersion", folder: Path, num_images: int) -> Wr
     """
     network = load_network(version)
     activation = ClassActivation(network)
+    preprocessing = network.preprocessing
+    side = max(preprocessing.image_size, MIN_SIDE)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -49,10 +52,10 @@ def picture_writer(version: "ModelVersion", folder: Path, num_images: int) -> Wr
     def write(number: int, path: str, prediction: Prediction) -> None:
         assert prediction.label is not None
         image = decoding.read_image(path)
-        pixels = decoding.square(image, network.image_size)
+        pixels = decoding.square(image, preprocessing)
         label = network.classes.index(prediction.label)
         (values,) = activation.maps(pixels[np.newaxis], [label])
-        shown = decoding.square(image, max(network.image_size, MIN_SIDE))
+        shown = decoding.square(image, replace(preprocessing, image_size=side))
         name = f"{number:0{num_digits}}_{_picture_name(path, prediction)}"
         _write_png(folder / name, np.hstack([shown, np.asarray(overlay(shown, values))]))
 

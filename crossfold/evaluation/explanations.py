@@ -6,6 +6,7 @@ import numpy as np
 
 from crossfold.data.examples import TEST, Examples
 from crossfold.imaging import decoding
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network.class_activation import ClassActivation, NoFeatureMapError
 from crossfold.network.trained_network import Network
 from crossfold.records import ActivationMap, PredictedImages
@@ -56,19 +57,19 @@ def activation_maps(
     except NoFeatureMapError:
         return ()
     chosen = [*confident_mistakes(images), *typical_right(images)]
-    return tuple(_maps(activation, network.image_size, table, images, chosen))
+    return tuple(_maps(activation, network.preprocessing, table, images, chosen))
 
 
 def _maps(
     activation: ClassActivation,
-    image_size: int,
+    preprocessing: Preprocessing,
     table: Examples,
     images: PredictedImages,
     chosen: Sequence[int],
 ) -> Iterator[ActivationMap]:
     # One image at a time: an image's map depends on no other, and memory stays that of one.
     for position, image in zip(chosen, table.images(TEST, chosen), strict=True):
-        pixels = decoding.square(image, image_size)[np.newaxis]
+        pixels = decoding.square(image, preprocessing)[np.newaxis]
         (values,) = activation.maps(pixels, [int(np.argmax(images.probabilities[position]))])
         rows = tuple(map(tuple, values.astype(np.float64).round(_DIGITS).tolist()))
-        yield ActivationMap(position=position, values=rows)
+        yield ActivationMap(position=position, crop=preprocessing.crop, values=rows)

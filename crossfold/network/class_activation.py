@@ -41,12 +41,13 @@ class ClassActivation:
         """
         self._network = network
         network.traced.requires_grad_(False)  # the gradients of the weights are not needed
-        black = np.zeros((1, network.image_size, network.image_size, 3), np.uint8)
+        side = network.preprocessing.image_size
+        black = np.zeros((1, side, side, 3), np.uint8)
         node = _last_feature_map(network.traced, self._input(black))
         if node is None:
             raise NoFeatureMapError(
                 f"{network.architecture} gives no class activation maps for images of "
-                f"{network.image_size} pixels: its last layers have no feature map of at least "
+                f"{side} pixels: its last layers have no feature map of at least "
                 f"{MIN_SIDE} x {MIN_SIDE} positions. Larger images may have one"
             )
         self._node = node
@@ -55,7 +56,7 @@ class ClassActivation:
         """Compute a map for each image and its class, an index into the network's classes.
 
         Args:
-            pixels: uint8 [N, S, S, 3], S = the network's image_size.
+            pixels: uint8 [N, S, S, 3], S = the side that the network takes.
             classes: [N].
 
         Returns:
@@ -72,7 +73,7 @@ class ClassActivation:
         return maps
 
     def _input(self, pixels: Pixels) -> Tensor:
-        return normalize(torch.tensor(pixels), self._network.normalization)
+        return normalize(torch.tensor(pixels), self._network.preprocessing)
 
 
 def _grad_cam(features: Tensor) -> Tensor:

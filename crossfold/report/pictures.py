@@ -9,6 +9,7 @@ import numpy as np
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.findings import DataFacts
 from crossfold.imaging import decoding
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import ActivationMap
 
@@ -87,7 +88,10 @@ def _overlays(table: Examples, maps: Sequence[ActivationMap]) -> dict[str, str]:
     paths = table.column("path", TEST)
     return {
         str(paths[one.position]): as_data_uri(
-            overlay(decoding.square(image, TESTED_SIDE), np.array(one.values, np.float32))
+            overlay(
+                decoding.square(image, Preprocessing(TESTED_SIDE, crop=one.crop)),
+                np.array(one.values, np.float32),
+            )
         )
         for one, image in zip(maps, table.images(TEST, places), strict=True)
     }

@@ -21,6 +21,7 @@ from crossfold.evaluation.explanations import (
     typical_right,
 )
 from crossfold.imaging.decoding import square
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report.overlay import overlay
@@ -163,7 +164,7 @@ def page() -> str:
             "confusion_matrix": confusion.tolist(),
             "curves": compute_curves(labels[test], probabilities),
             "calibration": calibration.assess(labels[test], probabilities, temperature),
-            "activation_maps": [{"position": 0, "values": [[0.0, 1.0], [0.5, 0.25]]}],
+            "activation_maps": [{"position": 0, "crop": 1.0, "values": [[0.0, 1.0], [0.5, 0.25]]}],
             "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
             "weights_hash": "ab" * 32,
             "data_hash": "cd" * 16,
@@ -212,7 +213,7 @@ def page() -> str:
             },
             tested={tested[i]: data_uri(picture, 128) for i, picture in pictures.items()},
             overlays={
-                tested[i]: as_data_uri(overlay(square(picture, 128), activation))
+                tested[i]: as_data_uri(overlay(square(picture, Preprocessing(128)), activation))
                 for i, picture in pictures.items()
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},

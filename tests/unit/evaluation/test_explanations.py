@@ -6,6 +6,7 @@ import pytest
 from crossfold.data.examples import TEST, Examples
 from crossfold.evaluation import explanations
 from crossfold.evaluation.explanations import activation_maps, confident_mistakes, typical_right
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import trained_network
 from crossfold.network.trained_network import Network
 from crossfold.records import PredictedImages
@@ -60,7 +61,7 @@ def _network(path: Path, image_size: int) -> Network:
         networks.build("shufflenet_v2_x0_5"),
         architecture="shufflenet_v2_x0_5",
         classes=CLASSES,
-        image_size=image_size,
+        preprocessing=Preprocessing(image_size),
         precision="float32",
     )
     return Network(path)

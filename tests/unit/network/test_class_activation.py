@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, preprocessing
 from crossfold.network.class_activation import ClassActivation, NoFeatureMapError, Pixels
 from crossfold.network.trained_network import Network
@@ -13,8 +14,7 @@ from .. import networks
 def _network(module: nn.Module, image_size: int, architecture: str = "") -> Network:
     network = Network.__new__(Network)  # without a file
     network.architecture = architecture
-    network.image_size = image_size
-    network.normalization = preprocessing.IMAGENET
+    network.preprocessing = Preprocessing(image_size)
     network.traced = cutting.trace(module)
     return network
 
@@ -35,7 +35,7 @@ def test_a_map_is_the_class_activation_map_where_average_pooling_and_a_linear_la
     found: list[Tensor] = []
     module.get_submodule(stage).register_forward_hook(lambda *call: found.append(call[-1]))
     with torch.no_grad():
-        logits = module(preprocessing.normalize(torch.tensor(pixels)))
+        logits = module(preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)))
     linear = module.get_submodule(head)
     assert isinstance(linear, nn.Linear)
     classes = (logits - linear.bias).argmax(dim=1).tolist()
@@ -81,7 +81,10 @@ def _trained() -> nn.Module:
         nn.Linear(16, 3),
     )
     pixels, classes, _ = _with_patch(120, seed=1)
-    images, labels = preprocessing.normalize(torch.tensor(pixels)), torch.tensor(classes)
+    images, labels = (
+        preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)),
+        torch.tensor(classes),
+    )
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
@@ -94,7 +97,7 @@ def test_a_map_is_highest_on_the_patch_that_decides_the_class() -> None:
     module = _trained()
     pixels, classes, places = _with_patch(30, seed=2)
     with torch.inference_mode():
-        logits = module(preprocessing.normalize(torch.tensor(pixels)))
+        logits = module(preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)))
     assert logits.argmax(dim=1).tolist() == classes
     maps = ClassActivation(_network(module, 64)).maps(pixels, classes)
     assert maps.shape == (30, 8, 8)

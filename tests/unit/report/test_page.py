@@ -57,7 +57,7 @@ def evaluation() -> dict[str, Any]:
             np.array(LABELS), np.array(PROBABILITIES, np.float32), temperature=1.25
         ),
         "activation_maps": [
-            {"position": n, "values": [[0.0, 1.0], [0.5, 0.25]]} for n in (5, 2, 1)
+            {"position": n, "crop": 1.0, "values": [[0.0, 1.0], [0.5, 0.25]]} for n in (5, 2, 1)
         ],
         "latency": {"median_ms": 12.34, "p99_ms": 56.78, "num_images": 40, "num_threads": 2},
         "split_hash": "ef" * 32,

@@ -54,7 +54,7 @@ def test_near_duplicates_of_test_images_are_shown_in_pairs(examples: Path, tmp_p
 
 def test_explained_images_have_a_picture_and_an_overlay(examples: Path) -> None:
     paths = [row["path"] for row in pq.read_table(examples).to_pylist() if row["split"] == TEST]
-    maps = [ActivationMap(position=n, values=((0.0, 1.0), (0.5, 0.0))) for n in (2, 5)]
+    maps = [ActivationMap(position=n, crop=0.9, values=((0.0, 1.0), (0.5, 0.0))) for n in (2, 5)]
     found = report_pictures.summarise(Examples(examples), [7, 2], maps)
     assert list(found.tested) == [paths[7], paths[2], paths[5]]
     assert list(found.overlays) == [paths[2], paths[5]]
