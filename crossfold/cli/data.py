@@ -12,15 +12,43 @@ from crossfold.settings import ModelSettings
 
 from .console import PARAMS, console
 
+# What differs between params.yaml and its block for photographs.
+PHOTOGRAPHS_SETTINGS = (
+    "data.image_size=224",
+    "model.architecture=timm/tf_efficientnet_lite0",
+    "model.weights=efficientnet_lite0.safetensors",
+    "candidates.2.train_from=blocks.6",
+)
+
 weights = typer.Typer(help="Fetch published weights.", no_args_is_help=True)
 
 
-def sample() -> None:
-    """Write the sample images and weights that data.dvc and models.dvc describe."""
-    from crossfold.data.sample import write_sample
+def sample(
+    photos: Annotated[
+        bool,
+        typer.Option(
+            "--photos", help="Photographs and trained weights, which come from the package index."
+        ),
+    ] = False,
+) -> None:
+    """Write sample images and weights, and add them to DVC. Your own files are kept."""
+    from crossfold.data.sample import write_photographs_sample, write_sample
 
-    for line in write_sample(Path.cwd()):
+    root = Path.cwd()
+    lines = write_photographs_sample(root, fetch_sample_weights) if photos else write_sample(root)
+    for line in lines:
         console.print(escape(line), soft_wrap=True)
+    if photos:
+        changes = " ".join(f"--set {change}" for change in PHOTOGRAPHS_SETTINGS)
+        console.print(f"To train on them: crossfold run {changes}", soft_wrap=True)
+
+
+def fetch_sample_weights(folder: Path) -> str:
+    """Fetch the trained weights of the sample of photographs into `folder`, and name them."""
+    from crossfold.network.published_weights import fetch_weights
+
+    fetched = fetch_weights("efficientnet_lite0", folder)
+    return f"{fetched.path.name} written, from {fetched.origin}"
 
 
 def check_data(

@@ -94,6 +94,13 @@ def changed_since_add(root: Path) -> list[str]:
         ]
 
 
+def folder_hash(folder: Path) -> str:
+    """Compute the hash that `dvc add` would record for a folder that has a pointer."""
+    with _dvc_log(), _project(folder.parent) as repo:
+        (out,) = repo.find_outs_by_path(str(folder))
+        return str(out.get_hash().value)
+
+
 def ensure_pushed(root: Path, remote: str) -> None:
     """Push the pointers' data to a remote that is a folder, unless it already has them.
 

@@ -1,12 +1,12 @@
-"""Write the sample: real images and random weights, the same bytes on every machine.
+"""Write a sample: images and weights, the same bytes on every machine.
 
-The images are scikit-learn's digits: 1,797 handwritten digits of 8 x 8 pixels in 10 classes
-(Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository,
-1998), as uncompressed 24-bit BMP files: no compression library influences their bytes.
+The digits are scikit-learn's: 1,797 handwritten digits of 8 x 8 pixels in 10 classes (Alpaydin &
+Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998). The
+photographs are in photographs.py.
 
-The weights are a ResNet18 without a classifier whose convolutions are a fixed random draw. Random
-convolutional features with a trained linear classifier come close to trained ones on small tasks:
-Jarrett, Kavukcuoglu, Ranzato & LeCun, "What is the best multi-stage architecture for object
+The random weights are a ResNet18 without a classifier whose convolutions are a fixed random draw.
+Random convolutional features with a trained linear classifier come close to trained ones on small
+tasks: Jarrett, Kavukcuoglu, Ranzato & LeCun, "What is the best multi-stage architecture for object
 recognition?", ICCV 2009; Saxe, Koh, Chen, Bhand, Suresh & Ng, "On random weights and unsupervised
 feature learning", ICML 2011.
 """
@@ -25,15 +25,21 @@ import numpy as np
 
 from crossfold.errors import UserError
 
-from .dvc import add, changed_since_add, pointer_hash
+from .bitmap import bitmap
+from .dvc import add, folder_hash, pointer_hash
+from .photographs import write_photographs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 SAMPLE_WEIGHTS = "resnet18-random.safetensors"
 SAMPLE_HASHES = {
     "data": "cd076e9f4e2be9d1d49da5dcd6fafdfd.dir",
     "models": "8c5d90a52757a27b82c50dd822815378.dir",
+}
+PHOTOGRAPHS_HASHES = {
+    "data": "6481490d5aefab3249c76f1cfa84cb34.dir",
+    "models": "bc5ee3338bbb29ec9575bde3b7fc21c9.dir",
 }
 _SEED = 2
 
@@ -56,11 +62,11 @@ def weights_warning(data_hash: str, weights: str) -> str:
 
 
 def write_sample(root: Path) -> list[str]:
-    """Write `data/` and `models/` under `root` where they are missing, and add them to DVC.
+    """Write the digits to `data/`, the random weights to `models/`, and add both to DVC.
 
     A folder with other content, or whose pointer (`data.dvc`, `models.dvc`) describes other
-    content, is the user's and stays as it is. A folder that an earlier call wrote but could not add
-    is added.
+    content, is the user's and stays as it is; another sample is replaced. A folder that an earlier
+    call wrote but could not add is added.
 
     Returns:
         A line per folder that describes its state.
@@ -68,29 +74,58 @@ def write_sample(root: Path) -> list[str]:
     Raises:
         UserError: `root` is not a project with DVC.
     """
+    return _write(root, SAMPLE_HASHES, {"data": _write_digits, "models": _write_weights})
+
+
+def write_photographs_sample(root: Path, fetch_weights: Callable[[Path], str]) -> list[str]:
+    """Write the photographs to `data/`, two weights files to `models/`, and add both to DVC.
+
+    Folders are kept or replaced as `write_sample` does.
+
+    Args:
+        root: the project.
+        fetch_weights: writes trained weights into a folder and returns a description. The random
+            weights lie beside them, for comparison.
+
+    Returns:
+        A line per folder that describes its state.
+
+    Raises:
+        UserError: `root` is not a project with DVC, or a package cannot be fetched.
+    """
+
+    def write_weights(folder: Path) -> str:
+        return f"{fetch_weights(folder)}; {_write_weights(folder)}"
+
+    return _write(root, PHOTOGRAPHS_HASHES, {"data": write_photographs, "models": write_weights})
+
+
+def _write(
+    root: Path, hashes: Mapping[str, str], writers: Mapping[str, Callable[[Path], str]]
+) -> list[str]:
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root} is not a project with DVC: run this in the project's folder")
-    return [
-        _provide(root / "data", _write_digits),
-        _provide(root / "models", _write_weights),
-    ]
+    return [_provide(root / name, hashes[name], write) for name, write in writers.items()]
 
 
-def _provide(folder: Path, write: Callable[[Path], str]) -> str:
+def _provide(folder: Path, wanted: str, write: Callable[[Path], str]) -> str:
+    samples = {hashes[folder.name] for hashes in (SAMPLE_HASHES, PHOTOGRAPHS_HASHES)}
     pointer = folder.with_name(f"{folder.name}.dvc")
-    if pointer.exists():
-        described = pointer_hash(pointer.read_text(), pointer.name)
-        if described != SAMPLE_HASHES[folder.name]:
-            return f"{folder.name}/: kept, {pointer.name} describes your own files"
+    if pointer.exists() and pointer_hash(pointer.read_text(), pointer.name) not in samples:
+        return f"{folder.name}/: kept, {pointer.name} describes your own files"
     if folder.exists():
-        if not pointer.exists() or folder.name in changed_since_add(folder.parent):
+        content = folder_hash(folder) if pointer.exists() else None
+        if content not in samples:
             return f"{folder.name}/: kept, it exists already"
-        add(folder)
-        return f"{folder.name}/: the sample exists already"
+        if content == wanted:
+            add(folder)
+            return f"{folder.name}/: the sample exists already"
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         part = Path(scratch) / folder.name
         part.mkdir()
         written = write(part)
+        if folder.exists():  # another sample, which this command can write again
+            shutil.rmtree(folder)
         part.replace(folder)
     try:
         add(folder)
@@ -107,26 +142,14 @@ def _write_digits(folder: Path) -> str:
     for index, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         class_folder = folder / str(label)
         class_folder.mkdir(exist_ok=True)
-        (class_folder / f"{index:04d}.bmp").write_bytes(bitmap(image.astype(np.int64)))
+        (class_folder / f"{index:04d}.bmp").write_bytes(digit_bitmap(image))
     return f"{len(digits.target)} images of {len(digits.target_names)} classes written"
 
 
-def bitmap(digit: np.ndarray) -> bytes:
-    """Encode a digit as 24-bit BMP (BITMAPINFOHEADER, no compression, bottom row first).
-
-    Args:
-        digit: integers [height, width] from 0 (background) to 16; 3 * width a multiple of 4,
-            so that no row needs padding.
-    """
-    height, width = digit.shape
-    grey = ((digit[::-1] * 255 + 8) // 16).astype(np.uint8)
-    pixels = np.repeat(grey, 3).tobytes()
-    pixels_start = 14 + 40
-    return (
-        struct.pack("<2sIHHI", b"BM", pixels_start + len(pixels), 0, 0, pixels_start)
-        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, len(pixels), 2835, 2835, 0, 0)
-        + pixels
-    )
+def digit_bitmap(digit: np.ndarray) -> bytes:
+    """Encode a digit, [8, 8] from 0 (background) to 16, as BMP."""
+    grey = ((digit.astype(np.int64) * 255 + 8) // 16).astype(np.uint8)
+    return bitmap(np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def _write_weights(folder: Path) -> str:

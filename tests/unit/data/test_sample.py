@@ -14,10 +14,11 @@ from crossfold.data.dvc import changed_since_add, pointer_hash
 from crossfold.data.sample import (
     SAMPLE_HASHES,
     SAMPLE_WEIGHTS,
-    bitmap,
     weights_warning,
+    write_photographs_sample,
     write_sample,
 )
+from crossfold.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
 POINTERS = ("data.dvc", "models.dvc")
@@ -69,16 +70,6 @@ def test_every_digit_decodes_to_its_pixels(sample: Path) -> None:
         expected = np.rint(digits.images[index] * 255 / 16)
         assert np.abs(pixels - expected[:, :, None]).max() <= 1
         assert (pixels == pixels[:, :, :1]).all()
-
-
-def test_a_bitmap_is_the_file_that_pillow_writes(tmp_path: Path) -> None:
-    digit = np.arange(64).reshape(8, 8) % 17
-    grey = ((digit * 255 + 8) // 16).astype(np.uint8)
-    Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2)).save(tmp_path / "pillow.bmp")
-    header, pixels = 38, 54  # the resolution and unused fields in between are no one's concern
-    expected = (tmp_path / "pillow.bmp").read_bytes()
-    assert bitmap(digit)[:header] == expected[:header]
-    assert bitmap(digit)[pixels:] == expected[pixels:]
 
 
 def test_the_weights_are_a_resnet18_without_classifier(sample: Path) -> None:
@@ -150,6 +141,20 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
     ]
     assert not (root / "data").exists()
     assert not (root / "models").exists()
+
+
+def test_another_sample_is_replaced_and_changed_files_of_it_are_kept(sample: Path) -> None:
+    def fetch_no_weights(folder: Path) -> str:
+        raise UserError("nothing is fetched")
+
+    (sample / "data/0/mine.bmp").write_text("mine")
+    assert "data/: kept, it exists already" in write_sample(sample)
+    with pytest.raises(UserError, match="nothing is fetched"):  # models/ is unchanged
+        write_photographs_sample(sample, fetch_no_weights)
+    assert (sample / "data/0/mine.bmp").read_text() == "mine"
+    assert [path.name for path in (sample / "models").iterdir()] == [SAMPLE_WEIGHTS]
+    (sample / "data/0/mine.bmp").unlink()
+    assert git(sample, "status", "--short") == ""
 
 
 def test_own_images_with_the_samples_weights_are_warned_of() -> None:
