@@ -14,9 +14,9 @@ from .console import PARAMS, console
 
 # What differs between params.yaml and its block for photographs.
 PHOTOGRAPHS_SETTINGS = (
-    "data.image_size=224",
     "model.architecture=timm/tf_efficientnet_lite0",
     "model.weights=efficientnet_lite0.safetensors",
+    "model.image_size=224",
     "candidates.2.train_from=blocks.6",
 )
 

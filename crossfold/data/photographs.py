@@ -23,8 +23,10 @@ from .package_index import install_wheel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_WHEEL = "scikit-image==0.26.0"
-_WHEEL_SHA256 = "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af"
+SCIKIT_IMAGE = (
+    "scikit-image==0.26.0",
+    "74aa5518ccea28121f57a95374581d3b979839adc25bb03f289b1bc9b99c58af",
+)  # the wheel and its SHA-256
 _OF_SCIKIT_IMAGE = {
     "astronaut": "astronaut.png",
     "cat": "chelsea.png",
@@ -62,7 +64,7 @@ def _pictures() -> Iterator[tuple[str, np.ndarray]]:
     from sklearn.datasets import load_sample_image
 
     with tempfile.TemporaryDirectory() as name:
-        install_wheel(_WHEEL, _WHEEL_SHA256, Path(name))
+        install_wheel(*SCIKIT_IMAGE, Path(name))
         for label, file in _OF_SCIKIT_IMAGE.items():
             with Image.open(Path(name) / "skimage" / "data" / file) as image:
                 yield label, np.asarray(image.convert("RGB"))

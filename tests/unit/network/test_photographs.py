@@ -23,7 +23,9 @@ from crossfold.data.sample import (
 )
 from crossfold.imaging.decoding import read_image, square
 from crossfold.network import backbone, preprocessing
+from crossfold.network.carried_preprocessing import find_preprocessing
 from crossfold.network.cutting import head_name
+from crossfold.settings import PreprocessingSettings
 
 pytestmark = pytest.mark.slow
 
@@ -103,12 +105,12 @@ def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
     head = network.get_submodule(head_name(network))
     head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     labels = []
-    normalization = preprocessing.normalization(architecture)
+    how = find_preprocessing(architecture, PreprocessingSettings(image_size=224))
     for label in CLASSES:
         paths = sorted((sample / "data" / label).iterdir())[::2]
-        pixels = np.stack([square(read_image(path), 224) for path in paths])
+        pixels = np.stack([square(read_image(path), how) for path in paths])
         with torch.inference_mode():
-            network(preprocessing.normalize(torch.from_numpy(pixels), normalization))
+            network(preprocessing.normalize(torch.from_numpy(pixels), how))
         labels += [label] * len(paths)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
     accuracy = cross_val_score(classifier, torch.cat(features).numpy(), labels, cv=3).mean()

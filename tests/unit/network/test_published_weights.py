@@ -8,6 +8,8 @@ import pytest
 import safetensors
 import torch
 
+from crossfold.data.package_index import install_wheel
+from crossfold.data.photographs import SCIKIT_IMAGE
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import read_image, square
 from crossfold.network import backbone, preprocessing
@@ -69,8 +71,7 @@ def test_weights_that_cannot_be_fetched_say_why(tmp_path: Path, name: str) -> No
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pictures that scikit-image ships."""
     folder = tmp_path_factory.mktemp("pictures")
-    install = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target")
-    subprocess.run([*install, str(folder), "scikit-image==0.26.0"], check=True)
+    install_wheel(*SCIKIT_IMAGE, folder)
     return folder / "skimage" / "data"
 
 

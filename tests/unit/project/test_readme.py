@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from crossfold.cli.data import PHOTOGRAPHS_SETTINGS
+
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,6 +58,14 @@ RUN_BY = {
     "crossfold sample": (
         "tests/pipeline/projects.py::sample_project",
         "crossfold sample",
+    ),
+    "crossfold sample --photos": (
+        "tests/pipeline/test_full_sample.py::test_the_photographs_with_trained_weights_reach_95_percent",
+        "crossfold sample --photos",
+    ),
+    f"crossfold run {' '.join(f'--set {change}' for change in PHOTOGRAPHS_SETTINGS)}": (
+        "tests/pipeline/test_full_sample.py::test_the_photographs_with_trained_weights_reach_95_percent",
+        "crossfold run",
     ),
     "crossfold run": (
         "tests/pipeline/test_full_sample.py::test_the_sample_as_shipped_reaches_97_percent",
