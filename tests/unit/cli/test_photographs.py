@@ -105,7 +105,9 @@ def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
     head = network.get_submodule(head_name(network))
     head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     labels = []
-    how = find_preprocessing(architecture, PreprocessingSettings(image_size=224))
+    how = find_preprocessing(
+        architecture, sample / "models" / weights, PreprocessingSettings(image_size=224)
+    )
     for label in CLASSES:
         paths = sorted((sample / "data" / label).iterdir())[::2]
         pixels = np.stack([square(read_image(path), how) for path in paths])
