@@ -19,7 +19,7 @@ from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_exampl
 from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.sample import random_resnet18
 from crossfold.data.splits import SplitSettings
-from crossfold.settings import Candidate
+from crossfold.settings import Backbone, Candidate
 from crossfold.training.recipe import FitSettings
 
 from .machine import THREADS
@@ -31,7 +31,7 @@ _GRAIN = 6.0  # standard deviation, of 255
 
 
 SPLIT = SplitSettings(num_folds=5, test_fraction=0.25)
-FIT = FitSettings(architecture="resnet18", num_epochs=5, batch_size=32, seed=0, precision="float32")
+FIT = FitSettings(num_epochs=5, batch_size=32, seed=0, precision="float32")
 # The last layer, trained by epochs. As a head, which the pipeline trains to convergence, it would
 # take the naive loop a hundred passes and more.
 CANDIDATE = Candidate(
@@ -48,6 +48,16 @@ class Workload:
     split: SplitSettings = SPLIT
     fit: FitSettings = FIT
     candidate: Candidate = CANDIDATE
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network, with `Workspace.weights`."""
+        return Backbone(
+            name="resnet18",
+            architecture="resnet18",
+            weights="weights.safetensors",
+            image_size=self.image_size,
+        )
 
 
 class Workspace:

@@ -21,8 +21,8 @@ from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, features, openvino_engine, safetensors_file
-from crossfold.records import Evaluation
-from crossfold.settings import PIXELS, PreprocessingSettings
+from crossfold.records import Choice, Evaluation
+from crossfold.settings import PIXELS
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import trainable_suffix
 from crossfold.training.loop import adamw, train_one_epoch
@@ -136,7 +136,6 @@ def pipeline_steps(
         for fold, predictions in enumerate(_predictions(workspace, folder)):
             train_fold(
                 features=extracted,
-                backbone_weights=workspace.weights,
                 settings=settings,
                 fold=fold,
                 candidates=[workload.candidate],
@@ -148,7 +147,6 @@ def pipeline_steps(
         leaderboard = folder / "leaderboard"
         train_final(
             features=extracted,
-            backbone_weights=workspace.weights,
             leaderboard=leaderboard,
             settings=settings,
             num_threads=THREADS,
@@ -160,13 +158,10 @@ def pipeline_steps(
         "extract_features": partial(
             features.extract_features,
             examples=workspace.examples,
-            backbone_weights=workspace.weights,
-            settings=features.FeatureSettings(
-                settings.architecture,
-                [workload.candidate.train_from],
-                PreprocessingSettings(image_size=workload.image_size),
-                precision,
-            ),
+            weights=workspace.weights,
+            backbone=workload.backbone,
+            cuts=[workload.candidate.train_from],
+            precision=precision,
             num_threads=THREADS,
             features=folder / "features",
         ),
@@ -174,7 +169,7 @@ def pipeline_steps(
         "aggregate_cv": partial(
             cross_validation.aggregate_cv,
             predictions=_predictions(workspace, folder),
-            architecture=settings.architecture,
+            choice=Choice.BEST,
             leaderboard=folder / "leaderboard",
         ),
         "train_final": train_and_export,
@@ -235,7 +230,7 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
         workload.fit.model_copy(update={"precision": precision}),
     )
     network = backbone.pretrained_network(
-        recipe.settings.architecture, workspace.weights, 2, seed=0
+        workload.backbone.architecture, workspace.weights, 2, seed=0
     )
     suffix = trainable_suffix(network, recipe, rows, Preprocessing(workload.image_size))
     optimizer = adamw(suffix, recipe)

@@ -1,4 +1,4 @@
-"""Step: rank the candidates over all folds."""
+"""Step: rank the candidates over all folds, and choose one."""
 
 from kfp import dsl
 from kfp.dsl import Artifact, Input, Metrics, Output
@@ -7,16 +7,16 @@ from kfp.dsl import Artifact, Input, Metrics, Output
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def aggregate_cv(
     predictions: Input[list[Artifact]],
-    architecture: str,
+    choice: str,
     leaderboard: Output[Metrics],
 ) -> None:
-    """Choose the candidate with the highest mean macro F1 over the folds.
+    """Rank the candidates by their mean macro F1 over the folds, and choose one.
 
     Args:
         predictions: Out-of-fold probabilities and results of each fold.
-        architecture: One of torchvision's classification networks.
-        leaderboard: Mean, spread and interval of each candidate, and the best one. Kubeflow shows
-            the best candidate's scores.
+        choice: "best", or "smallest": the fewest parameters within one standard error of the best.
+        leaderboard: Mean, spread and interval of each candidate, and the chosen one. Kubeflow shows
+            the chosen candidate's scores.
     """
     from pathlib import Path
 
@@ -24,10 +24,11 @@ def aggregate_cv(
 
     with step("aggregate_cv", leaderboard.path) as run:
         from crossfold.evaluation.cross_validation import aggregate_cv
+        from crossfold.records import Choice
 
         board = aggregate_cv(
             predictions=[Path(artifact.path) for artifact in predictions],
-            architecture=architecture,
+            choice=Choice(choice),
             leaderboard=Path(leaderboard.path),
         )
         leaderboard.metadata.update(board.chosen.summary)

@@ -1,4 +1,4 @@
-"""Step: run the frozen part of the network once over every image, or over a shard."""
+"""Step: run the frozen part of a backbone once over every image, or over a shard."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Model, Output
@@ -7,10 +7,10 @@ from kfp.dsl import Dataset, Input, Model, Output
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def extract_features(
     examples: Input[Dataset],
-    backbone: Input[Model],
-    architecture: str,
+    weights: Input[Model],
+    part: str,
+    backbone: dict,
     cuts: list,
-    preprocessing: dict,
     precision: str,
     num_threads: int,
     shard: int,
@@ -21,34 +21,31 @@ def extract_features(
 
     Args:
         examples: Table of images; the test split is not read.
-        backbone: Weights file.
-        architecture: One of torchvision's classification networks.
+        weights: Weights file.
+        part: Part of the extraction: the backbone's name, with the shard if there are several.
+        backbone: Its name, architecture and weights file, and changes to its preprocessing.
         cuts: Where training begins: "head", a stage's name, or "pixels".
-        preprocessing: Image size, mean, std, interpolation and crop in place of the network's own.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         shard: The shard to extract, from 0 on.
         num_shards: Number of shards, 1 for all images at once; a shard may be empty.
-        features: Values at each cut, labels and folds, in one file.
+        features: Values at each cut, the pretrained weights, labels and folds, in one file.
     """
     from pathlib import Path
 
     from crossfold.step.runtime import step
 
-    with step("extract_features", features.path, shard if num_shards > 1 else None) as run:
+    with step("extract_features", features.path, part) as run:
         from crossfold.network import determinism
-        from crossfold.network.features import FeatureSettings, extract_features
-        from crossfold.settings import PreprocessingSettings
+        from crossfold.network.features import extract_features
+        from crossfold.settings import Backbone
 
         bytes_per_image = extract_features(
             examples=Path(examples.path),
-            backbone_weights=Path(backbone.path),
-            settings=FeatureSettings(
-                architecture=architecture,
-                cuts=cuts,
-                preprocessing=PreprocessingSettings(**preprocessing),
-                precision=precision,
-            ),
+            weights=Path(weights.path),
+            backbone=Backbone(**backbone),
+            cuts=cuts,
+            precision=precision,
             num_threads=num_threads,
             shard=shard,
             num_shards=num_shards,

@@ -1,36 +1,30 @@
-"""Step: pull data and weights through DVC, and split the images."""
+"""Step: pull the images through DVC, check and split them."""
 
 from kfp import dsl
-from kfp.dsl import HTML, Dataset, Model, Output
+from kfp.dsl import HTML, Dataset, Output
 
 
 @dsl.component(base_image="crossfold-data", install_kfp_package=False)
 def fetch_data(
     data_pointer: str,
-    models_pointer: str,
     remote: str,
-    weights: str,
     test_fraction: float,
     folds: list,
     seed: int,
     max_skipped_fraction: float,
     examples: Output[Dataset],
-    backbone: Output[Model],
     data_page: Output[HTML],
 ) -> None:
-    """Pull images and weights through DVC, check every image, assign holdout and folds.
+    """Pull the images through DVC, check every image, assign holdout and folds.
 
     Args:
         data_pointer: The text of data.dvc, which identifies the images by their hash.
-        models_pointer: The text of models.dvc.
         remote: The DVC remote's name; its address comes from .dvc/config or the environment.
-        weights: Weights file under models/.
         test_fraction: Share of each class held out as the test split.
         folds: The folds, as numbers from 0 on; the images outside the test split are dealt to them.
         seed: Seed of the holdout and the folds.
         max_skipped_fraction: Share of the images that may be skipped as unusable.
         examples: Table with each image's bytes, label, split and fold.
-        backbone: Weights file.
         data_page: Page about the data: counts, samples, remarks, near duplicates.
     """
     from pathlib import Path
@@ -43,9 +37,7 @@ def fetch_data(
 
         fetched = fetch_data(
             data_pointer=data_pointer,
-            models_pointer=models_pointer,
             remote=remote,
-            weights=weights,
             settings=SplitSettings(
                 num_folds=len(folds),
                 test_fraction=test_fraction,
@@ -53,7 +45,6 @@ def fetch_data(
                 max_skipped_fraction=max_skipped_fraction,
             ),
             examples=Path(examples.path),
-            backbone=Path(backbone.path),
             data_page=Path(data_page.path),
         )
         run.log_metrics(
@@ -68,4 +59,3 @@ def fetch_data(
         )
         run.log_artifact(Path(data_page.path), "data.html")
         run.log_dataset("data", fetched.data_hash, remote)
-        run.log_dataset("models", fetched.models_hash, remote)

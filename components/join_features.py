@@ -1,22 +1,22 @@
-"""Step: merge the shards' features."""
+"""Step: merge the features of several backbones or shards."""
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
-def join_features(shards: Input[list[Dataset]], features: Output[Dataset]) -> None:
-    """Merge the features of all shards into one file, equal to that of a single step.
+def join_features(parts: Input[list[Dataset]], features: Output[Dataset]) -> None:
+    """Merge the features of all backbones and shards into one file.
 
     Args:
-        shards: The features of each shard.
-        features: The values at each cut, labels and folds, in one file.
+        parts: The features of each backbone and shard.
+        features: Values at each cut, the pretrained weights, labels and folds, in one file.
     """
     from pathlib import Path
 
     from crossfold.step.runtime import step
 
     with step("join_features", features.path):
-        from crossfold.network.features import join_features
+        from crossfold.network.features_file import join_features
 
-        join_features(shards=[Path(shard.path) for shard in shards], features=Path(features.path))
+        join_features(parts=[Path(part.path) for part in parts], features=Path(features.path))

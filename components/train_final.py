@@ -7,9 +7,7 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def train_final(
     features: Input[Dataset],
-    backbone: Input[Model],
     leaderboard: Input[Metrics],
-    architecture: str,
     num_epochs: int,
     batch_size: int,
     seed: int,
@@ -20,10 +18,8 @@ def train_final(
     """Train the chosen candidate on every image outside the test split.
 
     Args:
-        features: Stored features, labels and folds.
-        backbone: Weights file.
+        features: Stored features, pretrained weights, labels and folds.
         leaderboard: Results of cross-validation, with the chosen candidate.
-        architecture: One of torchvision's classification networks.
         num_epochs: Epochs of the fit, as in the folds. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
@@ -44,10 +40,8 @@ def train_final(
         folder.mkdir(exist_ok=True)
         scores = train_final(
             features=Path(features.path),
-            backbone_weights=Path(backbone.path),
             leaderboard=Path(leaderboard.path),
             settings=FitSettings(
-                architecture=architecture,
                 num_epochs=num_epochs,
                 batch_size=batch_size,
                 seed=seed,

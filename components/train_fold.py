@@ -1,14 +1,12 @@
 """Step: train every candidate on all folds except one."""
 
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def train_fold(
     features: Input[Dataset],
-    backbone: Input[Model],
-    architecture: str,
     fold: int,
     candidates: list,
     num_epochs: int,
@@ -21,9 +19,7 @@ def train_fold(
     """Train every candidate on all folds except one, and predict that one.
 
     Args:
-        features: Stored features, labels and folds.
-        backbone: Weights file.
-        architecture: One of torchvision's classification networks.
+        features: Stored features, pretrained weights, labels and folds.
         fold: The fold to predict.
         candidates: Sets of hyper-parameters to compare.
         num_epochs: Epochs of each fit. A head is trained to convergence instead.
@@ -45,7 +41,6 @@ def train_fold(
         from crossfold.training.train_fold import train_fold
 
         settings = FitSettings(
-            architecture=architecture,
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,
@@ -53,7 +48,6 @@ def train_fold(
         )
         results = train_fold(
             features=Path(features.path),
-            backbone_weights=Path(backbone.path),
             fold=fold,
             candidates=[Candidate(**values) for values in candidates],
             settings=settings,

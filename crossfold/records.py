@@ -5,12 +5,14 @@ fields, in their order. Scores are keyed by the metric's name, see `evaluation.m
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer
+
+from crossfold.imaging.preprocessing import Preprocessing
 
 Scores = dict[str, float]
 Interval = tuple[float, float]  # 95 %
@@ -51,14 +53,68 @@ class _WithScores(Record):
         return dict(sorted(serialize(self).items()))
 
 
+# Backbones
+
+
+class BackboneFacts(Record):
+    """A backbone of a run: its settings, and its cost.
+
+    `num_parameters` counts the whole network's, and `num_bytes` are its size on disk, both with a
+    head for the run's classes. `milliseconds` is the median time that one image takes from its
+    pixels to the last cut, the only value that varies from run to run; None if nothing is computed
+    before training.
+    """
+
+    name: str
+    architecture: str
+    weights: str
+    preprocessing: Preprocessing
+    num_parameters: int
+    num_bytes: int
+    milliseconds: float | None = None
+
+    @property
+    def cost(self) -> str:
+        """The cost in words."""
+        time = "" if self.milliseconds is None else f", {self.milliseconds:.2g} ms an image"
+        return (
+            f"{self.num_parameters / 1e6:.2f} million parameters, {self.num_bytes / 1e6:.1f} MB"
+            f"{time}"
+        )
+
+
+class StoredFeatures(Record):
+    """The metadata of a file of features: of one backbone and one shard, or joined."""
+
+    classes: tuple[str, ...]
+    num_folds: int
+    shard: int
+    backbones: tuple[BackboneFacts, ...]
+
+
 # Cross-validation
 
 
-class NamedCandidate(Record):
-    """A candidate of params.yaml with its name; a head has no learning rate."""
+class Choice(StrEnum):
+    """How cross-validation chooses a candidate, see `cross_validation.aggregate_cv`."""
 
+    BEST = "best"
+    SMALLEST = "smallest"
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class NamedCandidate(Record):
+    """A candidate of params.yaml with its name; a head has no learning rate.
+
+    `backbone` is None if the run has only one.
+    """
+
+    backbone: Annotated[str | None, Field(exclude_if=_is_none)] = None
     freeze_backbone: bool
-    learning_rate: Annotated[float | None, Field(exclude_if=lambda rate: rate is None)] = None
+    learning_rate: Annotated[float | None, Field(exclude_if=_is_none)] = None
     name: str
     train_from: str
     weight_decay: float
@@ -67,6 +123,11 @@ class NamedCandidate(Record):
     def hyper_parameters(self) -> dict[str, Any]:
         """The candidate as params.yaml has it."""
         return self.model_dump(exclude={"name"})
+
+
+def backbone_of(candidate: NamedCandidate, backbones: Sequence[BackboneFacts]) -> BackboneFacts:
+    """Look up a candidate's backbone; one that names none has the only one."""
+    return next(facts for facts in backbones if candidate.backbone in (None, facts.name))
 
 
 class Epoch(_WithScores):
@@ -107,13 +168,14 @@ class FoldResults(Record):
     """One fold's results by candidate, stored as metadata with its out-of-fold predictions."""
 
     classes: tuple[str, ...]
+    backbones: tuple[BackboneFacts, ...]
     results: tuple[FoldResult | DivergedResult, ...]
 
 
 class CandidateComparison(Record):
-    """A candidate compared with the best one by out-of-fold predictions of the same images.
+    """A candidate compared with the chosen one by out-of-fold predictions of the same images.
 
-    `difference` is the best one's macro F1 minus this one's. `p_value` is McNemar's, adjusted by
+    `difference` is the chosen one's macro F1 minus this one's. `p_value` is McNemar's, adjusted by
     Holm for the number of candidates.
     """
 
@@ -127,10 +189,11 @@ class CandidateComparison(Record):
 class LeaderboardEntry(Record):
     """A candidate's mean, standard deviation and interval over the folds.
 
-    `against_best` is None for the best one.
+    `against_best` is None for the chosen one.
     """
 
     candidate: NamedCandidate
+    backbone: BackboneFacts
     mean: Scores
     std: Scores
     interval: dict[str, Interval]
@@ -166,10 +229,10 @@ class DivergedEntry(Record):
 class Leaderboard(Record):
     """The candidates in cross-validation; `best` is the index of the chosen one.
 
-    `num_epochs` (None for a head) and `temperature` are the chosen one's.
+    `choice` is how it was chosen. `num_epochs` (None for a head) and `temperature` are its own.
     """
 
-    architecture: str
+    choice: Choice
     classes: tuple[str, ...]
     num_folds: int
     candidates: tuple[LeaderboardEntry, ...]
@@ -180,8 +243,18 @@ class Leaderboard(Record):
 
     @property
     def chosen(self) -> LeaderboardEntry:
-        """The best candidate."""
+        """The chosen candidate."""
         return self.candidates[self.best]
+
+    @property
+    def architecture(self) -> str:
+        """The architecture of the chosen candidate's backbone."""
+        return self.chosen.backbone.architecture
+
+    @property
+    def compares_backbones(self) -> bool:
+        """Whether the candidates have several backbones."""
+        return len({entry.backbone.name for entry in self.candidates}) > 1
 
     @property
     def ranked(self) -> list[LeaderboardEntry]:

@@ -1,7 +1,8 @@
 """Read params.yaml as frozen, validated, typed settings."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
@@ -11,13 +12,16 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     model_validator,
 )
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.errors import UserError, suggestion
+from crossfold.records import Choice
 
 PIXELS = "pixels"
 HEAD = "head"
@@ -123,8 +127,8 @@ class PreprocessingSettings(_Section):
         return self.model_dump(mode=mode, include=names, exclude_none=True)
 
 
-class ModelSettings(PreprocessingSettings):
-    """The network, its pretrained weights, and changes to its preprocessing."""
+class Network(PreprocessingSettings):
+    """A network, its pretrained weights, and changes to its preprocessing."""
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = Field(
         description="One of torchvision's classification networks, such as `resnet18`, or of "
@@ -134,11 +138,78 @@ class ModelSettings(PreprocessingSettings):
         description="Weights below `models/`: a file such as `sub/weights.safetensors`, or a "
         "folder with timm's `config.json` and `model.safetensors`. `models.dvc` must list them."
     )
-    precision: Literal["float32", "bfloat16"] = Field(
+
+
+class Backbone(Network):
+    """One of several networks that are compared, with a name for the candidates."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9_-]+$",
+        max_length=40,
+        description="Short name of lower-case letters, digits, `_` and `-`.",
+    )
+
+
+Precision = Annotated[
+    Literal["float32", "bfloat16"],
+    Field(
         description="Number format of the network's computation. `bfloat16` is faster on "
         "processors that support it, and less precise. A head on frozen features always uses "
         "`float32`."
+    ),
+]
+
+
+class ModelSettings(Network):
+    """The network, its pretrained weights, and changes to its preprocessing."""
+
+    precision: Precision
+
+    @property
+    def all_backbones(self) -> tuple[Backbone, ...]:
+        """The network as a backbone with the name of its architecture."""
+        network = self.model_dump(exclude={"precision"})
+        name = self.architecture.rpartition("/")[2]
+        return (Backbone.model_construct(name=name, **network),)
+
+
+class SeveralModelsSettings(_Section):
+    """Several networks to compare, in place of one."""
+
+    precision: Precision
+    backbones: Annotated[tuple[Backbone, ...], Field(min_length=1, strict=False)] = Field(
+        description="The networks, each with a `name` and the settings of one network."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_network_beside_them(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if beside := sorted(values.keys() & Network.model_fields):
+            raise ValueError(
+                f"{', '.join(beside)}: give one network or a list of backbones, not both. Move "
+                "them into an entry of backbones"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if twice := _repeated(backbone.name for backbone in self.backbones):
+            raise ValueError(f"backbones: duplicate names: {', '.join(twice)}")
+        return self
+
+    @property
+    def all_backbones(self) -> tuple[Backbone, ...]:
+        """The backbones, in the order of params.yaml."""
+        return self.backbones
+
+
+_ONE, _SEVERAL = "one network", "several backbones"
+
+
+def _form(model: Any) -> str:
+    """Tell which of its two forms the section `model` has."""
+    is_several = "backbones" in model if isinstance(model, dict) else hasattr(model, "backbones")
+    return _SEVERAL if is_several else _ONE
 
 
 class Candidate(_Section):
@@ -148,6 +219,11 @@ class Candidate(_Section):
     `freeze_backbone: true` trains the classifier (the head) alone, to convergence.
     """
 
+    backbone: str | None = Field(
+        default=None,
+        description="Name of one of several backbones. Without it, the candidate is compared on "
+        "each of them.",
+    )
     freeze_backbone: bool = Field(
         description="`true` trains the head alone, `false` the whole network."
     )
@@ -200,8 +276,9 @@ class Candidate(_Section):
     @property
     def name(self) -> str:
         """A short name, unique among the candidates of a run."""
+        backbone = "" if self.backbone is None else f"{self.backbone} "
         rate = "" if self.learning_rate is None else f" lr={self.learning_rate:g}"
-        return f"{self.train_from}{rate} wd={self.weight_decay:g}"
+        return f"{backbone}{self.train_from}{rate} wd={self.weight_decay:g}"
 
     @property
     def is_head(self) -> bool:
@@ -287,8 +364,18 @@ class Settings(_Section):
     """The whole of params.yaml."""
 
     data: DataSettings
-    model: ModelSettings
+    model: Annotated[
+        Annotated[ModelSettings, Tag(_ONE)] | Annotated[SeveralModelsSettings, Tag(_SEVERAL)],
+        Discriminator(_form),
+    ]
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, strict=False)]
+    choice: Choice = Field(
+        default=Choice.BEST,
+        strict=False,
+        description="`best`: the candidate with the highest mean macro F1 over the folds. "
+        "`smallest`: of the candidates within one standard error of it, the one with the fewest "
+        "parameters.",
+    )
     extraction: ExtractionSettings
     training: TrainingSettings
     threads: ThreadSettings
@@ -296,17 +383,56 @@ class Settings(_Section):
     tracking: TrackingSettings
 
     @model_validator(mode="after")
-    def _candidates_differ(self) -> "Settings":
-        names = [candidate.name for candidate in self.candidates]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
+    def _candidates_and_backbones_fit(self) -> "Settings":
+        names = [backbone.name for backbone in self.backbones]
+        for index, candidate in enumerate(self.candidates):
+            if candidate.backbone is not None and candidate.backbone not in names:
+                raise ValueError(
+                    f"candidates.{index}.backbone: there is no backbone {candidate.backbone!r}; "
+                    f"{suggestion(candidate.backbone, names)}"
+                )
+        if twice := _repeated(candidate.name for candidate in self.compared):
             raise ValueError(f"candidates: duplicate entries: {', '.join(twice)}")
+        if unused := [backbone.name for backbone in self.backbones if not self.cuts(backbone)]:
+            raise ValueError(
+                f"model.backbones: no candidate uses {', '.join(unused)}: delete it, or add a "
+                "candidate with its name, or one with no name"
+            )
         return self
 
     @property
-    def cuts(self) -> list[str]:
-        """The distinct places where training begins, in the order of the candidates."""
-        return list(dict.fromkeys(candidate.train_from for candidate in self.candidates))
+    def backbones(self) -> tuple[Backbone, ...]:
+        """The backbones to compare, at least one."""
+        return self.model.all_backbones
+
+    @property
+    def compared(self) -> tuple[Candidate, ...]:
+        """The candidates that cross-validation compares, backbone by backbone.
+
+        A candidate that names no backbone is compared on each. With only one backbone, none has a
+        name.
+        """
+        several = len(self.backbones) > 1
+        return tuple(
+            candidate.model_copy(update={"backbone": backbone.name if several else None})
+            for backbone in self.backbones
+            for candidate in self.candidates
+            if candidate.backbone in (None, backbone.name)
+        )
+
+    def cuts(self, backbone: Backbone) -> list[str]:
+        """List the distinct places where training of a backbone begins, as the candidates do."""
+        return list(
+            dict.fromkeys(
+                candidate.train_from
+                for candidate in self.candidates
+                if candidate.backbone in (None, backbone.name)
+            )
+        )
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
@@ -356,7 +482,7 @@ def _apply(values: Any, change: str) -> None:
 
 
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = ".".join(str(part) for part in problem["loc"] if part not in (_ONE, _SEVERAL))
     match problem["type"]:
         case "extra_forbidden":
             return f"{key}: there is no such setting"

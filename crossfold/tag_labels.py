@@ -35,6 +35,7 @@ def tags() -> tuple[Tag, ...]:
     """List all known tags, grouped by section, in the order of every table."""
     return (
         Tag("architecture", "architecture", "Scores"),
+        Tag("backbone", "backbone, of several", "Scores"),
         Tag("candidate", "candidate", "Scores"),
         Tag("num_epochs", "epochs", "Scores"),
         *(
@@ -64,8 +65,8 @@ _TAGS = (
     Tag("rolled_back", "taken back", "By hand", is_json=True),
     Tag("git_commit", "git commit", "Code", BOTH),
     Tag("git_dirty", "uncommitted changes", "Code", Place.REPORT),
-    Tag("image_data", "image of fetch_data", "Code", Place.REPORT),
-    Tag("image_train", "image of all steps but fetch_data", "Code", BOTH),
+    Tag("image_data", "image of fetch_data and fetch_weights", "Code", Place.REPORT),
+    Tag("image_train", "image of all other steps", "Code", BOTH),
     Tag("data_hash", "data (DVC’s hash)", "Data", BOTH),
     Tag("split_hash", "test split (SHA-256)", "Data", BOTH),
     Tag("num_train_images", "training images", "Data"),

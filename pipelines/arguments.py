@@ -1,7 +1,7 @@
 """Build the pipeline's arguments from params.yaml and the DVC pointers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from crossfold.data import dvc
-from crossfold.settings import PreprocessingSettings, Settings
+from crossfold.settings import Network, Settings
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
 # has a setting of the same name, or if the name is unclear without its section.
@@ -19,26 +19,58 @@ PARAMETERS = {
     "threads.alone": "threads_alone",
     "threads.folds": "threads_folds",
 }
-# Those that are given are one parameter, because a parameter of its own can't be left out.
-PREPROCESSING = {f"model.{name}" for name in PreprocessingSettings.model_fields}
 # No step reads these: they shape the graph, or the command reads them.
 NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking.experiment"}
+# The settings of the networks, which each part of the extraction gets as one dictionary.
+OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 
 
 def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
     """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
+    parts = _parts(settings, root)
     return {
         **dict(_scalars(settings)),
+        **_extraction(parts),
         "data_pointer": _pointer(root, "data"),
         "models_pointer": _pointer(root, "models"),
         "folds": list(range(settings.data.num_folds)),
-        "candidates": [
-            candidate.model_dump(exclude_none=True) for candidate in settings.candidates
-        ],
-        "cuts": settings.cuts,
-        "preprocessing": settings.model.given("json"),
+        "candidates": [candidate.model_dump(exclude_none=True) for candidate in settings.compared],
+        "choice": settings.choice.value,
         "lineage": lineage,
     }
+
+
+def _extraction(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pass one part as parameters, and several as a list beside empty parameters."""
+    if len(parts) == 1:
+        return {**parts[0], "parts": []}
+    empty = {name: type(value)() for name, value in parts[0].items()}
+    return {**empty, "parts": parts}
+
+
+def _parts(settings: Settings, root: Path) -> list[dict[str, Any]]:
+    """List what is extracted: each shard of the images, with each backbone."""
+    files = dvc.known_files(root, "models", settings.data.remote) or {}
+    num_shards = settings.extraction.shards
+    return [
+        {
+            "part": f"{backbone.name} {shard}" if num_shards > 1 else backbone.name,
+            "backbone": backbone.model_dump(mode="json", exclude_none=True),
+            "weights": backbone.weights,
+            "weights_pointer": _weights_pointer(root, backbone.weights, files),
+            "cuts": settings.cuts(backbone),
+            "shard": shard,
+            "num_shards": num_shards,
+        }
+        for backbone in settings.backbones
+        for shard in range(num_shards)
+    ]
+
+
+def _weights_pointer(root: Path, weights: str, files: Mapping[str, str]) -> str:
+    """Point to one file, so that other files under models/ change nothing, if its hash is known."""
+    md5 = files.get(weights)
+    return dvc.file_pointer(weights, md5) if md5 else _pointer(root, "models")
 
 
 def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -46,7 +78,7 @@ def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
     for section, values in settings:
         if isinstance(values, BaseModel):
             for name, value in values:
-                if (key := f"{section}.{name}") not in NOT_IN_STEPS | PREPROCESSING:
+                if (key := f"{section}.{name}") not in NOT_IN_STEPS | OF_NETWORKS:
                     yield PARAMETERS.get(key, name), value
 
 

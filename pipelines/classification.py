@@ -10,6 +10,7 @@ from components.aggregate_cv import aggregate_cv
 from components.evaluate_test import evaluate_test
 from components.extract_features import extract_features
 from components.fetch_data import fetch_data
+from components.fetch_weights import fetch_weights
 from components.join_features import join_features
 from components.register_model import register_model
 from components.train_final import train_final
@@ -17,9 +18,15 @@ from components.train_fold import train_fold
 
 from .resources import configure
 
+# Extractions at a time on a cluster; each has its own pod, with its own copy of the images.
+MAX_EXTRACTIONS = 10
 
-def pipeline(num_shards: int = 1) -> GraphComponent:
-    """Build the graph; `num_shards` steps share the images when features are extracted."""
+
+def pipeline(*, several_parts: bool = False) -> GraphComponent:
+    """Build the graph, in which features are extracted by one step, or in several parts.
+
+    A part is one of several backbones, or one of several shards of the images, or both.
+    """
 
     @dsl.pipeline(
         name="crossfold",
@@ -34,12 +41,17 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         folds: list[int],
         split_seed: int,
         max_skipped_fraction: float,
-        architecture: str,
+        part: str,
+        backbone: dict,
         weights: str,
-        preprocessing: dict,
+        weights_pointer: str,
+        cuts: list,
+        shard: int,
+        num_shards: int,
+        parts: list[dict],
         precision: str,
         candidates: list,
-        cuts: list,
+        choice: str,
         num_epochs: int,
         batch_size: int,
         training_seed: int,
@@ -61,13 +73,19 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
                 them.
             split_seed: Seed of the holdout and the folds.
             max_skipped_fraction: Share of the images that may be skipped as unusable.
-            architecture: One of torchvision's classification networks.
-            weights: Weights file under models/.
-            preprocessing: Image size, mean, std, interpolation and crop in place of the network's
-                own.
+            part: Name of the only backbone. This parameter and those up to num_shards are empty
+                if there are several parts.
+            backbone: The backbone's name, architecture and weights file, and changes to its
+                preprocessing.
+            weights: Its weights file under models/.
+            weights_pointer: DVC's pointer to that file, or the text of models.dvc.
+            cuts: The distinct places where the candidates' training begins.
+            shard: The shard of the images, 0.
+            num_shards: The number of shards, 1.
+            parts: These parameters of each backbone and shard, if there are several.
             precision: Number format of the computation, "float32" or "bfloat16".
             candidates: The sets of hyper-parameters to compare.
-            cuts: The distinct parts of the network where the candidates' training begins.
+            choice: "best", or "smallest": the fewest parameters within one standard error.
             num_epochs: Epochs of each fit. A head is trained to convergence instead.
             batch_size: Images per optimizer step.
             training_seed: Seed of the initial weights and the order of the images.
@@ -80,9 +98,7 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         """
         fetched = fetch_data(
             data_pointer=data_pointer,
-            models_pointer=models_pointer,
             remote=remote,
-            weights=weights,
             test_fraction=test_fraction,
             folds=folds,
             seed=split_seed,
@@ -90,22 +106,43 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
         )
         configure(fetched, "fetch_data")
 
-        features = _features(
-            num_shards,
-            examples=fetched.outputs["examples"],
-            backbone=fetched.outputs["backbone"],
-            architecture=architecture,
-            cuts=cuts,
-            preprocessing=preprocessing,
-            precision=precision,
-            num_threads=threads_alone,
-        )
+        common = {
+            "examples": fetched.outputs["examples"],
+            "remote": remote,
+            "precision": precision,
+            "num_threads": threads_alone,
+        }
+        if several_parts:
+            with dsl.ParallelFor(parts, parallelism=MAX_EXTRACTIONS, name="parts") as one:
+                extracted = _extract(
+                    **common,
+                    part=one.part,
+                    backbone=one.backbone,
+                    weights=one.weights,
+                    weights_pointer=one.weights_pointer,
+                    cuts=one.cuts,
+                    shard=one.shard,
+                    num_shards=one.num_shards,
+                )
+            # Kubeflow's loops cannot pass a collected list to another loop.
+            joined = join_features(parts=dsl.Collected(extracted))
+            configure(joined, "join_features")
+            features = joined.outputs["features"]
+        else:  # without a loop: a step costs a cluster more time than most extractions
+            features = _extract(
+                **common,
+                part=part,
+                backbone=backbone,
+                weights=weights,
+                weights_pointer=weights_pointer,
+                cuts=cuts,
+                shard=shard,
+                num_shards=num_shards,
+            )
 
         with dsl.ParallelFor(folds, name="folds") as fold:
             trained = train_fold(
                 features=features,
-                backbone=fetched.outputs["backbone"],
-                architecture=architecture,
                 fold=fold,
                 candidates=candidates,
                 num_epochs=num_epochs,
@@ -118,15 +155,13 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
 
         aggregated = aggregate_cv(
             predictions=dsl.Collected(trained.outputs["predictions"]),
-            architecture=architecture,
+            choice=choice,
         )
         configure(aggregated, "aggregate_cv")
 
         final = train_final(
             features=features,
-            backbone=fetched.outputs["backbone"],
             leaderboard=aggregated.outputs["leaderboard"],
-            architecture=architecture,
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=training_seed,
@@ -161,20 +196,25 @@ def pipeline(num_shards: int = 1) -> GraphComponent:
     return crossfold
 
 
-def _features(num_shards: int, **inputs: Any) -> PipelineArtifactChannel:
-    """Extract features in one step, or in one step for each shard and one that joins them.
-
-    Kubeflow's loops cannot pass a collected list to another loop, and a step costs a cluster more
-    time than most extractions: hence neither a list of shards for the folds nor a loop over one
-    shard.
-    """
-    if num_shards == 1:
-        extracted = extract_features(**inputs, shard=0, num_shards=1)
-        configure(extracted, "extract_features")
-        return extracted.outputs["features"]
-    with dsl.ParallelFor(list(range(num_shards)), name="shards") as shard:
-        part = extract_features(**inputs, shard=shard, num_shards=num_shards)
-        configure(part, "extract_features")
-    joined = join_features(shards=dsl.Collected(part.outputs["features"]))
-    configure(joined, "join_features")
-    return joined.outputs["features"]
+def _extract(
+    *,
+    examples: PipelineArtifactChannel,
+    part: Any,
+    weights: Any,
+    weights_pointer: Any,
+    remote: Any,
+    **inputs: Any,
+) -> PipelineArtifactChannel:
+    """Fetch a backbone's weights and extract its features; other weights change nothing here."""
+    fetched = fetch_weights(
+        part=part, weights=weights, weights_pointer=weights_pointer, remote=remote
+    )
+    configure(fetched, "fetch_weights")
+    extracted = extract_features(
+        examples=examples,
+        weights=fetched.outputs["weights_file"],
+        part=part,
+        **inputs,
+    )
+    configure(extracted, "extract_features")
+    return extracted.outputs["features"]

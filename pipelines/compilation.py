@@ -17,7 +17,6 @@ def compile_pipeline(
     path: Path,
     defaults: dict[str, Any],
     *,
-    num_shards: int = 1,
     image: Callable[[str], str] = image_name,
     caching: bool = True,
     retries: bool = True,
@@ -31,7 +30,6 @@ def compile_pipeline(
     Args:
         path: The file to write.
         defaults: The pipeline's arguments.
-        num_shards: How many steps share the images when features are extracted.
         image: Names a role's image for the runner. The name is part of the key under which a step's
             outputs are cached.
         caching: Whether any step may come from the cache. Kubeflow also accepts this setting with a
@@ -41,7 +39,8 @@ def compile_pipeline(
         small: Whether a step requests so little CPU that it fits on a cluster of two cores.
     """
     images = {role: image(role) for role in (DATA, TRAIN)}
-    compiler.Compiler().compile(pipeline(num_shards), str(path), pipeline_parameters=defaults)
+    graph = pipeline(several_parts=bool(defaults.get("parts")))
+    compiler.Compiler().compile(graph, str(path), pipeline_parameters=defaults)
     spec, platforms = yaml.safe_load_all(path.read_text())
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]

@@ -35,6 +35,9 @@ RESOURCES = {
     "fetch_data": Resources(
         "Fetch data", DATA, (1, 2), ("1Gi", "2Gi"), (MLFLOW_SECRET, REMOTE_SECRET)
     ),
+    "fetch_weights": Resources(
+        "Fetch weights", DATA, (0.5, 1), ("512Mi", "1Gi"), (MLFLOW_SECRET, REMOTE_SECRET)
+    ),
     "extract_features": Resources("Extract features", TRAIN, (1, 4), ("2Gi", "4Gi")),
     "join_features": Resources("Join features", TRAIN, (0.5, 1), ("1Gi", "2Gi")),
     "train_fold": Resources("Train fold", TRAIN, (1, 2), ("2Gi", "4Gi")),

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
-from crossfold.settings import ModelSettings
+from crossfold.settings import Backbone, Settings
 
 from .console import PARAMS, console
 
@@ -68,7 +68,7 @@ def check_data(
     settings = load_settings(PARAMS)
     _require_page(page)
     with progress_bar(console) as progress:
-        report = examine_folder(folder, image_size=_image_size(settings.model), progress=progress)
+        report = examine_folder(folder, image_size=_image_size(settings), progress=progress)
     problem = None
     try:
         report = split_folder(
@@ -92,15 +92,17 @@ def check_data(
         raise problem
 
 
-def _image_size(model: ModelSettings) -> int:
-    """Find the size that images are scaled to, importing torch only if params.yaml has none."""
-    if model.image_size:
-        return model.image_size
+def _image_size(settings: Settings) -> int:
+    """Find the largest size that images are scaled to, importing torch only if it must."""
+    return max(backbone.image_size or _own_size(backbone) for backbone in settings.backbones)
+
+
+def _own_size(backbone: Backbone) -> int:
     from crossfold.network.carried_preprocessing import find_preprocessing
 
-    weights = Path("models") / model.weights
-    found = find_preprocessing(model.architecture, weights if weights.exists() else None, model)
-    return found.image_size
+    weights = Path("models") / backbone.weights
+    given = weights if weights.exists() else None
+    return find_preprocessing(backbone.architecture, given, backbone).image_size
 
 
 def _require_page(page: Path) -> None:

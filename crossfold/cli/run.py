@@ -102,7 +102,6 @@ def compile_(
     compile_pipeline(
         output,
         arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, RunnerName.CLUSTER)),
-        num_shards=settings.extraction.shards,
     )
     console.print(f"{escape(str(output))} is written", soft_wrap=True)
 

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossfold.evaluation import metrics
-from crossfold.records import Evaluation, Leaderboard
+from crossfold.records import BackboneFacts, Evaluation, Leaderboard
 from crossfold.runners.outcome import REPORTS, Outcome
 
 
@@ -48,7 +48,8 @@ def _length(board: Leaderboard) -> str:
 def _leaderboard(board: Leaderboard) -> Table:
     in_folds = metrics.fold_metrics()
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("", "candidate", *(metric.heading for metric in in_folds)):
+    costs = ("architecture", "million parameters", "MB", "ms") if board.compares_backbones else ()
+    for heading in ("", "candidate", *(metric.heading for metric in in_folds), *costs):
         table.add_column(heading)
     for entry in board.candidates:
         best = entry is board.chosen
@@ -56,11 +57,22 @@ def _leaderboard(board: Leaderboard) -> Table:
             "→" if best else "",
             entry.candidate.name,
             *(f"{entry.mean[m.name]:.4f} ± {entry.std[m.name]:.4f}" for m in in_folds),
+            *(_costs(entry.backbone) if costs else ()),
             style="bold" if best else "",
         )
     for diverged in board.diverged:
         table.add_row("", diverged.candidate.name, "diverged")
     return table
+
+
+def _costs(backbone: BackboneFacts) -> tuple[str, ...]:
+    milliseconds = "" if backbone.milliseconds is None else f"{backbone.milliseconds:.2g}"
+    return (
+        backbone.architecture,
+        f"{backbone.num_parameters / 1e6:.2f}",
+        f"{backbone.num_bytes / 1e6:.1f}",
+        milliseconds,
+    )
 
 
 def _test_scores(evaluation: Evaluation) -> Table:

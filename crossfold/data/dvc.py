@@ -1,6 +1,7 @@
 """Pull data versions through DVC, compare them with the folders, push them to a folder.
 
 A pointer is the file `data.dvc` or `models.dvc`, which DVC writes: the hash of a folder's content.
+The pointer to one file of a folder, which DVC would write for that file alone, is made here.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FOLDERS = ("data", "models")
 _logger = logging.getLogger(__name__)
 _MAX_LISTED = 50
+_LIST = ".dir"  # the end of the hash of a folder, whose object lists the folder's files
 
 
 def listed(lines: list[str]) -> str:
@@ -63,8 +65,15 @@ def read_pointer(root: Path, name: str) -> str:
     return text
 
 
-def pointer_hash(text: str, name: str = "the pointer") -> str:
+def file_pointer(path: str, md5: str) -> str:
+    """Write the pointer to one file of a folder, by its path below the folder."""
+    return json.dumps({"outs": [{"hash": "md5", "md5": md5, "path": path}]})
+
+
+def pointer_hash(text: str, name: str = "the pointer", *, of_file: bool = False) -> str:
     """Read the MD5 of a folder from its pointer's text, with the suffix `.dir`.
+
+    With `of_file`, the pointer may also be one from `file_pointer`, whose MD5 has no suffix.
 
     Raises:
         UserError: the text is no pointer of DVC 3 to one folder; `name` says which.
@@ -74,7 +83,8 @@ def pointer_hash(text: str, name: str = "the pointer") -> str:
         found = out["md5"] if out["hash"] == "md5" else None
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
         found = None
-    if not isinstance(found, str) or not re.fullmatch(r"[0-9a-f]{32}\.dir", found):
+    suffix = r"(\.dir)?" if of_file else r"\.dir"
+    if not isinstance(found, str) or not re.fullmatch(f"[0-9a-f]{{32}}{suffix}", found):
         raise UserError(
             f"{name} is not a DVC 3 pointer to one folder: "
             "put the files in a folder and `dvc add` that folder again"
@@ -265,6 +275,8 @@ def _dvc_log() -> Iterator[_Errors]:
 def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
     """Pull the pointers' folders (name to text) into an empty `workspace` and verify hashes.
 
+    A pointer from `file_pointer` is pulled as one file of that name.
+
     REMOTE describes the remote, or else the working directory's .dvc. DVC finds the credentials.
     The workspace has its own cache.
 
@@ -275,7 +287,9 @@ def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
     """
     from dvc.repo import Repo
 
-    hashes = {name: pointer_hash(text, f"{name}.dvc") for name, text in pointers.items()}
+    hashes = {
+        name: pointer_hash(text, f"{name}.dvc", of_file=True) for name, text in pointers.items()
+    }
     found = find_remote(remote)
     (workspace / ".dvc").mkdir()
     for name, md5 in hashes.items():
@@ -341,17 +355,22 @@ def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None
     cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
     faults = []
     for name, md5 in hashes.items():
-        content = objects.fs.cat_file(objects.oid_to_path(md5))
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(".dir"):
-            faults.append(f"{name}.dvc's list of files is truncated or modified ({_key(md5)})")
-            continue
-        for file in json.loads(content):
-            if not cache.exists(file["md5"]):
-                there = objects.exists(file["md5"])
-                fault = "is truncated or modified" if there else "is missing"
-                faults.append(f"{name}/{file['relpath']} {fault} ({_key(file['md5'])})")
+        files = {name: md5}
+        if md5.endswith(_LIST):
+            content = objects.fs.cat_file(objects.oid_to_path(md5))
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() + _LIST != md5:
+                faults.append(f"{name}.dvc's list of files is truncated or modified ({_key(md5)})")
+                continue
+            files = {f"{name}/{file['relpath']}": file["md5"] for file in json.loads(content)}
+        for path, of_file in files.items():
+            if not cache.exists(of_file):
+                fault = "is truncated or modified" if objects.exists(of_file) else "is missing"
+                faults.append(f"{path} {fault} ({_key(of_file)})")
     if faults:
-        lists = " and ".join(map(_key, hashes.values()))
+        lists = " and ".join(
+            _key(md5) if md5.endswith(_LIST) else f"that {name}.dvc names"
+            for name, md5 in hashes.items()
+        )
         raise UserError(
             f"{remote} has missing or damaged files:\n{listed(faults)}\n"
             f"Delete these objects there, and the lists {lists} (DVC assumes that a remote has all "

@@ -1,4 +1,4 @@
-"""Pull, check and split a version's images, and write them as one table of examples."""
+"""Pull a version's images, check and split them, write them as one table; pull weights."""
 
 from __future__ import annotations
 
@@ -38,48 +38,36 @@ class FetchedData:
     skipped: tuple[str, ...]  # a line for each image that was left out
     near_duplicates: PairCounts
     data_hash: str
-    models_hash: str
 
 
 def fetch_data(
     *,
     data_pointer: str,
-    models_pointer: str,
     remote: str,
-    weights: str,
     settings: splits.SplitSettings,
     examples: Path,
-    backbone: Path,
     data_page: Path,
 ) -> FetchedData:
-    """Pull images and weights through DVC, check and split the images, write the table.
+    """Pull images through DVC, check and split them, write the table.
 
     Skipped images and findings that do not prevent training are logged as warnings.
 
     Args:
         data_pointer: the text of data.dvc.
-        models_pointer: the text of models.dvc.
         remote: the DVC remote's name, see `dvc.pull`.
-        weights: the name of the weights under models/, see `find_weights`.
         settings: the settings of the splits, see `splits.assign`.
         examples: the table to write, see `crossfold.data.examples`.
-        backbone: the copy of the weights to write.
         data_page: the page about the data to write, see `crossfold.data.page`.
 
     Raises:
-        UserError: the versions cannot be pulled (see `dvc.pull`), the images cannot be trained
-            on (see `split_folder`), or there are no such weights. Nothing is written then.
+        UserError: the version cannot be pulled (see `dvc.pull`), or the images cannot be trained
+            on (see `split_folder`). Nothing is written then.
         OSError: no space left.
     """
     data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
-    models_hash = dvc.pointer_hash(models_pointer, "models.dvc")
     with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
         workspace = Path(scratch)
-        dvc.pull({"data": data_pointer, "models": models_pointer}, remote, workspace)
-        models = workspace / "models"
-        found = find_weights(
-            weights, [path.relative_to(models).as_posix() for path in files_below(models)]
-        )
+        dvc.pull({"data": data_pointer}, remote, workspace)
         report = split_folder(
             examine_folder(workspace / "data", progress=report_progress), settings
         )
@@ -88,19 +76,15 @@ def fetch_data(
         facts = report.facts()
         for line in facts.lines():
             _logger.warning("%s", line)
-        with replaced_whole(backbone) as part:
-            copy_weights(
-                models / found.tensors, models / found.config if found.config else None, part
-            )
-            write_examples(
-                examples,
-                _rows(workspace / "data", report),
-                classes=report.classes,
-                data_hash=data_hash,
-                num_folds=settings.num_folds,
-                skipped=report.skipped,
-                facts=facts,
-            )
+        write_examples(
+            examples,
+            _rows(workspace / "data", report),
+            classes=report.classes,
+            data_hash=data_hash,
+            num_folds=settings.num_folds,
+            skipped=report.skipped,
+            facts=facts,
+        )
         write_page(data_page, report, workspace / "data")
     return FetchedData(
         num_images=len(report.paths),
@@ -110,8 +94,43 @@ def fetch_data(
         skipped=report.skipped,
         near_duplicates=facts.pair_counts,
         data_hash=data_hash,
-        models_hash=models_hash,
     )
+
+
+def fetch_weights(*, pointer: str, weights: str, remote: str, weights_file: Path) -> str:
+    """Pull a backbone's weights through DVC.
+
+    Args:
+        pointer: the file's own pointer (see `dvc.file_pointer`), so that other files under models/
+            do not matter; or the text of models.dvc.
+        weights: the name of the weights under models/, see `find_weights`.
+        remote: the DVC remote's name, see `dvc.pull`.
+        weights_file: the copy of the weights to write, always one file.
+
+    Returns:
+        DVC's hash of the file, or of models/.
+
+    Raises:
+        UserError: the weights cannot be pulled (see `dvc.pull`), or there are none of that name.
+            Nothing is written then.
+        OSError: no space left.
+    """
+    models_hash = dvc.pointer_hash(pointer, "models.dvc", of_file=True)
+    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
+        dvc.pull({"models": pointer}, remote, Path(scratch))
+        tensors, config = _find_weights(Path(scratch) / "models", weights)
+        with replaced_whole(weights_file) as part:
+            copy_weights(tensors, config, part)
+    return models_hash
+
+
+def _find_weights(pulled: Path, name: str) -> tuple[Path, Path | None]:
+    if pulled.is_file():
+        return pulled, None
+    found = find_weights(
+        name, [path.relative_to(pulled).as_posix() for path in files_below(pulled)]
+    )
+    return pulled / found.tensors, pulled / found.config if found.config else None
 
 
 def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:

@@ -1,6 +1,6 @@
 """Choose among the candidates by their results in cross-validation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,8 @@ import numpy as np
 from crossfold.errors import UserError
 from crossfold.network import safetensors_file
 from crossfold.records import (
+    BackboneFacts,
+    Choice,
     DivergedEntry,
     DivergedFold,
     DivergedResult,
@@ -16,6 +18,7 @@ from crossfold.records import (
     FoldResults,
     Leaderboard,
     LeaderboardEntry,
+    backbone_of,
 )
 
 from . import calibration, metrics
@@ -27,20 +30,22 @@ class _Fold:
     """One fold's out-of-fold predictions and results."""
 
     arrays: dict[str, safetensors_file.Array]
-    classes: tuple[str, ...]
-    results: tuple[FoldResult | DivergedResult, ...]
+    about: FoldResults
+
+    @property
+    def results(self) -> tuple[FoldResult | DivergedResult, ...]:
+        return self.about.results
 
     @property
     def number(self) -> int:
         return self.results[0].fold
 
 
-def aggregate_cv(
-    *, predictions: Sequence[Path], architecture: str, leaderboard: Path
-) -> Leaderboard:
-    """Rank the candidates by mean macro F1 over the folds, and write the leaderboard.
+def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Path) -> Leaderboard:
+    """Rank the candidates by mean macro F1 over the folds, choose one, write the leaderboard.
 
-    The lower loss breaks ties. The temperature is fitted on the out-of-fold predictions of all
+    The lower loss breaks ties. The choice is the best one, or the smallest that is nearly as good
+    (see `_smallest`). The temperature is fitted on the out-of-fold predictions of all
     folds together. A candidate that diverged in any fold has no mean and is listed separately.
 
     Raises:
@@ -54,14 +59,17 @@ def aggregate_cv(
             "params.yaml candidates: the loss of every candidate became NaN or infinite: "
             f"{names}. Lower their learning_rate."
         )
-    entries = {index: _summarise(results) for index, results in scored.items()}
+    about = folds[0].about
+    entries = {index: _summarise(results, about.backbones) for index, results in scored.items()}
     chosen = min(entries, key=lambda index: entries[index].rank)
+    if choice is Choice.SMALLEST:
+        chosen = _smallest(entries, chosen)
     predicted = {index: _out_of_fold(folds, index).argmax(axis=1) for index in entries}
     true = np.concatenate([fold.arrays["label"] for fold in folds])
-    compared = compare(true, predicted, chosen, len(folds[0].classes))
+    compared = compare(true, predicted, chosen, len(about.classes))
     board = Leaderboard(
-        architecture=architecture,
-        classes=folds[0].classes,
+        choice=choice,
+        classes=about.classes,
         num_folds=len(folds),
         candidates=tuple(
             entry.model_copy(update={"against_best": compared.get(index)})
@@ -79,8 +87,26 @@ def aggregate_cv(
 
 def _read(path: Path) -> _Fold:
     arrays, metadata = safetensors_file.read(path)
-    about = FoldResults.model_validate(metadata)
-    return _Fold(arrays, about.classes, about.results)
+    return _Fold(arrays, FoldResults.model_validate(metadata))
+
+
+def _smallest(entries: Mapping[int, LeaderboardEntry], best: int) -> int:
+    """Choose the fewest parameters among candidates within one standard error of the best.
+
+    The standard error is that of the best one's mean macro F1. The better rank breaks ties. The
+    rule is from L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and Regression
+    Trees" (1984), section 3.4.3.
+    """
+    leader = entries[best]
+    error = leader.std["macro_f1"] / len(leader.folds) ** 0.5
+    near = [
+        index
+        for index, entry in entries.items()
+        if entry.mean["macro_f1"] >= leader.mean["macro_f1"] - error
+    ]
+    return min(
+        near, key=lambda index: (entries[index].backbone.num_parameters, entries[index].rank)
+    )
 
 
 def _by_candidate(
@@ -107,7 +133,9 @@ def _out_of_fold(folds: Sequence[_Fold], candidate: int) -> safetensors_file.Arr
     return np.concatenate([fold.arrays[f"probabilities_{candidate}"] for fold in folds])
 
 
-def _summarise(results: Sequence[FoldResult]) -> LeaderboardEntry:
+def _summarise(
+    results: Sequence[FoldResult], backbones: Sequence[BackboneFacts]
+) -> LeaderboardEntry:
     """Compute a candidate's mean, standard deviation and interval over the folds."""
     spreads = {
         metric.name: metrics.mean_std_interval(
@@ -117,6 +145,7 @@ def _summarise(results: Sequence[FoldResult]) -> LeaderboardEntry:
     }
     return LeaderboardEntry(
         candidate=results[0].candidate,
+        backbone=backbone_of(results[0].candidate, backbones),
         mean={name: spread.mean for name, spread in spreads.items()},
         std={name: spread.std for name, spread in spreads.items()},
         interval={name: spread.interval for name, spread in spreads.items()},

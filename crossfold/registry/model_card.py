@@ -38,6 +38,7 @@ def render(
         _title(tags, evaluated, registered),
         _use(registered),
         _scores(tags, board, evaluated),
+        *([_backbones(board)] if board.compares_backbones else []),
         _gate(registered),
         _lineage(tags, registered.version),
     ]
@@ -88,6 +89,23 @@ def _scores(tags: Mapping[str, str], board: Leaderboard, evaluated: Evaluation) 
         f"| | test, {tags['num_test_images']} images | 95 % interval | "
         f"cross-validation, {board.num_folds} folds |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)
+    )
+
+
+def _backbones(board: Leaderboard) -> str:
+    """List the best candidate of each backbone, with the backbone's cost."""
+    best: dict[str, LeaderboardEntry] = {}
+    for entry in board.ranked:
+        best.setdefault(entry.backbone.name, entry)
+    rows = [
+        f"| {entry.candidate.name} | {entry.backbone.architecture} | "
+        f"{_cross_validated(entry, 'macro_f1')} | {entry.backbone.cost} |"
+        for entry in best.values()
+    ]
+    return (
+        "## Backbones\n\n"
+        "| best candidate | architecture | macro F1 in cross-validation | cost |\n"
+        "| --- | --- | --- | --- |\n" + "\n".join(rows)
     )
 
 

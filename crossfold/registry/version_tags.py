@@ -58,6 +58,7 @@ def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict
         "export_max_difference": str(evaluated.export.max_difference),
         "export_num_different": str(evaluated.export.num_different),
         "architecture": board.architecture,
+        **({"backbone": board.chosen.backbone.name} if board.compares_backbones else {}),
         "candidate": board.chosen.candidate.name,
         **({"num_epochs": str(board.num_epochs)} if board.num_epochs else {}),
         **{name: str(value) for name, value in scores.items()},

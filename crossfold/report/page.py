@@ -1,6 +1,5 @@
 """Render the report of a run: one self-contained HTML page without scripts."""
 
-import json
 from collections.abc import Mapping
 
 import jinja2
@@ -26,8 +25,7 @@ def render(
     lineage: Mapping[str, str],
 ) -> str:
     """Render the report as HTML; `lineage` are the version's tags."""
-    settings = json.loads(lineage.get("settings", "{}"))
-    weights = settings.get("model", {}).get("weights", "")
+    weights = leaderboard.chosen.backbone.weights
     test = content.predictions(evaluation)
     pictures = data_summary.tested, data_summary.overlays
     mistakes = explanations.confident_mistakes(evaluation)

@@ -18,7 +18,7 @@ from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.local.run_folders import Run
 
-_LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\w+(?: \d+)?) *(?P<detail>.*)")
+_LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\S+(?: \S+)*)(?: {2,}(?P<detail>.*))?")
 
 
 def run_commit(
@@ -98,7 +98,7 @@ def _show(line: str, display: Display) -> None:
     parts = _LINE.fullmatch(line.strip())
     if not parts:
         return
-    title, detail = parts["title"], parts["detail"]
+    title, detail = parts["title"], parts["detail"] or ""
     match parts["sign"]:
         case "…":
             display.started(title)

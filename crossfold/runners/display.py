@@ -92,5 +92,5 @@ class Display:
             self._progress.remove_task(self._bars.pop(title))
 
     def _line(self, sign: str, style: str, title: str, detail: str = "") -> None:
-        line = Text.assemble((f"{sign} ", style), f"{title:<24}", (detail, "dim"))
+        line = Text.assemble((f"{sign} ", style), f"{title:<22}  ", (detail, "dim"))
         self.console.print(line, soft_wrap=True)

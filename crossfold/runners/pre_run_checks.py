@@ -2,6 +2,8 @@
 
 import multiprocessing
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from crossfold.data import dvc, sample
 from crossfold.data.layout import find_misnamed
 from crossfold.data.weights import copy_weights, find_weights
 from crossfold.errors import UserError
-from crossfold.settings import PreprocessingSettings, Settings
+from crossfold.settings import Backbone, Settings
 
 from .failures import StepError
 
@@ -46,22 +48,31 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
         UserError: no weights have that name; or weights, candidates or image size do not fit
             the architecture.
     """
-    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
-        source = _check_network(settings, _find_weights(root, settings, Path(scratch)))
-    notes = [f"model.weights: taken from {source}"] if source else []
+    files = dvc.known_files(root, "models", settings.data.remote)
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
-    if warning := sample.weights_warning(data_hash, settings.model.weights):
-        notes.append(warning)
+    notes = []
+    for backbone in settings.backbones:
+        with (
+            _named(backbone, settings),
+            tempfile.TemporaryDirectory(prefix="crossfold-") as scratch,
+        ):
+            weights = None
+            if files is not None:
+                weights = _find_weights(
+                    root, settings.data.remote, backbone.weights, files, Path(scratch)
+                )
+            if source := _check_network(backbone, weights, settings.cuts(backbone)):
+                notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {source}")
+        if warning := sample.weights_warning(data_hash, backbone.weights):
+            notes.append(warning)
     return tuple(notes)
 
 
-def _find_weights(root: Path, settings: Settings, scratch: Path) -> Path | None:
-    """Find the weights as one file, as fetch_data gives them; None if not on this machine."""
-    remote = settings.data.remote
-    files = dvc.known_files(root, "models", remote)
-    if files is None:
-        return None
-    names = find_weights(settings.model.weights, files)
+def _find_weights(
+    root: Path, remote: str, name: str, files: Mapping[str, str], scratch: Path
+) -> Path | None:
+    """Find weights as one file, as fetch_weights gives them; None if not on this machine."""
+    names = find_weights(name, files)
     tensors = dvc.find_object(root, files[names.tensors], remote)
     if tensors is None or names.config is None:
         return tensors
@@ -72,17 +83,27 @@ def _find_weights(root: Path, settings: Settings, scratch: Path) -> Path | None:
     return scratch / "weights"
 
 
-def _check_network(settings: Settings, weights: Path | None) -> str:
+@contextmanager
+def _named(backbone: Backbone, settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{_prefix(backbone, settings)}{error}") from None
+
+
+def _prefix(backbone: Backbone, settings: Settings) -> str:
+    """Name the backbone at the start of a message, if there are several."""
+    return f"backbone {backbone.name}: " if len(settings.backbones) > 1 else ""
+
+
+def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> str:
     """Run `features.check_network` in a process, since torch takes seconds to import.
 
     If steps are forked from a server (see `fork_server`), that server has imported torch.
     """
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    model = settings.model
-    process = context.Process(
-        target=_answer, args=(theirs, model.architecture, weights, settings.cuts, model)
-    )
+    process = context.Process(target=_answer, args=(theirs, backbone, weights, cuts))
     with ours:
         process.start()
         theirs.close()
@@ -97,15 +118,11 @@ def _check_network(settings: Settings, weights: Path | None) -> str:
 
 
 def _answer(
-    connection: Connection,
-    architecture: str,
-    weights: Path | None,
-    cuts: list[str],
-    preprocessing: PreprocessingSettings,
+    connection: Connection, backbone: Backbone, weights: Path | None, cuts: list[str]
 ) -> None:
     from crossfold.network import features
 
     try:
-        connection.send(features.check_network(architecture, weights, cuts, preprocessing))
+        connection.send(features.check_network(backbone, weights, cuts))
     except UserError as error:
         connection.send(error)

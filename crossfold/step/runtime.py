@@ -37,12 +37,12 @@ ON_KUBERNETES = "CROSSFOLD_POD_NAME"  # a variable that only pods have
 class Record:
     """A step's record, written beside its outputs.
 
-    `iteration` is the fold or the shard that the step works on; times are in seconds since the
-    epoch.
+    `iteration` is the fold, or the part of the extraction, that the step works on. Times are in
+    seconds since the epoch.
     """
 
     step: str
-    iteration: int | None
+    iteration: int | str | None
     run_id: str
     started: float
     ended: float | None = None
@@ -62,7 +62,7 @@ class Record:
 
 
 @contextmanager
-def step(name: str, output: str, iteration: int | None = None) -> Iterator["Run"]:
+def step(name: str, output: str, iteration: int | str | None = None) -> Iterator["Run"]:
     """Run a step's work as one MLflow run, and write a Record beside `output`.
 
     A UserError, or a full disk, prints its message and ends the process with the status REFUSED.

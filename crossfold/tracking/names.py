@@ -44,17 +44,15 @@ def run_name(started: datetime, *words: str) -> str:
     return " ".join((f"{started:%H%M%S}", *words))
 
 
-def title(name: str, iteration: int | None) -> str:
-    """Format a step's title: its name, and its number in a loop."""
+def title(name: str, iteration: int | str | None) -> str:
+    """Format a step's title: its name, and its fold or its part of the extraction."""
     return name if iteration is None else f"{name} {iteration}"
 
 
-def iteration(parameters: Mapping[str, Any]) -> int | None:
-    """Number a step in its loop: its fold, or its shard where several share the images.
+def iteration(parameters: Mapping[str, Any]) -> int | str | None:
+    """Tell a step from others of its name: by its fold, or by its part of the extraction, if any.
 
     MLflow has a step's parameters as texts, and Kubeflow's plugin writes integers as `0.0`.
     """
-    number = parameters.get("fold")
-    if float(parameters.get("num_shards", 1)) > 1:
-        number = parameters.get("shard")
-    return None if number is None else int(float(number))
+    part: str | None = parameters.get("part")
+    return int(float(parameters["fold"])) if "fold" in parameters else part

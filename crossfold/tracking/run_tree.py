@@ -99,7 +99,7 @@ def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
 
 @contextmanager
 def step_run(
-    name: str, *, iteration: int | None = None, params: Mapping[str, Any] | None = None
+    name: str, *, iteration: int | str | None = None, params: Mapping[str, Any] | None = None
 ) -> Iterator[Run]:
     """Open the run of the step `name`, with the parameters of the step, for the block.
 
@@ -136,7 +136,7 @@ def _use_own_login() -> None:
 
 
 def log_cached_step(
-    run_id: str, *, name: str, iteration: int | None = None, source_run_id: str
+    run_id: str, *, name: str, iteration: int | str | None = None, source_run_id: str
 ) -> str:
     """Record that a step of the pipeline run `run_id` was answered from the cache.
 
@@ -253,19 +253,19 @@ def _nested(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterato
         yield run
 
 
-def _step_tags(name: str, iteration: int | None) -> dict[str, str]:
+def _step_tags(name: str, iteration: int | str | None) -> dict[str, str]:
     return {"crossfold.step": name} | (
         {} if iteration is None else {"crossfold.iteration": str(iteration)}
     )
 
 
 def _find_or_create_step(
-    client: MlflowClient, run_id: str, name: str, iteration: int | None
+    client: MlflowClient, run_id: str, name: str, iteration: int | str | None
 ) -> MlflowRun:
     tags = _step_tags(name, iteration)
     experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_or_create_parent(client, experiment_id, run_id, run_id)
-    if iteration is not None:
+    if isinstance(iteration, int):  # a fold; parts are few and have names
         parent = _find_or_create_loop(client, parent, name)
     for run in child_runs(client, experiment_id, parent.info.run_id):
         if tags.items() <= run.data.tags.items():

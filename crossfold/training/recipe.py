@@ -6,9 +6,8 @@ from crossfold.settings import Candidate, TrainingSettings
 
 
 class FitSettings(TrainingSettings):
-    """The settings that all fits of a run share: the training section, and the network's."""
+    """The settings that all fits of a run share: the training section, and the precision."""
 
-    architecture: str
     precision: str
 
 

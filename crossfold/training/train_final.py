@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.errors import UserError
-from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, determinism, safetensors_file, trained_network
+from crossfold.network import determinism, trained_network
+from crossfold.network.features_file import Features
 from crossfold.records import Leaderboard, Scores
 from crossfold.settings import Candidate
 from crossfold.step.progress import Progress
@@ -20,7 +20,6 @@ from .recipe import FitSettings, Recipe
 def train_final(
     *,
     features: Path,
-    backbone_weights: Path,
     leaderboard: Path,
     settings: FitSettings,
     num_threads: int,
@@ -37,14 +36,15 @@ def train_final(
     determinism.prepare(num_threads)
     board = Leaderboard.read(leaderboard)
     candidate = Candidate(**board.chosen.candidate.hyper_parameters)
-    arrays, about = safetensors_file.read(features)
-    network = backbone.pretrained_network(
-        settings.architecture, backbone_weights, len(about["classes"]), settings.seed
+    stored = Features(features)
+    backbone = stored.backbone(candidate.backbone)
+    network = stored.network(backbone, settings.seed)
+    labels = stored.labels
+    rows = FeatureRows(
+        stored.values(backbone, candidate.train_from), labels, np.arange(len(labels))
     )
-    labels = np.array(arrays["label"])
-    rows = FeatureRows(arrays[candidate.train_from], labels, np.arange(len(labels)))
-    recipe, preprocessing = Recipe(candidate, settings), Preprocessing.from_metadata(about)
-    suffix = trainable_suffix(network, recipe, rows, preprocessing)
+    recipe = Recipe(candidate, settings)
+    suffix = trainable_suffix(network, recipe, rows, backbone.preprocessing)
     progress = Progress(100, "percent")
     try:
         _, probabilities = fit(
@@ -62,9 +62,9 @@ def train_final(
     trained_network.save_network(
         model,
         network,
-        architecture=settings.architecture,
-        classes=about["classes"],
-        preprocessing=preprocessing,
+        architecture=backbone.architecture,
+        classes=stored.classes,
+        preprocessing=backbone.preprocessing,
         precision=settings.precision,
         temperature=board.temperature,
     )

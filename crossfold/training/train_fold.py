@@ -4,7 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import nn
 
 from crossfold.evaluation import metrics
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, determinism, safetensors_file
+from crossfold.network import determinism, safetensors_file
+from crossfold.network.features_file import Features
 from crossfold.records import DivergedResult, FoldResult, FoldResults, NamedCandidate
 from crossfold.settings import Candidate
 from crossfold.step.progress import Progress
@@ -26,13 +27,12 @@ from .recipe import FitSettings, Recipe
 def train_fold(
     *,
     features: Path,
-    backbone_weights: Path,
     fold: int,
     candidates: Sequence[Candidate],
     settings: FitSettings,
     num_threads: int,
     predictions: Path,
-) -> tuple[FoldResult | DivergedResult, ...]:
+) -> FoldResults:
     """Train every candidate on all folds except one, and predict that one.
 
     Writes one safetensors file: `row` and `label`, int64 [M], and for each candidate that has not
@@ -40,23 +40,25 @@ def train_fold(
     are the `FoldResults`.
     """
     determinism.prepare(num_threads)
-    arrays, about = safetensors_file.read(features)
-    labels, folds = np.array(arrays["label"]), np.array(arrays["fold"])
-    held_out = np.flatnonzero(folds == fold)
-    outputs = {"row": held_out, "label": labels[held_out]}
-    untrained = backbone.pretrained_network(
-        settings.architecture, backbone_weights, len(about["classes"]), settings.seed
-    )
+    stored = Features(features)
+    untrained = lru_cache(maxsize=1)(partial(stored.network, seed=settings.seed))
+    held_out = np.flatnonzero(stored.folds == fold)
+    outputs = {"row": held_out, "label": stored.labels[held_out]}
     results = []
     progress = Progress(len(candidates), "candidates")
     for index, candidate in enumerate(candidates):
-        training = FeatureRows(arrays[candidate.train_from], labels, np.flatnonzero(folds != fold))
+        backbone = stored.backbone(candidate.backbone)
+        training = FeatureRows(
+            stored.values(backbone, candidate.train_from),
+            stored.labels,
+            np.flatnonzero(stored.folds != fold),
+        )
         result, probabilities = _train_candidate(
-            copy.deepcopy(untrained),
+            copy.deepcopy(untrained(backbone)),
             training,
             held_out,
             Recipe(candidate, settings),
-            Preprocessing.from_metadata(about),
+            backbone.preprocessing,
             fold,
             partial(_report_share, progress, index),
         )
@@ -64,9 +66,9 @@ def train_fold(
         if probabilities is not None:
             outputs[f"probabilities_{index}"] = probabilities
         progress.report(index + 1)
-    found = FoldResults(classes=about["classes"], results=tuple(results))
+    found = FoldResults(classes=stored.classes, backbones=stored.backbones, results=tuple(results))
     safetensors_file.write(predictions, outputs, found.model_dump())
-    return found.results
+    return found
 
 
 def _report_share(progress: Progress, done: int, share: float) -> None:

@@ -72,26 +72,40 @@ def settings() -> Iterator[str]:
         "one, and which steps a change repeats."
     )
     for name, entry in schema["properties"].items():
-        section = schema["$defs"][(entry.get("items") or entry)["$ref"].rpartition("/")[2]]
-        yield f"## `{name}`"
-        yield section["description"]
-        header = ("setting", "type", "allowed", "in params.yaml", "meaning")
         values = shipped[name]
+        if isinstance(values, str):  # a setting outside the sections
+            yield f"## `{name}`"
+            yield _settings_table({name: {**_referred(schema, entry), **entry}}, shipped, "")
+            continue
         if isinstance(values, list):
             values = {}  # each candidate has its own
-        yield _table(
-            header,
-            [
-                (
-                    f"`{name}.{key}`",
-                    _type(field),
-                    _allowed(field),
-                    f"`{yaml.safe_dump(values[key]).splitlines()[0]}`" if key in values else "",
-                    field["description"],
-                )
-                for key, field in section["properties"].items()
-            ],
-        )
+        forms = entry.get("oneOf") or [entry.get("items") or entry]
+        for number, form in enumerate(forms):
+            section = _referred(schema, form)
+            yield f"## `{name}`" + (", with several backbones" if number else "")
+            yield section["description"]
+            yield _settings_table(section["properties"], values, f"{name}.")
+
+
+def _referred(schema: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    definition: dict[str, Any] = schema["$defs"][entry["$ref"].rpartition("/")[2]]
+    return definition
+
+
+def _settings_table(fields: dict[str, Any], values: dict[str, Any], prefix: str) -> str:
+    return _table(
+        ("setting", "type", "allowed", "in params.yaml", "meaning"),
+        [
+            (
+                f"`{prefix}{key}`",
+                _type(field),
+                _allowed(field),
+                f"`{yaml.safe_dump(values[key]).splitlines()[0]}`" if key in values else "",
+                field["description"],
+            )
+            for key, field in fields.items()
+        ],
+    )
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -109,9 +123,9 @@ def steps() -> Iterator[str]:
     """Describe every step: inputs, outputs, image, cores and memory."""
     yield "# Steps"
     yield (
-        "Each step is one file in [components](../../components). `extract_features` runs once, "
-        "or once for each shard (`extraction.shards`) with `join_features` after it; "
-        "`train_fold` runs once for each fold."
+        "Each step is one file in [components](../../components). `fetch_weights` and "
+        "`extract_features` run once, or once for each backbone and shard (`extraction.shards`) "
+        "with `join_features` after them; `train_fold` runs once for each fold."
     )
     containers = _containers()
     for module in pkgutil.iter_modules(components.__path__):
@@ -132,13 +146,13 @@ def steps() -> Iterator[str]:
 
 
 def _containers() -> dict[str, Any]:
-    """Collect every step's container, with and without shards."""
+    """Collect every step's container, with and without several parts of the extraction."""
     return {
         name: executor["container"]
-        for num_shards in (1, 2)
-        for name, executor in MessageToDict(pipeline(num_shards).pipeline_spec)["deploymentSpec"][
-            "executors"
-        ].items()
+        for several_parts in (False, True)
+        for name, executor in MessageToDict(pipeline(several_parts=several_parts).pipeline_spec)[
+            "deploymentSpec"
+        ]["executors"].items()
     }
 
 

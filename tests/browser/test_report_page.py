@@ -27,6 +27,7 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report.overlay import overlay
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
+from tests.unit.networks import FACTS
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit
 
@@ -130,6 +131,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
             "learning_rate": 0.001,
             "weight_decay": 0.0001,
         },
+        "backbone": FACTS,
         "mean": {key: value.mean for key, value in spread.items()},
         "against_best": None,
         "std": {key: value.std for key, value in spread.items()},
@@ -173,7 +175,7 @@ def page() -> str:
         }
     )
     leaderboard: dict[str, Any] = {
-        "architecture": "resnet18",
+        "choice": "best",
         "classes": CLASSES,
         "num_folds": NUM_FOLDS,
         "num_epochs": 4,

@@ -281,7 +281,7 @@ COMPONENTS = sorted((SOURCE / "components").glob("[a-z]*.py"))
 def test_a_step_has_all_that_it_imports(
     images: dict[str, str], engine: docker.DockerClient, path: Path
 ) -> None:
-    role = DATA if path.stem == "fetch_data" else TRAIN
+    role = DATA if path.stem in ("fetch_data", "fetch_weights") else TRAIN
     code = component_imports(path)
     assert "from crossfold" in code
     assert run(engine, images[role], code, environment={"_KFP_RUNTIME": "true"}) == ""
@@ -295,15 +295,17 @@ def test_the_data_image_has_no_torch(images: dict[str, str], engine: docker.Dock
 FETCH = """
 import json, os
 from pathlib import Path
-from crossfold.data.fetch import fetch_data
+from crossfold.data.fetch import fetch_data, fetch_weights
 from crossfold.data.splits import SplitSettings
 pointers = json.loads(os.environ["POINTERS"])
 fetched = fetch_data(
-    data_pointer=pointers["data"], models_pointer=pointers["models"], remote="sample",
-    weights="resnet18-random.safetensors",
+    data_pointer=pointers["data"], remote="sample",
     settings=SplitSettings(num_folds=3, test_fraction=0.2, seed=1),
-    examples=Path("/tmp/examples"), backbone=Path("/tmp/backbone"),
-    data_page=Path("/tmp/data_page"),
+    examples=Path("/tmp/examples"), data_page=Path("/tmp/data_page"),
+)
+fetch_weights(
+    pointer=pointers["models"], remote="sample", weights="resnet18-random.safetensors",
+    weights_file=Path("/tmp/weights"),
 )
 from crossfold.data.examples import Examples
 print(fetched.num_images, len(fetched.classes), len(Examples(Path("/tmp/examples")).classes))

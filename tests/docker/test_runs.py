@@ -165,7 +165,7 @@ def test_every_step_has_its_image_and_its_own_limits(
     }
     for title, attributes in in_containers.containers.items():
         container = stated[title.partition(" ")[0]]
-        role = "data" if title == "fetch_data" else "train"
+        role = "data" if title.startswith("fetch_") else "train"
         assert attributes["Config"]["Image"] == container["image"] == images[role]
         resources, host = container["resources"], attributes["HostConfig"]
         cores = min(float(resources["resourceCpuLimit"]), psutil.cpu_count() or 1)
@@ -184,7 +184,7 @@ def test_nothing_is_mounted_but_the_pipeline_root_and_the_remote(
             if mount["Type"] == "bind"
         }
         expected = {(str(project.root / "runs/pipeline"), True)}
-        if title == "fetch_data":
+        if title.startswith("fetch_"):
             expected.add((str(project.root / "dvc-remote"), False))
         assert binds == expected
 
@@ -192,7 +192,7 @@ def test_nothing_is_mounted_but_the_pipeline_root_and_the_remote(
 def test_the_remote_reaches_only_the_step_that_fetches(in_containers: Finished) -> None:
     for title, attributes in in_containers.containers.items():
         names = {variable.partition("=")[0] for variable in attributes["Config"]["Env"]}
-        assert ("CROSSFOLD_DVC_REMOTE" in names) == (title == "fetch_data")
+        assert ("CROSSFOLD_DVC_REMOTE" in names) == title.startswith("fetch_")
         assert "MLFLOW_TRACKING_URI" in names
         assert not names & SECRETS.keys()  # a folder needs none
 

@@ -29,7 +29,8 @@ NUM_IMAGES = 20  # of each class
 NUM_FOLDS = 3
 STEPS = (
     "fetch_data",
-    "extract_features",
+    "fetch_weights resnet18",
+    "extract_features resnet18",
     *(f"train_fold {fold}" for fold in range(NUM_FOLDS)),
     "aggregate_cv",
     "train_final",
@@ -184,7 +185,7 @@ class Project:
 
 def titles(output: str, sign: str) -> list[str]:
     """Return the titles of the steps that a run marked with a sign."""
-    lines = re.findall(rf"^{sign} (\w+(?: \d+)?)", output, re.MULTILINE)
+    lines = re.findall(rf"^{sign} (\S+(?: \S+)*)", output, re.MULTILINE)
     return [str(title) for title in lines]
 
 

@@ -21,6 +21,8 @@ SECRETS = {
     "MLFLOW_TRACKING_PASSWORD": "not-for-others-3",
 }
 
+FETCHING = ("exec-fetch-data", "exec-fetch-weights")
+
 
 @pytest.fixture(scope="module")
 def compiled(new_project: Callable[[], Project]) -> tuple[Project, list[Path]]:
@@ -62,7 +64,7 @@ def test_the_file_is_a_pipeline_with_the_settings_as_defaults(
     pipeline = components.load_component_from_file(str(path))
     inputs = pipeline.component_spec.inputs
     assert all(given.optional for given in inputs.values())
-    assert inputs["preprocessing"].default == {"image_size": 32}
+    assert inputs["backbone"].default["image_size"] == 32
     assert inputs["folds"].default == [0, 1, 2]
     assert [c["learning_rate"] for c in inputs["candidates"].default] == [0.003, 0.0001]
     pointer = yaml.safe_load((project.root / "data.dvc").read_text())
@@ -73,9 +75,9 @@ def test_every_task_has_its_image_requests_and_limits(
     compiled: tuple[Project, list[Path]],
 ) -> None:
     containers = executors(compiled[1][0])
-    assert len(containers) == 7
+    assert len(containers) == 8
     for name, container in containers.items():
-        role = image_tags.DATA if name == "exec-fetch-data" else image_tags.TRAIN
+        role = image_tags.DATA if name in FETCHING else image_tags.TRAIN
         assert container["image"] == image_tags.image_name(role)
         assert container["resources"].keys() >= {
             "resourceCpuRequest",
@@ -126,7 +128,7 @@ def test_on_kubernetes_secrets_reach_only_the_steps_that_need_them(
         assert "CROSSFOLD_MLFLOW_TRACKING_PASSWORD" in login
         # Kubeflow's plugin sets these, and Kubernetes refuses a pod that has them twice.
         assert not login & {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_RUN_ID"}
-        if name == "exec-fetch-data":
+        if name in FETCHING:
             assert "AWS_SECRET_ACCESS_KEY" in given.pop("crossfold-dvc-remote")
         assert given == {}
 
@@ -141,7 +143,7 @@ def test_only_the_registration_is_never_answered_from_the_cache(
     cached = {
         name: task["cachingOptions"].get("enableCache", False) for name, task in steps.items()
     }
-    assert len(cached) == 7
+    assert len(cached) == 8
     assert [name for name, enabled in cached.items() if not enabled] == ["register-model"]
 
 

@@ -6,6 +6,7 @@ each sees the project as its stage has left it.
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pty
@@ -171,12 +172,18 @@ def test_the_parent_says_what_was_found(project: Project, first: Finished) -> No
 
 
 def test_mlflow_knows_the_data_by_the_hash_of_dvc(project: Project, first: Finished) -> None:
-    fetched = project.steps(project.parent(first.run["id"]))["fetch_data"]
-    assert fetched.inputs is not None
-    digests = {given.dataset.name: given.dataset.digest for given in fetched.inputs.dataset_inputs}
-    for name in ("data", "models"):
-        pointer = yaml.safe_load((project.root / f"{name}.dvc").read_text())
-        assert digests[name] == pointer["outs"][0]["md5"]
+    steps = project.steps(project.parent(first.run["id"]))
+    digests: dict[str, str] = {}
+    for title in ("fetch_data", "fetch_weights resnet18"):
+        inputs = steps[title].inputs
+        assert inputs is not None
+        digests |= {given.dataset.name: given.dataset.digest for given in inputs.dataset_inputs}
+    weights = (project.root / "models" / SAMPLE_WEIGHTS).read_bytes()
+    pointer = yaml.safe_load((project.root / "data.dvc").read_text())
+    assert digests == {
+        "data": pointer["outs"][0]["md5"],
+        "models": hashlib.md5(weights, usedforsecurity=False).hexdigest(),
+    }
 
 
 def test_the_data_has_a_page_in_mlflow(project: Project, first: Finished, tmp_path: Path) -> None:
@@ -303,8 +310,9 @@ def test_a_run_in_shards_gives_the_same_numbers(
 ) -> None:
     run = Finished.of(project, project.call("crossfold", "run", "--set", "extraction.shards=2"))
     assert titles(run.output, "↺") == ["fetch_data"]
-    shards = ["extract_features 0", "extract_features 1", "join_features"]
-    assert sorted(titles(run.output, "✓")) == sorted([*shards, *STEPS[2:]])
+    extracting = ("fetch_weights resnet18", "extract_features resnet18")
+    shards = [*(f"{title} {shard}" for title in extracting for shard in (0, 1)), "join_features"]
+    assert sorted(titles(run.output, "✓")) == sorted([*shards, *STEPS[3:]])
     assert run.metrics == first.metrics
     names = {step.info.run_name for step in project.mlflow_runs() if step.info.run_name}
     assert set(shards) <= names
@@ -342,7 +350,7 @@ def assert_killed_in_mlflow(project: Project, run: dict[str, Any]) -> None:
 def test_a_changed_setting_repeats_only_the_steps_that_read_it(
     first: Finished, interrupted: Finished
 ) -> None:
-    assert titles(interrupted.output, "↺") == ["fetch_data", "extract_features"]
+    assert titles(interrupted.output, "↺") == [*STEPS[:3]]
     assert titles(interrupted.output, "…")[0].startswith("train_fold")
     assert interrupted.output.count(f"unchanged since run {first.run['id']}") == 2
 
@@ -418,9 +426,7 @@ def test_a_continued_run_repeats_no_finished_step(
     assert continued.run["id"] == killed.run["id"] == interrupted.run["id"]
     # What the killed run had taken note of, and perhaps what ended in the moment of its death.
     kept = set(titles(continued.output, "↺"))
-    finished = [
-        step for step in killed.run["steps"] if step not in ("fetch_data", "extract_features")
-    ]
+    finished = [step for step in killed.run["steps"] if step not in STEPS[:3]]
     assert finished
     assert set(killed.run["steps"]) <= kept
     for title in finished:
@@ -441,7 +447,7 @@ def test_a_continued_run_goes_on_in_its_parent(project: Project, continued: Fini
     assert sorted(steps) == sorted(STEPS)
     assert {run.info.status for run in (parent, *steps.values())} == {"FINISHED"}
     cached = {title for title, run in steps.items() if "crossfold.cached" in run.data.tags}
-    assert cached == {"fetch_data", "extract_features"}
+    assert cached == {*STEPS[:3]}
     for fold in range(NUM_FOLDS):
         assert len(project.nested(steps[f"train_fold {fold}"])) == 2
     assert project.unfinished_files() == []
@@ -489,7 +495,7 @@ def terminated(project: Project, experiment: Finished) -> Finished:
 
 @pytest.mark.slow
 def test_sigterm_ends_every_process_and_is_recorded(project: Project, terminated: Finished) -> None:
-    assert titles(terminated.output, "↺") == ["fetch_data", "extract_features"]
+    assert titles(terminated.output, "↺") == [*STEPS[:3]]
     assert_killed_in_mlflow(project, terminated.run)
 
 
@@ -551,7 +557,7 @@ def test_clean_frees_what_old_runs_have_left(
     assert first.run["id"] not in kept
     assert not Path(uncached.run["steps"]["train_final"]).exists()
     # The last run was answered with what the first one extracted.
-    assert Path(first.run["steps"]["extract_features"]).exists()
+    assert Path(first.run["steps"]["extract_features resnet18"]).exists()
     assert not Path(first.run["steps"]["train_final"]).exists()
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
 from crossfold.network import backbone
-from crossfold.network.features import FeatureSettings, extract_features
-from crossfold.settings import PreprocessingSettings
+from crossfold.network.features import extract_features
+from crossfold.settings import Backbone
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -96,13 +96,12 @@ def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: 
     path = tmp_path_factory.mktemp("features") / "features"
     extract_features(
         examples=examples,
-        backbone_weights=weights,
-        settings=FeatureSettings(
-            architecture=ARCHITECTURE,
-            cuts=["conv5", "head", "pixels"],
-            preprocessing=PreprocessingSettings(image_size=SIZE),
-            precision="float32",
+        weights=weights,
+        backbone=Backbone(
+            name="shuffle", architecture=ARCHITECTURE, weights=weights.name, image_size=SIZE
         ),
+        cuts=["conv5", "head", "pixels"],
+        precision="float32",
         num_threads=1,
         features=path,
     )

@@ -9,8 +9,19 @@ from torch import Tensor, nn
 
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, trained_network
+from crossfold.records import BackboneFacts
 
 SMALL = "squeezenet1_1"
+# A backbone as records have it.
+FACTS = BackboneFacts(
+    name="resnet18",
+    architecture="resnet18",
+    weights="resnet18.safetensors",
+    preprocessing=Preprocessing(32),
+    num_parameters=11_000_000,
+    num_bytes=44_000_000,
+    milliseconds=1.5,
+)
 IMAGENET = Preprocessing(224)
 
 

@@ -19,11 +19,12 @@ from crossfold.evaluation import metrics
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.metrics import Metric, Sample
 from crossfold.network import safetensors_file
-from crossfold.records import Evaluation, Leaderboard, Registration
+from crossfold.records import Choice, Evaluation, Leaderboard, Registration
 from crossfold.registry import model_card, version_tags
 from crossfold.report import page
 from crossfold.report.pictures import DataSummary
 from crossfold.runners.outcome import Outcome
+from tests.unit.networks import FACTS
 
 RECORDED = Path(__file__).parent / "recorded"
 REGISTRATION = Registration.read(RECORDED / "registration.json")
@@ -55,11 +56,15 @@ def board(tmp_path: Path) -> Leaderboard:
         safetensors_file.write(
             tmp_path / str(fold),
             {"label": LABELS, "probabilities_0": PROBABILITIES.astype(np.float32)},
-            {"classes": ["cat", "dog", "owl"], "results": [result]},
+            {
+                "classes": ["cat", "dog", "owl"],
+                "backbones": [FACTS.model_dump()],
+                "results": [result],
+            },
         )
     return aggregate_cv(
         predictions=[tmp_path / "0", tmp_path / "1"],
-        architecture="resnet18",
+        choice=Choice.BEST,
         leaderboard=tmp_path / "leaderboard",
     )
 

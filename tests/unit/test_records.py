@@ -14,7 +14,7 @@ from crossfold.records import (
     Registration,
 )
 
-RECORDED = Path(__file__).parent / "recorded"  # written by json.dumps, before there were records
+RECORDED = Path(__file__).parent / "recorded"  # as json.dumps writes them
 FILES = {
     "leaderboard.json": Leaderboard,
     "evaluation.json": Evaluation,
@@ -41,6 +41,7 @@ def test_a_fold_has_scores_or_has_diverged() -> None:
     common = {"candidate": candidate, "fold": 1, "num_epochs": None}
     header = {
         "classes": ["cat", "dog"],
+        "backbones": [],
         "results": [{**common, "history": [], "loss": 0.5}, {**common, "diverged": None}],
     }
     found = FoldResults.model_validate(header)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ def test_what_is_shipped_is_loaded_as_it_stands() -> None:
     dumped["model"] = {k: v for k, v in dumped["model"].items() if v is not None}
     assert dumped == shipped
     assert [c.train_from for c in settings.candidates] == ["head", "head", "layer4"]
-    assert settings.cuts == ["head", "layer4"]
+    (backbone,) = settings.backbones
+    assert (backbone.name, backbone.image_size) == ("resnet18", 32)
+    assert settings.cuts(backbone) == ["head", "layer4"]
+    assert settings.compared == settings.candidates
 
 
 def test_settings_are_frozen() -> None:
@@ -81,6 +85,57 @@ def test_contradictions_name_the_candidate(text: str, said: str) -> None:
     common = "learning_rate: 0.1, weight_decay: 0"
     message = mistakes(f"candidates.1={text[:-1]}{', ' if text != '{}' else ''}{common}}}")
     assert "candidates.1" in message and said in message
+
+
+def two_backbones(one: str = "", other: str = "", model: str = "") -> str:
+    """A change of params.yaml to the backbones `big` and `small`."""
+    common = "architecture: resnet18, weights: w.pth, image_size: 32"
+    return (
+        f"model={{precision: float32, {model}backbones: "
+        f"[{{name: big, {common}{one}}}, {{name: small, {common}{other}}}]}}"
+    )
+
+
+def test_a_candidate_is_compared_on_the_backbone_that_it_names_or_on_each() -> None:
+    settings = load_settings(SHIPPED, [two_backbones(), "candidates.2.backbone=small"])
+    assert [candidate.name for candidate in settings.compared] == [
+        "big head wd=0.01",
+        "big head wd=0.1",
+        "small head wd=0.01",
+        "small head wd=0.1",
+        "small layer4 lr=0.001 wd=0.05",
+    ]
+    big, small = settings.backbones
+    assert (settings.cuts(big), settings.cuts(small)) == (["head"], ["head", "layer4"])
+    assert (big.name, settings.model.precision) == ("big", "float32")
+
+
+def test_one_backbone_needs_no_name_in_its_candidates() -> None:
+    one = "model={precision: float32, backbones: [{name: a, architecture: vgg11, weights: w}]}"
+    for name in ("null", "a"):
+        settings = load_settings(SHIPPED, [one, f"candidates.0.backbone={name}"])
+        assert settings.compared[0].name == "head wd=0.01"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ((two_backbones(), "candidates.0.backbone=smal"), "candidates.0.backbone: .*small"),
+        ((two_backbones(other=", name: big"),), "duplicate names: big"),
+        ((two_backbones(model="weights: w.pth, "),), "model: weights: .*not both"),
+        ((two_backbones(one=", crop: 2"),), r"model\.backbones\.0\.crop: 2"),
+        ((two_backbones(other=", name: Small"),), r"model\.backbones\.1\.name: 'Small'"),
+        (("model={precision: float32, backbones: []}",), "model.backbones: .* at least 1"),
+        (
+            (two_backbones(), *(f"candidates.{n}.backbone=big" for n in range(3))),
+            "no candidate uses small",
+        ),
+        (("candidates.0.backbone=resnet50",), "candidates.0.backbone: .*resnet18"),
+        (("choice=largest",), "choice: 'largest' .*'best' or 'smallest'"),
+    ],
+)
+def test_backbones_and_candidates_must_fit(changes: tuple[str, ...], said: str) -> None:
+    assert re.search(said, mistakes(*changes))
 
 
 def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
@@ -154,7 +209,7 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(
 
 def test_weights_may_lie_in_a_folder_below_models() -> None:
     changed = load_settings(SHIPPED, ["model.weights=sub/v1@best.safetensors"])
-    assert changed.model.weights == "sub/v1@best.safetensors"
+    assert changed.backbones[0].weights == "sub/v1@best.safetensors"
 
 
 def test_every_mistake_is_named_at_once() -> None:

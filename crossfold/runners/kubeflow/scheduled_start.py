@@ -88,13 +88,13 @@ def start(kubeflow: str, run: dict[str, Any], pointers: dict[str, str]) -> str:
     """Start a run through Kubeflow's API and return its id.
 
     `run` is a Run in the API's format, without a name; `pointers` replace its parameters of the
-    same names.
+    same names, and the pointers of its weights.
 
     Raises:
         UserError: Kubeflow does not respond, or rejects the run.
     """
     name = f"crossfold {datetime.now(UTC):%Y-%m-%d %H:%M:%S} (scheduled)"
-    parameters = {**run["runtime_config"]["parameters"], **pointers}
+    parameters = _with_pointers(run["runtime_config"]["parameters"], pointers)
     body = {**run, "display_name": name, "runtime_config": {"parameters": parameters}}
     request = urllib.request.Request(
         f"{kubeflow}/apis/v2beta1/runs",
@@ -108,6 +108,18 @@ def start(kubeflow: str, run: dict[str, Any], pointers: dict[str, str]) -> str:
         raise UserError(f"Kubeflow Pipelines: {error.code} {error.read().decode()}") from error
     except OSError as error:
         raise UserError(f"Kubeflow Pipelines at {kubeflow}: {error}") from error
+
+
+def _with_pointers(parameters: dict[str, Any], pointers: dict[str, str]) -> dict[str, Any]:
+    """Replace a run's pointers; those of single weights files only if models.dvc has changed.
+
+    The list of the branch's files is in the remote, which this program does not read.
+    """
+    models = pointers["models_pointer"]
+    if models == parameters["models_pointer"]:
+        return {**parameters, **pointers}
+    parts = [{**part, "weights_pointer": models} for part in parameters["parts"]]
+    return {**parameters, **pointers, "weights_pointer": models, "parts": parts}
 
 
 if __name__ == "__main__":

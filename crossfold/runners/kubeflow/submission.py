@@ -43,7 +43,6 @@ def upload(
         compile_pipeline(
             package,
             parameters,
-            num_shards=settings.extraction.shards,
             image=partial(registry_name, registry=registry),
             caching=caching,
             small=small,

@@ -126,14 +126,13 @@ def _run(
     started = datetime.fromtimestamp(run.started)
     run_tree.parent_run(
         run.id,
-        name=names.run_name(started, settings.model.architecture),
+        name=names.run_name(started, *(backbone.architecture for backbone in settings.backbones)),
         tags={"crossfold.runner": backend.name.value},
     )
     package = run.folder / "pipeline.yaml"
     compile_pipeline(
         package,
         inputs,
-        num_shards=settings.extraction.shards,
         retries=False,
         image=backend.image,
     )

@@ -171,6 +171,8 @@ class _StepCache(cache.LocalCache):  # type: ignore[misc]  # kfp has no types
 
     @staticmethod
     def _serialize_value_for_key(value: Any) -> Any:
+        if isinstance(value, float) and value.is_integer():
+            return int(value)  # kfp makes a loop's integers floats, and those of other steps not
         serialized = _KubeflowCache._serialize_value_for_key(value)
         return _relative(serialized) if isinstance(value, dsl.Artifact) else serialized
 

@@ -18,7 +18,7 @@ from PIL import Image
 from crossfold.data import dvc, remotes
 from crossfold.data.dvc import changed_since_add, ensure_pushed, pointer_hash
 from crossfold.data.examples import TEST, Examples
-from crossfold.data.fetch import FetchedData, fetch_data
+from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
 from crossfold.data.findings import PairCounts
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
@@ -26,7 +26,8 @@ from crossfold.errors import UserError
 PROJECT = Path(__file__).parents[3]
 NUM_IMAGES = 8  # of each class
 CLASSES = ("cat", "dog", "emu")
-OUTPUTS = ("examples", "backbone", "data_page")
+OUTPUTS = ("examples", "data_page")
+WEIGHTS = b"weights" * 100
 
 
 def picture(seed: int, file_format: str = "PNG") -> bytes:
@@ -52,7 +53,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(PROJECT / name, root / name)
     write_images(root / "data")
     (root / "models").mkdir()
-    (root / "models" / "small.safetensors").write_bytes(b"weights" * 100)
+    (root / "models" / "small.safetensors").write_bytes(WEIGHTS)
     add(root)
     return root
 
@@ -86,12 +87,9 @@ SPLITS = SplitSettings(num_folds=3, test_fraction=0.2)
 def fetch(root: Path, **changes: Any) -> FetchedData:
     arguments: dict[str, Any] = {
         "data_pointer": (root / "data.dvc").read_text(),
-        "models_pointer": (root / "models.dvc").read_text(),
         "remote": "sample",
-        "weights": "small.safetensors",
         "settings": SPLITS,
         "examples": root.parent / "examples",
-        "backbone": root.parent / "backbone",
         "data_page": root.parent / "data_page",
     }
     return fetch_data(**arguments | changes)
@@ -102,6 +100,27 @@ def refused(root: Path, **changes: Any) -> str:
     with pytest.raises(UserError) as caught:
         fetch(root, **changes)
     assert not [path for name in OUTPUTS for path in root.parent.glob(f"{name}*")]
+    return str(caught.value)
+
+
+def fetch_file(root: Path, pointer: str, weights: str = "small.safetensors") -> bytes:
+    """What `fetch_weights` writes."""
+    path = root.parent / "weights"
+    fetch_weights(pointer=pointer, weights=weights, remote="sample", weights_file=path)
+    return path.read_bytes()
+
+
+def own_pointer(root: Path) -> str:
+    files = dvc.known_files(root, "models", "sample")
+    assert files is not None
+    return dvc.file_pointer("small.safetensors", files["small.safetensors"])
+
+
+def refused_file(root: Path, pointer: str, weights: str = "small.safetensors") -> str:
+    """The message with which `fetch_weights` refuses; it must have written nothing."""
+    with pytest.raises(UserError) as caught:
+        fetch_file(root, pointer, weights)
+    assert not [*root.parent.glob("weights*")]
     return str(caught.value)
 
 
@@ -126,7 +145,6 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
         for path, image, label in zip(paths, images, labels, strict=True):
             assert image == (pushed / "data" / path).read_bytes()
             assert CLASSES[label] == path.partition("/")[0]
-    assert (pushed.parent / "backbone").read_bytes() == b"weights" * 100
     data_hash = pointer_hash((pushed / "data.dvc").read_text())
     assert (table.classes, table.num_folds, table.data_hash) == (CLASSES, 3, data_hash)
     assert fetched == FetchedData(
@@ -137,7 +155,6 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
         skipped=(),
         near_duplicates=PairCounts(),
         data_hash=data_hash,
-        models_hash=pointer_hash((pushed / "models.dvc").read_text()),
     )
 
 
@@ -259,11 +276,9 @@ def test_neither_torch_nor_sklearn_is_imported() -> None:
 
 def test_an_altered_object_is_refused(pushed: Path) -> None:
     stored(pushed, picture(0)).write_bytes(picture(1))
-    stored(pushed, b"weights" * 100).write_bytes(b"weightz" * 100)
     message = refused(pushed)
     assert "'sample'" in message
     assert "data/cat/0.png is truncated" in message
-    assert "models/small.safetensors is truncated" in message
     assert "dog" not in message
 
 
@@ -291,8 +306,7 @@ def test_the_remedy_for_a_damaged_object_works(pushed: Path) -> None:
     path.write_bytes(b"?")
     assert "Delete these objects there, and the lists" in refused(pushed)
     path.unlink()
-    for name in ("data.dvc", "models.dvc"):
-        stored(pushed, md5=pointer_hash((pushed / name).read_text())).unlink()
+    stored(pushed, md5=pointer_hash((pushed / "data.dvc").read_text())).unlink()
     subprocess.run(["git", "init", "--quiet"], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "push", "--quiet", "-r", "sample"], check=True)
     assert fetch(pushed).num_images == 24
@@ -301,22 +315,17 @@ def test_the_remedy_for_a_damaged_object_works(pushed: Path) -> None:
 def test_data_that_were_not_pushed_are_refused(project: Path) -> None:
     message = refused(project)
     assert "'sample'" in message
-    assert "dvc push -r sample data.dvc models.dvc" in message
-
-
-def test_only_what_is_missing_is_named(pushed: Path) -> None:
-    stored(pushed, md5=pointer_hash((pushed / "models.dvc").read_text())).unlink()
-    message = refused(pushed)
-    assert "dvc push -r sample models.dvc" in message
-    assert "data.dvc" not in message
+    assert "dvc push -r sample data.dvc" in message
 
 
 @pytest.mark.parametrize("text", ["", "outs: [", "hello", "outs:\n- path: data\n", "outs: []\n"])
-@pytest.mark.parametrize("name", ["data", "models"])
-def test_a_malformed_pointer_is_refused(project: Path, name: str, text: str) -> None:
-    message = refused(project, **{f"{name}_pointer": text})
-    assert message.startswith(f"{name}.dvc ")
-    assert "dvc add" in message
+def test_a_malformed_pointer_is_refused(project: Path, text: str) -> None:
+    for name, message in (
+        ("data", refused(project, data_pointer=text)),
+        ("models", refused_file(project, text)),
+    ):
+        assert message.startswith(f"{name}.dvc ")
+        assert "dvc add" in message
 
 
 def test_a_pointer_to_one_file_is_refused(project: Path) -> None:
@@ -324,8 +333,37 @@ def test_a_pointer_to_one_file_is_refused(project: Path) -> None:
     assert "pointer to one folder" in refused(project, data_pointer=file_pointer)
 
 
+# fetch_weights
+
+
+def test_weights_are_fetched_by_their_own_pointer_or_that_of_the_folder(pushed: Path) -> None:
+    folders_pointer, own = (pushed / "models.dvc").read_text(), own_pointer(pushed)
+    assert fetch_file(pushed, folders_pointer) == fetch_file(pushed, own) == WEIGHTS
+
+
+def test_another_file_changes_nothing_in_a_files_own_pointer(pushed: Path) -> None:
+    before = own_pointer(pushed)
+    (pushed / "models" / "other.safetensors").write_bytes(b"other")
+    dvc.add(pushed / "models")
+    assert own_pointer(pushed) == before
+    # The file's object is in the remote, whichever list it was pushed with.
+    assert fetch_file(pushed, before) == WEIGHTS
+
+
+def test_weights_that_a_remote_lacks_or_has_damaged_are_refused(pushed: Path) -> None:
+    folders_pointer, own = (pushed / "models.dvc").read_text(), own_pointer(pushed)
+    path = stored(pushed, WEIGHTS)
+    path.write_bytes(b"weightz" * 100)
+    assert "models/small.safetensors is truncated" in refused_file(pushed, folders_pointer)
+    message = refused_file(pushed, own)  # DVC deletes a single object that it finds altered
+    assert "models is missing" in message and "the lists that models.dvc names" in message
+    stored(pushed, md5=pointer_hash(folders_pointer)).unlink()
+    for pointer in (folders_pointer, own):
+        assert "dvc push -r sample models.dvc" in refused_file(pushed, pointer)
+
+
 def test_weights_that_are_not_there_are_refused(pushed: Path) -> None:
-    message = refused(pushed, weights="resnet18.pth")
+    message = refused_file(pushed, (pushed / "models.dvc").read_text(), "resnet18.pth")
     assert "model.weights" in message
     assert "'resnet18.pth'" in message
     assert "there is small.safetensors" in message
@@ -451,11 +489,11 @@ def test_a_full_disk_is_an_error_of_the_disk(pushed: Path) -> None:
     with pytest.raises(OSError) as caught:
         fetch(pushed)
     assert caught.value.errno == errno.ENOSPC
-    assert not [*pushed.parent.glob("examples*"), *pushed.parent.glob("backbone*")]
+    assert not [*pushed.parent.glob("examples*")]
 
 
 def test_a_failed_write_of_the_pull_is_not_blamed_on_the_remote(project: Path) -> None:
-    (project / "models" / "large").write_bytes(bytes(4 * 2**20))
+    (project / "data" / "cat" / "large.png").write_bytes(bytes(4 * 2**20))
     add(project)
     ensure_pushed(project, "sample")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

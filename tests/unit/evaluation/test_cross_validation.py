@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -9,21 +10,28 @@ from crossfold.errors import UserError
 from crossfold.evaluation import calibration
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.network import safetensors_file
-from crossfold.records import DivergedFold, Leaderboard
+from crossfold.records import Choice, DivergedFold, Leaderboard
+from tests.unit.networks import FACTS
 
 CANDIDATE = {"freeze_backbone": True, "train_from": "head", "weight_decay": 0.1}
+SMALL = FACTS.model_copy(update={"name": "small", "num_parameters": 2})
 
 # Per candidate and fold: macro F1, loss, number of epochs.
 Table = list[list[tuple[float, float, int]]]
 
 
-def predictions(folder: Path, table: Table) -> list[Path]:
-    """The files of the folds; the candidates are called a, b, c."""
+def predictions(
+    folder: Path, table: Table, sizes: Sequence[str | None] = (None, None, None)
+) -> list[Path]:
+    """The files of the folds; the candidates are called a, b, c.
+
+    `sizes` are the names of their backbones, if there are two.
+    """
     paths = []
     for fold in range(len(table[0])):
         results = [
             {
-                "candidate": {**CANDIDATE, "name": name},
+                "candidate": {**CANDIDATE, "name": name, "backbone": backbone},
                 "fold": fold,
                 "macro_f1": scores[fold][0],
                 "accuracy": scores[fold][0] / 2,
@@ -31,9 +39,14 @@ def predictions(folder: Path, table: Table) -> list[Path]:
                 "num_epochs": scores[fold][2],
                 "history": [{"epoch": 1, "val_loss": scores[fold][1]}],
             }
-            for name, scores in zip("abc", table, strict=False)
+            for name, scores, backbone in zip("abc", table, sizes, strict=False)
         ]
-        about: dict[str, Any] = {"classes": ["x", "y"], "results": results}
+        backbones = [FACTS.model_dump(), SMALL.model_dump()]
+        about: dict[str, Any] = {
+            "classes": ["x", "y"],
+            "backbones": backbones if sizes[0] else backbones[:1],
+            "results": results,
+        }
         paths.append(folder / f"predictions {fold}")
         arrays = {"row": np.array([fold]), "label": np.array([fold % 2])}
         for index in range(len(table)):
@@ -45,7 +58,7 @@ def predictions(folder: Path, table: Table) -> list[Path]:
 def aggregate(folder: Path, table: Table) -> Leaderboard:
     return aggregate_cv(
         predictions=predictions(folder, table),
-        architecture="resnet18",
+        choice=Choice.BEST,
         leaderboard=folder / "leaderboard",
     )
 
@@ -65,6 +78,42 @@ def test_the_best_has_the_highest_macro_f1_then_the_lowest_loss(
     tmp_path: Path, table: Table, best: int
 ) -> None:
     assert aggregate(tmp_path, table).best == best
+
+
+ONE_SE = [[(0.9, 0.1, 1), (0.7, 0.1, 1)], [(0.71, 0.1, 1)] * 2, [(0.705, 0.1, 1)] * 2]
+
+
+@pytest.mark.parametrize(
+    ("table", "sizes", "chosen"),
+    [
+        # The standard error of the best one's mean, 0.8, is 0.1.
+        (ONE_SE, ["resnet18", "small", "small"], 1),
+        (ONE_SE, ["resnet18", "resnet18", "small"], 2),
+        (ONE_SE, ["resnet18", "resnet18", "resnet18"], 0),
+        ([ONE_SE[0], [(0.699, 0.1, 1)] * 2], ["resnet18", "small"], 0),
+        ([ONE_SE[0], [(0.6, 0.1, 1)] * 2], ["small", "resnet18"], 0),
+    ],
+)
+def test_the_smallest_of_those_within_one_standard_error_can_be_chosen(
+    tmp_path: Path, table: Table, sizes: list[str], chosen: int
+) -> None:
+    board = aggregate_cv(
+        predictions=predictions(tmp_path, table, sizes),
+        choice=Choice.SMALLEST,
+        leaderboard=tmp_path / "leaderboard",
+    )
+    assert board.best == chosen and board.ranked[0] is board.candidates[chosen]
+    assert board.chosen.against_best is None
+    assert board.chosen.backbone.name == sizes[chosen]
+    assert board.compares_backbones == (len(set(sizes)) > 1)
+    assert (
+        aggregate_cv(
+            predictions=predictions(tmp_path, table, sizes),
+            choice=Choice.BEST,
+            leaderboard=tmp_path / "leaderboard",
+        ).best
+        == 0
+    )
 
 
 def test_the_leaderboard_has_means_spreads_and_every_fold(tmp_path: Path) -> None:
@@ -112,7 +161,7 @@ def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Pa
     paths = predictions(tmp_path, [[(0.9, 0.1, 2)] * 3, [(0.5, 0.5, 4)] * 3, [(0.4, 0.5, 6)] * 3])
     diverge(paths[1], 0, epoch=2)
     board = aggregate_cv(
-        predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+        predictions=paths, choice=Choice.BEST, leaderboard=tmp_path / "leaderboard"
     )
     assert [entry.candidate.name for entry in board.candidates] == ["b", "c"]
     assert (board.best, board.num_epochs) == (0, 4)
@@ -125,9 +174,7 @@ def test_it_is_an_error_if_every_candidate_diverged(tmp_path: Path) -> None:
     diverge(paths[0], 0, epoch=1)
     diverge(paths[2], 1, epoch=1)
     with pytest.raises(UserError, match=r"a, b.*learning_rate"):
-        aggregate_cv(
-            predictions=paths, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
-        )
+        aggregate_cv(predictions=paths, choice=Choice.BEST, leaderboard=tmp_path / "leaderboard")
 
 
 def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilities(
@@ -146,7 +193,7 @@ def test_the_temperature_is_that_of_the_best_candidates_out_of_fold_probabilitie
         safetensors_file.write(path, arrays, about)
         of_folds.append((labels, best))
     board = aggregate_cv(
-        predictions=paths[::-1], architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+        predictions=paths[::-1], choice=Choice.BEST, leaderboard=tmp_path / "leaderboard"
     )
     wanted = calibration.fit_temperature(
         *(np.concatenate(of_fold) for of_fold in zip(*of_folds, strict=True))
@@ -161,7 +208,7 @@ def test_the_file_is_what_is_returned_whatever_the_order_of_the_folds(tmp_path: 
     boards = []
     for order in (paths, paths[::-1], paths[2:] + paths[:2]):
         board = aggregate_cv(
-            predictions=order, architecture="resnet18", leaderboard=tmp_path / "leaderboard"
+            predictions=order, choice=Choice.BEST, leaderboard=tmp_path / "leaderboard"
         )
         boards.append((tmp_path / "leaderboard").read_text())
         assert Leaderboard.model_validate_json(boards[-1]) == board

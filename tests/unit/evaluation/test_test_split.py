@@ -17,7 +17,7 @@ from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone, preprocessing, trained_network
 from crossfold.network.openvino_engine import Classifier, export
-from crossfold.records import Evaluation, Leaderboard
+from crossfold.records import Choice, Evaluation, Leaderboard
 from crossfold.settings import Candidate
 from crossfold.training.recipe import FitSettings
 from crossfold.training.train_final import train_final
@@ -28,9 +28,7 @@ ARCHITECTURE = "shufflenet_v2_x0_5"
 
 
 @pytest.fixture(scope="module")
-def run(
-    tmp_path_factory: pytest.TempPathFactory, features: Path, weights: Path
-) -> tuple[Path, Path]:
+def run(tmp_path_factory: pytest.TempPathFactory, features: Path) -> tuple[Path, Path]:
     """The leaderboard and the network of a short run, whose network is not always right.
 
     The network is exported beside its file.
@@ -38,10 +36,7 @@ def run(
     folder = tmp_path_factory.mktemp("run")
     common: dict[str, Any] = {
         "features": features,
-        "backbone_weights": weights,
-        "settings": FitSettings(
-            architecture=ARCHITECTURE, num_epochs=1, batch_size=10, seed=0, precision="float32"
-        ),
+        "settings": FitSettings(num_epochs=1, batch_size=10, seed=0, precision="float32"),
         "num_threads": 1,
     }
     candidate = Candidate.model_validate(
@@ -56,7 +51,7 @@ def run(
         )
     aggregate_cv(
         predictions=[folder / f"predictions {fold}" for fold in range(3)],
-        architecture=ARCHITECTURE,
+        choice=Choice.BEST,
         leaderboard=folder / "leaderboard",
     )
     train_final(**common, leaderboard=folder / "leaderboard", model=folder / "model")

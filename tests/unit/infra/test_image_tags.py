@@ -122,8 +122,12 @@ def test_a_changed_line_changes_the_names_of_the_images_it_is_in(
 @pytest.mark.parametrize(
     ("role", "steps"),
     [
-        (DATA, {"fetch_data"}),
-        (TRAIN, {path.stem for path in PROJECT.glob("components/[a-z]*.py")} - {"fetch_data"}),
+        (DATA, {"fetch_data", "fetch_weights"}),
+        (
+            TRAIN,
+            {path.stem for path in PROJECT.glob("components/[a-z]*.py")}
+            - {"fetch_data", "fetch_weights"},
+        ),
     ],
 )
 def test_an_image_holds_every_module_that_its_steps_may_import(role: str, steps: set[str]) -> None:

@@ -78,7 +78,6 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     rows = FeatureRows(values, np.arange(12) % 3, np.arange(12))
     before = state(network)
     settings = FitSettings(
-        architecture="shufflenet_v2_x0_5",
         num_epochs=1,
         batch_size=6,
         seed=1,

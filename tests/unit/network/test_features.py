@@ -16,39 +16,38 @@ from crossfold.errors import UserError
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, determinism, preprocessing, safetensors_file
-from crossfold.network.features import (
-    FeatureSettings,
-    check_network,
-    extract_features,
-    join_features,
-)
-from crossfold.settings import PreprocessingSettings
+from crossfold.network.features import check_network, extract_features
+from crossfold.network.features_file import Features, join_features
+from crossfold.settings import Backbone
 from tests.unit.networks import IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
 
 
-def of_size(size: int) -> PreprocessingSettings:
-    return PreprocessingSettings(image_size=size)
+PIXELS = "pixels/32 bilinear 1.0"
+SMALL = "squeezenet1_1"
+
+
+def backbone_of(architecture: str, image_size: int, name: str = "shuffle") -> Backbone:
+    return Backbone(name=name, architecture=architecture, weights="weights", image_size=image_size)
+
+
+SHUFFLE = backbone_of(ARCHITECTURE, SIZE)
 
 
 def extract(examples: Path, weights: Path, features: Path, **changes: Any) -> dict[str, int]:
-    settings: dict[str, Any] = {
-        "architecture": ARCHITECTURE,
-        "cuts": ["head"],
-        "preprocessing": of_size(SIZE),
-        "precision": "float32",
-    }
-    shard = {name: changes.pop(name) for name in ("shard", "num_shards") if name in changes}
+    given: dict[str, Any] = {"backbone": SHUFFLE, "cuts": ["head"], "precision": "float32"}
     return extract_features(
-        examples=examples,
-        backbone_weights=weights,
-        settings=FeatureSettings(**settings | changes),
-        num_threads=1,
-        features=features,
-        **shard,
+        examples=examples, weights=weights, num_threads=1, features=features, **given | changes
     )
+
+
+def without_times(features: Path) -> tuple[Any, dict[str, list[Any]]]:
+    """What a file of features has, except how long it took."""
+    arrays, about = safetensors_file.read(features)
+    kept = {name: a.tolist() for name, a in arrays.items() if not name.endswith("milliseconds")}
+    return about, kept
 
 
 def train_rows(examples: Path) -> list[dict[str, Any]]:
@@ -84,27 +83,52 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
     rows = train_rows(examples)
     assert arrays["label"].tolist() == [row["label"] for row in rows]
     assert arrays["fold"].tolist() == [row["fold"] for row in rows]
-    np.testing.assert_array_equal(arrays["pixels"], train_pixels(examples))
+    np.testing.assert_array_equal(arrays[PIXELS], train_pixels(examples))
     assert about == {
-        "architecture": ARCHITECTURE,
         "classes": ["red", "green", "blue"],
         "num_folds": 3,
-        "preprocessing": {
-            "image_size": SIZE,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "interpolation": "bilinear",
-            "crop": 1.0,
-        },
         "shard": 0,
+        "backbones": [
+            {
+                "name": "shuffle",
+                "architecture": ARCHITECTURE,
+                "weights": "weights.safetensors",
+                "preprocessing": {
+                    "image_size": SIZE,
+                    "mean": [0.485, 0.456, 0.406],
+                    "std": [0.229, 0.224, 0.225],
+                    "interpolation": "bilinear",
+                    "crop": 1.0,
+                },
+                "num_parameters": 344_867,  # torchvision's 1,366,792 with 3 classes, not 1,000
+                "num_bytes": 1_411_724,
+                "milliseconds": None,
+            }
+        ],
     }
+
+
+def test_the_features_know_the_backbone_its_time_and_its_weights(
+    features: Path, weights: Path
+) -> None:
+    stored = Features(features)
+    backbone = stored.backbone("shuffle")
+    assert backbone == stored.backbone(None) == stored.backbones[0]
+    assert backbone.milliseconds is not None and 0 < backbone.milliseconds < 1000
+    network, kept = stored.network(backbone, seed=1), safetensors.torch.load_file(weights)
+    assert backbone.num_parameters == sum(p.numel() for p in network.parameters())
+    assert all(
+        torch.equal(tensor, kept[name])
+        for name, tensor in network.state_dict().items()
+        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
+    )
 
 
 @pytest.mark.parametrize(("cut", "layer"), [("head", "fc"), ("conv5", "conv5.0")])
 def test_features_are_what_reaches_the_layer(
     examples: Path, weights: Path, features: Path, cut: str, layer: str
 ) -> None:
-    found = safetensors_file.read(features)[0][cut]
+    found = safetensors_file.read(features)[0][f"shuffle/{cut}"]
     pixels = train_pixels(examples)
     assert found.dtype == np.float32 and len(found) == len(pixels) == 42
     # Other kernels compute it, from weights that have batch normalization in them.
@@ -117,8 +141,8 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     examples: Path, weights: Path, features: Path, tmp_path: Path
 ) -> None:
     extract(examples, weights, tmp_path / "features", precision="bfloat16")
-    found = safetensors_file.read(tmp_path / "features")[0]["head"]
-    wanted = safetensors_file.read(features)[0]["head"]
+    found = safetensors_file.read(tmp_path / "features")[0]["shuffle/head"]
+    wanted = safetensors_file.read(features)[0]["shuffle/head"]
     assert found.dtype == np.float32
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
 
@@ -144,15 +168,38 @@ def test_joined_shards_are_the_features_of_the_whole_table(
     for n, path in enumerate(shards):
         given = {"cuts": cuts, "shard": n, "num_shards": num_shards}
         extract(tmp_path / "examples", weights, path, **given)
-    join_features(shards=shards[::-1], features=tmp_path / "joined")
-    assert (tmp_path / "joined").read_bytes() == features.read_bytes()
+    join_features(parts=shards[::-1], features=tmp_path / "joined")
+    joined, whole = without_times(tmp_path / "joined"), without_times(features)
+    whole[0]["backbones"][0]["weights"] = "weights"
+    assert joined == whole
+
+
+def test_several_backbones_are_joined_and_share_equal_pixels(
+    examples: Path, weights: Path, features: Path, tmp_path: Path
+) -> None:
+    other = backbone_of(SMALL, SIZE, name="squeeze")
+    network = backbone.build_network(SMALL, 3, seed=0)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "weights")
+    cuts = ["head", "pixels"]
+    extract(examples, tmp_path / "weights", tmp_path / "squeeze", backbone=other, cuts=cuts)
+    join_features(parts=[features, tmp_path / "squeeze"], features=tmp_path / "joined")
+    (_, one), (_, two), (about, both) = map(
+        without_times, (features, tmp_path / "squeeze", tmp_path / "joined")
+    )
+    assert both == one | two and len(both) < len(one) + len(two) - 2
+    assert [facts["name"] for facts in about["backbones"]] == ["shuffle", "squeeze"]
+    stored = Features(tmp_path / "joined")
+    assert stored.backbone("squeeze").architecture == SMALL
+    assert {facts.milliseconds for facts in stored.backbones}.isdisjoint({None})
 
 
 def test_the_bytes_of_an_image_are_as_stored(examples: Path, weights: Path, tmp_path: Path) -> None:
     told = extract(examples, weights, tmp_path / "features", cuts=["conv5", "pixels", "head"])
     arrays, _ = safetensors_file.read(tmp_path / "features")
-    assert arrays.keys() == {"label", "fold", *told}
-    assert told == {cut: arrays[cut].nbytes // len(arrays[cut]) for cut in told}
+    at = {"pixels": PIXELS, "head": "shuffle/head", "conv5": "shuffle/conv5"}
+    others = {"shuffle/milliseconds", "shuffle/weights"}
+    assert arrays.keys() == {"label", "fold", *at.values(), *others}
+    assert told == {cut: arrays[at[cut]].nbytes // len(arrays[at[cut]]) for cut in told}
     assert told["pixels"] == SIZE * SIZE * 3 and told["head"] == 1024 * 4
 
 
@@ -170,7 +217,7 @@ def test_the_test_split_is_not_decoded(examples: Path, weights: Path, tmp_path: 
     write_examples(tmp_path / "without test", broken, **about)  # type: ignore[arg-type]
     extract(examples, weights, tmp_path / "a")
     extract(tmp_path / "without test", weights, tmp_path / "b")
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert without_times(tmp_path / "a") == without_times(tmp_path / "b")
 
 
 def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
@@ -192,12 +239,15 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
 ) -> None:
     # Not a real disk: to fill this machine's would harm what else runs on it.
     usage = namedtuple("usage", "total used free")
-    needed = 42 * (1024 * 4 + SIZE * SIZE * 3)
+    extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
+    arrays, _ = safetensors_file.read(tmp_path / "features")
+    needed = sum(array.nbytes for array in arrays.values())
+    (tmp_path / "features").unlink()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - needed, needed - 1))
     with pytest.raises(UserError, match=r"\b42 images") as caught:
         extract(examples, weights, tmp_path / "features", cuts=["head", "pixels"])
     message = str(caught.value)
-    assert "4,096 bytes at head" in message and "3,072 bytes at pixels" in message
+    assert "4,096 bytes at shuffle/head" in message and f"3,072 bytes at {PIXELS}" in message
     assert "model.image_size" in message and str(tmp_path) in message
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, 10**9))
@@ -210,16 +260,15 @@ def test_an_image_size_that_the_network_cannot_take_is_refused(
 ) -> None:
     """Wherever training begins: of a cut before the layer that cannot, too."""
     weights = tmp_path / "weights"
-    network = backbone.build_network("squeezenet1_1", 3, seed=0)
+    network = backbone.build_network(SMALL, 3, seed=0)
     safetensors.torch.save_file(network.state_dict(), weights)
     with pytest.raises(UserError, match=r"model\.image_size: squeezenet1_1 .*\b8 pixels"):
         extract(
             examples,
             weights,
             tmp_path / "features",
-            architecture="squeezenet1_1",
+            backbone=backbone_of(SMALL, 8),
             cuts=[cut],
-            preprocessing=of_size(8),
         )
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
 
@@ -241,7 +290,7 @@ def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path
     ],
 )
 def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: int) -> None:
-    assert check_network(architecture, None, ["head", cut], of_size(size)) == ""
+    assert check_network(backbone_of(architecture, size), None, ["head", cut]) == ""
 
 
 @pytest.mark.parametrize(
@@ -258,10 +307,10 @@ def test_a_network_that_does_not_fit_is_refused_without_its_values(
     weights: Path, architecture: str, cut: str, size: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        check_network(architecture, weights, [cut], of_size(size))
+        check_network(backbone_of(architecture, size), weights, [cut])
 
 
 def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) -> None:
     wrapped = tmp_path / "wrapped"
     torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
-    assert check_network(ARCHITECTURE, wrapped, ["head"], of_size(32)) == "`model`"
+    assert check_network(SHUFFLE, wrapped, ["head"]) == "`model`"

@@ -14,6 +14,14 @@ MD5 = "0a1b0a1b0a1b0a1b0a1b0a1b0a1b0a1b.dir"
 DATA_POINTER = f"outs:\n- md5: {MD5}\n  size: 12\n  nfiles: 3\n  hash: md5\n  path: data\n"
 
 
+def write_pointers(root: Path) -> Path:
+    """Write a project of DVC pointers whose data are nowhere."""
+    (root / ".dvc").mkdir()
+    (root / "data.dvc").write_text(DATA_POINTER)
+    (root / "models.dvc").write_text(DATA_POINTER.replace("data", "models"))
+    return root
+
+
 @pytest.fixture(scope="module")
 def settings() -> Settings:
     return load_settings(SHIPPED, ["tracking.uri=http://user:secret@mlflow:5000"])
@@ -21,10 +29,7 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> dict[str, Any]:
-    root = tmp_path_factory.mktemp("project")
-    (root / "data.dvc").write_text(DATA_POINTER)
-    (root / "models.dvc").write_text(DATA_POINTER.replace("data", "models"))
-    return arguments(settings, root, LINEAGE)
+    return arguments(settings, write_pointers(tmp_path_factory.mktemp("project")), LINEAGE)
 
 
 @pytest.fixture(scope="module")

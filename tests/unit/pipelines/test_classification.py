@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,23 @@ from .conftest import executors
 # part of the key under which its outputs are kept.
 READERS = {
     "data_pointer": {"fetch-data"},
-    "models_pointer": {"fetch-data", "register-model"},
-    "remote": {"fetch-data"},
-    "weights": {"fetch-data"},
+    "models_pointer": {"register-model"},
+    "remote": {"fetch-data", "fetch-weights"},
     "test_fraction": {"fetch-data"},
     "folds": {"fetch-data", "for-loop-1"},
     "split_seed": {"fetch-data"},
     "max_skipped_fraction": {"fetch-data"},
-    "preprocessing": {"extract-features"},
+    "part": {"fetch-weights", "extract-features"},
+    "backbone": {"extract-features"},
+    "weights": {"fetch-weights"},
+    "weights_pointer": {"fetch-weights"},
     "cuts": {"extract-features"},
+    "shard": {"extract-features"},
+    "num_shards": {"extract-features"},
+    "parts": set(),
     "precision": {"extract-features", "train-fold", "train-final"},
-    "architecture": {"extract-features", "train-fold", "aggregate-cv", "train-final"},
     "candidates": {"train-fold"},
+    "choice": {"aggregate-cv"},
     "num_epochs": {"train-fold", "train-final"},
     "batch_size": {"train-fold", "train-final"},
     "training_seed": {"train-fold", "train-final"},
@@ -36,8 +40,10 @@ READERS = {
     "margin": {"register-model"},
     "lineage": {"register-model"},
 }
+OF_PARTS = {"part", "backbone", "weights", "weights_pointer", "cuts", "shard", "num_shards"}
+IN_DATA_IMAGE = {"fetch-data", "fetch-weights"}
 STEPS = {
-    "fetch-data",
+    *IN_DATA_IMAGE,
     "extract-features",
     "train-fold",
     "aggregate-cv",
@@ -85,7 +91,8 @@ def test_the_graph_has_few_artifacts_and_metrics_only_where_they_are_compared(
         if "executorLabel" in component
     }
     assert outputs == {
-        "fetch-data": {"examples": "Dataset", "backbone": "Model", "data_page": "HTML"},
+        "fetch-data": {"examples": "Dataset", "data_page": "HTML"},
+        "fetch-weights": {"weights_file": "Model"},
         "extract-features": {"features": "Dataset"},
         "train-fold": {"predictions": "Artifact"},
         "aggregate-cv": {"leaderboard": "Metrics"},
@@ -114,12 +121,15 @@ def test_every_step_has_its_image_and_its_share_of_the_machine(spec: dict[str, A
     found = executors(spec)
     assert found.keys() == STEPS
     for name, container in found.items():
-        assert container["image"] == image_name(DATA if name == "fetch-data" else TRAIN)
+        assert container["image"] == image_name(DATA if name in IN_DATA_IMAGE else TRAIN)
         resources = container["resources"]
         assert 0 < float(resources["resourceCpuRequest"]) <= float(resources["resourceCpuLimit"])
         request, limit = resources["resourceMemoryRequest"], resources["resourceMemoryLimit"]
-        assert request.endswith("Gi") and limit.endswith("Gi")
-        assert 0 < int(request[:-2]) <= int(limit[:-2])
+        assert 0 < _bytes(request) <= _bytes(limit)
+
+
+def _bytes(text: str) -> int:
+    return int(text[:-2]) * {"Mi": 2**20, "Gi": 2**30}[text[-2:]]
 
 
 def test_nothing_is_installed_when_a_step_runs(spec: dict[str, Any]) -> None:
@@ -146,9 +156,10 @@ def test_the_description_of_each_parameter_is_kept_by_the_pipeline() -> None:
     assert described is not None and described.keys() == READERS.keys()
 
 
-def test_shards_take_the_place_of_one_extraction(inputs: dict[str, Any], tmp_path: Path) -> None:
+def test_parts_take_the_place_of_one_extraction(inputs: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
-    compile_pipeline(path, inputs, num_shards=3)
+    parts = [{name: inputs[name] for name in OF_PARTS} | {"shard": shard} for shard in range(3)]
+    compile_pipeline(path, {**inputs, "parts": parts})
     spec = next(iter(yaml.safe_load_all(path.read_text())))
     loops = {
         name: component
@@ -157,12 +168,16 @@ def test_shards_take_the_place_of_one_extraction(inputs: dict[str, Any], tmp_pat
     }
     outer = spec["root"]["dag"]["tasks"]
     inner = {name.removeprefix("comp-") for name in loops}
-    assert outer.keys() == inner | {"join-features"} | STEPS - {"extract-features", "train-fold"}
-    (iterator,) = (outer[name]["parameterIterator"] for name in inner if "raw" in str(outer[name]))
-    assert json.loads(iterator["items"]["raw"]) == [0, 1, 2]
-    (given,) = (
-        loop["inputDefinitions"]["parameters"][iterator["itemInput"]]["parameterType"]
-        for loop in loops.values()
-        if "extract-features" in loop["dag"]["tasks"]
-    )
-    assert given == "NUMBER_INTEGER"
+    in_loops = {"fetch-weights", "extract-features", "train-fold"}
+    assert outer.keys() == inner | {"join-features"} | STEPS - in_loops
+    (name,) = (name for name in inner if "parts" in str(outer[name]["parameterIterator"]))
+    assert outer[name]["iteratorPolicy"]["parallelismLimit"] > 1
+    tasks = loops[f"comp-{name}"]["dag"]["tasks"]
+    given = {
+        value["parameterExpressionSelector"].split('"')[1]
+        for task in tasks.values()
+        for value in task["inputs"]["parameters"].values()
+        if "parameterExpressionSelector" in value
+    }
+    assert given == OF_PARTS
+    assert tasks["fetch-weights"]["inputs"].keys() == {"parameters"}  # it waits for no data

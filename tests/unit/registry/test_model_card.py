@@ -5,6 +5,7 @@ from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import model_card
+from tests.unit.networks import FACTS
 
 TAGS = {
     "architecture": "resnet18",
@@ -19,7 +20,7 @@ TAGS = {
 SCORES = {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.2}
 BOARD = Leaderboard.model_validate(
     {
-        "architecture": "resnet18",
+        "choice": "best",
         "classes": ["cat", "dog"],
         "num_folds": 5,
         "candidates": [
@@ -30,6 +31,7 @@ BOARD = Leaderboard.model_validate(
                     "train_from": "head",
                     "weight_decay": 0,
                 },
+                "backbone": FACTS,
                 "mean": SCORES,
                 "std": {"macro_f1": 0.01, "accuracy": 0.02, "loss": 0.03},
                 "interval": dict.fromkeys(SCORES, (0.8, 1)),

@@ -31,7 +31,7 @@ from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import run_tree, store
-from tests.unit.networks import IMAGENET
+from tests.unit.networks import FACTS, IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
@@ -99,7 +99,7 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
 
 LEADERBOARD = Leaderboard.model_validate(
     {
-        "architecture": ARCHITECTURE,
+        "choice": "best",
         "classes": list(CLASSES),
         "num_folds": 2,
         "candidates": [
@@ -111,6 +111,7 @@ LEADERBOARD = Leaderboard.model_validate(
                     "learning_rate": 0.1,
                     "weight_decay": 0.0,
                 },
+                "backbone": FACTS.model_copy(update={"architecture": ARCHITECTURE}),
                 "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
                 "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
                 "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},

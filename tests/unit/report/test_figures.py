@@ -12,6 +12,7 @@ from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import pr_curves, roc_curves
 from crossfold.records import Leaderboard
 from crossfold.report import figures
+from tests.unit.networks import FACTS
 
 
 def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
@@ -45,6 +46,7 @@ def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
                     "train_from": "layer4",
                     "weight_decay": 0.1,
                 },
+                "backbone": FACTS,
                 "mean": scores,
                 "std": dict.fromkeys(scores, 0.1),
                 "interval": dict.fromkeys(scores, (0.8, 1.02)),
@@ -62,7 +64,7 @@ def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
         )
     return Leaderboard.model_validate(
         {
-            "architecture": "resnet18",
+            "choice": "best",
             "classes": ["a", "b"],
             "num_folds": 2,
             "candidates": candidates,

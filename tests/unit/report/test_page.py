@@ -16,6 +16,7 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
 from crossfold.report.pictures import DataSummary
+from tests.unit.networks import FACTS
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 LABELS = [0, 0, 0, 1, 1, 1]
@@ -71,7 +72,7 @@ def evaluation() -> dict[str, Any]:
 @pytest.fixture
 def leaderboard() -> dict[str, Any]:
     return {
-        "architecture": "resnet18",
+        "choice": "best",
         "classes": ["cat", HOSTILE, "rare"],
         "num_folds": 2,
         "num_epochs": 2,
@@ -171,6 +172,7 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
             "learning_rate": 0.001,
             "weight_decay": 0.0,
         },
+        "backbone": FACTS,
         "mean": scores,
         "std": {"macro_f1": 0.1, "accuracy": 0.1, "loss": 0.1},
         "against_best": None

@@ -24,9 +24,10 @@ from crossfold.tracking import run_tree, store
 from crossfold.tracking.names import run_name, short_labels
 from crossfold.tracking.run import MAX_PARAM_LENGTH, Run
 from crossfold.training.candidate_runs import log_candidates
+from tests.unit.networks import FACTS
 
 STARTED = datetime(2026, 1, 2, 22, 50, 25)
-SHARED = {"architecture": "resnet18", "device": "cpu", "num_epochs": 2}
+SHARED = {"device": "cpu", "num_epochs": 2}
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
 
 
 def _log_fold(step: Run, results: list[dict[str, Any]]) -> None:
-    found = FoldResults.model_validate({"classes": [], "results": results}).results
+    found = FoldResults.model_validate({"classes": [], "backbones": [FACTS], "results": results})
     log_candidates(step, found, params=SHARED)
 
 
@@ -215,14 +216,14 @@ def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient
     loop = opened("for-loop-1", parent.id, {})
     cached = opened("train-fold", loop, {"fold": "3"})
     other = opened("train-final", parent.id, {"seed": "0"})
-    whole = opened("extract-features", parent.id, {"shard": "0", "num_shards": "1"})
-    shard = opened("extract-features", loop, {"shard": "1.0", "num_shards": "2.0"})
+    whole = opened("extract-features", parent.id, {"part": "b"})
+    shard = opened("extract-features", loop, {"part": "b 1", "shard": "1.0"})
     run_tree.name_cached_iterations(parent)
     run = client.get_run(cached)
     assert run.info.run_name == "train_fold 3"
     assert run.data.tags["crossfold.iteration"] == "3"
     names = [client.get_run(run_id).info.run_name for run_id in (loop, other, whole, shard)]
-    assert names == ["for-loop-1", "train-final", "extract-features", "extract_features 1"]
+    assert names == ["for-loop-1", "train-final", "extract_features b", "extract_features b 1"]
 
 
 def test_a_fold_logs_a_run_per_candidate_with_params_curves_and_scores(

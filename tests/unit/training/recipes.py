@@ -9,8 +9,8 @@ from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.recipe import FitSettings
 
 BATCH_SIZE = 9  # of 28 training images: the last one joins the batch before
+ARCHITECTURE = "shufflenet_v2_x0_5"
 SETTINGS = FitSettings(
-    architecture="shufflenet_v2_x0_5",
     num_epochs=3,
     batch_size=BATCH_SIZE,
     seed=4,
@@ -32,3 +32,8 @@ def rows_of(values: Any, labels: Any) -> FeatureRows:
     return FeatureRows(
         np.asarray(values, np.float32), np.asarray(labels, np.int64), np.arange(len(labels))
     )
+
+
+def stored_as(cut: str) -> str:
+    """The name of an array in the file of features of the fixture `features`."""
+    return "pixels/32 bilinear 1.0" if cut == "pixels" else f"shuffle/{cut}"

@@ -10,20 +10,22 @@ from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, safetensors_file, trained_network
-from crossfold.records import Leaderboard, LeaderboardEntry, NamedCandidate, Scores
+from crossfold.records import Choice, Leaderboard, LeaderboardEntry, NamedCandidate, Scores
 from crossfold.settings import Candidate
 from crossfold.training import train_final as step
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import fit, trainable_suffix
 from crossfold.training.recipe import Recipe
+from tests.unit.networks import FACTS
 
-from .recipes import FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings
+from .recipes import ARCHITECTURE, FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings, stored_as
 
 
 def _board(candidates: list[Candidate], best: int) -> Leaderboard:
     entries = tuple(
         LeaderboardEntry(
             candidate=NamedCandidate(name=candidate.name, **candidate.model_dump()),
+            backbone=FACTS,
             mean={},
             std={},
             interval={},
@@ -33,7 +35,7 @@ def _board(candidates: list[Candidate], best: int) -> Leaderboard:
         for candidate in candidates
     )
     return Leaderboard(
-        architecture=SETTINGS.architecture,
+        choice=Choice.BEST,
         classes=(),
         num_folds=2,
         candidates=entries,
@@ -45,12 +47,11 @@ def _board(candidates: list[Candidate], best: int) -> Leaderboard:
 
 
 def train_final(
-    features: Path, weights: Path, tmp_path: Path, candidate: Candidate, **changes: Any
+    features: Path, tmp_path: Path, candidate: Candidate, **changes: Any
 ) -> tuple[trained_network.Network, Scores]:
     _board([FULL, candidate], best=1).write(tmp_path / "leaderboard")
     scores = step.train_final(
         features=features,
-        backbone_weights=weights,
         leaderboard=tmp_path / "leaderboard",
         settings=fit_settings(**changes),
         num_threads=1,
@@ -63,17 +64,19 @@ def train_final(
 def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     features: Path, weights: Path, tmp_path: Path, candidate: Candidate
 ) -> None:
-    network, figures = train_final(features, weights, tmp_path, candidate)
+    network, figures = train_final(features, tmp_path, candidate)
     # The same by hand, from the pieces that are tested above.
     stored, _ = safetensors_file.read(features)
-    rows = FeatureRows(stored[candidate.train_from], np.array(stored["label"]), np.arange(42))
-    untrained = backbone.pretrained_network(SETTINGS.architecture, weights, 3, SETTINGS.seed)
+    rows = FeatureRows(
+        stored[stored_as(candidate.train_from)], np.array(stored["label"]), np.arange(42)
+    )
+    untrained = backbone.pretrained_network(ARCHITECTURE, weights, 3, SETTINGS.seed)
     suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows, Preprocessing(32))
     _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
     scored = metrics.scores(rows.labels, probabilities)
     assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
 
-    found = network.predict(np.array(stored["pixels"]))
+    found = network.predict(np.array(stored[stored_as("pixels")]))
     wanted = calibration.tempered(probabilities, 1.5)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert np.ptp(found) > 0.2, "every image gets the same answer"
@@ -82,12 +85,12 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
 def test_the_final_network_carries_what_is_needed_to_use_it(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
-    network, _ = train_final(features, weights, tmp_path, HEAD, num_epochs=8)
+    network, _ = train_final(features, tmp_path, HEAD, num_epochs=8)
     assert network.classes == ("red", "green", "blue")
-    assert (network.architecture, network.preprocessing.image_size) == (SETTINGS.architecture, 32)
+    assert (network.architecture, network.preprocessing.image_size) == (ARCHITECTURE, 32)
     assert network.temperature == 1.5
     stored, _ = safetensors_file.read(features)
-    predicted = network.predict(np.array(stored["pixels"])).argmax(axis=1)
+    predicted = network.predict(np.array(stored[stored_as("pixels")])).argmax(axis=1)
     assert predicted.tolist() == stored["label"].tolist()
     kept = safetensors.torch.load_file(weights)
     final = safetensors.torch.load_file(tmp_path / "model")
@@ -98,9 +101,7 @@ def test_the_final_network_carries_what_is_needed_to_use_it(
     )
 
 
-def test_a_final_fit_that_diverges_writes_no_network(
-    features: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_a_final_fit_that_diverges_writes_no_network(features: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"conv5 lr=1e\+30 wd=0\.05 diverges in epoch 1"):
-        train_final(features, weights, tmp_path, WILD, num_epochs=2)
+        train_final(features, tmp_path, WILD, num_epochs=2)
     assert not (tmp_path / "model").exists()

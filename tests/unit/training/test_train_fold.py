@@ -10,34 +10,33 @@ from torch.nn import functional
 
 from crossfold.evaluation import metrics
 from crossfold.network import backbone, preprocessing, safetensors_file
+from crossfold.network.features_file import Features
 from crossfold.records import DivergedResult, FoldResult, FoldResults
 from crossfold.settings import Candidate
 from crossfold.step import progress
 from crossfold.training import train_fold as step
 from tests.unit.networks import IMAGENET
 
-from .recipes import FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings
+from .recipes import ARCHITECTURE, FULL, HEAD, PARTIAL, WILD, fit_settings, stored_as
 
 
 def train_fold(
     features: Path,
-    weights: Path,
     predictions: Path,
     *,
     fold: int = 1,
     candidates: tuple[Candidate, ...] = (HEAD, PARTIAL),
     **changes: Any,
 ) -> list[FoldResult]:
-    results = step.train_fold(
+    found = step.train_fold(
         features=features,
-        backbone_weights=weights,
         fold=fold,
         candidates=candidates,
         settings=fit_settings(**changes),
         num_threads=1,
         predictions=predictions,
     )
-    return [result for result in results if isinstance(result, FoldResult)]
+    return [result for result in found.results if isinstance(result, FoldResult)]
 
 
 def naive_loop(
@@ -55,7 +54,7 @@ def naive_loop(
 
     Returns the training and validation loss of each epoch.
     """
-    network = backbone.pretrained_network(SETTINGS.architecture, weights, 3, seed)
+    network = backbone.pretrained_network(ARCHITECTURE, weights, 3, seed)
     assert isinstance(network.fc, nn.Linear) and isinstance(network.conv5, nn.Module)
     images = preprocessing.normalize(torch.from_numpy(np.array(pixels)), IMAGENET)
     targets = torch.from_numpy(np.array(labels))
@@ -104,11 +103,11 @@ def naive_loop(
 def test_training_on_stored_features_is_the_usual_loop(
     features: Path, weights: Path, tmp_path: Path
 ) -> None:
-    (result,) = train_fold(features, weights, tmp_path / "predictions", candidates=(PARTIAL,))
+    (result,) = train_fold(features, tmp_path / "predictions", candidates=(PARTIAL,))
     arrays, _ = safetensors_file.read(features)
     usual = naive_loop(
         weights,
-        arrays["pixels"],
+        arrays[stored_as("pixels")],
         arrays["label"],
         arrays["fold"],
         PARTIAL,
@@ -122,37 +121,39 @@ def test_training_on_stored_features_is_the_usual_loop(
 
 
 def test_the_same_seed_gives_the_same_file_and_another_does_not(
-    features: Path, weights: Path, tmp_path: Path
+    features: Path, tmp_path: Path
 ) -> None:
     candidates = (HEAD, PARTIAL, FULL)
-    first = train_fold(features, weights, tmp_path / "a", candidates=candidates)
+    first = train_fold(features, tmp_path / "a", candidates=candidates)
     torch.manual_seed(99)  # what came before must not matter
-    again = train_fold(features, weights, tmp_path / "b", candidates=candidates)
+    again = train_fold(features, tmp_path / "b", candidates=candidates)
     assert first == again
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    other = train_fold(features, weights, tmp_path / "c", candidates=candidates, seed=5)
+    other = train_fold(features, tmp_path / "c", candidates=candidates, seed=5)
     assert [r.scores["loss"] for r in other] != [r.scores["loss"] for r in first]
 
 
-def test_a_candidate_does_not_depend_on_the_others(
-    features: Path, weights: Path, tmp_path: Path
-) -> None:
-    together = train_fold(features, weights, tmp_path / "a", candidates=(FULL, HEAD, PARTIAL))
-    (alone,) = train_fold(features, weights, tmp_path / "b", candidates=(PARTIAL,))
+def test_a_candidate_does_not_depend_on_the_others(features: Path, tmp_path: Path) -> None:
+    together = train_fold(features, tmp_path / "a", candidates=(FULL, HEAD, PARTIAL))
+    (alone,) = train_fold(features, tmp_path / "b", candidates=(PARTIAL,))
     assert together[2] == alone
 
 
 def test_predictions_are_of_the_fold_and_scored_by_its_labels(
-    features: Path, weights: Path, tmp_path: Path
+    features: Path, tmp_path: Path
 ) -> None:
-    results = train_fold(features, weights, tmp_path / "predictions", fold=2, num_epochs=6)
+    results = train_fold(features, tmp_path / "predictions", fold=2, num_epochs=6)
     arrays, about = safetensors_file.read(tmp_path / "predictions")
     stored, _ = safetensors_file.read(features)
     rows = np.flatnonzero(stored["fold"] == 2)
     assert arrays["row"].tolist() == rows.tolist()
     assert arrays["label"].tolist() == stored["label"][rows].tolist()
-    written = FoldResults(classes=("red", "green", "blue"), results=tuple(results))
+    backbones = Features(features).backbones
+    written = FoldResults(
+        classes=("red", "green", "blue"), backbones=backbones, results=tuple(results)
+    )
     assert FoldResults.model_validate(about) == written
+    assert [backbone.architecture for backbone in backbones] == [ARCHITECTURE]
     assert [r.candidate.name for r in results] == [
         "head wd=0.1",
         "conv5 lr=0.002 wd=0.05",
@@ -172,20 +173,18 @@ def test_predictions_are_of_the_fold_and_scored_by_its_labels(
     assert results[0].scores["accuracy"] > 0.9, "colours are easy to tell apart"
 
 
-def test_the_validation_fold_does_not_leak_into_training(
-    features: Path, weights: Path, tmp_path: Path
-) -> None:
+def test_the_validation_fold_does_not_leak_into_training(features: Path, tmp_path: Path) -> None:
     shutil.copy(features, tmp_path / "spoilt")
     stored, about = safetensors_file.read(features)
     spoilt = {name: np.array(array) for name, array in stored.items()}
     rows = np.flatnonzero(spoilt["fold"] == 1)
     spoilt["label"][rows] = (spoilt["label"][rows] + 1) % 3
-    for cut in ("head", "conv5"):
+    for cut in map(stored_as, ("head", "conv5")):
         spoilt[cut][rows] = spoilt[cut][rows[::-1]] * 100 + 7
     safetensors_file.write(tmp_path / "spoilt", spoilt, about)
 
-    honest = train_fold(features, weights, tmp_path / "a")
-    fooled = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
+    honest = train_fold(features, tmp_path / "a")
+    fooled = train_fold(tmp_path / "spoilt", tmp_path / "b")
     assert honest[0].scores["loss"] != fooled[0].scores["loss"]
     for one, other in zip(honest[1:], fooled[1:], strict=True):
         for now, then in zip(one.history, other.history, strict=True):
@@ -197,7 +196,7 @@ def test_the_validation_fold_does_not_leak_into_training(
     rows = np.flatnonzero(spoilt["fold"] == 0)
     spoilt["label"][rows] = (spoilt["label"][rows] + 1) % 3
     safetensors_file.write(tmp_path / "spoilt", spoilt, about)
-    changed = train_fold(tmp_path / "spoilt", weights, tmp_path / "b")
+    changed = train_fold(tmp_path / "spoilt", tmp_path / "b")
     assert changed[0].scores["loss"] != honest[0].scores["loss"]
     last_losses = [results[1].history[-1].scores["train_loss"] for results in (changed, honest)]
     assert last_losses[0] != last_losses[1]
@@ -205,13 +204,12 @@ def test_the_validation_fold_does_not_leak_into_training(
 
 def test_progress_is_told_within_an_epoch_and_ends_with_the_last_candidate(
     features: Path,
-    weights: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL", 0.0)
-    train_fold(features, weights, tmp_path / "predictions", num_epochs=2)
+    train_fold(features, tmp_path / "predictions", num_epochs=2)
     lines = [progress.parse_progress(line) for line in capfd.readouterr().out.splitlines()]
     assert {line and line[1:] for line in lines} == {(2, "candidates")}
     done = [line[0] for line in lines if line]
@@ -220,11 +218,11 @@ def test_progress_is_told_within_an_epoch_and_ends_with_the_last_candidate(
 
 
 def test_a_candidate_that_diverges_ends_neither_the_fold_nor_the_others(
-    features: Path, weights: Path, tmp_path: Path
+    features: Path, tmp_path: Path
 ) -> None:
     candidates = (WILD, HEAD, PARTIAL)
-    scored = train_fold(features, weights, tmp_path / "a", candidates=candidates)
-    assert scored == train_fold(features, weights, tmp_path / "b")
+    scored = train_fold(features, tmp_path / "a", candidates=candidates)
+    assert scored == train_fold(features, tmp_path / "b")
     arrays, about = safetensors_file.read(tmp_path / "a")
     assert arrays.keys() == {"row", "label", "probabilities_1", "probabilities_2"}
     diverged, *others = FoldResults.model_validate(about).results

@@ -133,7 +133,14 @@ def kubeflow() -> Iterator[str]:
     server.server_close()
 
 
-PARAMETERS = {"data_pointer": "older", "models_pointer": "older", "num_epochs": 3}
+PART = {"backbone": "b", "weights_pointer": "older"}
+PARAMETERS = {
+    "data_pointer": "older",
+    "models_pointer": "older",
+    "weights_pointer": "older",
+    "parts": [PART],
+    "num_epochs": 3,
+}
 
 
 def start(repository: str, kubeflow: str, pipeline: str) -> "subprocess.CompletedProcess[str]":
@@ -164,7 +171,15 @@ def test_a_run_is_started_with_the_branchs_data_and_the_versions_settings(
         "pipeline_version_id": "version",
     }
     newer = pointers(repository, "newer")
-    assert run["runtime_config"] == {"parameters": {**newer, "num_epochs": 3}}
+    weights = {"weights_pointer": newer["models_pointer"]}
+    given = {**newer, **weights, "parts": [{**PART, **weights}], "num_epochs": 3}
+    assert run["runtime_config"] == {"parameters": given}
+
+
+def test_weights_that_did_not_change_keep_their_own_pointer() -> None:
+    parameters = {**PARAMETERS, "models_pointer": "same"}
+    newer = {"data_pointer": "newer", "models_pointer": "same"}
+    assert scheduled_start._with_pointers(parameters, newer) == parameters | newer
 
 
 def test_what_kubeflow_refuses_is_said_and_the_job_fails(repository: str, kubeflow: str) -> None:

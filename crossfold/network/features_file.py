@@ -1,0 +1,165 @@
+"""The file of features: what training reads, of every backbone.
+
+One safetensors file with rows for the images outside the test split, in the order of the table of
+examples: `label` and `fold`, int64 [N]; for each backbone the float32 values at each of its cuts,
+`<backbone>/<cut>` [N, …], and `<backbone>/milliseconds`, float32 [N], the time that the values
+took. The uint8 pixels, [N, S, S, 3], are stored once for all backbones that take the same ones.
+`<backbone>/weights`, uint8, are the backbone's pretrained weights in safetensors' format. The
+metadata are `StoredFeatures`.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+from torch import nn
+
+from crossfold.errors import UserError
+from crossfold.records import BackboneFacts, StoredFeatures
+from crossfold.settings import PIXELS
+from crossfold.step.progress import report_progress
+
+from . import backbone as networks
+from . import safetensors_file
+from .safetensors_file import Array
+
+LABEL, FOLD = "label", "fold"
+WEIGHTS, MILLISECONDS = "weights", "milliseconds"
+
+
+def array_name(backbone: BackboneFacts, values: str) -> str:
+    """Name a backbone's array; the pixels are named by all that they depend on."""
+    if values != PIXELS:
+        return f"{backbone.name}/{values}"
+    how = backbone.preprocessing
+    return f"{PIXELS}/{how.image_size} {how.interpolation} {how.crop}"
+
+
+class Features:
+    """A file of features, mapped into memory.
+
+    Attributes:
+        classes: the names of the classes.
+        labels: int64 [N].
+        folds: int64 [N].
+        backbones: the backbones, with the time that each took.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._arrays, metadata = safetensors_file.read(path)
+        about = StoredFeatures.model_validate(metadata)
+        self.classes = about.classes
+        self.labels = np.array(self._arrays[LABEL])
+        self.folds = np.array(self._arrays[FOLD])
+        self.backbones = tuple(
+            facts.model_copy(update={"milliseconds": self._milliseconds(facts)})
+            for facts in about.backbones
+        )
+
+    def _milliseconds(self, backbone: BackboneFacts) -> float | None:
+        taken = self._arrays.get(array_name(backbone, MILLISECONDS))
+        return None if taken is None else float(np.median(taken))
+
+    def backbone(self, name: str | None) -> BackboneFacts:
+        """Look up a backbone by its name; without one, it is the only one."""
+        return next(facts for facts in self.backbones if name in (None, facts.name))
+
+    def values(self, backbone: BackboneFacts, cut: str) -> Array:
+        """Get the values at a backbone's cut, [N, …], mapped from the file."""
+        return self._arrays[array_name(backbone, cut)]
+
+    def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
+        """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
+        network = networks.build_network(backbone.architecture, len(self.classes), seed)
+        stored = self._arrays[array_name(backbone, WEIGHTS)]
+        network.load_state_dict(safetensors.torch.load(stored.tobytes()), strict=False)
+        return network
+
+
+def create(
+    path: Path,
+    rows: Mapping[str, Array],
+    num_images: int,
+    weights: Mapping[str, Array],
+    about: StoredFeatures,
+) -> dict[str, Array]:
+    """Lay out a file of features, write its weights, and return its arrays to be filled.
+
+    `rows` has the name of each array and at least one of its rows.
+
+    Raises:
+        UserError: the disk is too small; nothing is written then.
+    """
+    _require_space(rows, num_images, weights, path.parent)
+    arrays = safetensors_file.create(
+        path,
+        {name: (array.dtype.type, (num_images, *array.shape[1:])) for name, array in rows.items()}
+        | {name: (stored.dtype.type, stored.shape) for name, stored in weights.items()},
+        about.model_dump(),
+    )
+    for name, stored in weights.items():
+        arrays[name][:] = stored
+    return arrays
+
+
+def bytes_of_row(array: Array) -> int:
+    """Count the bytes that one image takes in an array."""
+    size: int = math.prod(array.shape[1:]) * array.itemsize
+    return size
+
+
+def _require_space(
+    rows: Mapping[str, Array], num_images: int, weights: Mapping[str, Array], folder: Path
+) -> None:
+    sizes = {name: bytes_of_row(array) for name, array in rows.items()}
+    needed = num_images * sum(sizes.values()) + sum(stored.nbytes for stored in weights.values())
+    free = shutil.disk_usage(folder).free
+    shares = ", ".join(
+        f"{sizes[name]:,} bytes at {name}" for name, array in rows.items() if array.ndim > 1
+    )
+    logging.info("features take %s bytes for %d images: %s", f"{needed:,}", num_images, shares)
+    if needed > free:
+        raise UserError(
+            f"the features of {num_images} images need {needed / 1e9:.1f} GB and {folder} has "
+            f"{free / 1e9:.1f} GB free; one image takes {shares}. Free some space, drop the "
+            f"candidate that trains from the largest, or lower model.image_size in params.yaml."
+        )
+
+
+def join_features(*, parts: Sequence[Path], features: Path) -> None:
+    """Merge the features of several backbones and shards, in any order, into one file.
+
+    A backbone's arrays are equal to those of an extraction in one step.
+
+    Raises:
+        UserError: the disk is too small; nothing is written then.
+    """
+    shards: dict[str, dict[int, Array]] = {}
+    weights: dict[str, Array] = {}
+    backbones: dict[str, BackboneFacts] = {}
+    for path in parts:
+        arrays, metadata = safetensors_file.read(path)
+        about = StoredFeatures.model_validate(metadata)
+        (backbone,) = about.backbones
+        backbones[backbone.name] = backbone
+        weights_name = array_name(backbone, WEIGHTS)
+        weights[weights_name] = arrays.pop(weights_name)
+        for name, array in arrays.items():  # equal arrays of several backbones have one name
+            shards.setdefault(name, {})[about.shard] = array
+    joined = create(
+        features,
+        {name: of_shards[0] for name, of_shards in shards.items()},
+        sum(len(labels) for labels in shards[LABEL].values()),
+        weights,
+        about.model_copy(update={"shard": 0, "backbones": tuple(backbones.values())}),
+    )
+    for number, (name, of_shards) in enumerate(shards.items(), 1):
+        done = 0
+        for _, array in sorted(of_shards.items()):
+            joined[name][done : done + len(array)] = array
+            done += len(array)
+        report_progress(number, len(shards), "arrays")

@@ -1,0 +1,105 @@
+"""A run with one backbone, and then with a second one beside it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import save_file
+
+from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.network.backbone import build_network
+from crossfold.records import Leaderboard
+
+from .projects import STEPS, Project, titles
+
+SMALL, SMALL_WEIGHTS = "shufflenet_v2_x0_5", "small.safetensors"
+BACKBONES = [  # the new one first: the order of the list does not matter
+    {"name": "small", "architecture": SMALL, "weights": SMALL_WEIGHTS, "image_size": 32},
+    {"name": "resnet18", "architecture": "resnet18", "weights": SAMPLE_WEIGHTS, "image_size": 32},
+]
+HEAD = {"freeze_backbone": True, "weight_decay": 0.1}
+
+
+def write_settings(project: Project, **changes: object) -> None:
+    path = project.root / "params.yaml"
+    settings = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(settings | changes, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def project(new_project: Callable[[], Project]) -> Project:
+    project = new_project()
+    write_settings(project, candidates=[HEAD])
+    project.call("crossfold", "run")
+    return project
+
+
+@pytest.fixture(scope="module")
+def output(project: Project) -> str:
+    """A run of the same candidate on two backbones, whose weights are added to models/."""
+    network = build_network(SMALL, 10, seed=0)
+    save_file(network.state_dict(), project.root / "models" / SMALL_WEIGHTS)
+    project.call("dvc", "add", "models")
+    model = {"precision": "float32", "backbones": BACKBONES}
+    candidate = {**HEAD, "weight_decay": 0.2}  # other weights, and so another version
+    write_settings(project, model=model, candidates=[candidate], choice="smallest")
+    return project.call("crossfold", "run")
+
+
+@pytest.fixture(scope="module")
+def leaderboard(project: Project, output: str) -> Leaderboard:
+    return Leaderboard.read(Path(project.runs()[-1]["steps"]["aggregate_cv"]) / "leaderboard")
+
+
+@pytest.mark.slow
+def test_another_backbone_recomputes_nothing_of_the_first(output: str) -> None:
+    assert {*titles(output, "↺")} == {*STEPS[:3]}
+    added = ["fetch_weights small", "extract_features small", "join_features"]
+    assert sorted(titles(output, "✓")) == sorted([*added, *STEPS[3:]])
+
+
+@pytest.mark.slow
+def test_the_leaderboard_has_each_backbone_with_its_cost(
+    output: str, leaderboard: Leaderboard
+) -> None:
+    small, large = leaderboard.candidates
+    assert (small.candidate.name, large.candidate.name) == (
+        "small head wd=0.2",
+        "resnet18 head wd=0.2",
+    )
+    assert (small.backbone.architecture, large.backbone.architecture) == (SMALL, "resnet18")
+    assert small.backbone.num_parameters < 0.4e6 < 11e6 < large.backbone.num_parameters
+    assert small.backbone.num_bytes < large.backbone.num_bytes
+    assert small.backbone.milliseconds and large.backbone.milliseconds
+    assert all(cost in output for cost in ("0.35", "11.18", "44.8"))
+
+
+@pytest.mark.slow
+def test_the_smallest_is_chosen_only_if_it_is_nearly_as_good(leaderboard: Leaderboard) -> None:
+    small, large = leaderboard.candidates
+    error = large.std["macro_f1"] / len(large.folds) ** 0.5
+    near = small.mean["macro_f1"] >= large.mean["macro_f1"] - error
+    assert leaderboard.choice == "smallest"
+    assert leaderboard.chosen is (small if near else large)
+
+
+@pytest.mark.slow
+def test_the_version_and_mlflow_name_the_backbone(
+    project: Project, leaderboard: Leaderboard
+) -> None:
+    chosen = leaderboard.chosen
+    version = project.client().get_model_version("crossfold", "2")
+    assert version.tags["backbone"] == chosen.backbone.name
+    assert version.tags["architecture"] == chosen.backbone.architecture
+    assert len(json.loads(version.tags["settings"])["model"]["backbones"]) == 2
+    assert all(name in str(version.description) for name in ("small", "resnet18", "## Backbones"))
+    steps = project.steps(project.parent(project.runs()[-1]["id"]))
+    params = [run.data.params for run in project.nested(steps["train_fold 0"])]
+    assert {(given["backbone"], given["architecture"]) for given in params} == {
+        ("small", SMALL),
+        ("resnet18", "resnet18"),
+    }
+    page = (project.root / "reports/report.html").read_text()
+    assert page.count(" million parameters") == 2
