@@ -19,6 +19,8 @@ PHOTOGRAPHS_SETTINGS = (
     "model.image_size=224",
     "candidates.2.train_from=blocks.6",
 )
+# The digits' model has other classes, so the photographs' is no version of it.
+PHOTOGRAPHS_MODEL = "tracking.model_name=photographs"
 
 weights = typer.Typer(help="Fetch published weights.", no_args_is_help=True)
 
@@ -39,8 +41,9 @@ def sample(
     for line in lines:
         console.print(escape(line), soft_wrap=True)
     if photos:
-        changes = " ".join(f"--set {change}" for change in PHOTOGRAPHS_SETTINGS)
-        console.print(f"To train on them: crossfold run {changes}", soft_wrap=True)
+        changes = (*PHOTOGRAPHS_SETTINGS, PHOTOGRAPHS_MODEL)
+        options = " ".join(f"--set {change}" for change in changes)
+        console.print(f"To train on them: crossfold run {options}", soft_wrap=True)
 
 
 def fetch_sample_weights(folder: Path) -> str:

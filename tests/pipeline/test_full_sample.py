@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.cli.data import PHOTOGRAPHS_SETTINGS
+from crossfold.cli.data import PHOTOGRAPHS_MODEL, PHOTOGRAPHS_SETTINGS
 
 from .projects import sample_project
 
@@ -22,7 +22,9 @@ def test_the_sample_as_shipped_reaches_97_percent(tmp_path: Path) -> None:
 def test_the_photographs_with_trained_weights_reach_95_percent(tmp_path: Path) -> None:
     project = sample_project(tmp_path / "project")
     output = project.call("crossfold", "sample", "--photos")
-    changes = [word for change in PHOTOGRAPHS_SETTINGS for word in ("--set", change)]
+    changes = [
+        word for change in (*PHOTOGRAPHS_SETTINGS, PHOTOGRAPHS_MODEL) for word in ("--set", change)
+    ]
     assert f"crossfold run {' '.join(changes)}" in output
     project.call("crossfold", "run", *changes)
     test = json.loads((project.root / "reports/last/metrics.json").read_text())["test"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.cli.data import PHOTOGRAPHS_SETTINGS
+from crossfold.cli.data import PHOTOGRAPHS_MODEL, PHOTOGRAPHS_SETTINGS
 
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
@@ -53,6 +53,7 @@ TARGETS = {
         "crossfold predict --server http://127.0.0.1:5002 data/3/0003.bmp",
     ],
 }
+PHOTOGRAPHS = (*PHOTOGRAPHS_SETTINGS, PHOTOGRAPHS_MODEL)
 # Where else a command is run: a file, a function in it, and the words of the command there.
 RUN_BY = {
     "crossfold sample": (
@@ -63,7 +64,7 @@ RUN_BY = {
         "tests/pipeline/test_full_sample.py::test_the_photographs_with_trained_weights_reach_95_percent",
         "crossfold sample --photos",
     ),
-    f"crossfold run {' '.join(f'--set {change}' for change in PHOTOGRAPHS_SETTINGS)}": (
+    f"crossfold run {' '.join(f'--set {change}' for change in PHOTOGRAPHS)}": (
         "tests/pipeline/test_full_sample.py::test_the_photographs_with_trained_weights_reach_95_percent",
         "crossfold run",
     ),
