@@ -27,12 +27,11 @@ OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 
 def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
     """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
-    parts = _parts(settings, root)
+    pointers = {f"{name}_pointer": _pointer(root, name) for name in dvc.FOLDERS}
     return {
+        **pointers,
         **dict(_scalars(settings)),
-        **_extraction(parts),
-        "data_pointer": _pointer(root, "data"),
-        "models_pointer": _pointer(root, "models"),
+        **_extraction(_parts(settings, root)),
         "folds": list(range(settings.data.num_folds)),
         "candidates": [candidate.model_dump(exclude_none=True) for candidate in settings.compared],
         "choice": settings.choice.value,

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.step.environment import for_other_programs
 
 
 def install_wheel(source: str, sha256: str, folder: Path) -> None:
@@ -31,6 +32,7 @@ def install_wheel(source: str, sha256: str, folder: Path) -> None:
             *("--python-version", "3.11", "--implementation", "cp"),
             *("--require-hashes", "--requirement", requirement, "--target", folder),
         ],
+        env=for_other_programs(),
         capture_output=True,
         text=True,
         check=False,

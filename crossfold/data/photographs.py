@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.imaging.decoding import opened
+
 from .bitmap import bitmap
 from .package_index import install_wheel
 
@@ -60,14 +62,13 @@ def write_photographs(folder: Path) -> str:
 
 
 def _pictures() -> Iterator[tuple[str, np.ndarray]]:
-    from PIL import Image
     from sklearn.datasets import load_sample_image
 
     with tempfile.TemporaryDirectory() as name:
         install_wheel(*SCIKIT_IMAGE, Path(name))
         for label, file in _OF_SCIKIT_IMAGE.items():
-            with Image.open(Path(name) / "skimage" / "data" / file) as image:
-                yield label, np.asarray(image.convert("RGB"))
+            with opened((Path(name) / "skimage" / "data" / file).read_bytes()) as picture:
+                yield label, np.vstack([np.asarray(strip) for _, strip in picture.strips()])
     for label, file in _OF_SCIKIT_LEARN.items():
         yield label, load_sample_image(file)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.step.environment import for_other_programs
 
 from . import image_tags, shell
 from .image_tags import ROLES, BuildArguments, Torch, build_arguments, image_name
@@ -159,7 +160,7 @@ def _docker_build(role: str, arguments: BuildArguments, log: Path) -> str | None
         id_file = Path(folder) / "id"
         done = subprocess.run(
             ["docker", "build", "--progress=plain", f"--iidfile={id_file}", *options, root],
-            env={**shell.environment(), "DOCKER_BUILDKIT": "1"},
+            env={**for_other_programs(), "DOCKER_BUILDKIT": "1"},
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,

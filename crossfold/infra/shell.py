@@ -1,17 +1,13 @@
 """Run other programs: git, docker, kubectl, kind."""
 
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.step.environment import for_other_programs
 
 Say = Callable[[str], None]  # prints a line for the user
-
-# Prefixes of variables that only Crossfold's commands and steps may see, such as logins of MLflow
-# and DVC's remote.
-_OURS = ("MLFLOW_", "CROSSFOLD_")
 
 
 class GitError(UserError):
@@ -20,11 +16,6 @@ class GitError(UserError):
 
 class NoRepositoryError(GitError):
     """The folder is not in a git repository."""
-
-
-def environment() -> dict[str, str]:
-    """Copy the environment for another program, without Crossfold's and MLflow's variables."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 def run(
@@ -36,9 +27,9 @@ def run(
     """Run a program to its end, successful or not, and capture its output.
 
     The program reads `given`, never the terminal, where kubectl would ask for a missing login.
-    `variables` are added to `environment`.
+    `variables` are added to `for_other_programs`.
     """
-    env = {**environment(), **(variables or {})}
+    env = {**for_other_programs(), **(variables or {})}
     return subprocess.run(
         command, input=given, cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
@@ -66,7 +57,7 @@ def run_visibly(
     Raises:
         UserError: the program failed.
     """
-    env = {**environment(), **(variables or {})}
+    env = {**for_other_programs(), **(variables or {})}
     if subprocess.run(command, cwd=cwd, env=env, check=False).returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: see its output above")
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crossfold.errors import UserError
-from crossfold.infra import shell
 from crossfold.runners.base import OnThisMachine
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.local.run_folders import Run
+from crossfold.step.environment import for_other_programs
 
 _LINE = re.compile(r"(?P<sign>[…✓↺✗]) (?P<title>\S+(?: \S+)*)(?: {2,}(?P<detail>.*))?")
 
@@ -46,7 +46,7 @@ def run_commit(
         subprocess.Popen(
             [sys.executable, "-c", _command(project), "run", "--on", on],
             cwd=project,
-            env={**shell.environment(), **remote, **python},
+            env={**for_other_programs(), **remote, **python},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from crossfold.errors import UserError
 from crossfold.infra import shell
+from crossfold.step.environment import for_other_programs
 
 MANAGER = "crossfold"
 _ADDRESS = re.compile(r"127\.0\.0\.1:\d+")
@@ -109,7 +110,7 @@ class Cluster:
                 f"service/{service}",
                 f":{port}",
             ],
-            env=shell.environment(),
+            env=for_other_programs(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,9 +5,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
-from crossfold.infra import shell
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.runners.display import Display
+from crossfold.step.environment import for_other_programs
 
 REFUSED = "error: "  # crossfold.step.runtime's prefix for a user's mistake
 
@@ -50,7 +50,7 @@ class Follower:
         where = (f"--context={self._cluster.context}", f"--namespace={self._namespace}")
         process = subprocess.Popen(
             ["kubectl", *where, "logs", pod, "--container=main", "--follow"],
-            env=shell.environment(),
+            env=for_other_programs(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

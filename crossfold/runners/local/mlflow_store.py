@@ -17,9 +17,9 @@ from tenacity import (
     wait_fixed,
 )
 
-from crossfold.infra import shell
 from crossfold.runners.failures import StepError
 from crossfold.settings import Settings
+from crossfold.step.environment import for_other_programs
 from crossfold.tracking.sqlite_store import artifact_folder
 from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
 
@@ -60,7 +60,7 @@ def served(store_uri: str, run: Run) -> Iterator[dict[str, str]]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**shell.environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={**for_other_programs(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
             start_new_session=True,  # so that Ctrl-C ends the steps first
         )
     try:

@@ -1,5 +1,4 @@
 import ast
-import os
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,6 @@ from crossfold.infra import shell
 
 PROJECT = Path(__file__).parents[3]
 STARTS = [f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")]
-
-
-def test_no_program_gets_a_login_that_is_not_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@mlflow")
-    monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", "secret")
-    monkeypatch.setenv("KUBECONFIG", "mine")
-    found = shell.environment()
-    assert "secret" not in str(found)
-    assert (found["KUBECONFIG"], found["PATH"]) == ("mine", os.environ["PATH"])
 
 
 def test_every_program_is_started_with_a_chosen_environment() -> None:

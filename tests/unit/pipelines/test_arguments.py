@@ -96,12 +96,12 @@ def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
 
 
 def test_the_preprocessing_is_what_params_yaml_gives(tmp_path: Path) -> None:
-    for name in ("data.dvc", "models.dvc"):
-        (tmp_path / name).write_text(DATA_POINTER)
+    write_pointers(tmp_path)
     changed = ["model.image_size=null", "model.mean=[0, 0.5, 1]", "model.crop=0.9"]
     found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE)
     # Lists, because kfp cannot pass a tuple.
-    assert found["preprocessing"] == {"mean": [0, 0.5, 1], "crop": 0.9}
+    given = found["backbone"]
+    assert (given["mean"], given["crop"]) == ([0, 0.5, 1], 0.9) and "image_size" not in given
 
 
 def test_seeds_and_threads_are_not_mixed_up(tmp_path: Path) -> None:

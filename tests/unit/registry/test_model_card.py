@@ -73,6 +73,7 @@ def evaluation(classes: list[str]) -> Evaluation:
             "confusion_matrix": [],
             "curves": compute_curves(labels, probabilities),
             "calibration": calibration.assess(labels, probabilities, 1.0),
+            "activation_maps": [],
             "latency": {"median_ms": 1, "p99_ms": 2, "num_images": 9, "num_threads": 1},
             "weights_hash": "a",
             "data_hash": "b",

@@ -242,6 +242,7 @@ def _evaluate_anew(examples: Path, model: Path) -> Evaluation:
                 labels, probabilities.argmax(axis=1), len(table.classes)
             ).tolist(),
             "calibration": calibration.assess(labels, probabilities, temperature=1.0),
+            "activation_maps": [],
             "latency": {"median_ms": 1.0, "p99_ms": 2.0, "num_images": 9, "num_threads": 1},
             "split_hash": split_hash(table),
             "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
