@@ -76,7 +76,7 @@ class BackboneFacts(Record):
     @property
     def cost(self) -> str:
         """The cost in words."""
-        time = "" if self.milliseconds is None else f", {self.milliseconds:.2g} ms an image"
+        time = "" if self.milliseconds is None else f", {self.milliseconds:.2g} CPU ms an image"
         return (
             f"{self.num_parameters / 1e6:.2f} million parameters, {self.num_bytes / 1e6:.1f} MB"
             f"{time}"

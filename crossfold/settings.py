@@ -34,7 +34,12 @@ def _not_a_boolean(value: Any) -> Any:
 
 
 def _known_architecture(name: str) -> str:
-    if timm_name(name):  # checked where timm is imported, before a run starts
+    if in_timm := timm_name(name):  # checked where timm is imported, before a run starts
+        if "." in in_timm:
+            raise ValueError(
+                f"{name!r} is not allowed: leave out the tag of the weights, as in "
+                f"{name.partition('.')[0]}"
+            )
         return name
     bare = name.removeprefix(TORCHVISION)
     if bare not in ARCHITECTURES:

@@ -73,5 +73,8 @@ def _short(text: str) -> str:
 
 
 def _write_png(path: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
-    with replaced_whole(path) as part:
-        Image.fromarray(pixels).save(part, "PNG")
+    try:
+        with replaced_whole(path) as part:
+            Image.fromarray(pixels).save(part, "PNG")
+    except OSError as error:
+        raise UserError(f"--explain {path.parent}: cannot be written: {error.strerror}") from None

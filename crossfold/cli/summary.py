@@ -46,9 +46,10 @@ def _length(board: Leaderboard) -> str:
 
 
 def _leaderboard(board: Leaderboard) -> Table:
-    in_folds = metrics.fold_metrics()
+    costs = ("million parameters", "MB", "CPU ms") if board.compares_backbones else ()
+    # Beside the costs, 80 columns have room for the metric that ranks.
+    in_folds = metrics.fold_metrics()[: 1 if costs else None]
     table = Table(box=None, pad_edge=False, header_style="dim")
-    costs = ("architecture", "million parameters", "MB", "ms") if board.compares_backbones else ()
     for heading in ("", "candidate", *(metric.heading for metric in in_folds), *costs):
         table.add_column(heading)
     for entry in board.candidates:
@@ -68,7 +69,6 @@ def _leaderboard(board: Leaderboard) -> Table:
 def _costs(backbone: BackboneFacts) -> tuple[str, ...]:
     milliseconds = "" if backbone.milliseconds is None else f"{backbone.milliseconds:.2g}"
     return (
-        backbone.architecture,
         f"{backbone.num_parameters / 1e6:.2f}",
         f"{backbone.num_bytes / 1e6:.1f}",
         milliseconds,

@@ -27,7 +27,8 @@ def install_wheel(source: str, sha256: str, folder: Path) -> None:
     requirement.write_text(f"{source} --hash=sha256:{sha256}\n")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            "--no-deps",
             *("--only-binary", ":all:", "--platform", "manylinux_2_28_x86_64"),
             *("--python-version", "3.11", "--implementation", "cp"),
             *("--require-hashes", "--requirement", requirement, "--target", folder),
@@ -38,5 +39,6 @@ def install_wheel(source: str, sha256: str, folder: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        lines = done.stderr.strip().splitlines() or ["pip gave no reason"]
+        reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
         raise UserError(f"{source} cannot be fetched from the package index: {reason}")

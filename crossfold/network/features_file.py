@@ -147,15 +147,17 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
         (backbone,) = about.backbones
         backbones[backbone.name] = backbone
         weights_name = array_name(backbone, WEIGHTS)
-        weights[weights_name] = arrays.pop(weights_name)
+        if weights_name in arrays:
+            weights[weights_name] = arrays.pop(weights_name)
         for name, array in arrays.items():  # equal arrays of several backbones have one name
             shards.setdefault(name, {})[about.shard] = array
+    in_order = tuple(found for _, found in sorted(backbones.items()))
     joined = create(
         features,
-        {name: of_shards[0] for name, of_shards in shards.items()},
+        {name: of_shards[0] for name, of_shards in sorted(shards.items())},
         sum(len(labels) for labels in shards[LABEL].values()),
-        weights,
-        about.model_copy(update={"shard": 0, "backbones": tuple(backbones.values())}),
+        dict(sorted(weights.items())),
+        about.model_copy(update={"shard": 0, "backbones": in_order}),
     )
     for number, (name, of_shards) in enumerate(shards.items(), 1):
         done = 0

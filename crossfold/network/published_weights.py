@@ -90,7 +90,8 @@ def fetch_weights(name: str, folder: Path) -> Fetched:
     path = folder / f"{name.replace('/', '-')}.safetensors"
     metadata = {"origin": json.dumps(about, sort_keys=True)}
     with replaced_whole(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=metadata)
+        contiguous = {tensor: values.contiguous() for tensor, values in tensors.items()}
+        safetensors.torch.save_file(contiguous, part, metadata=metadata)
     return Fetched(path, architecture, image_size, origin)
 
 
@@ -107,7 +108,7 @@ def _renamed(stored: dict[str, Tensor], architecture: str) -> dict[str, Tensor]:
     wanted = build_network(architecture, num_classes, seed=0).state_dict()
     pairs = list(zip(_counted(wanted), _counted(stored), strict=True))
     assert all(wanted[new].shape == stored[old].shape for new, old in pairs), architecture
-    return {new: stored[old].contiguous() for new, old in pairs}
+    return {new: stored[old] for new, old in pairs}
 
 
 def _counted(tensors: dict[str, Tensor]) -> list[str]:

@@ -126,13 +126,13 @@ def _describe(
     table: Examples,
 ) -> str:
     """Write the version's model card to MLflow, and return the run's report as HTML."""
-    from crossfold.evaluation import explanations
+    from crossfold.evaluation import shown_images
     from crossfold.report import page, pictures
 
     tags = client.get_model_version(registered.name, registered.version).tags
     card = model_card.render(tags, board, evaluated, registered)
     client.update_model_version(registered.name, registered.version, card)
-    mistakes = explanations.confident_mistakes(evaluated)
+    mistakes = shown_images.confident_mistakes(evaluated)
     data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps)
     return page.render(evaluated, board, data_summary, registration=registered, lineage=tags)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jinja2
 
 from crossfold.data.sample import weights_warning
-from crossfold.evaluation import explanations, metrics
+from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment
 from crossfold.records import Evaluation, Interval, Leaderboard, Registration
@@ -28,7 +28,7 @@ def render(
     weights = leaderboard.chosen.backbone.weights
     test = content.predictions(evaluation)
     pictures = data_summary.tested, data_summary.overlays
-    mistakes = explanations.confident_mistakes(evaluation)
+    mistakes = shown_images.confident_mistakes(evaluation)
     explained = [one.position for one in evaluation.activation_maps]
     right = [i for i in explained if test.predicted[i] == test.labels[i]]
     page = _environment().get_template("report.html")

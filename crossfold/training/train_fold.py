@@ -4,7 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,20 +41,23 @@ def train_fold(
     """
     determinism.prepare(num_threads)
     stored = Features(features)
-    untrained = lru_cache(maxsize=1)(partial(stored.network, seed=settings.seed))
     held_out = np.flatnonzero(stored.folds == fold)
     outputs = {"row": held_out, "label": stored.labels[held_out]}
     results = []
+    name, untrained = "", nn.Module()
     progress = Progress(len(candidates), "candidates")
     for index, candidate in enumerate(candidates):
         backbone = stored.backbone(candidate.backbone)
+        if backbone.name != name:
+            untrained = nn.Module()  # frees the last one before the next is loaded
+            name, untrained = backbone.name, stored.network(backbone, settings.seed)
         training = FeatureRows(
             stored.values(backbone, candidate.train_from),
             stored.labels,
             np.flatnonzero(stored.folds != fold),
         )
         result, probabilities = _train_candidate(
-            copy.deepcopy(untrained(backbone)),
+            copy.deepcopy(untrained),
             training,
             held_out,
             Recipe(candidate, settings),

@@ -14,7 +14,7 @@ from sklearn.linear_model import SGDClassifier
 from crossfold.data.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
-from crossfold.evaluation.explanations import (
+from crossfold.evaluation.shown_images import (
     NUM_MISTAKES,
     NUM_RIGHT,
     confident_mistakes,

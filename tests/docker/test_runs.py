@@ -189,7 +189,7 @@ def test_nothing_is_mounted_but_the_pipeline_root_and_the_remote(
         assert binds == expected
 
 
-def test_the_remote_reaches_only_the_step_that_fetches(in_containers: Finished) -> None:
+def test_the_remote_reaches_only_the_steps_that_fetch(in_containers: Finished) -> None:
     for title, attributes in in_containers.containers.items():
         names = {variable.partition("=")[0] for variable in attributes["Config"]["Env"]}
         assert ("CROSSFOLD_DVC_REMOTE" in names) == title.startswith("fetch_")

@@ -42,12 +42,15 @@ IMAGE_USER = 65532
 _GONE = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError)
 
 
+_FETCHING = ("fetch_data", "fetch_weights")  # the steps that pull through DVC
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """Variables and folders for the steps' containers, beside Kubeflow's pipeline root.
 
     Every step gets `environment`. `secrets` (more variables) and `folders` (to read) are keyed by
-    the name of the only step that gets them.
+    the names of the steps that get them.
     """
 
     environment: Mapping[str, str]
@@ -88,8 +91,8 @@ class Containers:
             _ContainerHandler.client = self._engine
             _ContainerHandler.surroundings = Surroundings(
                 environment,
-                secrets={"fetch_data": self._remote},
-                folders={"fetch_data": remotes.remote_folders(self._remote)},
+                secrets=dict.fromkeys(_FETCHING, self._remote),
+                folders=dict.fromkeys(_FETCHING, remotes.remote_folders(self._remote)),
             )
             _ContainerHandler.limits = _limits(package, int(self._engine.info()["NCPU"]))
             docker_task_handler.DockerTaskHandler = _ContainerHandler

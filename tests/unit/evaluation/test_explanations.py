@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from crossfold.data.examples import TEST, Examples
-from crossfold.evaluation import explanations
-from crossfold.evaluation.explanations import activation_maps, confident_mistakes, typical_right
+from crossfold.evaluation import shown_images
+from crossfold.evaluation.explanations import activation_maps
+from crossfold.evaluation.shown_images import confident_mistakes, typical_right
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import trained_network
 from crossfold.network.trained_network import Network
@@ -50,8 +51,8 @@ def test_of_the_right_ones_each_class_has_one_of_median_confidence() -> None:
 
 
 def test_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explanations, "NUM_MISTAKES", 2)
-    monkeypatch.setattr(explanations, "NUM_RIGHT", 1)
+    monkeypatch.setattr(shown_images, "NUM_MISTAKES", 2)
+    monkeypatch.setattr(shown_images, "NUM_RIGHT", 1)
     assert (confident_mistakes(IMAGES), typical_right(IMAGES)) == ([4, 1], [3])
 
 
