@@ -252,9 +252,17 @@ class Leaderboard(Record):
         return self.chosen.backbone.architecture
 
     @property
+    def best_of_backbones(self) -> list[LeaderboardEntry]:
+        """The first candidate of each backbone, in the order of `ranked`."""
+        best: dict[str, LeaderboardEntry] = {}
+        for entry in self.ranked:
+            best.setdefault(entry.backbone.name, entry)
+        return list(best.values())
+
+    @property
     def compares_backbones(self) -> bool:
         """Whether the candidates have several backbones."""
-        return len({entry.backbone.name for entry in self.candidates}) > 1
+        return len(self.best_of_backbones) > 1
 
     @property
     def ranked(self) -> list[LeaderboardEntry]:

@@ -94,13 +94,10 @@ def _scores(tags: Mapping[str, str], board: Leaderboard, evaluated: Evaluation) 
 
 def _backbones(board: Leaderboard) -> str:
     """List the best candidate of each backbone, with the backbone's cost."""
-    best: dict[str, LeaderboardEntry] = {}
-    for entry in board.ranked:
-        best.setdefault(entry.backbone.name, entry)
     rows = [
         f"| {entry.candidate.name} | {entry.backbone.architecture} | "
         f"{_cross_validated(entry, 'macro_f1')} | {entry.backbone.cost} |"
-        for entry in best.values()
+        for entry in board.best_of_backbones
     ]
     return (
         "## Backbones\n\n"

@@ -106,6 +106,8 @@ def test_the_smallest_of_those_within_one_standard_error_can_be_chosen(
     assert board.chosen.against_best is None
     assert board.chosen.backbone.name == sizes[chosen]
     assert board.compares_backbones == (len(set(sizes)) > 1)
+    best = {entry.backbone.name: entry for entry in reversed(board.ranked)}
+    assert board.best_of_backbones == sorted(best.values(), key=board.ranked.index)
     assert (
         aggregate_cv(
             predictions=predictions(tmp_path, table, sizes),

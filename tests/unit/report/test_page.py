@@ -566,3 +566,19 @@ def test_a_diverged_candidate_is_the_tables_last_row(
     table = page[page.index('id="leaderboard"') : page.index('id="learning-curves"')]
     last = table[table.rindex("<tr") : table.index("</tbody>")]
     assert "layer4 lr=9" in last and "fold 1 (epoch 3)" in last
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_several_backbones_have_a_table_of_their_costs(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    assert 'id="backbones"' not in render(evaluation, leaderboard)
+    small = {"name": "<small>", "num_parameters": 1_230_000, "milliseconds": None}
+    leaderboard["candidates"] += [_candidate("best of small", 0.7), _candidate("other", 0.6)]
+    for entry in leaderboard["candidates"][2:]:
+        entry["backbone"] = FACTS.model_copy(update=small)
+    page = render(evaluation, leaderboard)
+    table = page[page.index('id="backbones"') :]
+    rows = table[: table.index("</tbody>")].split("<tr")[2:]
+    assert ["resnet18" in row and "quick" in row and "1.5" in row for row in rows] == [True, False]
+    assert "&lt;small&gt;" in rows[1] and "1.23" in rows[1] and "best of small" in rows[1]
