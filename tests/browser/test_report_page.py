@@ -23,7 +23,7 @@ from crossfold.evaluation.shown_images import (
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
-from crossfold.records import Evaluation, Leaderboard, Registration
+from crossfold.records import ActivationMap, Evaluation, Leaderboard, Registration
 from crossfold.report.overlay import overlay
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
@@ -166,7 +166,7 @@ def page() -> str:
             "confusion_matrix": confusion.tolist(),
             "curves": compute_curves(labels[test], probabilities),
             "calibration": calibration.assess(labels[test], probabilities, temperature),
-            "activation_maps": [{"position": 0, "crop": 1.0, "values": [[0.0, 1.0], [0.5, 0.25]]}],
+            "activation_maps": [],
             "latency": {"median_ms": 2.5, "p99_ms": 4.25, "num_images": 100, "num_threads": 2},
             "weights_hash": "ab" * 32,
             "data_hash": "cd" * 16,
@@ -198,6 +198,9 @@ def page() -> str:
         for split, rows in (("train", ~test), ("test", test))
     }
     explained = confident_mistakes(evaluation) + typical_right(evaluation)
+    values = ((0.0, 1.0), (0.5, 0.25))
+    maps = tuple(ActivationMap(position=i, crop=1.0, values=values) for i in explained)
+    evaluation = evaluation.model_copy(update={"activation_maps": maps})
     pictures = {i: files[np.flatnonzero(test)[i]] for i in explained}
     activation = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
     shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
