@@ -102,4 +102,5 @@ def test_the_version_and_mlflow_name_the_backbone(
         ("resnet18", "resnet18"),
     }
     page = (project.root / "reports/report.html").read_text()
-    assert page.count(" million parameters") == 2
+    table = page[page.index('id="backbones"') :].split("</table>")[0]
+    assert SMALL in table and "11.18" in table

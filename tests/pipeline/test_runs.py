@@ -352,7 +352,7 @@ def test_a_changed_setting_repeats_only_the_steps_that_read_it(
 ) -> None:
     assert titles(interrupted.output, "↺") == [*STEPS[:3]]
     assert titles(interrupted.output, "…")[0].startswith("train_fold")
-    assert interrupted.output.count(f"unchanged since run {first.run['id']}") == 2
+    assert interrupted.output.count(f"unchanged since run {first.run['id']}") == 3
 
 
 @pytest.mark.slow
