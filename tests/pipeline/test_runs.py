@@ -437,7 +437,7 @@ def test_a_continued_run_repeats_no_finished_step(
     assert all(record in after for record in done)
     num_finished = len([record for record in after if record["status"] == "finished"])
     assert num_finished == len(done) + len(STEPS) - len(kept)
-    assert f"2 of {len(STEPS)} steps from the cache" in continued.output
+    assert f"3 of {len(STEPS)} steps from the cache" in continued.output
 
 
 @pytest.mark.slow
