@@ -34,7 +34,7 @@ def sample(
     ] = False,
 ) -> None:
     """Write sample images and weights, and add them to DVC. Your own files are kept."""
-    from crossfold.data.sample import write_photographs_sample, write_sample
+    from crossfold.data.samples.sample import write_photographs_sample, write_sample
 
     root = Path.cwd()
     lines = write_photographs_sample(root, fetch_sample_weights) if photos else write_sample(root)

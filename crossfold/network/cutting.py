@@ -59,7 +59,7 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         # StochasticDepth and similar layers read `training`, which a trace would freeze.
         inside = module.__module__.startswith(("torch.nn", "torchvision.ops"))
-        # A head must stay a layer, and timm has linear layers of its own.
+        # A head must stay a layer, and timm has its own linear layers.
         return isinstance(module, (nn.Linear, *self.whole_modules)) or (
             inside and not isinstance(module, nn.Sequential)
         )

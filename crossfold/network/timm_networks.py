@@ -3,7 +3,7 @@
 timm takes seconds to import, so other modules import this one only for such a network.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import timm
@@ -13,6 +13,10 @@ from torch import nn
 from crossfold.errors import UserError, suggestion
 from crossfold.imaging.preprocessing import Preprocessing
 
+# timm states no types for these.
+_notrace_modules: Callable[[], Iterable[type[nn.Module]]] = get_notrace_modules
+_notrace_functions: Callable[[], Iterable[Callable[..., Any]]] = get_notrace_functions
+
 
 def build(name: str, num_classes: int) -> nn.Module:
     """Build a network by its name in timm, such as "convnextv2_nano", with random weights.
@@ -21,7 +25,7 @@ def build(name: str, num_classes: int) -> nn.Module:
         UserError: timm has no network of that name.
     """
     require(name)
-    # Exportable: the plain form of layers that timm otherwise computes by code of its own.
+    # Exportable: the plain form of layers that timm otherwise computes by its own code.
     network: nn.Module = timm.create_model(
         name, pretrained=False, num_classes=num_classes, exportable=True
     )
@@ -54,9 +58,9 @@ def published(name: str) -> PretrainedCfg:
 
 def whole_modules() -> tuple[type[nn.Module], ...]:
     """List the modules whose code depends on shapes, so that a trace must call them whole."""
-    return tuple(get_notrace_modules())  # type: ignore[no-untyped-call]
+    return tuple(_notrace_modules())
 
 
 def whole_functions() -> Sequence[Callable[..., Any]]:
     """List the functions whose code depends on shapes, so that a trace must call them whole."""
-    return tuple(get_notrace_functions())  # type: ignore[no-untyped-call]
+    return tuple(_notrace_functions())

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import jinja2
 
-from crossfold.data.sample import weights_warning
+from crossfold.data.samples.sample import weights_warning
 from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment

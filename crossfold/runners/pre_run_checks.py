@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from crossfold.data import dvc, sample
+from crossfold.data import dvc
 from crossfold.data.layout import find_misnamed
+from crossfold.data.samples import sample
 from crossfold.data.weights import copy_weights, find_weights
 from crossfold.errors import UserError
 from crossfold.settings import Backbone, Settings

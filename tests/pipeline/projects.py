@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
-from crossfold.data.sample import SAMPLE_WEIGHTS, digit_bitmap, random_resnet18
+from crossfold.data.samples.sample import SAMPLE_WEIGHTS, digit_bitmap, random_resnet18
 
 SOURCE = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent

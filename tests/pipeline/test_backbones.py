@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.sample import SAMPLE_WEIGHTS
 from crossfold.network.backbone import build_network
 from crossfold.records import Leaderboard
 

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.sample import SAMPLE_WEIGHTS
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until

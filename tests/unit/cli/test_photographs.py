@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from crossfold.cli.data import fetch_sample_weights
 from crossfold.data.dvc import changed_since_add, pointer_hash
-from crossfold.data.sample import (
+from crossfold.data.samples.sample import (
     PHOTOGRAPHS_HASHES,
     SAMPLE_HASHES,
     SAMPLE_WEIGHTS,

@@ -266,7 +266,9 @@ def test_dvc_writes_to_the_log_and_not_to_the_terminal(
 
 def test_neither_torch_nor_sklearn_is_imported() -> None:
     heavy = "{'torch', 'sklearn', 'pandas', 'mlflow', 'matplotlib', 'kfp'} & set(sys.modules)"
-    program = f"import sys, crossfold.data.fetch, crossfold.data.sample; print({heavy} or '')"
+    program = (
+        f"import sys, crossfold.data.fetch, crossfold.data.samples.sample; print({heavy} or '')"
+    )
     command = [sys.executable, "-c", program]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "\n"
 

@@ -80,7 +80,7 @@ def smallest_input(
             return how, images, network(preprocessing.normalize(images, how))
         except (RuntimeError, AssertionError):
             continue
-    raise AssertionError("it does not take images of its own size")
+    raise AssertionError("it refuses its published image size")
 
 
 @pytest.mark.parametrize("architecture", every(TORCHVISION) + every(TIMM, "timm/"))

@@ -9,7 +9,7 @@ import safetensors
 import torch
 
 from crossfold.data.package_index import install_wheel
-from crossfold.data.photographs import SCIKIT_IMAGE
+from crossfold.data.samples.photographs import SCIKIT_IMAGE
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import read_image, square
 from crossfold.network import backbone, preprocessing

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossfold.data import dvc
-from crossfold.data.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.sample import SAMPLE_WEIGHTS
 from crossfold.errors import UserError
 from crossfold.network import backbone
 from crossfold.runners.pre_run_checks import check_model

@@ -19,8 +19,8 @@ import numpy as np
 
 from crossfold.imaging.decoding import opened
 
+from ..package_index import install_wheel
 from .bitmap import bitmap
-from .package_index import install_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

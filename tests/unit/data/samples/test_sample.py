@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from crossfold.data.dvc import changed_since_add, pointer_hash
-from crossfold.data.sample import (
+from crossfold.data.samples.sample import (
     SAMPLE_HASHES,
     SAMPLE_WEIGHTS,
     weights_warning,
@@ -20,7 +20,7 @@ from crossfold.data.sample import (
 )
 from crossfold.errors import UserError
 
-PROJECT = Path(__file__).parents[3]
+PROJECT = Path(__file__).parents[4]
 POINTERS = ("data.dvc", "models.dvc")
 COMMITTED = (*POINTERS, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 

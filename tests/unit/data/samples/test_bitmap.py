@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from crossfold.data.bitmap import bitmap
+from crossfold.data.samples.bitmap import bitmap
 
 
 def test_a_bitmap_is_the_file_that_pillow_writes(tmp_path: Path) -> None:

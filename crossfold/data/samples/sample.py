@@ -25,8 +25,8 @@ import numpy as np
 
 from crossfold.errors import UserError
 
+from ..dvc import add, folder_hash, pointer_hash
 from .bitmap import bitmap
-from .dvc import add, folder_hash, pointer_hash
 from .photographs import write_photographs
 
 if TYPE_CHECKING:
