@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, test_split
+from crossfold.features.extraction import extract_features
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, features, openvino_engine, safetensors_file
+from crossfold.network import openvino_engine, safetensors_file
 from crossfold.records import Choice, Evaluation
 from crossfold.settings import PIXELS
 from crossfold.training.feature_rows import FeatureRows
@@ -29,6 +30,7 @@ from crossfold.training.loop import adamw, train_one_epoch
 from crossfold.training.recipe import Recipe
 from crossfold.training.train_final import train_final
 from crossfold.training.train_fold import train_fold
+from crossfold.weights.pretrained_network import pretrained_network
 
 from . import naive
 from .dataset import Workspace
@@ -156,7 +158,7 @@ def pipeline_steps(
 
     return {
         "extract_features": partial(
-            features.extract_features,
+            extract_features,
             examples=workspace.examples,
             weights=workspace.weights,
             backbone=workload.backbone,
@@ -229,9 +231,7 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
         workload.candidate.model_copy(update={"train_from": PIXELS, "learning_rate": 1e-4}),
         workload.fit.model_copy(update={"precision": precision}),
     )
-    network = backbone.pretrained_network(
-        workload.backbone.architecture, workspace.weights, 2, seed=0
-    )
+    network = pretrained_network(workload.backbone.architecture, workspace.weights, 2, seed=0)
     suffix = trainable_suffix(network, recipe, rows, Preprocessing(workload.image_size))
     optimizer = adamw(suffix, recipe)
 

@@ -36,8 +36,8 @@ def extract_features(
     from crossfold.step.runtime import step
 
     with step("extract_features", features.path, part) as run:
+        from crossfold.features.extraction import extract_features
         from crossfold.network import determinism
-        from crossfold.network.features import extract_features
         from crossfold.settings import Backbone
 
         bytes_per_image = extract_features(

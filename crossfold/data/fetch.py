@@ -15,8 +15,8 @@ from . import dvc, splits
 from .examples import Example, write_examples
 from .folder import examine_folder, split_folder
 from .listing import files_below
+from .models_folder import copy_weights, find_weights
 from .page import write_page
-from .weights import copy_weights, find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

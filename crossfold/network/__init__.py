@@ -1,4 +1,4 @@
-"""Networks: build, cut, load weights, extract features, and export a graph for OpenVINO.
+"""Networks: build, cut, store, and export as a graph for OpenVINO.
 
 A trained network is two files in one folder, from train_final to the registered version.
 """

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from crossfold.errors import UserError
 
-from .preprocessing import normalize
+from .normalization import normalize
 from .trained_network import Network
 
 MIN_SIDE = 4  # positions; a coarser map says little about where

@@ -14,7 +14,7 @@ from crossfold.errors import UserError, suggestion
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.settings import HEAD, PIXELS
 
-from .preprocessing import from_pixels
+from .normalization import from_pixels
 
 
 def head_name(network: nn.Module) -> str:

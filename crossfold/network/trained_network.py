@@ -16,7 +16,7 @@ from crossfold.settings import HEAD
 
 from .backbone import build_network
 from .cutting import prefix, suffix, trace
-from .preprocessing import normalize
+from .normalization import normalize
 from .safetensors_file import read_metadata
 
 

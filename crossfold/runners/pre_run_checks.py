@@ -9,8 +9,8 @@ from pathlib import Path
 
 from crossfold.data import dvc
 from crossfold.data.layout import find_misnamed
+from crossfold.data.models_folder import copy_weights, find_weights
 from crossfold.data.samples import sample
-from crossfold.data.weights import copy_weights, find_weights
 from crossfold.errors import UserError
 from crossfold.settings import Backbone, Settings
 
@@ -98,7 +98,7 @@ def _prefix(backbone: Backbone, settings: Settings) -> str:
 
 
 def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> str:
-    """Run `features.check_network` in a process, since torch takes seconds to import.
+    """Run `extraction.check_network` in a process, since torch takes seconds to import.
 
     If steps are forked from a server (see `fork_server`), that server has imported torch.
     """
@@ -121,9 +121,9 @@ def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) ->
 def _answer(
     connection: Connection, backbone: Backbone, weights: Path | None, cuts: list[str]
 ) -> None:
-    from crossfold.network import features
+    from crossfold.features import extraction
 
     try:
-        connection.send(features.check_network(backbone, weights, cuts))
+        connection.send(extraction.check_network(backbone, weights, cuts))
     except UserError as error:
         connection.send(error)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.errors import UserError
+from crossfold.features.features_file import Features
 from crossfold.network import determinism, trained_network
-from crossfold.network.features_file import Features
 from crossfold.records import Leaderboard, Scores
 from crossfold.settings import Candidate
 from crossfold.step.progress import Progress

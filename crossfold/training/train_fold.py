@@ -11,9 +11,9 @@ import numpy as np
 from torch import nn
 
 from crossfold.evaluation import metrics
+from crossfold.features.features_file import Features
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import determinism, safetensors_file
-from crossfold.network.features_file import Features
 from crossfold.records import DivergedResult, FoldResult, FoldResults, NamedCandidate
 from crossfold.settings import Candidate
 from crossfold.step.progress import Progress

@@ -36,7 +36,7 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, preprocessing, trained_network
+from crossfold.network import backbone, normalization, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
 from crossfold.registry.package import save_model
@@ -63,7 +63,7 @@ def _network() -> torch.nn.Module:
             module.momentum = None  # a plain mean over what it sees
     seen = np.random.default_rng(9).integers(0, 255, (64, SIZE, SIZE, 3), np.uint8)
     with torch.inference_mode():
-        network.train()(preprocessing.normalize(torch.from_numpy(seen), IMAGENET))
+        network.train()(normalization.normalize(torch.from_numpy(seen), IMAGENET))
     return network.eval()
 
 

@@ -12,8 +12,8 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
+from crossfold.features.extraction import extract_features
 from crossfold.network import backbone
-from crossfold.network.features import extract_features
 from crossfold.settings import Backbone
 
 ARCHITECTURE = "shufflenet_v2_x0_5"

@@ -26,7 +26,7 @@ _IMPORTED = [
     "kfp.dsl.executor_main",
     "crossfold.data.fetch",
     "dvc.repo",
-    "crossfold.network.features",
+    "crossfold.features.extraction",
     "crossfold.network.openvino_engine",
     "crossfold.training.train_fold",
     "torch._dynamo",  # torch imports it with the first optimizer

@@ -22,10 +22,11 @@ from crossfold.data.samples.sample import (
     write_sample,
 )
 from crossfold.imaging.decoding import read_image, square
-from crossfold.network import backbone, preprocessing
-from crossfold.network.carried_preprocessing import find_preprocessing
+from crossfold.network import normalization
 from crossfold.network.cutting import head_name
 from crossfold.settings import PreprocessingSettings
+from crossfold.weights.preprocessing import find_preprocessing
+from crossfold.weights.pretrained_network import pretrained_network
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_a_sample_replaces_the_other_and_may_be_written_again(sample: Path) -> N
 def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
     sample: Path, architecture: str, weights: str, bounds: tuple[float, float]
 ) -> None:
-    network = backbone.pretrained_network(
+    network = pretrained_network(
         architecture, sample / "models" / weights, num_classes=len(CLASSES), seed=0
     )
     features: list[torch.Tensor] = []
@@ -112,7 +113,7 @@ def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
         paths = sorted((sample / "data" / label).iterdir())[::2]
         pixels = np.stack([square(read_image(path), how) for path in paths])
         with torch.inference_mode():
-            network(preprocessing.normalize(torch.from_numpy(pixels), how))
+            network(normalization.normalize(torch.from_numpy(pixels), how))
         labels += [label] * len(paths)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500))
     accuracy = cross_val_score(classifier, torch.cat(features).numpy(), labels, cv=3).mean()

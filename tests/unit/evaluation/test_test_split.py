@@ -15,7 +15,7 @@ from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_exampl
 from crossfold.evaluation import latency, test_split
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
-from crossfold.network import backbone, preprocessing, trained_network
+from crossfold.network import backbone, normalization, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.records import Choice, Evaluation, Leaderboard
 from crossfold.settings import Candidate
@@ -84,7 +84,7 @@ def test_probabilities_are_the_networks_for_the_test_images_pixels(
     for row, probabilities in zip(rows, found.probabilities, strict=True):
         pixels = torch.from_numpy(np.array(Image.open(io.BytesIO(row["image"]))))
         with torch.inference_mode():
-            logits = module(preprocessing.normalize(pixels[None], IMAGENET))
+            logits = module(normalization.normalize(pixels[None], IMAGENET))
         wanted = (logits / found.calibration.temperature).softmax(1)[0]
         np.testing.assert_allclose(probabilities, wanted, atol=1e-5)
     assert found.calibration.temperature == Leaderboard.read(run[0]).temperature != 1

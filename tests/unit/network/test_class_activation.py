@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import cutting, preprocessing
+from crossfold.network import cutting, normalization
 from crossfold.network.class_activation import ClassActivation, NoFeatureMapError, Pixels
 from crossfold.network.trained_network import Network
 
@@ -35,7 +35,7 @@ def test_a_map_is_the_class_activation_map_where_average_pooling_and_a_linear_la
     found: list[Tensor] = []
     module.get_submodule(stage).register_forward_hook(lambda *call: found.append(call[-1]))
     with torch.no_grad():
-        logits = module(preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)))
+        logits = module(normalization.normalize(torch.tensor(pixels), Preprocessing(64)))
     linear = module.get_submodule(head)
     assert isinstance(linear, nn.Linear)
     classes = (logits - linear.bias).argmax(dim=1).tolist()
@@ -82,7 +82,7 @@ def _trained() -> nn.Module:
     )
     pixels, classes, _ = _with_patch(120, seed=1)
     images, labels = (
-        preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)),
+        normalization.normalize(torch.tensor(pixels), Preprocessing(64)),
         torch.tensor(classes),
     )
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
@@ -97,7 +97,7 @@ def test_a_map_is_highest_on_the_patch_that_decides_the_class() -> None:
     module = _trained()
     pixels, classes, places = _with_patch(30, seed=2)
     with torch.inference_mode():
-        logits = module(preprocessing.normalize(torch.tensor(pixels), Preprocessing(64)))
+        logits = module(normalization.normalize(torch.tensor(pixels), Preprocessing(64)))
     assert logits.argmax(dim=1).tolist() == classes
     maps = ClassActivation(_network(module, 64)).maps(pixels, classes)
     assert maps.shape == (30, 8, 8)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossfold.errors import UserError
-from crossfold.network import cutting, preprocessing
+from crossfold.network import cutting, normalization
 from crossfold.settings import Candidate
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import fit, trainable_suffix
@@ -35,8 +35,8 @@ def test_prefix_and_suffix_are_the_network(architecture: str, size: int, stages:
     images = torch.from_numpy(pixels(2, size))
     cuts = ["head", *stages]
     with torch.inference_mode():
-        wanted = network(preprocessing.normalize(images, IMAGENET))
-        values = cutting.prefix(traced, cuts)(preprocessing.normalize(images, IMAGENET))
+        wanted = network(normalization.normalize(images, IMAGENET))
+        values = cutting.prefix(traced, cuts)(normalization.normalize(images, IMAGENET))
         for cut, value in zip(cuts, values, strict=True):
             assert torch.equal(cutting.suffix(traced, cut, IMAGENET)(value), wanted), cut
         assert torch.equal(cutting.suffix(traced, "pixels", IMAGENET)(images), wanted)
@@ -68,7 +68,7 @@ def test_training_moves_the_suffix_and_nothing_before_it(
     if train_from != "pixels":
         prefix = cutting.prefix(cutting.trace(network), [train_from])
         with torch.inference_mode():
-            values = prefix(preprocessing.normalize(torch.from_numpy(images), IMAGENET))[0].numpy()
+            values = prefix(normalization.normalize(torch.from_numpy(images), IMAGENET))[0].numpy()
     candidate = Candidate(
         freeze_backbone=train_from == "head",
         train_from=train_from,

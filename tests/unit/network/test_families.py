@@ -14,9 +14,9 @@ from torch import nn
 from crossfold.architectures import ARCHITECTURES
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, cutting, openvino_engine, preprocessing
-from crossfold.network.carried_preprocessing import find_preprocessing
+from crossfold.network import backbone, cutting, normalization, openvino_engine
 from crossfold.settings import PreprocessingSettings
+from crossfold.weights.preprocessing import find_preprocessing
 from tests.unit.networks import pixels
 
 
@@ -77,7 +77,7 @@ def smallest_input(
         how = replace(own, image_size=size)
         images = torch.from_numpy(pixels(2, size))
         try:
-            return how, images, network(preprocessing.normalize(images, how))
+            return how, images, network(normalization.normalize(images, how))
         except (RuntimeError, AssertionError):
             continue
     raise AssertionError("it refuses its published image size")
@@ -91,7 +91,7 @@ def test_a_network_cut_at_its_head_joined_and_exported_is_the_whole(architecture
     with torch.inference_mode():
         how, images, logits = smallest_input(network, architecture)
         suffix = cutting.suffix(traced, "head", how)
-        (features,) = prefix(preprocessing.normalize(images, how))
+        (features,) = prefix(normalization.normalize(images, how))
         assert torch.equal(suffix(features), logits)
 
     # `fit_head` trains one layer.
@@ -99,7 +99,7 @@ def test_a_network_cut_at_its_head_joined_and_exported_is_the_whole(architecture
     assert isinstance(head, nn.Linear | nn.Conv2d) and head.bias is not None
     assert [*suffix.parameters()] == [*head.parameters()]
 
-    graph = openvino_engine.from_torch(preprocessing.from_pixels(prefix, how), how.image_size)
+    graph = openvino_engine.from_torch(normalization.from_pixels(prefix, how), how.image_size)
     (computed,) = openvino_engine.compiled(graph, "float32", 1)(images.numpy())
     largest = float(features.abs().max())
     np.testing.assert_allclose(computed, features.numpy(), rtol=1e-3, atol=2e-3 * largest)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from crossfold.network import cutting, openvino_engine, preprocessing, trained_network
+from crossfold.network import cutting, normalization, openvino_engine, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from tests.unit.networks import IMAGENET, SMALL, build, pixels, save
 
 
 def prefix(architecture: str, cuts: list[str]) -> torch.nn.Module:
-    return preprocessing.from_pixels(
+    return normalization.from_pixels(
         cutting.prefix(cutting.trace(build(architecture)), cuts), IMAGENET
     )
 

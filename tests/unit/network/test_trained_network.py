@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from crossfold.network import preprocessing, trained_network
+from crossfold.network import normalization, trained_network
 from tests.unit.networks import IMAGENET, SMALL, build, pixels, save
 
 
@@ -16,7 +16,7 @@ def test_a_saved_network_predicts_as_before(tmp_path: Path, architecture: str) -
     loaded = trained_network.Network(save(tmp_path / "model", network, architecture))
     images = pixels(4, 33)
     with torch.inference_mode():
-        logits = network(preprocessing.normalize(torch.from_numpy(images), IMAGENET))
+        logits = network(normalization.normalize(torch.from_numpy(images), IMAGENET))
         wanted = logits.softmax(dim=1).numpy()
     found = loaded.predict(images)
     assert found.dtype == np.float32
@@ -60,7 +60,7 @@ def test_probabilities_have_the_files_temperature_and_old_files_have_none(tmp_pa
     about = {"architecture": SMALL, "classes": ["a", "b", "ü"], "image_size": 33}
     images = pixels(4, 33)
     with torch.inference_mode():
-        logits = network(preprocessing.normalize(torch.from_numpy(images), IMAGENET))
+        logits = network(normalization.normalize(torch.from_numpy(images), IMAGENET))
     for temperature, known in ((1.0, about), (2.5, {**about, "temperature": 2.5})):
         path = tmp_path / "model"
         metadata = {"crossfold": json.dumps(known)}

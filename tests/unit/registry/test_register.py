@@ -24,7 +24,7 @@ from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.test_split import score, split_hash
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, preprocessing, safetensors_file, trained_network
+from crossfold.network import backbone, normalization, safetensors_file, trained_network
 from crossfold.network.openvino_engine import Classifier, export
 from crossfold.predict import file_hashes
 from crossfold.predict.model import find_version, load_model
@@ -77,7 +77,7 @@ def _save_network(path: Path, examples: Path, *, right: float, classes: Any = CL
         for _, pixels, _ in Examples(examples).decoded_batches(
             TRAIN, Preprocessing(SIZE), num_threads=1
         ):
-            network(preprocessing.normalize(torch.from_numpy(pixels), IMAGENET))
+            network(normalization.normalize(torch.from_numpy(pixels), IMAGENET))
     blue, red = torch.cat(seen)[0::2].mean(0), torch.cat(seen)[1::2].mean(0)
     direction = right * (red - blue) / (red - blue).square().sum()
     with torch.no_grad():

@@ -9,13 +9,14 @@ import torch
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, safetensors_file, trained_network
+from crossfold.network import safetensors_file, trained_network
 from crossfold.records import Choice, Leaderboard, LeaderboardEntry, NamedCandidate, Scores
 from crossfold.settings import Candidate
 from crossfold.training import train_final as step
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import fit, trainable_suffix
 from crossfold.training.recipe import Recipe
+from crossfold.weights.pretrained_network import pretrained_network
 from tests.unit.networks import FACTS
 
 from .recipes import ARCHITECTURE, FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings, stored_as
@@ -70,7 +71,7 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     rows = FeatureRows(
         stored[stored_as(candidate.train_from)], np.array(stored["label"]), np.arange(42)
     )
-    untrained = backbone.pretrained_network(ARCHITECTURE, weights, 3, SETTINGS.seed)
+    untrained = pretrained_network(ARCHITECTURE, weights, 3, SETTINGS.seed)
     suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows, Preprocessing(32))
     _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
     scored = metrics.scores(rows.labels, probabilities)

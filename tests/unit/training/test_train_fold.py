@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from crossfold.evaluation import metrics
-from crossfold.network import backbone, preprocessing, safetensors_file
-from crossfold.network.features_file import Features
+from crossfold.features.features_file import Features
+from crossfold.network import normalization, safetensors_file
 from crossfold.records import DivergedResult, FoldResult, FoldResults
 from crossfold.settings import Candidate
 from crossfold.step import progress
 from crossfold.training import train_fold as step
+from crossfold.weights.pretrained_network import pretrained_network
 from tests.unit.networks import IMAGENET
 
 from .recipes import ARCHITECTURE, FULL, HEAD, PARTIAL, WILD, fit_settings, stored_as
@@ -54,9 +55,9 @@ def naive_loop(
 
     Returns the training and validation loss of each epoch.
     """
-    network = backbone.pretrained_network(ARCHITECTURE, weights, 3, seed)
+    network = pretrained_network(ARCHITECTURE, weights, 3, seed)
     assert isinstance(network.fc, nn.Linear) and isinstance(network.conv5, nn.Module)
-    images = preprocessing.normalize(torch.from_numpy(np.array(pixels)), IMAGENET)
+    images = normalization.normalize(torch.from_numpy(np.array(pixels)), IMAGENET)
     targets = torch.from_numpy(np.array(labels))
     train, validation = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
     body = [getattr(network, n) for n in ("conv1", "maxpool", "stage2", "stage3", "stage4")]

@@ -7,12 +7,12 @@ import timm
 import torch
 from timm.models._hub import save_config_for_hf
 
-from crossfold.data.weights import copy_weights
+from crossfold.data.models_folder import copy_weights
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone
-from crossfold.network.carried_preprocessing import find_preprocessing
 from crossfold.settings import PreprocessingSettings
+from crossfold.weights.preprocessing import find_preprocessing
+from crossfold.weights.pretrained_network import pretrained_network
 
 NAME = "test_vit"
 HALF = (0.5, 0.5, 0.5)
@@ -56,7 +56,7 @@ def test_a_folder_of_timm_gives_its_weights_whatever_its_head(
 ) -> None:
     tensors = write_folder(tmp_path / "folder", num_classes)
     path = joined(tmp_path / "folder")
-    network = backbone.pretrained_network(f"timm/{NAME}", path, 3, seed=0)
+    network = pretrained_network(f"timm/{NAME}", path, 3, seed=0)
     for name, tensor in network.state_dict().items():
         assert name.startswith("head.") or torch.equal(tensor, tensors[name]), name
 

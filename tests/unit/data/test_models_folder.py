@@ -5,7 +5,7 @@ import safetensors
 import safetensors.numpy
 from numpy import arange, array_equal, float32
 
-from crossfold.data.weights import WeightsFiles, copy_weights, find_weights
+from crossfold.data.models_folder import WeightsFiles, copy_weights, find_weights
 from crossfold.errors import UserError
 
 FILES = ("a.pth", "vit/config.json", "vit/model.safetensors", "bin/config.json", "bin/model.bin")

@@ -19,13 +19,12 @@ import safetensors.torch
 from torch import nn
 
 from crossfold.errors import UserError
+from crossfold.network import safetensors_file
+from crossfold.network.backbone import build_network
+from crossfold.network.safetensors_file import Array
 from crossfold.records import BackboneFacts, StoredFeatures
 from crossfold.settings import PIXELS
 from crossfold.step.progress import report_progress
-
-from . import backbone as networks
-from . import safetensors_file
-from .safetensors_file import Array
 
 LABEL, FOLD = "label", "fold"
 WEIGHTS, MILLISECONDS = "weights", "milliseconds"
@@ -74,7 +73,7 @@ class Features:
 
     def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
         """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
-        network = networks.build_network(backbone.architecture, len(self.classes), seed)
+        network = build_network(backbone.architecture, len(self.classes), seed)
         stored = self._arrays[array_name(backbone, WEIGHTS)]
         network.load_state_dict(safetensors.torch.load(stored.tobytes()), strict=False)
         return network

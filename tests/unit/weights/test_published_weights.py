@@ -12,11 +12,11 @@ from crossfold.data.package_index import install_wheel
 from crossfold.data.samples.photographs import SCIKIT_IMAGE
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import read_image, square
-from crossfold.network import backbone, preprocessing
-from crossfold.network.carried_preprocessing import find_preprocessing
-from crossfold.network.published_weights import Fetched, fetch_weights
-from crossfold.network.weights_file import read_weights
+from crossfold.network import backbone, normalization
 from crossfold.settings import PreprocessingSettings
+from crossfold.weights.preprocessing import find_preprocessing
+from crossfold.weights.published_weights import Fetched, fetch_weights
+from crossfold.weights.weights_file import read_weights
 
 # Positions in ImageNet's list of classes.
 ESPRESSO, TABBY, TIGER_CAT, EGYPTIAN_CAT = 967, 281, 282, 285
@@ -48,7 +48,7 @@ def test_weights_that_cannot_be_fetched_say_why(tmp_path: Path, name: str) -> No
     """In a new process, whose proxy is a port where nothing listens."""
     program = (
         "from pathlib import Path\n"
-        "from crossfold.network.published_weights import fetch_weights\n"
+        "from crossfold.weights.published_weights import fetch_weights\n"
         "from crossfold.errors import UserError\n"
         f"try: fetch_weights({name!r}, Path('models'))\n"
         "except UserError as error: print(error)"
@@ -91,5 +91,5 @@ def test_fetched_weights_give_well_known_pictures_their_labels_of_imagenet(
     how = find_preprocessing(fetched.architecture, fetched.path, PreprocessingSettings())
     pixels = torch.from_numpy(square(read_image(pictures / picture), how).copy())
     with torch.inference_mode():
-        logits = network(preprocessing.normalize(pixels[None], how))[0]
+        logits = network(normalization.normalize(pixels[None], how))[0]
     assert set(logits.topk(len(labels)).indices.tolist()) == labels

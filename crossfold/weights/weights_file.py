@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from crossfold.data.weights import CONFIG
+from crossfold.data.models_folder import CONFIG
 from crossfold.errors import UserError
 
 # Levels of nested dictionaries that are searched for weights.

@@ -12,16 +12,19 @@ from torch import Tensor, nn
 from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.network import cutting, determinism, openvino_engine
+from crossfold.network.backbone import build_network
+from crossfold.network.normalization import from_pixels, normalize
+from crossfold.network.safetensors_file import Array
 from crossfold.records import BackboneFacts, StoredFeatures
 from crossfold.settings import HEAD, PIXELS, Backbone
 from crossfold.step.progress import report_progress
+from crossfold.weights.preprocessing import find_preprocessing
+from crossfold.weights.pretrained_network import pretrained_network, pretrained_tensors
+from crossfold.weights.weights_file import read_weights
 
-from . import cutting, determinism, features_file, openvino_engine, preprocessing
-from .backbone import build_network, pretrained_network, pretrained_tensors
-from .carried_preprocessing import find_preprocessing
+from . import features_file
 from .features_file import FOLD, LABEL, MILLISECONDS, WEIGHTS, array_name
-from .safetensors_file import Array
-from .weights_file import read_weights
 
 
 def extract_features(
@@ -143,7 +146,7 @@ def _try_one(network: nn.Module, architecture: str, how: Preprocessing) -> None:
     black = torch.zeros((1, how.image_size, how.image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(preprocessing.normalize(black, how))
+            network(normalize(black, how))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml model.image_size: {architecture} cannot take images of {how.image_size} "
@@ -162,7 +165,7 @@ def _prefix(
     stages = [cut for cut in cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
-    beginning = preprocessing.from_pixels(cutting.prefix(cutting.trace(network), stages), how)
+    beginning = from_pixels(cutting.prefix(cutting.trace(network), stages), how)
     compute_values = openvino_engine.compiled(
         openvino_engine.from_torch(beginning, how.image_size), precision, num_threads
     )

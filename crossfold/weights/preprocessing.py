@@ -79,10 +79,10 @@ def _stated(text: str, architecture: str) -> Preprocessing:
 
 def _published(architecture: str) -> Preprocessing:
     if name := timm_name(architecture):
-        from . import timm_networks
+        from crossfold.network import timm_networks
 
         return timm_networks.preprocessing(name)
-    import torchvision  # not above: `backbone` imports it faster
+    import torchvision  # not above: `network.backbone` imports it faster
 
     transforms = torchvision.models.get_model_weights(architecture).DEFAULT.transforms()
     (image_size,) = transforms.crop_size

@@ -13,11 +13,11 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
+from crossfold.features.extraction import check_network, extract_features
+from crossfold.features.features_file import Features, join_features
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import backbone, determinism, preprocessing, safetensors_file
-from crossfold.network.features import check_network, extract_features
-from crossfold.network.features_file import Features, join_features
+from crossfold.network import backbone, determinism, normalization, safetensors_file
 from crossfold.settings import Backbone
 from tests.unit.networks import IMAGENET
 
@@ -72,7 +72,7 @@ def seen_by(
     network.get_submodule(layer).register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     with torch.inference_mode():
         for batch in batches:
-            network(preprocessing.normalize(torch.from_numpy(batch), IMAGENET))
+            network(normalization.normalize(torch.from_numpy(batch), IMAGENET))
     return torch.cat(seen).numpy()
 
 

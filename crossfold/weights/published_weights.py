@@ -15,9 +15,8 @@ from torch import Tensor
 from crossfold.architectures import TIMM, TORCHVISION, timm_name
 from crossfold.data.package_index import install_wheel
 from crossfold.errors import UserError
+from crossfold.network.backbone import build_network
 from crossfold.step.files import replaced_whole
-
-from .backbone import build_network
 
 
 class Package(NamedTuple):
@@ -127,7 +126,7 @@ def _from_torchvision(architecture: str) -> tuple[dict[str, Tensor], int, str]:
 def _from_timm(name: str) -> tuple[dict[str, Tensor], int, str]:
     import timm
 
-    from . import timm_networks
+    from crossfold.network import timm_networks
 
     timm_networks.require(name)
     config = timm_networks.published(name)

@@ -1,6 +1,6 @@
 import torch
 
-from crossfold.network import preprocessing
+from crossfold.network import normalization
 from tests.unit.networks import IMAGENET, pixels
 
 
@@ -16,6 +16,6 @@ def test_pixels_are_normalized_as_torchvision_does() -> None:
             for image in images
         ]
     )
-    found = preprocessing.normalize(torch.from_numpy(images), IMAGENET)
+    found = normalization.normalize(torch.from_numpy(images), IMAGENET)
     torch.testing.assert_close(found, wanted)
     assert found.is_contiguous()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossfold.errors import UserError
 from crossfold.network import backbone
+from crossfold.weights.pretrained_network import pretrained_network
 from tests.unit.networks import SMALL, build, state
 
 
@@ -28,7 +29,7 @@ def test_weights_are_taken_everywhere_but_in_the_classifier(tmp_path: Path, form
     """Of another number of classes, as published ones are; the file's name does not tell."""
     source = state(build("shufflenet_v2_x0_5", num_classes=1000, seed=1))
     path = saved(tmp_path / "backbone", source, form)
-    found = state(backbone.pretrained_network("shufflenet_v2_x0_5", path, 3, seed=2))
+    found = state(pretrained_network("shufflenet_v2_x0_5", path, 3, seed=2))
     fresh = state(backbone.build_network("shufflenet_v2_x0_5", 3, seed=2))
     for name, tensor in found.items():
         if name.startswith("fc."):
@@ -41,7 +42,7 @@ def test_weights_are_taken_everywhere_but_in_the_classifier(tmp_path: Path, form
 def test_weights_of_as_many_classes_do_not_bring_their_classifier(tmp_path: Path) -> None:
     source = state(build(SMALL, seed=1))
     path = saved(tmp_path / "backbone", source, "safetensors")
-    found = state(backbone.pretrained_network(SMALL, path, 3, seed=2))
+    found = state(pretrained_network(SMALL, path, 3, seed=2))
     assert torch.equal(found["features.0.weight"], source["features.0.weight"])
     assert not torch.equal(found["classifier.1.weight"], source["classifier.1.weight"])
 
@@ -50,7 +51,7 @@ def test_weights_of_a_network_with_constants_of_its_own_are_taken(tmp_path: Path
     """MaxViT makes tensors in its forward pass, which are no weights."""
     source = state(backbone.build_network("maxvit_t", 3, seed=1))
     path = saved(tmp_path / "backbone", source, "safetensors")
-    found = state(backbone.pretrained_network("maxvit_t", path, 3, seed=2))
+    found = state(pretrained_network("maxvit_t", path, 3, seed=2))
     assert torch.equal(found["stem.0.0.weight"], source["stem.0.0.weight"])
 
 
@@ -70,7 +71,7 @@ def test_code_in_weights_is_refused_and_not_run(tmp_path: Path, form: str) -> No
     weights = {**state(build(SMALL)), "evil": Malicious(trap)}
     path = saved(tmp_path / "weights.pth", weights, form)
     with pytest.raises(UserError, match=r"model\.weights: ") as caught:
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
     assert not trap.exists()
     # torch's own message tells how to run it.
     assert "weights_only" not in str(caught.value)
@@ -83,14 +84,14 @@ def test_truncated_weights_are_refused(tmp_path: Path, form: str) -> None:
     path = saved(tmp_path / "weights", state(build(SMALL)), form)
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"model\.weights: .*torch\.save\("):
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"<!DOCTYPE html>" * 9, bytes(100)])
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "weights").write_bytes(content)
     with pytest.raises(UserError, match=r"model\.weights: .*torch\.save\("):
-        backbone.pretrained_network(SMALL, tmp_path / "weights", 3, seed=0)
+        pretrained_network(SMALL, tmp_path / "weights", 3, seed=0)
 
 
 def named(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -134,7 +135,7 @@ def test_weights_are_found_in_a_checkpoint(
     caplog.set_level("INFO")
     weights = state(build(SMALL, seed=1))
     path = saved(tmp_path / "weights", wrap(weights), "torch")
-    found = state(backbone.pretrained_network(SMALL, path, 3, seed=2))
+    found = state(pretrained_network(SMALL, path, 3, seed=2))
     assert torch.equal(found["features.0.weight"], weights["features.0.weight"])
     assert torch.equal(found["features.12.expand3x3.bias"], weights["features.12.expand3x3.bias"])
     said = [message for message in caplog.messages if message.startswith("model.weights: ")]
@@ -151,20 +152,20 @@ def test_two_sets_of_weights_in_one_file_are_refused_with_their_names(tmp_path: 
     both = {**named(weights, "student."), **named(_other(weights), "teacher.")}
     path = saved(tmp_path / "weights", both, "safetensors")
     with pytest.raises(UserError, match=r"model\.weights: .*`student\.`.*`teacher\.`"):
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], 7])
 def test_a_file_without_tensors_is_no_state_dict(tmp_path: Path, content: object) -> None:
     path = saved(tmp_path / "weights", content, "torch")
     with pytest.raises(UserError, match=r"model\.weights: .*state dict"):
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
 
 
 def test_a_checkpoint_with_other_classes_names_them_and_is_not_loaded(tmp_path: Path) -> None:
     path = saved(tmp_path / "weights", {"model": state(build(SMALL)), "path": tmp_path}, "torch")
     with pytest.raises(UserError, match=r"model\.weights: .*\(pathlib\.\w*Path"):
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
 
 
 def test_wrapped_weights_that_do_not_fit_are_named_without_the_prefix(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_wrapped_weights_that_do_not_fit_are_named_without_the_prefix(tmp_path: 
     weights["features.3.squeeze.bias"] = torch.zeros(5)
     path = saved(tmp_path / "weights", {"model": named(weights, "module.")}, "torch")
     with pytest.raises(UserError, match=r"\(`model`, names without `module\.`\).* 1 of 50 .*\[5\]"):
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     weights["features.3.squeeze.bias"] = torch.zeros(5)
     path = saved(tmp_path / "weights", weights, "safetensors")
     with pytest.raises(UserError) as caught:
-        backbone.pretrained_network(SMALL, path, 3, seed=0)
+        pretrained_network(SMALL, path, 3, seed=0)
     message = str(caught.value)
     # Its 26 layers have a weight and a bias each; two of these are the head's.
     assert SMALL in message and "2 of 50 tensors" in message

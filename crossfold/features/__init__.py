@@ -1,0 +1,1 @@
+"""Features: the frozen part of each backbone, computed once and stored in one file."""

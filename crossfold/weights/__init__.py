@@ -1,0 +1,1 @@
+"""Pretrained weights: fetch published ones, read files, find the preprocessing they expect."""
