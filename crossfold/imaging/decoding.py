@@ -188,18 +188,23 @@ class Picture:
         """Cut the centre square, and scale it to the network's size S.
 
         Returns:
-            uint8 [S, S, 3], equal to Pillow's `resize` with rows scaled before columns. For some
-            tall images Pillow scales columns first, which changes a few values by 1.
+            uint8 [S, S, 3], equal to Pillow's `resize` with rows scaled before columns, and with
+            `reducing_gap` if the network has one. For some tall images Pillow scales columns
+            first, which changes a few values by 1.
         """
         side, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
-        width, height = self.size
-        length = min(width, height) * preprocessing.crop
+        length = min(self.size) * preprocessing.crop
+        gap = preprocessing.reducing_gap
+        factor = (int(length / side / gap) or 1) if gap else 1
+        length /= factor
+        width, height = (extent / factor for extent in self.size)
         left, top = (width - length) / 2, (height - length) / 2
-        narrow = Image.new("RGB", (side, height))
-        for row, strip in self.strips():
-            box = (left, 0, left + length, strip.height)
-            size = (side, strip.height)
-            narrow.paste(strip.resize(size, resample, box=box), (0, row))
+        narrow = Image.new("RGB", (side, math.ceil(height)))
+        for row, strip in self.strips(factor):
+            reduced = strip.reduce(factor)
+            box = (left, 0, left + length, reduced.height)
+            size = (side, reduced.height)
+            narrow.paste(reduced.resize(size, resample, box=box), (0, row // factor))
         square = narrow.resize((side, side), resample, box=(0, top, side, top + length))
         pixels: NDArray[Any] = np.asarray(square)
         return pixels
@@ -251,10 +256,12 @@ def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Pic
 def square(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decode an image file to the network's input square, see `Picture.square`.
 
+    A JPEG is decoded to a reduced size if the network has a `reducing_gap`.
+
     Raises:
         BadImage: as `opened`.
     """
-    with opened(data) as picture:
+    with opened(data, preprocessing.smallest_decoded) as picture:
         return picture.square(preprocessing)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# 1 of 315 predictions differed from those on images scaled in one step, and 2 with a gap of 1:
+# docs/decisions/036-preprocessing.md.
+REDUCING_GAP = 2.0
 
 Channels = tuple[float, ...]  # red, green, blue, for values from 0 to 1
 
@@ -15,8 +20,8 @@ Channels = tuple[float, ...]  # red, green, blue, for values from 0 to 1
 class Preprocessing:
     """The square that a network takes, and the normalization of its pixels.
 
-    The defaults apply to networks that were stored before they carried their preprocessing. Mean
-    and standard deviation are ImageNet's.
+    The defaults apply to networks that were stored before they carried their preprocessing, or a
+    part of it. Mean and standard deviation are ImageNet's.
 
     Attributes:
         image_size: Side of the square, in pixels.
@@ -24,6 +29,8 @@ class Preprocessing:
         std: Standard deviation of each channel.
         interpolation: Filter that scales the image, "bilinear" or "bicubic".
         crop: Share of the image's shorter side that the centre square covers, up to 1.
+        reducing_gap: A larger image is first reduced by a whole factor, to no less than this many
+            times the square; JPEG's decoder does it at no cost. None: it is scaled in one step.
     """
 
     image_size: int
@@ -31,6 +38,15 @@ class Preprocessing:
     std: Channels = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     crop: float = 1.0
+    reducing_gap: float | None = None
+
+    @property
+    def smallest_decoded(self) -> tuple[int, int] | None:
+        """The smallest size that a decoder may reduce an image to; None: it must not."""
+        if self.reducing_gap is None:
+            return None
+        side = math.ceil(self.image_size * self.reducing_gap / self.crop)
+        return side, side
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, Any]) -> Preprocessing:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from crossfold.architectures import TIMM, timm_name
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import FILTERS
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
 from crossfold.settings import PreprocessingSettings
 
 from .weights_file import read_config
@@ -46,7 +46,7 @@ def find_preprocessing(
     """
     text = read_config(weights) if weights else None
     own = _stated(text, architecture) if text else _published(architecture)
-    found = replace(own, **changes.given())
+    found = replace(own, reducing_gap=REDUCING_GAP, **changes.given())
     if found.interpolation not in FILTERS:
         raise UserError(
             f"the weights' config.json has the interpolation {found.interpolation!r}: set "

@@ -20,6 +20,7 @@ from crossfold.imaging.decoding import FILTERS, BadImage, opened, read_image, sq
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.step.concurrency import Budget, in_order
 
+BOX = Image.Resampling.BOX
 GRADIENT = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 
 
@@ -249,6 +250,35 @@ def test_to_square_scales_up_and_down() -> None:
         assert (pixels == [1, 2, 3]).all()
 
 
+GAP = Preprocessing(16, crop=0.8, reducing_gap=2.0)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_large_image_is_first_reduced_to_no_less_than_the_gap(file_format: str) -> None:
+    # A fifth of 200 pixels is 2.0 times 16 / 0.8; JPEG's decoder reduces by a power of 2.
+    factor = {"JPEG": 4, "PNG": 5}[file_format]
+    data = encoded(smooth(300, 200), file_format, quality=95)
+    with opened(data, GAP.smallest_decoded) as picture:
+        reduced = picture.resize((300 // factor, 200 // factor), BOX, reducing_gap=1.0)
+    found = square(data, GAP)
+    expected = square(encoded(reduced, "PNG"), Preprocessing(16, crop=0.8))
+    assert np.array_equal(found, expected)
+    whole = square(data, Preprocessing(16, crop=0.8))
+    assert not np.array_equal(found, whole)
+    assert np.abs(found.astype(int) - whole).max() <= 4
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_an_image_below_twice_the_gap_is_not_reduced(file_format: str) -> None:
+    data = encoded(smooth(90, 79), file_format, quality=95)
+    assert np.array_equal(square(data, GAP), square(data, Preprocessing(16, crop=0.8)))
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+
 # In strips
 
 
@@ -277,6 +307,9 @@ def test_strips_change_no_pixel(orientation: int, shape: tuple[int, int]) -> Non
     columns = (0, top, 7, top + side)
     expected = narrow.resize((7, 7), Image.Resampling.BILINEAR, box=columns)
     assert np.array_equal(square(data, Preprocessing(7)), np.asarray(expected))
+    with_gap = Preprocessing(2, reducing_gap=1.0)
+    once = square(encoded(upright, "PNG"), with_gap)
+    assert np.array_equal(square(data, with_gap), once)
     with opened(data) as picture:
         reduced = picture.resize(small, Image.Resampling.BOX, reducing_gap=2.0)
     expected = upright.resize(small, Image.Resampling.BOX, reducing_gap=2.0)

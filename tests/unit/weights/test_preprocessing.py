@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from timm.models._hub import save_config_for_hf
 
 from crossfold.data.models_folder import copy_weights
 from crossfold.errors import UserError
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
 from crossfold.settings import PreprocessingSettings
 from crossfold.weights.preprocessing import find_preprocessing
 from crossfold.weights.pretrained_network import pretrained_network
@@ -17,7 +18,7 @@ from crossfold.weights.pretrained_network import pretrained_network
 NAME = "test_vit"
 HALF = (0.5, 0.5, 0.5)
 NO_CHANGES = PreprocessingSettings()
-STATED = Preprocessing(160, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.9)
+STATED = Preprocessing(160, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic", 0.9, REDUCING_GAP)
 
 
 def write_folder(folder: Path, num_classes: int) -> dict[str, torch.Tensor]:
@@ -66,7 +67,7 @@ def test_a_folder_of_timm_states_its_preprocessing_and_params_yaml_wins(folder: 
     assert find_preprocessing(f"timm/{NAME}", path, NO_CHANGES) == STATED
     changes = PreprocessingSettings(image_size=96, std=(1, 1, 1), crop=1)
     found = find_preprocessing(f"timm/{NAME}", path, changes)
-    assert found == Preprocessing(96, STATED.mean, (1, 1, 1), "bicubic", 1)
+    assert found == Preprocessing(96, STATED.mean, (1, 1, 1), "bicubic", 1, REDUCING_GAP)
 
 
 @pytest.mark.parametrize("architecture", ["timm/test_convnext", "resnet18"])
@@ -104,4 +105,5 @@ def test_a_config_that_is_not_timms_is_refused(folder: Path) -> None:
 def test_an_architecture_has_the_preprocessing_of_its_published_weights_without_their_crop(
     architecture: str, published: Preprocessing
 ) -> None:
-    assert find_preprocessing(architecture, None, NO_CHANGES) == published
+    found = find_preprocessing(architecture, None, NO_CHANGES)
+    assert found == replace(published, reducing_gap=REDUCING_GAP)
