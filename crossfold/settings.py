@@ -126,10 +126,9 @@ class PreprocessingSettings(_Section):
         "setting: 1, or that of a Hugging Face folder.",
     )
 
-    def given(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """List the settings that are given, by name; JSON has lists in place of tuples."""
-        names = set(PreprocessingSettings.model_fields)
-        return self.model_dump(mode=mode, include=names, exclude_none=True)
+    def given(self) -> dict[str, Any]:
+        """List the settings that are given, by name."""
+        return self.model_dump(include=set(PreprocessingSettings.model_fields), exclude_none=True)
 
 
 class Network(PreprocessingSettings):

@@ -64,8 +64,11 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
                 )
             if source := _check_network(backbone, weights, settings.cuts(backbone)):
                 notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {source}")
-        if warning := sample.weights_warning(data_hash, backbone.weights):
-            notes.append(warning)
+    warnings = [
+        sample.weights_warning(data_hash, backbone.weights) for backbone in settings.backbones
+    ]
+    if all(warnings):  # beside other weights, they are there for comparison
+        notes.append(warnings[0])
     return tuple(notes)
 
 

@@ -69,3 +69,16 @@ def test_notes_tell_where_the_weights_lie_and_that_they_are_the_samples(
     found, warning = check_model(project, settings(f"model.weights={SAMPLE_WEIGHTS}"))
     assert found == "model.weights: taken from `model`, names without `module.`"
     assert "`crossfold weights fetch efficientnet_lite0`" in warning
+
+
+@pytest.mark.slow
+def test_the_samples_weights_beside_others_are_a_comparison(
+    project: Path, settings: Callable[..., Settings]
+) -> None:
+    backbones = ", ".join(
+        f"{{name: {name}, architecture: shufflenet_v2_x0_5, weights: {weights}}}"
+        for name, weights in (("random", SAMPLE_WEIGHTS), ("own", "own/w.pth"))
+    )
+    several = settings(f"model={{precision: float32, backbones: [{backbones}]}}")
+    notes = [note.split(": ")[0] for note in check_model(project, several)]
+    assert notes == ["backbone random", "backbone own"]
