@@ -104,6 +104,7 @@ def test_a_commit_changes_no_name(tree: Path) -> None:
         ("requirements/train.txt", {TRAIN}),
         ("requirements/torch.txt", {TRAIN}),
         ("requirements/torch.in", {TRAIN}),
+        ("requirements/train.without", {TRAIN}),
         ("requirements/mlflow.txt", {MLFLOW}),
         ("requirements/base.txt", set()),
         ("requirements/dev.txt", set()),
