@@ -54,9 +54,17 @@ def build_network(architecture: str, num_classes: int, seed: int) -> nn.Module:
             f"{architecture!r}; {suggestion(architecture, ARCHITECTURES)}"
         )
     network: nn.Module = torchvision.models.get_model(
-        architecture, weights=None, num_classes=num_classes
+        architecture, weights=None, num_classes=num_classes, **_fixed_size(architecture)
     )
     return _with_bias(network).eval()
+
+
+def _fixed_size(architecture: str) -> dict[str, int]:
+    """Give a vision transformer its published weights' size: torchvision builds each for 224."""
+    if not architecture.startswith("vit_"):
+        return {}
+    weights = torchvision.models.get_model_weights(architecture).DEFAULT
+    return {"image_size": weights.meta["min_size"][0]}
 
 
 def _with_bias(network: nn.Module) -> nn.Module:

@@ -286,6 +286,7 @@ def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path
         ("regnet_y_400mf", "trunk_output.block4", 32),
         ("swin_v2_t", "features.7", 64),
         ("vit_b_32", "pixels", 224),
+        ("vit_h_14", "head", 518),
         ("inception_v3", "head", 96),
     ],
 )
