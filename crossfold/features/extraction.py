@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
@@ -24,7 +23,7 @@ from crossfold.weights.pretrained_network import pretrained_network, pretrained_
 from crossfold.weights.weights_file import read_weights
 
 from . import features_file
-from .features_file import FOLD, LABEL, MILLISECONDS, WEIGHTS, array_name
+from .features_file import FOLD, LABEL, MILLISECONDS, array_name, weights_name
 
 
 def extract_features(
@@ -77,7 +76,7 @@ def extract_features(
         {LABEL: labels, FOLD: folds, **sample},
         len(labels),
         # Once for all shards.
-        {array_name(facts, WEIGHTS): _stored(pretrained_tensors(network))} if shard == 0 else {},
+        _weights(facts, network) if shard == 0 else {},
         StoredFeatures(
             classes=table.classes, num_folds=table.num_folds, shard=shard, backbones=(facts,)
         ),
@@ -103,9 +102,9 @@ def _facts(backbone: Backbone, how: Preprocessing, network: nn.Module) -> Backbo
     )
 
 
-def _stored(tensors: dict[str, Tensor]) -> Array:
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return np.frombuffer(safetensors.torch.save(contiguous), np.uint8)
+def _weights(facts: BackboneFacts, network: nn.Module) -> dict[str, Array]:
+    tensors = pretrained_tensors(network)
+    return {weights_name(facts, name): tensor.numpy() for name, tensor in tensors.items()}
 
 
 def check_network(backbone: Backbone, weights: Path | None, cuts: Sequence[str]) -> str:

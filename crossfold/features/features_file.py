@@ -4,8 +4,8 @@ One safetensors file with rows for the images outside the test split, in the ord
 examples: `label` and `fold`, int64 [N]; for each backbone the float32 values at each of its cuts,
 `<backbone>/<cut>` [N, …], and `<backbone>/milliseconds`, float32 [N], the time that the values
 took. The uint8 pixels, [N, S, S, 3], are stored once for all backbones that take the same ones.
-`<backbone>/weights`, uint8, are the backbone's pretrained weights in safetensors' format. The
-metadata are `StoredFeatures`.
+`<backbone>/weights/<tensor>` are the backbone's pretrained weights. The metadata are
+`StoredFeatures`.
 """
 
 import logging
@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 from torch import nn
 
 from crossfold.errors import UserError
@@ -27,7 +26,7 @@ from crossfold.settings import PIXELS
 from crossfold.step.progress import report_progress
 
 LABEL, FOLD = "label", "fold"
-WEIGHTS, MILLISECONDS = "weights", "milliseconds"
+MILLISECONDS = "milliseconds"
 
 
 def array_name(backbone: BackboneFacts, values: str) -> str:
@@ -36,6 +35,11 @@ def array_name(backbone: BackboneFacts, values: str) -> str:
         return f"{backbone.name}/{values}"
     how = backbone.preprocessing
     return f"{PIXELS}/{how.image_size} {how.interpolation} {how.crop}"
+
+
+def weights_name(backbone: BackboneFacts, tensor: str) -> str:
+    """Name the array of one of a backbone's pretrained tensors; "" gives their common prefix."""
+    return f"{backbone.name}/weights/{tensor}"
 
 
 class Features:
@@ -74,8 +78,9 @@ class Features:
     def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
         """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
         network = build_network(backbone.architecture, len(self.classes), seed)
-        stored = self._arrays[array_name(backbone, WEIGHTS)]
-        network.load_state_dict(safetensors.torch.load(stored.tobytes()), strict=False)
+        for name, tensor in network.state_dict().items():
+            if (stored := self._arrays.get(weights_name(backbone, name))) is not None:
+                tensor.numpy()[...] = stored  # straight from the file: weights may be gigabytes
         return network
 
 
@@ -145,11 +150,11 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
         about = StoredFeatures.model_validate(metadata)
         (backbone,) = about.backbones
         backbones[backbone.name] = backbone
-        weights_name = array_name(backbone, WEIGHTS)
-        if weights_name in arrays:
-            weights[weights_name] = arrays.pop(weights_name)
         for name, array in arrays.items():  # equal arrays of several backbones have one name
-            shards.setdefault(name, {})[about.shard] = array
+            if name.startswith(weights_name(backbone, "")):
+                weights[name] = array
+            else:
+                shards.setdefault(name, {})[about.shard] = array
     in_order = tuple(found for _, found in sorted(backbones.items()))
     joined = create(
         features,
