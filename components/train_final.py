@@ -11,6 +11,7 @@ def train_final(
     num_epochs: int,
     batch_size: int,
     seed: int,
+    portable: bool,
     precision: str,
     num_threads: int,
     model: Output[Model],
@@ -23,6 +24,7 @@ def train_final(
         num_epochs: Epochs of the fit, as in the folds. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
+        portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         model: Folder with the whole network: its weights, and the exported graph.
@@ -45,6 +47,7 @@ def train_final(
                 num_epochs=num_epochs,
                 batch_size=batch_size,
                 seed=seed,
+                portable=portable,
                 precision=precision,
             ),
             num_threads=num_threads,

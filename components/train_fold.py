@@ -12,6 +12,7 @@ def train_fold(
     num_epochs: int,
     batch_size: int,
     seed: int,
+    portable: bool,
     precision: str,
     num_threads: int,
     predictions: Output[Artifact],
@@ -25,6 +26,7 @@ def train_fold(
         num_epochs: Epochs of each fit. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
+        portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
@@ -44,6 +46,7 @@ def train_fold(
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=seed,
+            portable=portable,
             precision=precision,
         )
         results = train_fold(

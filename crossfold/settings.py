@@ -312,6 +312,12 @@ class TrainingSettings(_Section):
     )
     batch_size: int = Field(ge=2, description="Images per optimizer step.")
     seed: Seed = Field(description="Seed of the initial weights and the order of the images.")
+    portable: bool = Field(
+        default=True,
+        description="Train heads with arithmetic that gives the same bits on every x86-64 "
+        "processor with AVX2. `false` is faster where transformers are trained deeper than the "
+        "head. Without the setting: `true`.",
+    )
 
     @model_validator(mode="before")
     @classmethod

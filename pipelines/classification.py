@@ -52,6 +52,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         precision: str,
         candidates: list,
         choice: str,
+        portable: bool,
         num_epochs: int,
         batch_size: int,
         training_seed: int,
@@ -86,6 +87,8 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             precision: Number format of the computation, "float32" or "bfloat16".
             candidates: The sets of hyper-parameters to compare.
             choice: "best", or "smallest": the fewest parameters within one standard error.
+            portable: Train heads with arithmetic that is the same on every x86-64 processor with
+                AVX2.
             num_epochs: Epochs of each fit. A head is trained to convergence instead.
             batch_size: Images per optimizer step.
             training_seed: Seed of the initial weights and the order of the images.
@@ -145,6 +148,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
                 features=features,
                 fold=fold,
                 candidates=candidates,
+                portable=portable,
                 num_epochs=num_epochs,
                 batch_size=batch_size,
                 seed=training_seed,
@@ -162,6 +166,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         final = train_final(
             features=features,
             leaderboard=aggregated.outputs["leaderboard"],
+            portable=portable,
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=training_seed,

@@ -17,6 +17,7 @@ from .metrics import TAILS, scores
 NUM_BINS = 15  # as in Guo et al.
 NUM_DRAWS = 1000
 MAX_TEMPERATURE = 10.0
+_DIGITS = 3  # after the point; the loss hardly changes with the next one
 _MOST_AT_A_TIME = 2**22  # numbers in one computation, to bound memory
 
 
@@ -38,6 +39,7 @@ def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
     networks", 2017 (https://arxiv.org/abs/1706.04599), section 4.2.
 
     The temperature is 1 if all predictions are right, or all wrong: such data can't determine it.
+    It is rounded, so that it doesn't depend on how a processor rounds.
     """
     from scipy.optimize import minimize_scalar
 
@@ -51,7 +53,7 @@ def fit_temperature(labels: NDArray[Any], probabilities: NDArray[Any]) -> float:
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return exp(float(minimum.x))
+    return round(exp(float(minimum.x)), _DIGITS)
 
 
 def expected_calibration_error(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import cutting
+from crossfold.network import cutting, determinism
 from crossfold.settings import PIXELS
 
 from .feature_rows import FeatureRows
@@ -51,7 +51,8 @@ def fit(
     """
     if recipe.candidate.is_head:
         history: list[dict[str, float]] = []
-        loss = fit_head(suffix, training, recipe.candidate.weight_decay, progress)
+        with determinism.one_thread():
+            loss = fit_head(suffix, training, recipe.candidate.weight_decay, progress)
         if not math.isfinite(loss):
             raise DivergedError(None)
     else:

@@ -33,7 +33,7 @@ def train_final(
     Raises:
         UserError: the fit diverges; no network is written then.
     """
-    determinism.prepare(num_threads)
+    determinism.prepare(num_threads, portable=settings.portable)
     board = Leaderboard.read(leaderboard)
     candidate = Candidate(**board.chosen.candidate.hyper_parameters)
     stored = Features(features)

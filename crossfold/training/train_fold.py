@@ -39,7 +39,7 @@ def train_fold(
     diverged `probabilities_<index>`, float32 [M, K], the out-of-fold probabilities. Its metadata
     are the `FoldResults`.
     """
-    determinism.prepare(num_threads)
+    determinism.prepare(num_threads, portable=settings.portable)
     stored = Features(features)
     held_out = np.flatnonzero(stored.folds == fold)
     outputs = {"row": held_out, "label": stored.labels[held_out]}

@@ -34,7 +34,7 @@ def test_the_description_names_what_the_numbers_depend_on(num_threads: int) -> N
     assert described["device"] == "cpu"
     assert described["torch"] == torch.__version__
     assert described["openvino"] == version("openvino")
-    # As torch itself reports it, in the text of its build.
-    assert f"CPU capability usage: {described['processor_kernels']}" in torch.__config__.show()
     flags = Path("/proc/cpuinfo").read_text().split()
+    widest = "AVX512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "other"
+    assert described["processor_kernels"] == widest
     assert (described["matrix_units"] == "AMX") == ("amx_bf16" in flags)

@@ -30,6 +30,7 @@ READERS = {
     "precision": {"extract-features", "train-fold", "train-final"},
     "candidates": {"train-fold"},
     "choice": {"aggregate-cv"},
+    "portable": {"train-fold", "train-final"},
     "num_epochs": {"train-fold", "train-final"},
     "batch_size": {"train-fold", "train-final"},
     "training_seed": {"train-fold", "train-final"},
