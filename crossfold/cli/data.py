@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from crossfold.errors import UserError
-from crossfold.settings import Backbone, Settings
 
 from .console import PARAMS, console
+
+if TYPE_CHECKING:
+    from crossfold.settings import Backbone, Settings
 
 # What differs between params.yaml and its block for photographs.
 PHOTOGRAPHS_SETTINGS = (
@@ -95,12 +97,12 @@ def check_data(
         raise problem
 
 
-def _image_size(settings: Settings) -> int:
+def _image_size(settings: "Settings") -> int:
     """Find the largest size that images are scaled to, importing torch only if it must."""
     return max(backbone.image_size or _own_size(backbone) for backbone in settings.backbones)
 
 
-def _own_size(backbone: Backbone) -> int:
+def _own_size(backbone: "Backbone") -> int:
     from crossfold.weights.preprocessing import find_preprocessing
 
     weights = Path("models") / backbone.weights

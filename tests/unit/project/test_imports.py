@@ -1,4 +1,4 @@
-"""What a step must not import: its start-up is imports for the most part."""
+"""What a command or a step must not import: its start-up is imports for the most part."""
 
 import subprocess
 import sys
@@ -21,6 +21,13 @@ def run(program: str) -> None:
     """Run a program in a Python of its own."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_neither_the_settings_nor_numpy() -> None:
+    run(
+        "import sys, crossfold.cli.main\n"
+        "assert not sys.modules.keys() & {'pydantic', 'yaml', 'numpy', 'mlflow', 'kfp'}"
+    )
 
 
 def test_a_step_without_a_network_does_not_import_torch() -> None:
