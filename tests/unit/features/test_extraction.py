@@ -16,7 +16,7 @@ from crossfold.errors import UserError
 from crossfold.features.extraction import check_network, extract_features
 from crossfold.features.features_file import Features, join_features
 from crossfold.imaging.decoding import square
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
 from crossfold.network import backbone, determinism, normalization, safetensors_file
 from crossfold.settings import Backbone
 from tests.unit.networks import IMAGENET
@@ -99,6 +99,7 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
                     "std": [0.229, 0.224, 0.225],
                     "interpolation": "bilinear",
                     "crop": 1.0,
+                    "reducing_gap": REDUCING_GAP,
                 },
                 "num_parameters": 344_867,  # torchvision's 1,366,792 with 3 classes, not 1,000
                 "num_bytes": 1_411_724,
