@@ -181,7 +181,7 @@ class CandidateComparison(Record):
 
     difference: float
     interval: Interval
-    only_best_right: int  # images
+    only_chosen_right: int  # images
     only_this_right: int
     p_value: float
 
@@ -189,7 +189,7 @@ class CandidateComparison(Record):
 class LeaderboardEntry(Record):
     """A candidate's mean, standard deviation and interval over the folds.
 
-    `against_best` is None for the chosen one.
+    `against_chosen` is None for the chosen one.
     """
 
     candidate: NamedCandidate
@@ -198,7 +198,7 @@ class LeaderboardEntry(Record):
     std: Scores
     interval: dict[str, Interval]
     folds: tuple[FoldScores, ...]
-    against_best: CandidateComparison | None
+    against_chosen: CandidateComparison | None
 
     @property
     def summary(self) -> Scores:
@@ -227,7 +227,7 @@ class DivergedEntry(Record):
 
 
 class Leaderboard(Record):
-    """The candidates in cross-validation; `best` is the index of the chosen one.
+    """The candidates in cross-validation; `chosen_index` is the position of the chosen one.
 
     `choice` is how it was chosen. `num_epochs` (None for a head) and `temperature` are its own.
     """
@@ -237,14 +237,14 @@ class Leaderboard(Record):
     num_folds: int
     candidates: tuple[LeaderboardEntry, ...]
     diverged: tuple[DivergedEntry, ...]
-    best: int
+    chosen_index: int
     num_epochs: int | None
     temperature: float
 
     @property
     def chosen(self) -> LeaderboardEntry:
         """The chosen candidate."""
-        return self.candidates[self.best]
+        return self.candidates[self.chosen_index]
 
     @property
     def architecture(self) -> str:

@@ -53,13 +53,13 @@ def _leaderboard(board: Leaderboard) -> Table:
     for heading in ("", "candidate", *(metric.heading for metric in in_folds), *costs):
         table.add_column(heading)
     for entry in board.candidates:
-        best = entry is board.chosen
+        chosen = entry is board.chosen
         table.add_row(
-            "→" if best else "",
+            "→" if chosen else "",
             entry.candidate.name,
             *(f"{entry.mean[m.name]:.4f} ± {entry.std[m.name]:.4f}" for m in in_folds),
             *(_costs(entry.backbone) if costs else ()),
-            style="bold" if best else "",
+            style="bold" if chosen else "",
         )
     for diverged in board.diverged:
         table.add_row("", diverged.candidate.name, "diverged")

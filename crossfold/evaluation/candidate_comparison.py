@@ -13,9 +13,9 @@ from .paired_interval import Outcomes, macro_f1_interval
 
 
 def compare(
-    labels: NDArray[Any], predictions: Mapping[int, NDArray[Any]], best: int, num_classes: int
+    labels: NDArray[Any], predictions: Mapping[int, NDArray[Any]], chosen: int, num_classes: int
 ) -> dict[int, CandidateComparison]:
-    """Compare each candidate with the best one.
+    """Compare each candidate with the chosen one.
 
     Every image was predicted by the networks of the one fold that was not trained on it, and all
     candidates have the same folds. Predictions are therefore paired by image, and differences
@@ -28,17 +28,17 @@ def compare(
     Args:
         labels: The labels of all folds' images, int [N].
         predictions: Each candidate's predicted classes, int [N], by the candidate's index.
-        best: The index of the best candidate.
+        chosen: The index of the chosen candidate.
         num_classes: The number of classes.
 
     Returns:
-        The comparisons by the candidate's index; the best candidate has none.
+        The comparisons by the candidate's index; the chosen one has none.
     """
-    of_best = predictions[best]
+    of_chosen = predictions[chosen]
     compared = {
-        index: _compare(labels, of_best, of_other, num_classes)
+        index: _compare(labels, of_chosen, of_other, num_classes)
         for index, of_other in predictions.items()
-        if index != best
+        if index != chosen
     }
     adjusted = holm([comparison.p_value for comparison in compared.values()])
     return {
@@ -48,16 +48,16 @@ def compare(
 
 
 def _compare(
-    labels: NDArray[Any], of_best: NDArray[Any], of_other: NDArray[Any], num_classes: int
+    labels: NDArray[Any], of_chosen: NDArray[Any], of_other: NDArray[Any], num_classes: int
 ) -> CandidateComparison:
-    best_f1, other_f1 = (
-        metrics.macro_f1(labels, predictions, num_classes) for predictions in (of_best, of_other)
+    chosen_f1, other_f1 = (
+        metrics.macro_f1(labels, predictions, num_classes) for predictions in (of_chosen, of_other)
     )
-    only_best_right, only_other_right, p_value = metrics.mcnemar(labels, of_best, of_other)
+    only_chosen_right, only_other_right, p_value = metrics.mcnemar(labels, of_chosen, of_other)
     return CandidateComparison(
-        difference=best_f1 - other_f1,
-        interval=macro_f1_interval(Outcomes.tally(labels, of_best, of_other), num_classes),
-        only_best_right=only_best_right,
+        difference=chosen_f1 - other_f1,
+        interval=macro_f1_interval(Outcomes.tally(labels, of_chosen, of_other), num_classes),
+        only_chosen_right=only_chosen_right,
         only_this_right=only_other_right,
         p_value=p_value,
     )

@@ -72,11 +72,11 @@ def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Pa
         classes=about.classes,
         num_folds=len(folds),
         candidates=tuple(
-            entry.model_copy(update={"against_best": compared.get(index)})
+            entry.model_copy(update={"against_chosen": compared.get(index)})
             for index, entry in entries.items()
         ),
         diverged=tuple(diverged),
-        best=list(entries).index(chosen),
+        chosen_index=list(entries).index(chosen),
         num_epochs=scored[chosen][0].num_epochs,
         # Out-of-fold predictions: each image is new to the network that predicted it.
         temperature=calibration.fit_temperature(true, _out_of_fold(folds, chosen)),
@@ -150,5 +150,5 @@ def _summarise(
         std={name: spread.std for name, spread in spreads.items()},
         interval={name: spread.interval for name, spread in spreads.items()},
         folds=tuple(result.without_candidate for result in results),
-        against_best=None,
+        against_chosen=None,
     )

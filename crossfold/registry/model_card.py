@@ -106,10 +106,10 @@ def _backbones(board: Leaderboard) -> str:
     )
 
 
-def _cross_validated(best: LeaderboardEntry, name: str) -> str:
-    if name not in best.mean:
+def _cross_validated(entry: LeaderboardEntry, name: str) -> str:
+    if name not in entry.mean:
         return ""
-    return f"{best.mean[name]:.4f} ± {best.std[name]:.4f}"
+    return f"{entry.mean[name]:.4f} ± {entry.std[name]:.4f}"
 
 
 def _interval(ends: Interval) -> str:

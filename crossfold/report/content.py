@@ -62,13 +62,13 @@ def drawings(
     test: Predictions, leaderboard: Leaderboard, calibration: Calibration
 ) -> dict[str, Drawing]:
     """Draw the page's figures and write their text alternatives, by name."""
-    best = leaderboard.chosen
+    chosen = leaderboard.chosen
     return {
         **_learning_curves(leaderboard),
         "leaderboard": _drawing(
             figures.leaderboard(leaderboard),
-            "Macro F1 of each candidate in cross-validation, with interval. The best is "
-            f"{best.candidate.name} with {best.mean['macro_f1']:.4f}.",
+            "Macro F1 of each candidate in cross-validation, with interval. The chosen one is "
+            f"{chosen.candidate.name} with {chosen.mean['macro_f1']:.4f}.",
         ),
         "differences": _drawing(
             figures.differences(leaderboard),

@@ -162,7 +162,7 @@ def _learning_curves(
 
 
 def leaderboard(leaderboard: Leaderboard) -> Figure:
-    """Draw each candidate's macro F1: its folds, mean and 95 % interval, the best on top."""
+    """Draw each candidate's macro F1: its folds, mean and 95 % interval, the chosen one on top."""
     candidates = leaderboard.ranked
     figure, axes = _candidate_rows("leaderboard", candidates)
     for row, entry in enumerate(candidates):
@@ -177,12 +177,12 @@ def leaderboard(leaderboard: Leaderboard) -> Figure:
 
 
 def differences(leaderboard: Leaderboard) -> Figure:
-    """Draw each candidate's macro F1 minus the best candidate's, with 95 % interval."""
+    """Draw each candidate's macro F1 minus the chosen one's, with 95 % interval."""
     candidates = leaderboard.ranked
     figure, axes = _candidate_rows("differences", candidates)
     axes.axvline(0, color=BLUE, linewidth=1.2)
     for row, entry in enumerate(candidates):
-        if compared := entry.against_best:
+        if compared := entry.against_chosen:
             low, high = compared.interval
             axes.plot([-low, -high], [row, row], color=INK, linewidth=1.6)
             axes.plot(-compared.difference, row, "o", color=INK, markersize=6)

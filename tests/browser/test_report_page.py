@@ -51,10 +51,10 @@ SECTIONS = [
 ]
 NUM_FOLDS = 3
 NUM_LEAKS = 4
-AGAINST_BEST = {
+AGAINST_CHOSEN = {
     "difference": 0.0123,
     "interval": [0.0021, 0.0241],
-    "only_best_right": 31,
+    "only_chosen_right": 31,
     "only_this_right": 12,
     "p_value": 0.0054,
 }
@@ -133,7 +133,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
         },
         "backbone": FACTS,
         "mean": {key: value.mean for key, value in spread.items()},
-        "against_best": None,
+        "against_chosen": None,
         "std": {key: value.std for key, value in spread.items()},
         "interval": {key: value.interval for key, value in spread.items()},
         "folds": folds,
@@ -179,7 +179,7 @@ def page() -> str:
         "classes": CLASSES,
         "num_folds": NUM_FOLDS,
         "num_epochs": 4,
-        "best": 0,
+        "chosen_index": 0,
         "temperature": temperature,
         "diverged": [],
         "candidates": [
@@ -192,7 +192,7 @@ def page() -> str:
         ],
     }
     for entry in leaderboard["candidates"][1:]:
-        entry["against_best"] = AGAINST_BEST
+        entry["against_chosen"] = AGAINST_CHOSEN
     counts = {
         split: dict(zip(CLASSES, np.bincount(labels[rows]).tolist(), strict=True))
         for split, rows in (("train", ~test), ("test", test))

@@ -77,7 +77,7 @@ def aggregate(folder: Path, table: Table) -> Leaderboard:
 def test_the_best_has_the_highest_macro_f1_then_the_lowest_loss(
     tmp_path: Path, table: Table, best: int
 ) -> None:
-    assert aggregate(tmp_path, table).best == best
+    assert aggregate(tmp_path, table).chosen_index == best
 
 
 ONE_SE = [[(0.9, 0.1, 1), (0.7, 0.1, 1)], [(0.71, 0.1, 1)] * 2, [(0.705, 0.1, 1)] * 2]
@@ -102,8 +102,8 @@ def test_the_smallest_of_those_within_one_standard_error_can_be_chosen(
         choice=Choice.SMALLEST,
         leaderboard=tmp_path / "leaderboard",
     )
-    assert board.best == chosen and board.ranked[0] is board.candidates[chosen]
-    assert board.chosen.against_best is None
+    assert board.chosen_index == chosen and board.ranked[0] is board.candidates[chosen]
+    assert board.chosen.against_chosen is None
     assert board.chosen.backbone.name == sizes[chosen]
     assert board.compares_backbones == (len(set(sizes)) > 1)
     best = {entry.backbone.name: entry for entry in reversed(board.ranked)}
@@ -113,7 +113,7 @@ def test_the_smallest_of_those_within_one_standard_error_can_be_chosen(
             predictions=predictions(tmp_path, table, sizes),
             choice=Choice.BEST,
             leaderboard=tmp_path / "leaderboard",
-        ).best
+        ).chosen_index
         == 0
     )
 
@@ -166,7 +166,7 @@ def test_a_candidate_that_diverged_in_a_fold_comes_after_all_others(tmp_path: Pa
         predictions=paths, choice=Choice.BEST, leaderboard=tmp_path / "leaderboard"
     )
     assert [entry.candidate.name for entry in board.candidates] == ["b", "c"]
-    assert (board.best, board.num_epochs) == (0, 4)
+    assert (board.chosen_index, board.num_epochs) == (0, 4)
     (last,) = board.diverged
     assert (last.candidate.name, last.folds) == ("a", (DivergedFold(fold=1, epoch=2),))
 

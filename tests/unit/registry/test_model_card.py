@@ -36,11 +36,11 @@ BOARD = Leaderboard.model_validate(
                 "std": {"macro_f1": 0.01, "accuracy": 0.02, "loss": 0.03},
                 "interval": dict.fromkeys(SCORES, (0.8, 1)),
                 "folds": [],
-                "against_best": None,
+                "against_chosen": None,
             }
         ],
         "diverged": [],
-        "best": 0,
+        "chosen_index": 0,
         "num_epochs": 3,
         "temperature": 1,
     }

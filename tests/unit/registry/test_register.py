@@ -115,7 +115,7 @@ LEADERBOARD = Leaderboard.model_validate(
                 "mean": {"macro_f1": 0.9, "accuracy": 0.9, "loss": 0.2},
                 "std": {"macro_f1": 0.01, "accuracy": 0.01, "loss": 0.02},
                 "interval": {"macro_f1": [0.8, 1], "accuracy": [0.8, 1], "loss": [0.1, 0.3]},
-                "against_best": None,
+                "against_chosen": None,
                 "folds": [
                     {
                         "fold": fold,
@@ -140,7 +140,7 @@ LEADERBOARD = Leaderboard.model_validate(
                 ],
             }
         ],
-        "best": 0,
+        "chosen_index": 0,
         "num_epochs": 1,
         "diverged": [],
         "temperature": 1,

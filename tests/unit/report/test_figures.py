@@ -15,7 +15,7 @@ from crossfold.report import figures
 from tests.unit.networks import FACTS
 
 
-def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
+def board(names: list[str], num_epochs: int = 2, chosen: int = 0) -> Leaderboard:
     """Candidates whose later ones are worse; the fold's number is the loss; "head" has no epoch."""
     candidates = []
     for rank, name in enumerate(names):
@@ -50,10 +50,10 @@ def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
                 "mean": scores,
                 "std": dict.fromkeys(scores, 0.1),
                 "interval": dict.fromkeys(scores, (0.8, 1.02)),
-                "against_best": {
+                "against_chosen": {
                     "difference": rank / 100,
                     "interval": [-0.01, 0.03],
-                    "only_best_right": 3,
+                    "only_chosen_right": 3,
                     "only_this_right": 1,
                     "p_value": 0.6,
                 }
@@ -69,7 +69,7 @@ def board(names: list[str], num_epochs: int = 2, best: int = 0) -> Leaderboard:
             "num_folds": 2,
             "candidates": candidates,
             "diverged": [],
-            "best": best,
+            "chosen_index": chosen,
             "num_epochs": num_epochs,
             "temperature": 1,
         }
@@ -228,5 +228,5 @@ def test_leaderboard_bars_stop_at_one() -> None:
 
 
 def test_ranked_puts_the_chosen_first() -> None:
-    ranking = board(["a", "b", "c"], best=2).ranked
+    ranking = board(["a", "b", "c"], chosen=2).ranked
     assert [entry.candidate.name for entry in ranking] == ["c", "a", "b"]

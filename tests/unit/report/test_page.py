@@ -77,7 +77,7 @@ def leaderboard() -> dict[str, Any]:
         "num_folds": 2,
         "num_epochs": 2,
         "temperature": 1.25,
-        "best": 1,
+        "chosen_index": 1,
         "candidates": [_candidate("slow", 0.5), _candidate("quick", 0.75)],
         "diverged": [],
     }
@@ -175,12 +175,12 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
         "backbone": FACTS,
         "mean": scores,
         "std": {"macro_f1": 0.1, "accuracy": 0.1, "loss": 0.1},
-        "against_best": None
+        "against_chosen": None
         if name == "quick"
         else {
             "difference": 0.25,
             "interval": [0.125, 0.375],
-            "only_best_right": 17,
+            "only_chosen_right": 17,
             "only_this_right": 2,
             "p_value": 0.00073,
         },

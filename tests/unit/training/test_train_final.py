@@ -22,7 +22,7 @@ from tests.unit.networks import FACTS
 from .recipes import ARCHITECTURE, FULL, HEAD, PARTIAL, SETTINGS, WILD, fit_settings, stored_as
 
 
-def _board(candidates: list[Candidate], best: int) -> Leaderboard:
+def _board(candidates: list[Candidate], chosen: int) -> Leaderboard:
     entries = tuple(
         LeaderboardEntry(
             candidate=NamedCandidate(name=candidate.name, **candidate.model_dump()),
@@ -31,7 +31,7 @@ def _board(candidates: list[Candidate], best: int) -> Leaderboard:
             std={},
             interval={},
             folds=(),
-            against_best=None,
+            against_chosen=None,
         )
         for candidate in candidates
     )
@@ -41,7 +41,7 @@ def _board(candidates: list[Candidate], best: int) -> Leaderboard:
         num_folds=2,
         candidates=entries,
         diverged=(),
-        best=best,
+        chosen_index=chosen,
         num_epochs=None,
         temperature=1.5,
     )
@@ -50,7 +50,7 @@ def _board(candidates: list[Candidate], best: int) -> Leaderboard:
 def train_final(
     features: Path, tmp_path: Path, candidate: Candidate, **changes: Any
 ) -> tuple[trained_network.Network, Scores]:
-    _board([FULL, candidate], best=1).write(tmp_path / "leaderboard")
+    _board([FULL, candidate], chosen=1).write(tmp_path / "leaderboard")
     scores = step.train_final(
         features=features,
         leaderboard=tmp_path / "leaderboard",
