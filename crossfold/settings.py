@@ -3,8 +3,9 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -22,6 +23,8 @@ from pydantic import (
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
+
+Value = TypeVar("Value")
 
 PIXELS = "pixels"
 HEAD = "head"
@@ -64,6 +67,8 @@ Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_boolean)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[Number, Field(gt=0)]
+Decay = Annotated[Number, Field(ge=0)]
 # The characters / @ : and quotes have a meaning in MLflow's URIs and searches.
 Name = Annotated[str, Field(pattern=r"^[^/@:'\"]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -216,11 +221,50 @@ def _form(model: Any) -> str:
     return _SEVERAL if is_several else _ONE
 
 
-class Candidate(_Section):
+class Range(_Section):
+    """Several values in place of one: from the lowest to the highest, at equal ratios."""
+
+    lowest: Rate = Field(alias="from", description="The lowest value.")
+    highest: Rate = Field(alias="to", description="The highest value.")
+    num: int = Field(ge=2, le=50, description="Number of values, with the lowest and the highest.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"from: {self.lowest:g} must be below to: {self.highest:g}")
+        return self
+
+    @property
+    def values(self) -> list[float]:
+        """The values, rounded to two significant digits, or to as many as tell them apart."""
+        ratio = self.highest / self.lowest
+        exact = [self.lowest * ratio ** (i / (self.num - 1)) for i in range(1, self.num - 1)]
+        for digits in range(2, 17):
+            between = (float(f"{value:.{digits}g}") for value in exact)
+            values = [self.lowest, *between, self.highest]
+            if values == sorted(set(values)):
+                break
+        return values
+
+
+_NUMBER, _RANGE = "number", "range"
+
+
+def _number_or_range(value: Any) -> str:
+    return _RANGE if isinstance(value, dict | Range) else _NUMBER
+
+
+OrRange = Annotated[Range, Tag(_RANGE)]
+RateOrRange = Annotated[Annotated[Rate, Tag(_NUMBER)] | OrRange, Discriminator(_number_or_range)]
+DecayOrRange = Annotated[Annotated[Decay, Tag(_NUMBER)] | OrRange, Discriminator(_number_or_range)]
+
+
+class CandidateEntry(_Section):
     """One set of hyper-parameters that cross-validation compares with the others.
 
     Give `freeze_backbone` or `train_from`; each implies the other. A candidate with
-    `freeze_backbone: true` trains the classifier (the head) alone, to convergence.
+    `freeze_backbone: true` trains the classifier (the head) alone, to convergence. With a range,
+    the entry stands for one candidate per value; with two ranges, for one per pair of values.
     """
 
     backbone: str | None = Field(
@@ -235,11 +279,10 @@ class Candidate(_Section):
         description="First part that is trained: `head` (the classifier alone), a stage's name "
         "such as `layer4`, or `pixels` (the whole network)."
     )
-    learning_rate: Annotated[Number, Field(gt=0)] | None = Field(
+    learning_rate: RateOrRange | None = Field(
         default=None, description="AdamW's initial learning rate. A head has none."
     )
-    weight_decay: Number = Field(
-        ge=0,
+    weight_decay: DecayOrRange = Field(
         description="AdamW's weight decay. For a head, the strength of its L2 penalty, which must "
         "be above 0. The fewer images, the stronger: start with 20 to 40 divided by their number.",
     )
@@ -278,16 +321,34 @@ class Candidate(_Section):
         return self
 
     @property
+    def is_head(self) -> bool:
+        """Whether only the classifier on the frozen network is trained."""
+        return self.train_from == HEAD
+
+    @property
+    def candidates(self) -> list["Candidate"]:
+        """The candidates that the entry stands for: several if it has a range."""
+        shared = self.model_dump(exclude={"learning_rate", "weight_decay"})
+        pairs = product(_values(self.learning_rate), _values(self.weight_decay))
+        return [Candidate(**shared, learning_rate=lr, weight_decay=wd) for lr, wd in pairs]
+
+
+class Candidate(CandidateEntry):
+    """An entry without ranges: one set of hyper-parameters."""
+
+    learning_rate: Rate | None = None
+    weight_decay: Decay
+
+    @property
     def name(self) -> str:
         """A short name, unique among the candidates of a run."""
         backbone = "" if self.backbone is None else f"{self.backbone} "
         rate = "" if self.learning_rate is None else f" lr={self.learning_rate:g}"
         return f"{backbone}{self.train_from}{rate} wd={self.weight_decay:g}"
 
-    @property
-    def is_head(self) -> bool:
-        """Whether only the classifier on the frozen network is trained."""
-        return self.train_from == HEAD
+
+def _values(setting: Value | Range) -> Sequence[Value | float]:
+    return setting.values if isinstance(setting, Range) else (setting,)
 
 
 class ExtractionSettings(_Section):
@@ -378,7 +439,7 @@ class Settings(_Section):
         Annotated[ModelSettings, Tag(_ONE)] | Annotated[SeveralModelsSettings, Tag(_SEVERAL)],
         Discriminator(_form),
     ]
-    candidates: Annotated[tuple[Candidate, ...], Field(min_length=1, strict=False)]
+    candidates: Annotated[tuple[CandidateEntry, ...], Field(min_length=1, strict=False)]
     choice: Choice = Field(
         default=Choice.BEST,
         strict=False,
@@ -395,11 +456,11 @@ class Settings(_Section):
     @model_validator(mode="after")
     def _candidates_and_backbones_fit(self) -> "Settings":
         names = [backbone.name for backbone in self.backbones]
-        for index, candidate in enumerate(self.candidates):
-            if candidate.backbone is not None and candidate.backbone not in names:
+        for index, entry in enumerate(self.candidates):
+            if entry.backbone is not None and entry.backbone not in names:
                 raise ValueError(
-                    f"candidates.{index}.backbone: there is no backbone {candidate.backbone!r}; "
-                    f"{suggestion(candidate.backbone, names)}"
+                    f"candidates.{index}.backbone: there is no backbone {entry.backbone!r}; "
+                    f"{suggestion(entry.backbone, names)}"
                 )
         if twice := _repeated(candidate.name for candidate in self.compared):
             raise ValueError(f"candidates: duplicate entries: {', '.join(twice)}")
@@ -419,24 +480,25 @@ class Settings(_Section):
     def compared(self) -> tuple[Candidate, ...]:
         """The candidates that cross-validation compares, backbone by backbone.
 
-        A candidate that names no backbone is compared on each. With only one backbone, none has a
+        An entry that names no backbone is compared on each. With only one backbone, none has a
         name.
         """
         several = len(self.backbones) > 1
         return tuple(
             candidate.model_copy(update={"backbone": backbone.name if several else None})
             for backbone in self.backbones
-            for candidate in self.candidates
-            if candidate.backbone in (None, backbone.name)
+            for entry in self.candidates
+            if entry.backbone in (None, backbone.name)
+            for candidate in entry.candidates
         )
 
     def cuts(self, backbone: Backbone) -> list[str]:
         """List the distinct places where training of a backbone begins, as the candidates do."""
         return list(
             dict.fromkeys(
-                candidate.train_from
-                for candidate in self.candidates
-                if candidate.backbone in (None, backbone.name)
+                entry.train_from
+                for entry in self.candidates
+                if entry.backbone in (None, backbone.name)
             )
         )
 
@@ -465,7 +527,7 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(one)}" for one in error.errors() if not _follows(one))
         source = f"{path} with --set {' --set '.join(changes)}" if changes else str(path)
         raise UserError(f"{source} has mistakes:\n{problems}") from None
 
@@ -491,8 +553,14 @@ def _apply(values: Any, change: str) -> None:
         raise UserError(f"--set {change}: params.yaml has no key {key!r}") from None
 
 
+def _follows(problem: Any) -> bool:
+    """Tell whether a problem follows from others: a list is short of its mistaken items."""
+    return bool(problem["type"] == "too_short" and problem["input"])
+
+
 def _explain(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"] if part not in (_ONE, _SEVERAL))
+    forms = (_ONE, _SEVERAL, _NUMBER, _RANGE)
+    key = ".".join(str(part) for part in problem["loc"] if part not in forms)
     match problem["type"]:
         case "extra_forbidden":
             return f"{key}: there is no such setting"

@@ -85,6 +85,11 @@ def settings() -> Iterator[str]:
             yield f"## `{name}`" + (", with several backbones" if number else "")
             yield section["description"]
             yield _settings_table(section["properties"], values, f"{name}.")
+        if name == "candidates":
+            ranges = schema["$defs"]["Range"]
+            yield "### A range"
+            yield ranges["description"]
+            yield _settings_table(ranges["properties"], {}, "")
 
 
 def _referred(schema: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
@@ -109,12 +114,18 @@ def _settings_table(fields: dict[str, Any], values: dict[str, Any], prefix: str)
 
 
 def _type(field: dict[str, Any]) -> str:
-    return str(field.get("type") or " or ".join(_type(option) for option in field["anyOf"]))
+    name = field.get("type") or field.get("$ref", "").rpartition("/")[2].lower()
+    return name or " or ".join(_type(option) for option in _options(field))
+
+
+def _options(field: dict[str, Any]) -> list[dict[str, Any]]:
+    return field.get("anyOf") or field.get("oneOf") or []
 
 
 def _allowed(field: dict[str, Any]) -> str:
     """Write a field's bounds, or the values that it may have."""
-    options = [field, *field.get("anyOf", [])]
+    options = [field, *_options(field)]
+    options += [nested for option in options[1:] for nested in _options(option)]
     bounds = [f"{BOUNDS[k]} {option[k]}" for option in options for k in BOUNDS if k in option]
     return ", ".join(bounds) or " or ".join(f"`{value}`" for value in field.get("enum", []))
 

@@ -35,7 +35,9 @@ def test_what_is_shipped_is_loaded_as_it_stands() -> None:
     (backbone,) = settings.backbones
     assert (backbone.name, backbone.image_size) == ("resnet18", 32)
     assert settings.cuts(backbone) == ["head", "layer4"]
-    assert settings.compared == settings.candidates
+    assert [c.model_dump() for c in settings.compared] == [
+        c.model_dump() for c in settings.candidates
+    ]
 
 
 def test_settings_are_frozen() -> None:
@@ -138,6 +140,58 @@ def test_backbones_and_candidates_must_fit(changes: tuple[str, ...], said: str) 
     assert re.search(said, mistakes(*changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (
+            ["candidates=[{freeze_backbone: true, weight_decay: {from: 1e-3, to: 1, num: 7}}]"],
+            [f"head wd={wd:g}" for wd in (0.001, 0.0032, 0.01, 0.032, 0.1, 0.32, 1)],
+        ),
+        (
+            ["candidates.0.weight_decay={from: 0.104, to: 0.106, num: 3}"],
+            [*(f"head wd={wd}" for wd in (0.104, 0.105, 0.106, 0.1)), "layer4 lr=0.001 wd=0.05"],
+        ),
+        (
+            [
+                "candidates.0={freeze_backbone: true, weight_decay: 1.0}",
+                "candidates.2.learning_rate={from: 3e-4, to: 0.003, num: 3}",
+                "candidates.2.weight_decay={from: 0.01, to: 0.1, num: 2}",
+            ],
+            [
+                *("head wd=1", "head wd=0.1"),
+                *("layer4 lr=0.0003 wd=0.01", "layer4 lr=0.0003 wd=0.1"),
+                *("layer4 lr=0.00095 wd=0.01", "layer4 lr=0.00095 wd=0.1"),
+                *("layer4 lr=0.003 wd=0.01", "layer4 lr=0.003 wd=0.1"),
+            ],
+        ),
+    ],
+)
+def test_a_range_stands_for_candidates_at_equal_ratios(
+    changes: list[str], names: list[str]
+) -> None:
+    settings = load_settings(SHIPPED, changes)
+    assert [candidate.name for candidate in settings.compared] == names
+    assert all(type(candidate) is Candidate for candidate in settings.compared)
+
+
+def test_each_backbone_gets_every_value_of_a_range() -> None:
+    wide = "candidates.0.weight_decay={from: 0.001, to: 0.004, num: 3}"
+    compared = load_settings(SHIPPED, [two_backbones(), wide]).compared
+    decays = [c.weight_decay for c in compared if c.backbone == "small"]
+    assert decays == [0.001, 0.002, 0.004, 0.1, 0.05] and len(compared) == 10
+
+
+def test_a_range_that_repeats_another_candidate_is_refused() -> None:
+    message = mistakes("candidates.0.weight_decay={from: 0.01, to: 1, num: 3}")
+    assert "candidates: " in message and "head wd=0.1" in message
+
+
+def test_one_mistaken_item_is_one_mistake() -> None:
+    model = "model={precision: float32, backbones: [{name: a, architecture: vgg11, weights: 1}]}"
+    _, *lines = mistakes(model).splitlines()
+    assert len(lines) == 1 and "model.backbones.0.weights: 1" in lines[0]
+
+
 def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
     message = mistakes(
         "candidates.0={freeze_backbone: true, weight_decay: 1e-3}",
@@ -188,6 +242,14 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("candidates.0.weight_decay=0", ["candidates.0", "weight_decay", "above 0"]),
         ("candidates.0.weight_decay=-1", ["candidates.0.weight_decay", "-1", "equal to 0"]),
         ("candidates.0.weight_decay=true", ["candidates.0.weight_decay", "True", "number"]),
+        ("candidates.0.weight_decay=[1, 2]", ["candidates.0.weight_decay: [1, 2]", "number"]),
+        ("candidates.0.weight_decay={from: 1, to: 1, num: 2}", ["0.weight_decay: from: 1 must"]),
+        ("candidates.0.weight_decay={from: 0, to: 1, num: 2}", ["weight_decay.from: 0", "than 0"]),
+        ("candidates.0.weight_decay={from: 1, to: 2, num: 1}", ["weight_decay.num: 1", "to 2"]),
+        ("candidates.0.weight_decay={from: 1, to: 2, num: 51}", ["weight_decay.num: 51", "to 50"]),
+        ("candidates.0.weight_decay={from: 1, to: 2}", ["candidates.0.weight_decay.num: is miss"]),
+        ("candidates.0.weight_decay={step: 1}", ["candidates.0.weight_decay.step: there is no"]),
+        ("candidates.0.learning_rate={from: 1, to: 2, num: 2}", ["candidates.0", "convergence"]),
         ("candidates.2.freeze_backbone=maybe", ["candidates.2.freeze_backbone", "'maybe'"]),
         ("candidates=[]", ["candidates", "at least 1"]),
         ("candidates=layer4", ["candidates", "'layer4'"]),
