@@ -226,10 +226,22 @@ class DivergedEntry(Record):
     folds: tuple[DivergedFold, ...]
 
 
+class CorrectedScore(Record):
+    """An estimate of the chosen candidate's macro F1 without the optimism of the choice.
+
+    `optimism` is its mean over the folds minus `macro_f1`; see `candidate_choice.corrected_score`.
+    """
+
+    macro_f1: float
+    interval: Interval
+    optimism: float
+
+
 class Leaderboard(Record):
     """The candidates in cross-validation; `chosen_index` is the position of the chosen one.
 
-    `choice` is how it was chosen. `num_epochs` (None for a head) and `temperature` are its own.
+    `choice` is how it was chosen. `num_epochs` (None for a head), `temperature` and `corrected` are
+    its own; `corrected` is None if it is the only candidate.
     """
 
     choice: Choice
@@ -240,6 +252,7 @@ class Leaderboard(Record):
     chosen_index: int
     num_epochs: int | None
     temperature: float
+    corrected: CorrectedScore | None = None
 
     @property
     def chosen(self) -> LeaderboardEntry:

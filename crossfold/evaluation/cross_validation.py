@@ -1,6 +1,6 @@
 """Choose among the candidates by their results in cross-validation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from crossfold.records import (
 )
 
 from . import calibration, metrics
+from .candidate_choice import Rule, corrected_score
 from .candidate_comparison import compare
 
 
@@ -44,9 +45,9 @@ class _Fold:
 def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Path) -> Leaderboard:
     """Rank the candidates by mean macro F1 over the folds, choose one, write the leaderboard.
 
-    The lower loss breaks ties. The choice is the best one, or the smallest that is nearly as good
-    (see `_smallest`). The temperature is fitted on the out-of-fold predictions of all
-    folds together. A candidate that diverged in any fold has no mean and is listed separately.
+    The choice is the best one, or the smallest that is nearly as good (see `Rule`). The lower loss
+    breaks ties. The temperature is fitted on the out-of-fold predictions of all folds together. A
+    candidate that diverged in any fold has no mean and is listed separately.
 
     Raises:
         UserError: every candidate diverged.
@@ -61,9 +62,11 @@ def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Pa
         )
     about = folds[0].about
     entries = {index: _summarise(results, about.backbones) for index, results in scored.items()}
-    chosen = min(entries, key=lambda index: entries[index].rank)
-    if choice is Choice.SMALLEST:
-        chosen = _smallest(entries, chosen)
+    by_loss = sorted(entries, key=lambda index: entries[index].mean["loss"])
+    rule = Rule.of(choice, [entries[index] for index in by_loss])
+    means = np.array([entries[index].mean["macro_f1"] for index in by_loss])
+    (position,) = rule.choose(means[:, None])
+    chosen = by_loss[position]
     predicted = {index: _out_of_fold(folds, index).argmax(axis=1) for index in entries}
     true = np.concatenate([fold.arrays["label"] for fold in folds])
     compared = compare(true, predicted, chosen, len(about.classes))
@@ -80,6 +83,14 @@ def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Pa
         num_epochs=scored[chosen][0].num_epochs,
         # Out-of-fold predictions: each image is new to the network that predicted it.
         temperature=calibration.fit_temperature(true, _out_of_fold(folds, chosen)),
+        corrected=corrected_score(
+            true,
+            np.stack([predicted[index] for index in by_loss]),
+            rule,
+            chosen=int(position),
+            score=float(means[position]),
+            num_classes=len(about.classes),
+        ),
     )
     board.write(leaderboard)
     return board
@@ -88,25 +99,6 @@ def aggregate_cv(*, predictions: Sequence[Path], choice: Choice, leaderboard: Pa
 def _read(path: Path) -> _Fold:
     arrays, metadata = safetensors_file.read(path)
     return _Fold(arrays, FoldResults.model_validate(metadata))
-
-
-def _smallest(entries: Mapping[int, LeaderboardEntry], best: int) -> int:
-    """Choose the fewest parameters among candidates within one standard error of the best.
-
-    The standard error is that of the best one's mean macro F1. The better rank breaks ties. The
-    rule is from L. Breiman, J. Friedman, R. Olshen and C. Stone, "Classification and Regression
-    Trees" (1984), section 3.4.3.
-    """
-    leader = entries[best]
-    error = leader.std["macro_f1"] / len(leader.folds) ** 0.5
-    near = [
-        index
-        for index, entry in entries.items()
-        if entry.mean["macro_f1"] >= leader.mean["macro_f1"] - error
-    ]
-    return min(
-        near, key=lambda index: (entries[index].backbone.num_parameters, entries[index].rank)
-    )
 
 
 def _by_candidate(
