@@ -31,5 +31,5 @@ def aggregate_cv(
             choice=Choice(choice),
             leaderboard=Path(leaderboard.path),
         )
-        leaderboard.metadata.update(board.chosen.summary)
+        leaderboard.metadata.update(board.summary)
         run.log_metrics(leaderboard.metadata)

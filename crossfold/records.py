@@ -260,6 +260,13 @@ class Leaderboard(Record):
         return self.candidates[self.chosen_index]
 
     @property
+    def summary(self) -> Scores:
+        """The chosen candidate's scores under their names in logs, and the corrected one."""
+        if self.corrected is None:
+            return self.chosen.summary
+        return self.chosen.summary | {"cv_macro_f1_corrected": self.corrected.macro_f1}
+
+    @property
     def architecture(self) -> str:
         """The architecture of the chosen candidate's backbone."""
         return self.chosen.backbone.architecture

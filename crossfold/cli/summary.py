@@ -1,5 +1,7 @@
 """Print the summary of a finished run in a terminal."""
 
+from collections.abc import Iterator
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -7,6 +9,8 @@ from rich.text import Text
 from crossfold.evaluation import metrics
 from crossfold.records import BackboneFacts, Evaluation, Leaderboard
 from crossfold.runners.outcome import REPORTS, Outcome
+
+MAX_CANDIDATES = 10  # of the leaderboard; the report has all
 
 
 def show(console: Console, outcome: Outcome) -> None:
@@ -27,6 +31,7 @@ def _render(outcome: Outcome) -> RenderableType:
         Text.assemble(
             "\nChosen: ", (board.chosen.candidate.name, "bold"), f", trained {_length(board)}"
         ),
+        *_corrected(board),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -45,14 +50,23 @@ def _length(board: Leaderboard) -> str:
     return f"{board.num_epochs} epochs" if board.num_epochs else "to convergence"
 
 
+def _corrected(board: Leaderboard) -> Iterator[Text]:
+    if corrected := board.corrected:
+        low, high = corrected.interval
+        yield Text(
+            f"Corrected for the choice: macro F1 {corrected.macro_f1:.4f} "
+            f"({low:.4f} to {high:.4f}), optimism {corrected.optimism:.4f}"
+        )
+
+
 def _leaderboard(board: Leaderboard) -> Table:
-    costs = ("million parameters", "MB", "CPU ms") if board.compares_backbones else ()
+    costs = ("params", "CPU ms") if board.compares_backbones else ()
     # Beside the costs, 80 columns have room for the metric that ranks.
     in_folds = metrics.fold_metrics()[: 1 if costs else None]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "candidate", *(metric.heading for metric in in_folds), *costs):
         table.add_column(heading)
-    for entry in board.candidates:
+    for entry in board.ranked[:MAX_CANDIDATES]:
         chosen = entry is board.chosen
         table.add_row(
             "→" if chosen else "",
@@ -61,6 +75,8 @@ def _leaderboard(board: Leaderboard) -> Table:
             *(_costs(entry.backbone) if costs else ()),
             style="bold" if chosen else "",
         )
+    if len(board.candidates) > MAX_CANDIDATES:
+        table.add_row("", f"{len(board.candidates) - MAX_CANDIDATES} more in the report")
     for diverged in board.diverged:
         table.add_row("", diverged.candidate.name, "diverged")
     return table
@@ -68,11 +84,7 @@ def _leaderboard(board: Leaderboard) -> Table:
 
 def _costs(backbone: BackboneFacts) -> tuple[str, ...]:
     milliseconds = "" if backbone.milliseconds is None else f"{backbone.milliseconds:.2g}"
-    return (
-        f"{backbone.num_parameters / 1e6:.2f}",
-        f"{backbone.num_bytes / 1e6:.1f}",
-        milliseconds,
-    )
+    return f"{backbone.num_parameters / 1e6:.2f}M", milliseconds
 
 
 def _test_scores(evaluation: Evaluation) -> Table:

@@ -92,7 +92,7 @@ def corrected_score(
     unseen = scores_of_others[rule.choose(groups.macro_f1(drawn)), columns]
     seen = scores_of_others[chosen]
     optimism = float((seen - unseen).mean())
-    low, high = np.quantile(unseen, TAILS) - seen.mean() + score
+    low, high = np.clip(np.quantile(unseen, TAILS) - seen.mean() + score, 0, 1)
     return CorrectedScore(
         macro_f1=score - optimism, interval=(float(low), float(high)), optimism=optimism
     )

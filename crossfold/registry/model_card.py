@@ -89,6 +89,17 @@ def _scores(tags: Mapping[str, str], board: Leaderboard, evaluated: Evaluation) 
         f"| | test, {tags['num_test_images']} images | 95 % interval | "
         f"cross-validation, {board.num_folds} folds |\n| --- | --- | --- | --- |\n"
         + "\n".join(rows)
+        + _corrected(board)
+    )
+
+
+def _corrected(board: Leaderboard) -> str:
+    if board.corrected is None:
+        return ""
+    return (
+        f"\n\nThe candidate was chosen from {len(board.candidates)}. Macro F1 in cross-validation "
+        f"without the optimism of that choice: {board.corrected.macro_f1:.4f} "
+        f"({_interval(board.corrected.interval)})."
     )
 
 

@@ -51,7 +51,7 @@ def log_results(
     run.log_dataset("data", evaluation.data_hash, settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
     run.rename(run_name(started, candidate.name, leaderboard.architecture))
-    run.log_metrics(leaderboard.chosen.summary | evaluation.summary)
+    run.log_metrics(leaderboard.summary | evaluation.summary)
     run.log_artifact(leaderboard.to_json(), "leaderboard.json")
     run.log_artifact(evaluation.to_json(), "evaluation.json")
     for name, figure in _figures(leaderboard, evaluation).items():

@@ -73,7 +73,7 @@ def test_the_leaderboard_has_each_backbone_with_its_cost(
     assert small.backbone.num_parameters < 0.4e6 < 11e6 < large.backbone.num_parameters
     assert small.backbone.num_bytes < large.backbone.num_bytes
     assert small.backbone.milliseconds and large.backbone.milliseconds
-    assert all(cost in output for cost in ("0.35", "11.18", "44.8"))
+    assert all(cost in output for cost in ("0.35M", "11.18M"))
 
 
 @pytest.mark.slow
