@@ -11,6 +11,7 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
+from tenacity import Retrying, retry_if_exception_message, stop_after_attempt
 
 from .names import MODEL_TRAINING
 from .store import MAX_ERROR_LENGTH, best_effort
@@ -102,7 +103,13 @@ class Run:
         """
         dataset = Dataset(name, digest, "dvc", json.dumps({"uri": source}))
         tags = [InputTag("mlflow.data.context", context)]
-        self.client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+        # If two steps log a new dataset at once, MLflow refuses one, which then finds the other's.
+        retrying = Retrying(
+            retry=retry_if_exception_message(match="(?is).*unique constraint"),
+            stop=stop_after_attempt(3),
+            reraise=True,
+        )
+        retrying(self.client.log_inputs, self.id, [DatasetInput(dataset, tags)])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags in one request."""

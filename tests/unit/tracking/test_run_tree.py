@@ -9,9 +9,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -314,6 +316,23 @@ def test_a_dataset_shows_its_dvc_hash(client: MlflowClient) -> None:
     assert inputs is not None
     (logged,) = inputs.dataset_inputs
     assert (logged.dataset.name, logged.dataset.digest) == ("data", digest)
+
+
+def test_steps_may_log_the_same_new_dataset_at_once(client: MlflowClient) -> None:
+    num_steps, num_datasets = 4, 3
+    together = Barrier(num_steps)
+
+    def log(part: int) -> None:
+        with run_tree.step_run("fetch_weights", iteration=f"part {part}") as step:
+            for number in range(num_datasets):
+                together.wait(60)
+                step.log_dataset("models", f"{number}", "sample")
+
+    with ThreadPoolExecutor(num_steps) as pool:
+        list(pool.map(log, range(num_steps)))
+    runs = _runs(client, "tags.crossfold.step = 'fetch_weights'")
+    logged = [run.inputs.dataset_inputs for run in runs if run.inputs is not None]
+    assert [len(datasets) for datasets in logged] == [num_datasets] * num_steps
 
 
 def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> None:
