@@ -5,7 +5,13 @@ import pytest
 from rich.console import Console
 
 from crossfold.cli import summary
-from crossfold.records import CorrectedScore, Evaluation, Leaderboard, Registration
+from crossfold.records import (
+    CorrectedScore,
+    Evaluation,
+    Leaderboard,
+    LeaderboardEntry,
+    Registration,
+)
 from crossfold.runners.outcome import Outcome
 
 RECORDED = Path(__file__).parents[1] / "recorded"
@@ -29,7 +35,7 @@ def shown(board: Leaderboard) -> list[str]:
 @pytest.fixture
 def long_board() -> Leaderboard:
     """Twenty-one candidates on three backbones; the best is the last one."""
-    entries = []
+    entries: list[LeaderboardEntry] = []
     for name in ("lite0", "lite0-160", "random"):
         for decay in DECAYS:
             number = len(entries)
