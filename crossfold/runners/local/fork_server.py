@@ -27,6 +27,7 @@ _IMPORTED = [
     "crossfold.data.fetch",
     "dvc.repo",
     "crossfold.features.extraction",
+    "crossfold.network.timm_networks",  # the shipped network is timm's
     "crossfold.network.openvino_engine",
     "crossfold.training.train_fold",
     "torch._dynamo",  # torch imports it with the first optimizer
