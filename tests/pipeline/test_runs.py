@@ -23,7 +23,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from crossfold.data.samples.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
@@ -83,7 +83,7 @@ def test_own_images_with_the_samples_weights_are_warned_of(
     project: Project, first: Finished
 ) -> None:
     """At the start, in the summary and in the report."""
-    warning = f"! model.weights is {SAMPLE_WEIGHTS}: random convolutions"
+    warning = f"! model.weights is {RANDOM_WEIGHTS}: random convolutions"
     before, after = first.output.split(warning)[::2]
     assert "fetch_data" not in before
     assert "fetch_data" not in after
@@ -178,7 +178,7 @@ def test_mlflow_knows_the_data_by_the_hash_of_dvc(project: Project, first: Finis
         inputs = steps[title].inputs
         assert inputs is not None
         digests |= {given.dataset.name: given.dataset.digest for given in inputs.dataset_inputs}
-    weights = (project.root / "models" / SAMPLE_WEIGHTS).read_bytes()
+    weights = (project.root / "models" / RANDOM_WEIGHTS).read_bytes()
     pointer = yaml.safe_load((project.root / "data.dvc").read_text())
     assert digests == {
         "data": pointer["outs"][0]["md5"],

@@ -1,4 +1,3 @@
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossfold.cli.data import PHOTOGRAPHS_SETTINGS
+from crossfold.cli.data import digits_options
 from crossfold.errors import UserError
 from crossfold.settings import Candidate, load_settings
 
@@ -31,10 +30,10 @@ def test_what_is_shipped_is_loaded_as_it_stands() -> None:
         assert written.items() <= found.items()
     dumped["model"] = {k: v for k, v in dumped["model"].items() if v is not None}
     assert dumped == shipped
-    assert [c.train_from for c in settings.candidates] == ["head", "head", "layer4"]
+    assert [c.train_from for c in settings.candidates] == ["head", "head", "blocks.6"]
     (backbone,) = settings.backbones
-    assert (backbone.name, backbone.image_size) == ("resnet18", 32)
-    assert settings.cuts(backbone) == ["head", "layer4"]
+    assert (backbone.name, backbone.image_size) == ("tf_efficientnet_lite0", None)
+    assert settings.cuts(backbone) == ["head", "blocks.6"]
     assert [c.model_dump() for c in settings.compared] == [
         c.model_dump() for c in settings.candidates
     ]
@@ -105,10 +104,10 @@ def test_a_candidate_is_compared_on_the_backbone_that_it_names_or_on_each() -> N
         "big head wd=0.1",
         "small head wd=0.01",
         "small head wd=0.1",
-        "small layer4 lr=0.001 wd=0.05",
+        "small blocks.6 lr=0.001 wd=0.05",
     ]
     big, small = settings.backbones
-    assert (settings.cuts(big), settings.cuts(small)) == (["head"], ["head", "layer4"])
+    assert (settings.cuts(big), settings.cuts(small)) == (["head"], ["head", "blocks.6"])
     assert (big.name, settings.model.precision) == ("big", "float32")
 
 
@@ -132,7 +131,7 @@ def test_one_backbone_needs_no_name_in_its_candidates() -> None:
             (two_backbones(), *(f"candidates.{n}.backbone=big" for n in range(3))),
             "no candidate uses small",
         ),
-        (("candidates.0.backbone=resnet50",), "candidates.0.backbone: .*resnet18"),
+        (("candidates.0.backbone=resnet50",), "candidates.0.backbone: .*efficientnet"),
         (("choice=largest",), "choice: 'largest' .*'best' or 'smallest'"),
     ],
 )
@@ -341,15 +340,11 @@ def test_a_file_that_is_not_a_mapping_in_yaml_is_refused(tmp_path: Path, content
         load_settings(path)
 
 
-def test_the_block_for_photographs_is_right_as_it_stands() -> None:
-    _, block = SHIPPED.read_text().split("\n# For photographs, ")
-    lines = block.split("#\n", 1)[1].splitlines()
-    photographs = yaml.safe_load("\n".join(line.removeprefix("# ") for line in lines))
-    changes = [f"candidates={json.dumps(photographs.pop('candidates'))}"]
-    for key, value in photographs.pop("model").items():
-        changes.append(f"model.{key}={json.dumps(value)}")
-    assert photographs == {}
-    assert load_settings(SHIPPED, changes) == load_settings(SHIPPED, PHOTOGRAPHS_SETTINGS)
+def test_the_options_for_the_digits_name_known_settings() -> None:
+    settings = load_settings(SHIPPED, digits_options()[1::2])
+    (backbone,) = settings.backbones
+    assert (backbone.name, backbone.image_size) == ("resnet18", 32)
+    assert settings.cuts(backbone) == ["head", "layer4"]
 
 
 KEYS = [

@@ -58,7 +58,7 @@ def write_photographs(folder: Path) -> str:
         (folder / name).mkdir()
         for index, square in enumerate(_squares(picture)):
             (folder / name / f"{index:02d}.bmp").write_bytes(bitmap(square))
-    return f"{num_classes * _ROWS * _COLUMNS} photographs of {num_classes} classes written"
+    return f"{num_classes * _ROWS * _COLUMNS} squares of {num_classes} photographs written"
 
 
 def _pictures() -> Iterator[tuple[str, np.ndarray]]:

@@ -14,12 +14,12 @@ from sklearn.preprocessing import StandardScaler
 
 from crossfold.cli.data import fetch_sample_weights
 from crossfold.data.dvc import changed_since_add, pointer_hash
+from crossfold.data.samples.digits import RANDOM_WEIGHTS, write_random_weights
 from crossfold.data.samples.sample import (
+    DIGITS_HASHES,
     PHOTOGRAPHS_HASHES,
-    SAMPLE_HASHES,
-    SAMPLE_WEIGHTS,
+    write_digits_sample,
     write_photographs_sample,
-    write_sample,
 )
 from crossfold.imaging.decoding import read_image, square
 from crossfold.network import normalization
@@ -66,6 +66,8 @@ def hashes(root: Path) -> dict[str, str]:
 def test_the_sample_is_the_same_on_every_machine(sample: Path) -> None:
     assert hashes(sample) == PHOTOGRAPHS_HASHES
     assert changed_since_add(sample) == []
+    for name in ("data.dvc", "models.dvc"):
+        assert (sample / name).read_bytes() == (PROJECT / name).read_bytes()
 
 
 def test_every_class_has_35_squares_of_one_picture(sample: Path) -> None:
@@ -77,38 +79,41 @@ def test_every_class_has_35_squares_of_one_picture(sample: Path) -> None:
 
 
 def test_a_sample_replaces_the_other_and_may_be_written_again(sample: Path) -> None:
-    assert all("written" in line for line in write_sample(sample))
-    assert hashes(sample) == SAMPLE_HASHES
+    assert all("written" in line for line in write_digits_sample(sample))
+    assert hashes(sample) == DIGITS_HASHES
     lines = write_photographs_sample(sample, fetch_sample_weights)
     assert all("written" in line for line in lines)
     assert hashes(sample) == PHOTOGRAPHS_HASHES
-    for name in ("data", "models"):  # as if the call had been killed before it added them
-        shutil.copy(PROJECT / f"{name}.dvc", sample)
     lines = write_photographs_sample(sample, fetch_sample_weights)
     assert all("exists already" in line for line in lines)
     assert hashes(sample) == PHOTOGRAPHS_HASHES
 
 
+@pytest.fixture(scope="module")
+def weights(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample's weights with the random ones beside them."""
+    folder = tmp_path_factory.mktemp("weights") / "models"
+    shutil.copytree(sample / "models", folder)
+    write_random_weights(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("architecture", "weights", "bounds"),
+    ("architecture", "file", "bounds"),
     [
         ("timm/tf_efficientnet_lite0", "efficientnet_lite0.safetensors", (0.9, 1.0)),
-        ("resnet18", SAMPLE_WEIGHTS, (0.3, 0.85)),
+        ("resnet18", RANDOM_WEIGHTS, (0.3, 0.85)),
     ],
 )
 def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
-    sample: Path, architecture: str, weights: str, bounds: tuple[float, float]
+    sample: Path, weights: Path, architecture: str, file: str, bounds: tuple[float, float]
 ) -> None:
-    network = pretrained_network(
-        architecture, sample / "models" / weights, num_classes=len(CLASSES), seed=0
-    )
+    network = pretrained_network(architecture, weights / file, num_classes=len(CLASSES), seed=0)
     features: list[torch.Tensor] = []
     head = network.get_submodule(head_name(network))
     head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     labels = []
-    how = find_preprocessing(
-        architecture, sample / "models" / weights, PreprocessingSettings(image_size=224)
-    )
+    how = find_preprocessing(architecture, weights / file, PreprocessingSettings(image_size=224))
     for label in CLASSES:
         paths = sorted((sample / "data" / label).iterdir())[::2]
         pixels = np.stack([square(read_image(path), how) for path in paths])

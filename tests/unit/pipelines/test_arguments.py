@@ -85,11 +85,11 @@ def test_no_two_settings_are_one_parameter() -> None:
 
 def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
     assert inputs["folds"] == list(range(SHIPPED_SETTINGS["data"]["num_folds"]))
-    assert inputs["cuts"] == ["head", "layer4"]
+    assert inputs["cuts"] == ["head", "blocks.6"]
     assert inputs["choice"] == SHIPPED_SETTINGS["choice"] == "best"
-    backbone = {**SHIPPED_SETTINGS["model"], "name": "resnet18"}
+    backbone = {**SHIPPED_SETTINGS["model"], "name": "tf_efficientnet_lite0"}
     del backbone["precision"]
-    assert (inputs["part"], inputs["backbone"]) == ("resnet18", backbone)
+    assert (inputs["part"], inputs["backbone"]) == (backbone["name"], backbone)
     assert (inputs["shard"], inputs["num_shards"], inputs["parts"]) == (0, 1, [])
     for passed, written in zip(inputs["candidates"], SHIPPED_SETTINGS["candidates"], strict=True):
         assert passed == passed | written and None not in passed.values()
@@ -97,7 +97,7 @@ def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
 
 def test_the_preprocessing_is_what_params_yaml_gives(tmp_path: Path) -> None:
     write_pointers(tmp_path)
-    changed = ["model.image_size=null", "model.mean=[0, 0.5, 1]", "model.crop=0.9"]
+    changed = ["model.mean=[0, 0.5, 1]", "model.crop=0.9"]
     found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE)
     # Lists, because kfp cannot pass a tuple.
     given = found["backbone"]
@@ -143,7 +143,7 @@ def test_several_backbones_and_shards_are_parts_of_the_extraction(tmp_path: Path
         *[("one 0", 0, 2), ("one 1", 1, 2)],
         *[("two 0", 0, 2), ("two 1", 1, 2)],
     ]
-    assert [part["cuts"] for part in found["parts"][1:3]] == [["head"], ["head", "layer4"]]
+    assert [part["cuts"] for part in found["parts"][1:3]] == [["head"], ["head", "blocks.6"]]
     two = {"architecture": "timm/resnet10t", "weights": "b.pth", "image_size": 96, "name": "two"}
     assert found["parts"][2]["backbone"] == two
     assert (found["part"], found["backbone"], found["weights"]) == ("", {}, "")

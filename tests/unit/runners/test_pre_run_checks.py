@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crossfold.data import dvc
-from crossfold.data.samples.sample import SAMPLE_WEIGHTS
+from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.errors import UserError
 from crossfold.network import backbone
 from crossfold.runners.pre_run_checks import check_model
@@ -28,7 +28,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = backbone.build_network("shufflenet_v2_x0_5", 3, seed=0)
     weights = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"model": weights}, root / "models/own/w.pth")
-    (root / "models" / SAMPLE_WEIGHTS).write_bytes((root / "models/own/w.pth").read_bytes())
+    (root / "models" / RANDOM_WEIGHTS).write_bytes((root / "models/own/w.pth").read_bytes())
     dvc.add(root / "models")
     out = {"md5": f"{0:032}.dir", "hash": "md5", "path": "data"}
     (root / "data.dvc").write_text(json.dumps({"outs": [out]}))
@@ -63,10 +63,10 @@ def test_a_stage_that_the_network_lacks_is_refused(
 
 
 @pytest.mark.slow
-def test_notes_tell_where_the_weights_lie_and_that_they_are_the_samples(
+def test_notes_tell_where_the_weights_lie_and_that_they_are_the_digits(
     project: Path, settings: Callable[..., Settings]
 ) -> None:
-    found, warning = check_model(project, settings(f"model.weights={SAMPLE_WEIGHTS}"))
+    found, warning = check_model(project, settings(f"model.weights={RANDOM_WEIGHTS}"))
     assert found == "model.weights: taken from `model`, names without `module.`"
     assert "`crossfold weights fetch efficientnet_lite0`" in warning
 
@@ -77,7 +77,7 @@ def test_the_samples_weights_beside_others_are_a_comparison(
 ) -> None:
     backbones = ", ".join(
         f"{{name: {name}, architecture: shufflenet_v2_x0_5, weights: {weights}}}"
-        for name, weights in (("random", SAMPLE_WEIGHTS), ("own", "own/w.pth"))
+        for name, weights in (("random", RANDOM_WEIGHTS), ("own", "own/w.pth"))
     )
     several = settings(f"model={{precision: float32, backbones: [{backbones}]}}")
     notes = [note.split(": ")[0] for note in check_model(project, several)]

@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from crossfold.data.dvc import changed_since_add, pointer_hash
+from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.data.samples.sample import (
-    SAMPLE_HASHES,
-    SAMPLE_WEIGHTS,
+    DIGITS_HASHES,
     weights_warning,
+    write_digits_sample,
     write_photographs_sample,
-    write_sample,
 )
 from crossfold.errors import UserError
 
@@ -26,7 +26,7 @@ COMMITTED = (*POINTERS, ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitign
 
 
 def clone(root: Path) -> Path:
-    """A fresh clone, as far as DVC is concerned."""
+    """A fresh clone, as far as DVC is concerned; its pointers describe the photographs."""
     (root / ".dvc").mkdir(parents=True)
     for name in COMMITTED:
         shutil.copy(PROJECT / name, root / name)
@@ -44,21 +44,20 @@ def git(root: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = clone(tmp_path_factory.mktemp("sample") / "clone")
-    assert write_sample(root) == [
+    assert write_digits_sample(root) == [
         "data/: 1797 images of 10 classes written",
         "models/: resnet18-random.safetensors written, a ResNet18 of random convolutions",
     ]
     return root
 
 
-def test_the_sample_is_what_the_committed_pointers_describe(sample: Path) -> None:
+def test_the_pointers_describe_the_sample(sample: Path) -> None:
     with Repo(str(sample)) as repo:
         assert repo.status() == {}
     assert changed_since_add(sample) == []
-    assert git(sample, "status", "--short") == ""
+    assert git(sample, "status", "--short").split() == ["M", "data.dvc", "M", "models.dvc"]
     for name in POINTERS:
-        assert (sample / name).read_bytes() == (PROJECT / name).read_bytes()
-        assert pointer_hash((sample / name).read_text()) == SAMPLE_HASHES[Path(name).stem]
+        assert pointer_hash((sample / name).read_text()) == DIGITS_HASHES[Path(name).stem]
 
 
 def test_every_digit_decodes_to_its_pixels(sample: Path) -> None:
@@ -102,18 +101,17 @@ def test_a_sample_that_was_not_added_is_added_by_the_next_call(tmp_path: Path) -
     root = clone(tmp_path / "clone")
     (root / ".dvc/cache").touch()  # DVC cannot write there
     with pytest.raises(OSError):
-        write_sample(root)
+        write_digits_sample(root)
     assert not (root / "data").exists()
     (root / ".dvc/cache").unlink()
-    assert "written" in " ".join(write_sample(root))
+    assert "written" in " ".join(write_digits_sample(root))
     shutil.rmtree(root / ".dvc/cache")  # as if the call had been killed before it added them
-    assert write_sample(root) == [
+    assert write_digits_sample(root) == [
         "data/: the sample exists already",
         "models/: the sample exists already",
     ]
     with Repo(str(root)) as repo:
         assert repo.push(remote="sample") == 1797 + 1 + 2
-    assert git(root, "status", "--short") == ""
 
 
 def test_folders_that_are_there_are_left_alone(tmp_path: Path) -> None:
@@ -121,7 +119,7 @@ def test_folders_that_are_there_are_left_alone(tmp_path: Path) -> None:
     for name in ("data", "models"):
         (root / name).mkdir()
         (root / name / "mine").write_text("mine")
-    assert write_sample(root) == [
+    assert write_digits_sample(root) == [
         "data/: kept, it exists already",
         "models/: kept, it exists already",
     ]
@@ -135,7 +133,7 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
         text = (root / name).read_text()
         own = text.replace(pointer_hash(text), f"{0:032x}.dir")
         (root / name).write_text(own)
-    assert write_sample(root) == [
+    assert write_digits_sample(root) == [
         "data/: kept, data.dvc describes your own files",
         "models/: kept, models.dvc describes your own files",
     ]
@@ -143,23 +141,39 @@ def test_pointers_to_other_data_are_left_alone(tmp_path: Path) -> None:
     assert not (root / "models").exists()
 
 
+def write_no_weights(folder: Path) -> str:
+    return "nothing"
+
+
+def fetch_in_vain(folder: Path) -> str:
+    raise UserError("no network")
+
+
 def test_another_sample_is_replaced_and_changed_files_of_it_are_kept(sample: Path) -> None:
-    def fetch_no_weights(folder: Path) -> str:
-        raise UserError("nothing is fetched")
-
     (sample / "data/0/mine.bmp").write_text("mine")
-    assert "data/: kept, it exists already" in write_sample(sample)
-    with pytest.raises(UserError, match="nothing is fetched"):  # models/ is unchanged
-        write_photographs_sample(sample, fetch_no_weights)
+    assert write_photographs_sample(sample, write_no_weights) == [
+        "data/: kept, it exists already",
+        "models/: nothing",
+    ]
     assert (sample / "data/0/mine.bmp").read_text() == "mine"
-    assert [path.name for path in (sample / "models").iterdir()] == [SAMPLE_WEIGHTS]
-    (sample / "data/0/mine.bmp").unlink()
-    assert git(sample, "status", "--short") == ""
+    assert list((sample / "models").iterdir()) == []
 
 
-def test_own_images_with_the_samples_weights_are_warned_of() -> None:
-    own, of_sample = "0" * 32 + ".dir", SAMPLE_HASHES["data"]
-    said = weights_warning(own, SAMPLE_WEIGHTS)
+def test_a_sample_that_cannot_be_fetched_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossfold.data.samples.sample.write_photographs", write_no_weights)
+    root = clone(tmp_path / "clone")
+    before = sorted(root.iterdir())
+    with pytest.raises(UserError, match=r"no network\..*`crossfold sample --digits`"):
+        write_photographs_sample(root, fetch_in_vain)
+    assert sorted(root.iterdir()) == before
+    assert git(root, "status", "--short") == ""
+
+
+def test_other_images_with_the_digits_weights_are_warned_of() -> None:
+    own, of_sample = "0" * 32 + ".dir", DIGITS_HASHES["data"]
+    said = weights_warning(own, RANDOM_WEIGHTS)
     assert "`crossfold weights fetch efficientnet_lite0`" in said and "`dvc add models`" in said
-    assert not weights_warning(of_sample, SAMPLE_WEIGHTS)
+    assert not weights_warning(of_sample, RANDOM_WEIGHTS)
     assert not weights_warning(own, "resnet18-imagenet.safetensors")
