@@ -105,7 +105,9 @@ def rows(results: Results) -> Iterator[Row]:
             yield Row(f"one image, end to end, {name}", "ms", _of(taken, "one_image_ms"))
     yield Row("`crossfold run` on the digits, the first of a project", "s", np.array([run.first]))
     yield Row("`crossfold run` on the digits, nothing changed", "s", np.array([run.unchanged]))
-    yield Row("`crossfold run` on the digits, a head's setting changed", "s", np.array([run.changed]))
+    yield Row(
+        "`crossfold run` on the digits, a head's setting changed", "s", np.array([run.changed])
+    )
     yield Row("`crossfold run --no-cache` on the digits", "s", np.array([run.uncached]))
     yield Row("peak memory, 100,000 images", "GB", np.array([results.scale.peak_gb]))
 

@@ -61,7 +61,8 @@ KINDS = {
     ),
     "large": Kind("very large", "Each takes at least 128 MiB of memory while it is decoded."),
     "small": Kind(
-        "smaller than the network's image size", "They are enlarged: more pixels, and no more detail."
+        "smaller than the network's image size",
+        "They are enlarged: more pixels, and no more detail.",
     ),
     "long": Kind(
         "long and narrow", "The centre square is all that is used, less than half of such an image."
