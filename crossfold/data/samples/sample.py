@@ -39,8 +39,8 @@ def weights_warning(data_hash: str, weights: str) -> str:
         return ""
     return (
         f"model.weights is {RANDOM_WEIGHTS}: random convolutions for the sample of digits. Trained "
-        "weights are far better on any other images: run `crossfold weights fetch "
-        "efficientnet_lite0` and `dvc add models`, and set model to the network that it prints"
+        "weights are far better on other images: run `crossfold weights fetch efficientnet_lite0` "
+        "and `dvc add models`, and use the model that params.yaml ships with"
     )
 
 
