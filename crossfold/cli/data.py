@@ -20,7 +20,7 @@ weights = typer.Typer(help="Fetch published weights.", no_args_is_help=True)
 def sample(
     digits: Annotated[
         bool,
-        typer.Option("--digits", help="Digits and random weights, which need no network."),
+        typer.Option("--digits", help="Digits and random weights, which work offline."),
     ] = False,
 ) -> None:
     """Write sample images and weights, and add them to DVC. Your own files are kept.

@@ -41,4 +41,5 @@ def install_wheel(source: str, sha256: str, folder: Path) -> None:
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["pip gave no reason"]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
+        reason = reason.removeprefix("ERROR: ")
         raise UserError(f"{source} cannot be fetched from the package index: {reason}")

@@ -85,9 +85,7 @@ def _from_index(write: Writer) -> Writer:
         try:
             return write(folder)
         except UserError as error:
-            raise UserError(
-                f"{error}. The sample of digits needs no network: `crossfold sample --digits`"
-            ) from None
+            raise UserError(f"{error}. `crossfold sample --digits` works offline") from None
 
     return explained
 
