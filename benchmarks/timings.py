@@ -232,7 +232,7 @@ def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
         workload.fit.model_copy(update={"precision": precision}),
     )
     network = pretrained_network(workload.backbone.architecture, workspace.weights, 2, seed=0)
-    suffix = trainable_suffix(network, recipe, rows, Preprocessing(workload.image_size))
+    suffix = trainable_suffix(network, recipe, Preprocessing(workload.image_size))
     optimizer = adamw(suffix, recipe)
 
     def step() -> object:

@@ -11,6 +11,7 @@ def extract_features(
     part: str,
     backbone: dict,
     cuts: list,
+    views: list,
     precision: str,
     num_threads: int,
     shard: int,
@@ -25,6 +26,7 @@ def extract_features(
         part: Part of the extraction: the backbone's name, with the shard if there are several.
         backbone: Its name, architecture and weights file, and changes to its preprocessing.
         cuts: Where training begins: "head", a stage's name, or "pixels".
+        views: Kinds of views of each image whose values are stored beside its own.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         shard: The shard to extract, from 0 on.
@@ -45,6 +47,7 @@ def extract_features(
             weights=Path(weights.path),
             backbone=Backbone(**backbone),
             cuts=cuts,
+            views=views,
             precision=precision,
             num_threads=num_threads,
             shard=shard,

@@ -12,6 +12,8 @@ def train_final(
     batch_size: int,
     seed: int,
     portable: bool,
+    views: list,
+    test_time: bool,
     precision: str,
     num_threads: int,
     model: Output[Model],
@@ -25,6 +27,8 @@ def train_final(
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
+        views: Kinds of views that are trained on beside the images themselves.
+        test_time: Whether predictions are means over the image and its views.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         model: Folder with the whole network: its weights, and the exported graph.
@@ -48,6 +52,8 @@ def train_final(
                 batch_size=batch_size,
                 seed=seed,
                 portable=portable,
+                views=views,
+                test_time=test_time,
                 precision=precision,
             ),
             num_threads=num_threads,

@@ -13,6 +13,8 @@ def train_fold(
     batch_size: int,
     seed: int,
     portable: bool,
+    views: list,
+    test_time: bool,
     precision: str,
     num_threads: int,
     predictions: Output[Artifact],
@@ -27,6 +29,8 @@ def train_fold(
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
+        views: Kinds of views that are trained on beside the images themselves.
+        test_time: Whether predictions are means over the image and its views.
         precision: Number format of the computation, "float32" or "bfloat16".
         num_threads: Processor threads.
         predictions: Out-of-fold probabilities and results.
@@ -47,6 +51,8 @@ def train_fold(
             batch_size=batch_size,
             seed=seed,
             portable=portable,
+            views=views,
+            test_time=test_time,
             precision=precision,
         )
         results = train_fold(

@@ -72,6 +72,7 @@ Decay = Annotated[Number, Field(ge=0)]
 # The characters / @ : and quotes have a meaning in MLflow's URIs and searches.
 Name = Annotated[str, Field(pattern=r"^[^/@:'\"]+$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+View = Literal["mirrored", "cropped"]  # see network.views
 
 
 class _Section(BaseModel):
@@ -362,6 +363,38 @@ class ExtractionSettings(_Section):
     )
 
 
+class AugmentationSettings(_Section):
+    """Further views of each image: variants that must not change its class."""
+
+    views: Annotated[tuple[View, ...], Field(strict=False)] = Field(
+        default=(),
+        description="Kinds of views that are trained on beside the images themselves: `mirrored` "
+        "(left and right swapped), `cropped` (the centre square of 80 % of the side, enlarged). "
+        "Without the setting: none.",
+    )
+    test_time: bool = Field(
+        default=False,
+        description="`true`: each prediction is the mean over the image and its views, which takes "
+        "as many times as long. Without the setting: `false`.",
+    )
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> Self:
+        if twice := _repeated(self.views):
+            raise ValueError(f"views: duplicate entries: {', '.join(twice)}")
+        if self.test_time and not self.views:
+            raise ValueError(
+                "test_time: there are no views to average over. List some under "
+                "augmentation.views, or set it to false"
+            )
+        return self
+
+    @property
+    def predicted_views(self) -> tuple[View, ...]:
+        """The views that a prediction averages over, beside the image itself."""
+        return self.views if self.test_time else ()
+
+
 class TrainingSettings(_Section):
     """Training of every candidate except heads, which have no epochs."""
 
@@ -448,6 +481,7 @@ class Settings(_Section):
         "parameters.",
     )
     extraction: ExtractionSettings
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     training: TrainingSettings
     threads: ThreadSettings
     gate: GateSettings

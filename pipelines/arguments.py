@@ -76,7 +76,7 @@ def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
     """Yield the graph's parameter and the value of each setting that a step reads."""
     for section, values in settings:
         if isinstance(values, BaseModel):
-            for name, value in values:
+            for name, value in values.model_dump(mode="json").items():  # kfp knows no tuples
                 if (key := f"{section}.{name}") not in NOT_IN_STEPS | OF_NETWORKS:
                     yield PARAMETERS.get(key, name), value
 

@@ -56,6 +56,8 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         num_epochs: int,
         batch_size: int,
         training_seed: int,
+        views: list,
+        test_time: bool,
         threads_alone: int,
         threads_folds: int,
         model_name: str,
@@ -92,6 +94,8 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             num_epochs: Epochs of each fit. A head is trained to convergence instead.
             batch_size: Images per optimizer step.
             training_seed: Seed of the initial weights and the order of the images.
+            views: Kinds of views that are trained on beside the images themselves.
+            test_time: Whether predictions are means over the image and its views.
             threads_alone: Processor threads of each step that computes alone.
             threads_folds: Processor threads of each train_fold.
             model_name: Name of the registered model.
@@ -112,6 +116,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         common = {
             "examples": fetched.outputs["examples"],
             "remote": remote,
+            "views": views,
             "precision": precision,
             "num_threads": threads_alone,
         }
@@ -152,6 +157,8 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
                 num_epochs=num_epochs,
                 batch_size=batch_size,
                 seed=training_seed,
+                views=views,
+                test_time=test_time,
                 precision=precision,
                 num_threads=threads_folds,
             )
@@ -170,6 +177,8 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=training_seed,
+            views=views,
+            test_time=test_time,
             precision=precision,
             num_threads=threads_alone,
         )

@@ -15,6 +15,7 @@ from crossfold.network import cutting, determinism, openvino_engine
 from crossfold.network.backbone import build_network
 from crossfold.network.normalization import from_pixels, normalize
 from crossfold.network.safetensors_file import Array
+from crossfold.network.views import with_views
 from crossfold.records import BackboneFacts, StoredFeatures
 from crossfold.settings import HEAD, PIXELS, Backbone
 from crossfold.step.progress import report_progress
@@ -35,6 +36,7 @@ def extract_features(
     precision: str,
     num_threads: int,
     features: Path,
+    views: Sequence[str] = (),
     shard: int = 0,
     num_shards: int = 1,
 ) -> dict[str, int]:
@@ -51,11 +53,12 @@ def extract_features(
         precision: number format of the computation, "float32" or "bfloat16".
         num_threads: processor threads.
         features: the file to write.
+        views: the views of each image whose values are stored beside its own.
         shard: the shard of the table.
         num_shards: the number of shards.
 
     Returns:
-        The size of one image at each cut, in bytes.
+        The size of one image, with its views, at each cut, in bytes.
 
     Raises:
         UserError: architecture, weights, cuts and image size do not fit each other, or the arrays
@@ -67,7 +70,7 @@ def extract_features(
     how = find_preprocessing(backbone.architecture, weights, backbone)
     _try_one(network, backbone.architecture, how)
     facts = _facts(backbone, how, network)
-    values_at_cuts = _prefix(network, how, cuts, precision, num_threads)
+    values_at_cuts = _prefix(network, how, cuts, views, precision, num_threads)
     black = np.zeros((1, how.image_size, how.image_size, 3), np.uint8)
     sample = {array_name(facts, name): one for name, one in values_at_cuts(black).items()}
     labels, folds = (table.column(name, TRAIN).astype(np.int64) for name in (LABEL, FOLD))
@@ -154,25 +157,37 @@ def _try_one(network: nn.Module, architecture: str, how: Preprocessing) -> None:
 
 
 def _prefix(
-    network: nn.Module, how: Preprocessing, cuts: Sequence[str], precision: str, num_threads: int
+    network: nn.Module,
+    how: Preprocessing,
+    cuts: Sequence[str],
+    views: Sequence[str],
+    precision: str,
+    num_threads: int,
 ) -> Callable[[Pixels], dict[str, Array]]:
-    """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts.
+    """Build the function from uint8 pixels [B, S, S, 3] to the values at the cuts, [B, V, …].
 
-    With the values come the milliseconds of all processors together that an image of the batch
-    took, float32 [B]: other steps at the same time hardly change them.
+    The pixels are returned as they are. With the values come the milliseconds of all processors
+    together that one view of an image took, float32 [B]: other steps at the same time hardly
+    change them.
     """
     stages = [cut for cut in cuts if cut != PIXELS]
     if not stages:
         return lambda pixels: {PIXELS: pixels}
-    beginning = from_pixels(cutting.prefix(cutting.trace(network), stages), how)
+    beginning = with_views(cutting.prefix(cutting.trace(network), stages), views)
     compute_values = openvino_engine.compiled(
-        openvino_engine.from_torch(beginning, how.image_size), precision, num_threads
+        openvino_engine.from_torch(from_pixels(beginning, how), how.image_size),
+        precision,
+        num_threads,
     )
+    num_views = 1 + len(views)
 
     def values_at_cuts(pixels: Pixels) -> dict[str, Array]:
         started = time.process_time()
-        values: dict[str, Array] = dict(zip(stages, compute_values(pixels), strict=True))
-        taken = 1000 * (time.process_time() - started) / len(pixels)
+        values: dict[str, Array] = {
+            stage: found.reshape(len(pixels), num_views, *found.shape[1:])
+            for stage, found in zip(stages, compute_values(pixels), strict=True)
+        }
+        taken = 1000 * (time.process_time() - started) / (len(pixels) * num_views)
         if PIXELS in cuts:
             values[PIXELS] = pixels
         return values | {MILLISECONDS: np.full(len(pixels), taken, np.float32)}

@@ -2,8 +2,9 @@
 
 One safetensors file with rows for the images outside the test split, in the order of the table of
 examples: `label` and `fold`, int64 [N]; for each backbone the float32 values at each of its cuts,
-`<backbone>/<cut>` [N, …], and `<backbone>/milliseconds`, float32 [N], the time that the values
-took. The uint8 pixels, [N, S, S, 3], are stored once for all backbones that take the same ones.
+`<backbone>/<cut>` [N, V, …], of the image itself and then of its other views, and
+`<backbone>/milliseconds`, float32 [N], the time that the values of one view took. The uint8 pixels,
+[N, S, S, 3], are stored once for all backbones that take the same ones.
 `<backbone>/weights/<tensor>` are the backbone's pretrained weights. The metadata are
 `StoredFeatures`.
 """
@@ -72,8 +73,12 @@ class Features:
         return next(facts for facts in self.backbones if name in (None, facts.name))
 
     def values(self, backbone: BackboneFacts, cut: str) -> Array:
-        """Get the values at a backbone's cut, [N, …], mapped from the file."""
-        return self._arrays[array_name(backbone, cut)]
+        """Get the values at a backbone's cut, [N, V, …], mapped from the file.
+
+        The first of the V views is the image itself, and pixels have no other: V is 1.
+        """
+        values = self._arrays[array_name(backbone, cut)]
+        return values[:, np.newaxis] if cut == PIXELS else values
 
     def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
         """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
@@ -130,7 +135,8 @@ def _require_space(
         raise UserError(
             f"the features of {num_images} images need {needed / 1e9:.1f} GB and {folder} has "
             f"{free / 1e9:.1f} GB free; one image takes {shares}. Free some space, drop the "
-            f"candidate that trains from the largest, or lower model.image_size in params.yaml."
+            f"candidate that trains from the largest, use fewer augmentation.views, or lower "
+            f"model.image_size in params.yaml."
         )
 
 

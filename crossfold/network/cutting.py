@@ -11,10 +11,7 @@ from typing import Any
 from torch import fx, nn
 
 from crossfold.errors import UserError, suggestion
-from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.settings import HEAD, PIXELS
-
-from .normalization import from_pixels
+from crossfold.settings import HEAD
 
 
 def head_name(network: nn.Module) -> str:
@@ -94,16 +91,12 @@ def prefix(traced: fx.GraphModule, cuts: Iterable[str]) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
-def suffix(traced: fx.GraphModule, cut: str, preprocessing: Preprocessing) -> nn.Module:
+def suffix(traced: fx.GraphModule, cut: str) -> fx.GraphModule:
     """Build the suffix after a cut: the cut's value in, logits [N, K] out.
-
-    From "pixels" on, that is the whole network and takes uint8 pixels [N, S, S, 3].
 
     Raises:
         UserError: the cut is not a stage of the network.
     """
-    if cut == PIXELS:
-        return from_pixels(traced, preprocessing)
     first, value = _cut(traced, cut)
     graph = fx.Graph()
     copies = {value: graph.placeholder("features")}

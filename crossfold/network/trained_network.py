@@ -18,6 +18,7 @@ from .backbone import build_network
 from .cutting import prefix, suffix, trace
 from .normalization import normalize
 from .safetensors_file import read_metadata
+from .views import mean_over_views, with_views
 
 
 class Network:
@@ -32,6 +33,7 @@ class Network:
         # Versions that were registered before there was a choice do not name these.
         self.precision: str = about.get("precision", "float32")
         self.temperature: float = about.get("temperature", 1.0)
+        self.views: tuple[str, ...] = tuple(about.get("views", ()))
         network = build_network(self.architecture, len(self.classes), seed=0)
         network.load_state_dict(safetensors.torch.load_file(path))
         self.traced = trace(network)
@@ -43,7 +45,8 @@ class Network:
         """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3] of its size.
 
         They are computed in float32, whatever the network's precision, and are
-        softmax(logits / temperature), see `calibration.fit_temperature`.
+        softmax(logits / temperature), see `calibration.fit_temperature`. With views, they are the
+        mean over the image and its views, with the temperature applied to that.
         """
         _, probabilities = self.exportable()(torch.from_numpy(images))
         computed: np.ndarray[Any, np.dtype[np.float32]] = probabilities.numpy()
@@ -53,8 +56,9 @@ class Network:
         """Build one module for the export: pixels in, the head's input and probabilities out."""
         return _FromPixels(
             prefix(self.traced, [HEAD]),
-            suffix(self.traced, HEAD, self.preprocessing),
+            suffix(self.traced, HEAD),
             self.preprocessing,
+            self.views,
             self.temperature,
         )
 
@@ -65,15 +69,22 @@ class _FromPixels(nn.Module):
         prefix: nn.Module,
         head: nn.Module,
         preprocessing: Preprocessing,
+        views: Sequence[str],
         temperature: float,
     ) -> None:
         super().__init__()
-        self.prefix, self.head = prefix, head
-        self.preprocessing, self.temperature = preprocessing, temperature
+        self.prefix, self.head = with_views(prefix, views), head
+        self.preprocessing, self.views, self.temperature = preprocessing, views, temperature
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         (features,) = self.prefix(normalize(pixels, self.preprocessing))
-        return features, (self.head(features) / self.temperature).softmax(dim=1)
+        logits = self.head(features)
+        if not self.views:
+            return features, (logits / self.temperature).softmax(dim=1)
+        mean = mean_over_views(logits.softmax(dim=1), 1 + len(self.views))
+        # softmax(log(mean) / temperature), where a probability may be 0.
+        scaled = mean ** (1 / self.temperature)
+        return features, scaled / scaled.sum(dim=1, keepdim=True)
 
 
 def save_network(
@@ -85,14 +96,19 @@ def save_network(
     preprocessing: Preprocessing,
     precision: str,
     temperature: float = 1.0,
+    views: Sequence[str] = (),
 ) -> None:
-    """Write all weights, and the metadata to use them, as one safetensors file."""
+    """Write all weights, and the metadata to use them, as one safetensors file.
+
+    `views` are those that a prediction averages over, beside the image itself.
+    """
     about = {
         "architecture": architecture,
         "classes": list(classes),
         "preprocessing": asdict(preprocessing),
         "precision": precision,
         "temperature": temperature,
+        "views": list(views),
     }
     safetensors.torch.save_file(
         {name: tensor.contiguous() for name, tensor in network.state_dict().items()},

@@ -1,8 +1,8 @@
 """Rows of stored features that form a training or validation split."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,12 +18,34 @@ class FeatureRows:
     """The rows of a split.
 
     `features` is [N, …] as extract_features wrote it, mapped from the file; `labels` int64 [N];
-    `rows` int64 [M] says which of them belong to the split.
+    `rows` int64 [M] says which of them belong to the split. Every image has `num_views` rows, one
+    after another, its own first.
     """
 
     features: safetensors_file.Array
     labels: Indices
     rows: Indices
+    num_views: int = 1
+
+    @classmethod
+    def of_images(cls, values: safetensors_file.Array, labels: Indices, images: Indices) -> Self:
+        """Choose the rows of some images themselves, without their other views.
+
+        `values` is [I, V, …] and `labels` [I], of all images; `images` are indices into them.
+        """
+        num_views = values.shape[1]
+        features = values.reshape(-1, *values.shape[2:])
+        return cls(features, np.repeat(labels, num_views), images * num_views, num_views)
+
+    def with_views(self) -> Self:
+        """Add the other views of each image after its own row."""
+        rows = self.rows[:, np.newaxis] + np.arange(self.num_views)
+        return replace(self, rows=rows.ravel())
+
+    def drawn(self, generator: np.random.Generator) -> Self:
+        """Draw one of the views of each image, instead of the image itself."""
+        views = generator.integers(self.num_views, size=len(self.rows))
+        return replace(self, rows=self.rows + views)
 
     def batches(self, size: int, order: Indices | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (features [B, …], labels [B]); `order` is a permutation of range(M)."""

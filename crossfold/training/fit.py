@@ -9,6 +9,8 @@ from torch import nn
 
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, determinism
+from crossfold.network.normalization import from_pixels
+from crossfold.network.views import DrawnViews
 from crossfold.settings import PIXELS
 
 from .feature_rows import FeatureRows
@@ -20,15 +22,19 @@ from .recipe import Recipe
 CHANNELS_LAST_FROM = 128
 
 
-def trainable_suffix(
-    network: nn.Module, recipe: Recipe, rows: FeatureRows, preprocessing: Preprocessing
-) -> nn.Module:
-    """Cut off the part of the network that the candidate trains; it shares the weights."""
-    candidate = recipe.candidate
-    suffix = cutting.suffix(cutting.trace(network), candidate.train_from, preprocessing)
-    if candidate.train_from == PIXELS and rows.features.shape[1] >= CHANNELS_LAST_FROM:
+def trainable_suffix(network: nn.Module, recipe: Recipe, preprocessing: Preprocessing) -> nn.Module:
+    """Cut off the part of the network that the candidate trains; it shares the weights.
+
+    From "pixels" on, that is the whole network, which draws its views itself.
+    """
+    stage, traced = recipe.candidate.train_from, cutting.trace(network)
+    if stage != PIXELS:
+        return cutting.suffix(traced, stage)
+    if preprocessing.image_size >= CHANNELS_LAST_FROM:
         network.to(memory_format=torch.channels_last)
-    return suffix
+    views, predicted = recipe.settings.views, recipe.settings.predicted_views
+    drawn = DrawnViews(views, predicted, preprocessing.image_size)
+    return from_pixels(nn.Sequential(drawn, traced) if views else traced, preprocessing)
 
 
 def fit(
@@ -51,14 +57,15 @@ def fit(
     """
     if recipe.candidate.is_head:
         history: list[dict[str, float]] = []
+        rows = training.with_views()
         with determinism.one_thread():
-            loss = fit_head(suffix, training, recipe.candidate.weight_decay, progress)
+            loss = fit_head(suffix, rows, recipe.candidate.weight_decay, progress)
         if not math.isfinite(loss):
             raise DivergedError(None)
     else:
         history = train_epochs(suffix, training, validation, recipe, progress)
     predicted = training if validation is None else validation
-    probabilities = evaluate(suffix, predicted, recipe.precision)
+    probabilities = evaluate(suffix, predicted, recipe)
     if not np.isfinite(probabilities).all():
         raise DivergedError(recipe.num_epochs)
     return history, probabilities

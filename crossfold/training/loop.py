@@ -10,6 +10,7 @@ from torch import nn
 
 from crossfold.evaluation import metrics
 from crossfold.network import determinism
+from crossfold.network.views import mean_over_views
 from crossfold.records import Scores
 
 from .feature_rows import FeatureRows
@@ -58,7 +59,7 @@ def train_epochs(
         scores = train_one_epoch(model, optimizer, training, recipe, epoch, report)
         entry = {"epoch": epoch, **{f"train_{name}": value for name, value in scores.items()}}
         if validation is not None:
-            probabilities = evaluate(model, validation, recipe.precision)
+            probabilities = evaluate(model, validation, recipe)
             scores = fold_scores(validation.labels[validation.rows], probabilities)
             entry |= {f"val_{name}": value for name, value in scores.items()}
         if not all(math.isfinite(value) for value in entry.values()):
@@ -87,19 +88,20 @@ def train_one_epoch(
     epoch: int,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Scores:
-    """Take one optimizer step per batch.
+    """Take one optimizer step per batch; each image is seen once, in one of its views.
 
-    numpy's SeedSequence draws order and dropout independently for each pair of seed and epoch:
-    with their sum, one run's second epoch would repeat another run's first.
+    numpy's SeedSequence draws order, dropout and views independently for each pair of seed and
+    epoch: with their sum, one run's second epoch would repeat another run's first.
 
     Returns:
         The fold metrics over the epoch's images, each predicted before its step.
     """
     model.train()
     seeds = np.random.SeedSequence((recipe.settings.seed, epoch))
-    order_seed, dropout_seed = seeds.generate_state(2, np.uint64)
+    order_seed, dropout_seed, views_seed = seeds.generate_state(3, np.uint64)
+    rows = rows.drawn(np.random.default_rng(views_seed))
     order = np.random.default_rng(order_seed).permutation(len(rows.rows))
-    torch.manual_seed(int(dropout_seed))  # dropout draws from the global generator
+    torch.manual_seed(int(dropout_seed))  # dropout and `DrawnViews` use the global generator
     probabilities, done = [], 0
     for features, labels in rows.batches(recipe.settings.batch_size, order):
         with determinism.at_precision(recipe.precision):
@@ -114,13 +116,19 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, rows: FeatureRows, precision: str) -> Probabilities:
-    """Predict probabilities float32 [M, K], in the order of the rows, as `metrics.floored`."""
+def evaluate(model: nn.Module, rows: FeatureRows, recipe: Recipe) -> Probabilities:
+    """Predict probabilities float32 [M, K] of M images' rows, in their order.
+
+    They are means over the views if the settings say so, and as `metrics.floored`.
+    """
     model.eval()
-    with determinism.at_precision(precision):
-        batches = rows.batches(EVALUATION_BATCH_SIZE)
+    num_views = 1 + len(recipe.settings.predicted_views)
+    if num_views > 1:
+        rows = rows.with_views()
+    with determinism.at_precision(recipe.precision):
+        batches = rows.batches(EVALUATION_BATCH_SIZE // num_views)
         outputs = [model(features).float().softmax(dim=1) for features, _ in batches]
-    return metrics.floored(torch.cat(outputs).numpy())
+    return metrics.floored(mean_over_views(torch.cat(outputs), num_views).numpy())
 
 
 def fold_scores(labels: np.ndarray[Any, Any], probabilities: Probabilities) -> Scores:

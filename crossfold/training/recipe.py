@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from crossfold.settings import Candidate, TrainingSettings
+from crossfold.settings import AugmentationSettings, Candidate, TrainingSettings
 
 
-class FitSettings(TrainingSettings):
-    """The settings that all fits of a run share: the training section, and the precision."""
+class FitSettings(TrainingSettings, AugmentationSettings):
+    """The settings that all fits of a run share: training, augmentation, and the precision."""
 
     precision: str
 

@@ -40,11 +40,11 @@ def train_final(
     backbone = stored.backbone(candidate.backbone)
     network = stored.network(backbone, settings.seed)
     labels = stored.labels
-    rows = FeatureRows(
+    rows = FeatureRows.of_images(
         stored.values(backbone, candidate.train_from), labels, np.arange(len(labels))
     )
     recipe = Recipe(candidate, settings)
-    suffix = trainable_suffix(network, recipe, rows, backbone.preprocessing)
+    suffix = trainable_suffix(network, recipe, backbone.preprocessing)
     progress = Progress(100, "percent")
     try:
         _, probabilities = fit(
@@ -67,5 +67,6 @@ def train_final(
         preprocessing=backbone.preprocessing,
         precision=settings.precision,
         temperature=board.temperature,
+        views=settings.predicted_views,
     )
     return fold_scores(labels, probabilities)

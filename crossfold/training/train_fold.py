@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from crossfold.records import DivergedResult, FoldResult, FoldResults, NamedCand
 from crossfold.settings import Candidate
 from crossfold.step.progress import Progress
 
-from .feature_rows import FeatureRows, Indices
+from .feature_rows import FeatureRows
 from .fit import fit, trainable_suffix
 from .loop import DivergedError, Probabilities
 from .recipe import FitSettings, Recipe
@@ -41,7 +40,7 @@ def train_fold(
     """
     determinism.prepare(num_threads, portable=settings.portable)
     stored = Features(features)
-    held_out = np.flatnonzero(stored.folds == fold)
+    held_out, others = np.flatnonzero(stored.folds == fold), np.flatnonzero(stored.folds != fold)
     outputs = {"row": held_out, "label": stored.labels[held_out]}
     results = []
     name, untrained = "", nn.Module()
@@ -51,15 +50,14 @@ def train_fold(
         if backbone.name != name:
             untrained = nn.Module()  # frees the last one before the next is loaded
             name, untrained = backbone.name, stored.network(backbone, settings.seed)
-        training = FeatureRows(
-            stored.values(backbone, candidate.train_from),
-            stored.labels,
-            np.flatnonzero(stored.folds != fold),
+        values = stored.values(backbone, candidate.train_from)
+        training, validation = (
+            FeatureRows.of_images(values, stored.labels, images) for images in (others, held_out)
         )
         result, probabilities = _train_candidate(
             copy.deepcopy(untrained),
             training,
-            held_out,
+            validation,
             Recipe(candidate, settings),
             backbone.preprocessing,
             fold,
@@ -81,27 +79,26 @@ def _report_share(progress: Progress, done: int, share: float) -> None:
 def _train_candidate(
     network: nn.Module,
     training: FeatureRows,
-    held_out: Indices,
+    validation: FeatureRows,
     recipe: Recipe,
     preprocessing: Preprocessing,
     fold: int,
     progress: Callable[[float], None],
 ) -> tuple[FoldResult | DivergedResult, Probabilities | None]:
-    """Train one candidate, and score it on the held-out rows; it may diverge."""
-    candidate, labels = recipe.candidate, training.labels[held_out]
+    """Train one candidate, and score it on the validation rows; it may diverge."""
+    candidate = recipe.candidate
     about = {
         "candidate": NamedCandidate(name=candidate.name, **candidate.model_dump()),
         "fold": fold,
         "num_epochs": recipe.num_epochs,
     }
-    suffix = trainable_suffix(network, recipe, training, preprocessing)
-    validation = replace(training, rows=held_out)
+    suffix = trainable_suffix(network, recipe, preprocessing)
     try:
         history, probabilities = fit(suffix, training, validation, recipe, progress)
     except DivergedError as error:
         logging.warning("fold %d, %s: %s", fold, candidate.name, error)
         return DivergedResult.model_validate({**about, "diverged": error.epoch}), None
-    scores = metrics.scores(labels, probabilities)
+    scores = metrics.scores(validation.labels[validation.rows], probabilities)
     logging.info("fold %d, %s: macro F1 %.4f", fold, candidate.name, scores["macro_f1"])
     result = FoldResult.model_validate({**about, "history": history, **scores})
     return result, probabilities

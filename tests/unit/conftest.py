@@ -94,6 +94,21 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: Path) -> Path:
     """What extract_features writes for `examples` and `weights`, cut at three places."""
     path = tmp_path_factory.mktemp("features") / "features"
+    _extract(examples, weights, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def features_of_views(
+    tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: Path
+) -> Path:
+    """The same with two further views of each image."""
+    path = tmp_path_factory.mktemp("features of views") / "features"
+    _extract(examples, weights, path, views=("mirrored", "cropped"))
+    return path
+
+
+def _extract(examples: Path, weights: Path, path: Path, views: tuple[str, ...] = ()) -> None:
     extract_features(
         examples=examples,
         weights=weights,
@@ -104,5 +119,5 @@ def features(tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: 
         precision="float32",
         num_threads=1,
         features=path,
+        views=views,
     )
-    return path

@@ -23,9 +23,10 @@ FACTS = BackboneFacts(
     milliseconds=1.5,
 )
 IMAGENET = Preprocessing(224)
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def pixels(count: int, size: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def pixels(count: int, size: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
 
 
@@ -41,7 +42,11 @@ def build(architecture: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
 
 
 def save(
-    path: Path, network: nn.Module, architecture: str = SMALL, precision: str = "float32"
+    path: Path,
+    network: nn.Module,
+    architecture: str = SMALL,
+    precision: str = "float32",
+    **about: Any,
 ) -> Path:
     trained_network.save_network(
         path,
@@ -50,6 +55,7 @@ def save(
         classes=("a", "b", "ü"),
         preprocessing=Preprocessing(33),
         precision=precision,
+        **about,
     )
     return path
 

@@ -38,14 +38,13 @@ def test_prefix_and_suffix_are_the_network(architecture: str, size: int, stages:
         wanted = network(normalization.normalize(images, IMAGENET))
         values = cutting.prefix(traced, cuts)(normalization.normalize(images, IMAGENET))
         for cut, value in zip(cuts, values, strict=True):
-            assert torch.equal(cutting.suffix(traced, cut, IMAGENET)(value), wanted), cut
-        assert torch.equal(cutting.suffix(traced, "pixels", IMAGENET)(images), wanted)
+            assert torch.equal(cutting.suffix(traced, cut)(value), wanted), cut
 
 
 def test_training_from_a_stage_has_all_its_weights() -> None:
     """Those beside its layers, too, as ConvNeXt's layer scales are."""
     network = build("convnext_tiny")
-    suffix = cutting.suffix(cutting.trace(network), "features.7", IMAGENET)
+    suffix = cutting.suffix(cutting.trace(network), "features.7")
     wanted = {
         name
         for name, _ in network.named_parameters()
@@ -84,7 +83,7 @@ def test_training_moves_the_suffix_and_nothing_before_it(
         precision="float32",
     )
     recipe = Recipe(candidate, settings)
-    suffix = trainable_suffix(network, recipe, rows, IMAGENET)
+    suffix = trainable_suffix(network, recipe, IMAGENET)
     fit(suffix, rows, None, recipe, lambda share: None)
     after = state(network)
     moved = {name for name in before if not torch.equal(before[name], after[name])}
@@ -95,14 +94,14 @@ def test_training_moves_the_suffix_and_nothing_before_it(
 def test_values_that_cannot_be_cut_are_refused_with_a_way_out() -> None:
     traced = cutting.trace(build("shufflenet_v2_x0_5"))
     with pytest.raises(UserError, match=r"stage2\.1\.branch2: .* 2 "):
-        cutting.suffix(traced, "stage2.1.branch2", IMAGENET)
+        cutting.suffix(traced, "stage2.1.branch2")
 
 
 @pytest.mark.parametrize("cut", ["layer5", "layer", "layer4.9", ""])
 def test_an_unknown_stage_is_refused_with_those_there_are(cut: str) -> None:
     traced = cutting.trace(build("resnet18"))
     parts: tuple[Callable[[], Any], ...] = (
-        lambda: cutting.suffix(traced, cut, IMAGENET),
+        lambda: cutting.suffix(traced, cut),
         lambda: cutting.prefix(traced, [cut]),
     )
     for part in parts:

@@ -90,7 +90,7 @@ def test_a_network_cut_at_its_head_joined_and_exported_is_the_whole(architecture
     prefix = cutting.prefix(traced, ["head"])
     with torch.inference_mode():
         how, images, logits = smallest_input(network, architecture)
-        suffix = cutting.suffix(traced, "head", how)
+        suffix = cutting.suffix(traced, "head")
         (features,) = prefix(normalization.normalize(images, how))
         assert torch.equal(suffix(features), logits)
 

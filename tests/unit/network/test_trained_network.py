@@ -52,6 +52,7 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
             "crop": 1.0,
         },
         "temperature": 1.0,
+        "views": [],
     }
 
 

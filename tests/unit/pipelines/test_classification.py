@@ -34,6 +34,8 @@ READERS = {
     "num_epochs": {"train-fold", "train-final"},
     "batch_size": {"train-fold", "train-final"},
     "training_seed": {"train-fold", "train-final"},
+    "views": {"extract-features", "train-fold", "train-final"},
+    "test_time": {"train-fold", "train-final"},
     "threads_alone": {"extract-features", "train-final", "evaluate-test", "register-model"},
     "threads_folds": {"train-fold"},
     "model_name": {"register-model"},

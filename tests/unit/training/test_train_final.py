@@ -8,10 +8,11 @@ import torch
 
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
+from crossfold.features.features_file import Features
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import safetensors_file, trained_network
 from crossfold.records import Choice, Leaderboard, LeaderboardEntry, NamedCandidate, Scores
-from crossfold.settings import Candidate
+from crossfold.settings import Candidate, View
 from crossfold.training import train_final as step
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.fit import fit, trainable_suffix
@@ -62,22 +63,30 @@ def train_final(
 
 
 @pytest.mark.parametrize("candidate", [HEAD, PARTIAL, FULL], ids=["head", "partial", "full"])
+@pytest.mark.parametrize("views", [(), ("mirrored", "cropped")], ids=["", "views"])
 def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
-    features: Path, weights: Path, tmp_path: Path, candidate: Candidate
+    features: Path,
+    features_of_views: Path,
+    weights: Path,
+    tmp_path: Path,
+    candidate: Candidate,
+    views: tuple[View, ...],
 ) -> None:
-    network, figures = train_final(features, tmp_path, candidate)
+    path = features_of_views if views else features
+    changes = {"views": views, "test_time": bool(views)}
+    network, figures = train_final(path, tmp_path, candidate, **changes)
     # The same by hand, from the pieces that are tested above.
-    stored, _ = safetensors_file.read(features)
-    rows = FeatureRows(
-        stored[stored_as(candidate.train_from)], np.array(stored["label"]), np.arange(42)
-    )
+    stored, recipe = Features(path), Recipe(candidate, fit_settings(**changes))
+    values = stored.values(stored.backbones[0], candidate.train_from)
+    rows = FeatureRows.of_images(values, stored.labels, np.arange(42))
     untrained = pretrained_network(ARCHITECTURE, weights, 3, SETTINGS.seed)
-    suffix = trainable_suffix(untrained, Recipe(candidate, SETTINGS), rows, Preprocessing(32))
-    _, probabilities = fit(suffix, rows, None, Recipe(candidate, SETTINGS), lambda share: None)
-    scored = metrics.scores(rows.labels, probabilities)
+    suffix = trainable_suffix(untrained, recipe, Preprocessing(32))
+    _, probabilities = fit(suffix, rows, None, recipe, lambda share: None)
+    scored = metrics.scores(stored.labels, probabilities)
     assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
 
-    found = network.predict(np.array(stored[stored_as("pixels")]))
+    pixels, _ = safetensors_file.read(path)
+    found = network.predict(np.array(pixels[stored_as("pixels")]))
     wanted = calibration.tempered(probabilities, 1.5)
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert np.ptp(found) > 0.2, "every image gets the same answer"
