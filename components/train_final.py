@@ -52,7 +52,7 @@ def train_final(
                 batch_size=batch_size,
                 seed=seed,
                 portable=portable,
-                views=views,
+                views=tuple(views),
                 test_time=test_time,
                 precision=precision,
             ),

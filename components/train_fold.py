@@ -51,7 +51,7 @@ def train_fold(
             batch_size=batch_size,
             seed=seed,
             portable=portable,
-            views=views,
+            views=tuple(views),
             test_time=test_time,
             precision=precision,
         )

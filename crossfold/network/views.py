@@ -37,7 +37,8 @@ def _cropped(images: Tensor) -> Tensor:
 
 
 def _any_crop(side: int) -> nn.Module:
-    return v2.RandomResizedCrop(side, scale=(CROP**2, 1.0), ratio=(1.0, 1.0))
+    crop: nn.Module = v2.RandomResizedCrop(side, scale=(CROP**2, 1.0), ratio=(1.0, 1.0))
+    return crop
 
 
 KINDS = {
@@ -85,4 +86,4 @@ def with_views(network: nn.Module, views: Sequence[str]) -> nn.Module:
 
 def mean_over_views(probabilities: Tensor, num_views: int) -> Tensor:
     """Average probabilities [N * V, K], in the order of `WithViews`, to [N, K]."""
-    return probabilities.unflatten(0, (-1, num_views)).mean(dim=1)
+    return probabilities.view(-1, num_views, probabilities.shape[1]).mean(dim=1)

@@ -138,6 +138,22 @@ def test_features_are_what_reaches_the_layer(
     assert not np.allclose(found[0], found[1], rtol=1e-3, atol=1e-4), "images are not told apart"
 
 
+def test_stored_views_are_the_features_of_the_changed_pixels(
+    examples: Path, weights: Path, features: Path, features_of_views: Path
+) -> None:
+    (arrays, _), (own, _) = (safetensors_file.read(path) for path in (features_of_views, features))
+    images = train_pixels(examples)
+    for cut, layer in {"head": "fc", "conv5": "conv5.0"}.items():
+        found = arrays[f"shuffle/{cut}"]
+        assert found.shape[:2] == (42, 3)
+        np.testing.assert_allclose(found[:, :1], own[f"shuffle/{cut}"], rtol=1e-3, atol=3e-4)
+        mirrored = seen_by(layer, weights, [images[:, :, ::-1].copy()])
+        np.testing.assert_allclose(found[:, 1], mirrored, rtol=1e-3, atol=3e-4)
+        assert not np.allclose(found[:, 0], found[:, 1], rtol=1e-3, atol=3e-4)
+    assert arrays["label"].tolist() == own["label"].tolist()
+    assert arrays["fold"].tolist() == own["fold"].tolist()
+
+
 def test_bfloat16_gives_the_features_in_fewer_digits(
     examples: Path, weights: Path, features: Path, tmp_path: Path
 ) -> None:
