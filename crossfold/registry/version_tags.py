@@ -71,17 +71,21 @@ def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Collect the seeds and the threads of the folds from the settings, as separate tags."""
+    """Collect seeds, threads of the folds and averaged views from the settings, as tags."""
     wanted = {
         "seed_split": ("data", "seed"),
         "seed_training": ("training", "seed"),
         "num_threads_folds": ("threads", "folds"),
     }
-    return {
+    tags = {
         tag: str(settings[section][key])
         for tag, (section, key) in wanted.items()
         if key in settings.get(section, {})
     }
+    augmentation = settings.get("augmentation", {})
+    if augmentation.get("test_time"):
+        tags["averaged_views"] = ", ".join(augmentation["views"])
+    return tags
 
 
 def of_run(parent: run.Run) -> dict[str, str]:

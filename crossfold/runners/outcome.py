@@ -13,7 +13,7 @@ REPORTS = "reports"
 class Outcome:
     """The content of a run's artifacts, its counts of steps, and places to look closer.
 
-    `notes` are lines about the weights for the user; see `pre_run_checks.check_model`.
+    `notes` are lines for the user; see `pre_run_checks.check_model`.
     """
 
     leaderboard: Leaderboard

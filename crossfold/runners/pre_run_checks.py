@@ -12,7 +12,7 @@ from crossfold.data.layout import find_misnamed
 from crossfold.data.models_folder import copy_weights, find_weights
 from crossfold.data.samples import sample
 from crossfold.errors import UserError
-from crossfold.settings import Backbone, Settings
+from crossfold.settings import PIXELS, Backbone, Settings
 
 from .failures import StepError
 
@@ -43,7 +43,7 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
     This machine cannot check files that exist only in a distant remote; the steps do.
 
     Returns:
-        Notes about the weights for the user, one line each.
+        Notes for the user about the weights and the cost of views, one line each.
 
     Raises:
         UserError: no weights have that name; or weights, candidates or image size do not fit
@@ -69,7 +69,18 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
     ]
     if all(warnings):  # beside other weights, they are there for comparison
         notes.append(warnings[0])
-    return tuple(notes)
+    return (*notes, *_cost_of_views(settings))
+
+
+def _cost_of_views(settings: Settings) -> Iterator[str]:
+    """State what views cost, before it is paid."""
+    augmentation = settings.augmentation
+    times = 1 + len(augmentation.views)
+    from_features = any(candidate.train_from != PIXELS for candidate in settings.compared)
+    if augmentation.views and from_features:
+        yield f"augmentation.views: extract_features takes {times} times the time and the disk"
+    if augmentation.test_time:
+        yield f"augmentation.test_time: each prediction takes {times} times the time"
 
 
 def _find_weights(

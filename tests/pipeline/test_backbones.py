@@ -9,7 +9,9 @@ import yaml
 from safetensors.torch import save_file
 
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
+from crossfold.network import NETWORK_FILE
 from crossfold.network.backbone import build_network
+from crossfold.network.trained_network import Network
 from crossfold.records import Leaderboard
 
 from .projects import STEPS, Project, titles
@@ -20,6 +22,7 @@ BACKBONES = [  # the new one first: the order of the list does not matter
     {"name": "resnet18", "architecture": "resnet18", "weights": RANDOM_WEIGHTS, "image_size": 32},
 ]
 HEAD = {"freeze_backbone": True, "weight_decay": 0.1}
+VIEWS = {"views": ["mirrored"], "test_time": True}
 
 
 def write_settings(project: Project, **changes: object) -> None:
@@ -31,7 +34,7 @@ def write_settings(project: Project, **changes: object) -> None:
 @pytest.fixture(scope="module")
 def project(new_project: Callable[[], Project]) -> Project:
     project = new_project()
-    write_settings(project, candidates=[HEAD])
+    write_settings(project, candidates=[HEAD], augmentation=VIEWS)
     project.call("crossfold", "run")
     return project
 
@@ -104,3 +107,14 @@ def test_the_version_and_mlflow_name_the_backbone(
     page = (project.root / "reports/report.html").read_text()
     table = page[page.index('id="backbones"') :].split("</table>")[0]
     assert SMALL in table and "11.18" in table
+
+
+@pytest.mark.slow
+def test_the_model_averages_over_the_views_that_it_was_trained_on(
+    project: Project, output: str
+) -> None:
+    model = Path(project.runs()[-1]["steps"]["train_final"]) / "model"
+    assert Network(model / NETWORK_FILE).views == ("mirrored",)
+    version = project.client().get_model_version("crossfold", "2")
+    assert version.tags["averaged_views"] == "mirrored"
+    assert output.count("augmentation.") == 2 * 2, "stated before the run, and after it"

@@ -254,6 +254,9 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("candidates=layer4", ["candidates", "'layer4'"]),
         ("candidates.0=head", ["candidates.0", "'head'"]),
         ("candidates.0.momentum=0.9", ["candidates.0.momentum", "no such setting"]),
+        ("augmentation.views=[blurred]", ["augmentation.views.0", "'mirrored' or 'cropped'"]),
+        ("augmentation.views=[cropped, cropped]", ["augmentation: views", "duplicate"]),
+        ("augmentation.test_time=true", ["augmentation: test_time", "augmentation.views"]),
         ("training.epochs=5", ["training.epochs", "no such setting"]),
         ("trainings={}", ["trainings", "no such setting"]),
         ("data=5", ["data", "5 is not allowed"]),
@@ -271,6 +274,14 @@ def test_a_mistake_names_the_key_the_value_and_what_is_allowed(
 def test_weights_may_lie_in_a_folder_below_models() -> None:
     changed = load_settings(SHIPPED, ["model.weights=sub/v1@best.safetensors"])
     assert changed.backbones[0].weights == "sub/v1@best.safetensors"
+
+
+def test_without_the_section_there_are_no_views(tmp_path: Path) -> None:
+    older = yaml.safe_load(SHIPPED.read_text())
+    del older["augmentation"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(older))
+    found = load_settings(tmp_path / "params.yaml").augmentation
+    assert (found.views, found.test_time, found.predicted_views) == ((), False, ())
 
 
 def test_every_mistake_is_named_at_once() -> None:

@@ -63,6 +63,17 @@ def test_a_stage_that_the_network_lacks_is_refused(
 
 
 @pytest.mark.slow
+def test_notes_state_what_views_cost(project: Path, settings: Callable[..., Settings]) -> None:
+    views = "augmentation={views: [mirrored, cropped], test_time: true}"
+    *_, extraction, prediction = check_model(project, settings("model.weights=own/w.pth", views))
+    assert extraction.startswith("augmentation.views: ") and " 3 times " in extraction
+    assert prediction.startswith("augmentation.test_time: ") and " 3 times " in prediction
+    pixels = "candidates=[{train_from: pixels, learning_rate: 0.1, weight_decay: 0}]"
+    found = check_model(project, settings("model.weights=own/w.pth", pixels, views))
+    assert [note for note in found if note.startswith("augmentation")] == [prediction]
+
+
+@pytest.mark.slow
 def test_notes_tell_where_the_weights_lie_and_that_they_are_the_digits(
     project: Path, settings: Callable[..., Settings]
 ) -> None:
