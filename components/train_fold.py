@@ -65,4 +65,4 @@ def train_fold(
         )
         environment = determinism.describe()
         run.set_tags(environment)
-        log_candidates(run, results, params={**settings.model_dump(), **environment})
+        log_candidates(run, results, params={**settings.model_dump(mode="json"), **environment})
