@@ -50,6 +50,7 @@ def test_the_network_file_is_safetensors_with_json(tmp_path: Path) -> None:
             "std": [0.229, 0.224, 0.225],
             "interpolation": "bilinear",
             "crop": 1.0,
+            "reducing_gap": None,
         },
         "temperature": 1.0,
         "views": [],
