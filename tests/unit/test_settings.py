@@ -148,7 +148,7 @@ def test_backbones_and_candidates_must_fit(changes: tuple[str, ...], said: str) 
         ),
         (
             ["candidates.0.weight_decay={from: 0.104, to: 0.106, num: 3}"],
-            [*(f"head wd={wd}" for wd in (0.104, 0.105, 0.106, 0.1)), "layer4 lr=0.001 wd=0.05"],
+            [*(f"head wd={wd}" for wd in (0.104, 0.105, 0.106, 0.1)), "blocks.6 lr=0.001 wd=0.05"],
         ),
         (
             [
@@ -158,9 +158,9 @@ def test_backbones_and_candidates_must_fit(changes: tuple[str, ...], said: str) 
             ],
             [
                 *("head wd=1", "head wd=0.1"),
-                *("layer4 lr=0.0003 wd=0.01", "layer4 lr=0.0003 wd=0.1"),
-                *("layer4 lr=0.00095 wd=0.01", "layer4 lr=0.00095 wd=0.1"),
-                *("layer4 lr=0.003 wd=0.01", "layer4 lr=0.003 wd=0.1"),
+                *("blocks.6 lr=0.0003 wd=0.01", "blocks.6 lr=0.0003 wd=0.1"),
+                *("blocks.6 lr=0.00095 wd=0.01", "blocks.6 lr=0.00095 wd=0.1"),
+                *("blocks.6 lr=0.003 wd=0.01", "blocks.6 lr=0.003 wd=0.1"),
             ],
         ),
     ],
