@@ -5,8 +5,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
-import torch
 from torch import nn
 
 from crossfold.network import determinism
@@ -19,7 +17,7 @@ NUM_ROWS, NUM_CHANNELS, NUM_CLASSES = 300, 256, 10
 
 
 def head_hash(num_threads: int) -> str:
-    """Fit a head on drawn features, in a process that has computed nothing before."""
+    """Fit a head on drawn features, in a process that has computed with no other kernels."""
     determinism.prepare(num_threads, portable=True)
     bits = np.random.PCG64(0)  # numpy guarantees its stream
     integers = bits.random_raw(NUM_ROWS * NUM_CHANNELS) >> np.uint64(44)
@@ -34,11 +32,9 @@ def head_hash(num_threads: int) -> str:
     return hashlib.sha256(layer.weight.detach().numpy().tobytes()).hexdigest()
 
 
-@pytest.mark.skipif(not torch.cpu.get_capabilities().get("avx2"), reason="needs AVX2")
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_a_head_has_the_same_bits_on_every_processor(num_threads: int) -> None:
-    command = f"from {__name__} import head_hash; print(head_hash({num_threads}))"
+def test_a_head_has_the_same_bits_on_every_processor_with_any_number_of_threads() -> None:
+    command = f"from {__name__} import head_hash; print(head_hash(1), head_hash(2))"
     done = subprocess.run(
         [sys.executable, "-c", command], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == HASH
+    assert done.stdout.split() == [HASH, HASH]
