@@ -5,26 +5,23 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
-from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, determinism, openvino_engine
-from crossfold.network.backbone import build_network
-from crossfold.network.normalization import from_pixels, normalize
+from crossfold.network.normalization import from_pixels
 from crossfold.network.safetensors_file import Array
 from crossfold.network.views import with_views
 from crossfold.records import BackboneFacts, StoredFeatures
-from crossfold.settings import HEAD, PIXELS, Backbone
+from crossfold.settings import PIXELS, Backbone
 from crossfold.step.progress import report_progress
 from crossfold.weights.preprocessing import find_preprocessing
 from crossfold.weights.pretrained_network import pretrained_network, pretrained_tensors
-from crossfold.weights.weights_file import read_weights
 
 from . import features_file
 from .features_file import FOLD, LABEL, MILLISECONDS, array_name, weights_name
+from .network_check import try_image_size
 
 
 def extract_features(
@@ -68,7 +65,7 @@ def extract_features(
     table = Examples(examples, shard, num_shards)
     network = pretrained_network(backbone.architecture, weights, len(table.classes), seed=0)
     how = find_preprocessing(backbone.architecture, weights, backbone)
-    _try_one(network, backbone.architecture, how)
+    try_image_size(network, backbone.architecture, how)
     facts = _facts(backbone, how, network)
     values_at_cuts = _prefix(network, how, cuts, views, precision, num_threads)
     black = np.zeros((1, how.image_size, how.image_size, 3), np.uint8)
@@ -108,52 +105,6 @@ def _facts(backbone: Backbone, how: Preprocessing, network: nn.Module) -> Backbo
 def _weights(facts: BackboneFacts, network: nn.Module) -> dict[str, Array]:
     tensors = pretrained_tensors(network)
     return {weights_name(facts, name): tensor.numpy() for name, tensor in tensors.items()}
-
-
-def check_network(backbone: Backbone, weights: Path | None, cuts: Sequence[str]) -> str:
-    """Refuse every network that `extract_features` would refuse, without computing anything.
-
-    Args:
-        backbone: the backbone's settings.
-        weights: the weights file; None if it is not on this machine.
-        cuts: where training begins.
-
-    Returns:
-        The place of the weights in the file, see `weights_file.Weights`.
-
-    Raises:
-        UserError: architecture, weights, cuts and image size do not fit each other.
-    """
-    network = _shapes(backbone.architecture)
-    with torch.device("meta"):
-        how = find_preprocessing(backbone.architecture, weights, backbone)
-        _try_one(network, backbone.architecture, how)
-    # The head always, because each network is exported cut there.
-    cutting.prefix(cutting.trace(network), [HEAD, *(cut for cut in cuts if cut != PIXELS)])
-    wanted = pretrained_tensors(network)
-    return read_weights(weights, backbone.architecture, wanted).source if weights else ""
-
-
-def _shapes(architecture: str) -> nn.Module:
-    """Build a network of shapes without values, which computes in no time."""
-    try:
-        with torch.device("meta"):
-            return build_network(architecture, num_classes=2, seed=0)
-    except NotImplementedError:  # RegNets compute their widths by tensors
-        return build_network(architecture, num_classes=2, seed=0).to("meta")
-
-
-def _try_one(network: nn.Module, architecture: str, how: Preprocessing) -> None:
-    """Raise UserError if the network cannot take images of this size; tries a black one."""
-    black = torch.zeros((1, how.image_size, how.image_size, 3), dtype=torch.uint8)
-    try:
-        with torch.inference_mode():
-            network(normalize(black, how))
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"params.yaml model.image_size: {architecture} cannot take images of {how.image_size} "
-            f"pixels: {error}"
-        ) from None
 
 
 def _prefix(

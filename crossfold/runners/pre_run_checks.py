@@ -4,8 +4,10 @@ import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crossfold.data import dvc
 from crossfold.data.layout import find_misnamed
@@ -15,6 +17,23 @@ from crossfold.errors import UserError
 from crossfold.settings import PIXELS, Backbone, Settings
 
 from .failures import StepError
+
+if TYPE_CHECKING:  # it imports torch
+    from crossfold.features.network_check import CheckedNetwork
+    from crossfold.imaging.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class CheckedModel:
+    """Backbones that fit the settings.
+
+    Attributes:
+        notes: lines for the user about the weights and the cost of views.
+        preprocessing: of each backbone, by its name.
+    """
+
+    notes: tuple[str, ...]
+    preprocessing: "Mapping[str, Preprocessing]"
 
 
 def check_pointers(root: Path) -> None:
@@ -37,13 +56,10 @@ def check_pointers(root: Path) -> None:
         )
 
 
-def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
+def check_model(root: Path, settings: Settings) -> CheckedModel:
     """Check that the model settings are consistent and fit the files that models.dvc describes.
 
     This machine cannot check files that exist only in a distant remote; the steps do.
-
-    Returns:
-        Notes for the user about the weights and the cost of views, one line each.
 
     Raises:
         UserError: no weights have that name; or weights, candidates or image size do not fit
@@ -51,7 +67,7 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
     """
     files = dvc.known_files(root, "models", settings.data.remote)
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
-    notes = []
+    notes, preprocessing = [], {}
     for backbone in settings.backbones:
         with (
             _named(backbone, settings),
@@ -62,14 +78,16 @@ def check_model(root: Path, settings: Settings) -> tuple[str, ...]:
                 weights = _find_weights(
                     root, settings.data.remote, backbone.weights, files, Path(scratch)
                 )
-            if source := _check_network(backbone, weights, settings.cuts(backbone)):
-                notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {source}")
+            checked = _check_network(backbone, weights, settings.cuts(backbone))
+        preprocessing[backbone.name] = checked.preprocessing
+        if checked.source:
+            notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {checked.source}")
     warnings = [
         sample.weights_warning(data_hash, backbone.weights) for backbone in settings.backbones
     ]
     if all(warnings):  # beside other weights, they are there for comparison
         notes.append(warnings[0])
-    return (*notes, *_cost_of_views(settings))
+    return CheckedModel((*notes, *_cost_of_views(settings)), preprocessing)
 
 
 def _cost_of_views(settings: Settings) -> Iterator[str]:
@@ -111,8 +129,8 @@ def _prefix(backbone: Backbone, settings: Settings) -> str:
     return f"backbone {backbone.name}: " if len(settings.backbones) > 1 else ""
 
 
-def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> str:
-    """Run `extraction.check_network` in a process, since torch takes seconds to import.
+def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> "CheckedNetwork":
+    """Run `network_check.check_network` in a process, since torch takes seconds to import.
 
     If steps are forked from a server (see `fork_server`), that server has imported torch.
     """
@@ -123,7 +141,7 @@ def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) ->
         process.start()
         theirs.close()
         try:
-            answer: str | UserError = ours.recv()
+            answer: CheckedNetwork | UserError = ours.recv()
         except EOFError:
             raise StepError("the process that checks the network died without an answer") from None
     process.join()
@@ -135,9 +153,9 @@ def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) ->
 def _answer(
     connection: Connection, backbone: Backbone, weights: Path | None, cuts: list[str]
 ) -> None:
-    from crossfold.features import extraction
+    from crossfold.features import network_check
 
     try:
-        connection.send(extraction.check_network(backbone, weights, cuts))
+        connection.send(network_check.check_network(backbone, weights, cuts))
     except UserError as error:
         connection.send(error)

@@ -47,8 +47,8 @@ class KubeflowRunner:
         cluster = Cluster(self.context)
         cluster.check_answers()
         check_pointers(root)
-        notes = check_model(root, settings)
-        for note in notes:
+        model = check_model(root, settings)
+        for note in model.notes:
             display.warn(note)
         pages = f"{KUBEFLOW_PAGE}/#/runs"
         with signals_interrupt(f"interrupted; if the run is already in {pages}, it continues"):
@@ -58,7 +58,7 @@ class KubeflowRunner:
         steps = _watch(cluster, run_id, url, display)
         outcome = _outcome(cluster, run_id, url, steps)
         outcome.write_reports(root, record=record)
-        return replace(outcome, notes=notes)
+        return replace(outcome, notes=model.notes)
 
     def _submit(
         self, cluster: Cluster, root: Path, settings: Settings, display: Display, *, caching: bool

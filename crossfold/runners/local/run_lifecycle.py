@@ -70,20 +70,20 @@ def run_here(
             end_leftovers(left)
         check_pointers(root)
         dvc.ensure_pushed(root, settings.data.remote)
-        notes = check_model(root, settings)
+        model = check_model(root, settings)
         backend = connect_backend(root, settings)
         inputs = arguments(settings, root, lineage(root, settings, backend.name))
         os.environ.update(tracking_environment(root, settings))
         store.connect()
         run = choose_run(home, _fingerprint(inputs, backend), caching=caching)
         _end_killed_runs(home, run)
-        for note in notes:
+        for note in model.notes:
             display.warn(note)
         with _outages_explained(home):
             outcome = _run(
                 root, run, settings, inputs, display, backend, caching=caching, record=record
             )
-        return replace(outcome, notes=notes)
+        return replace(outcome, notes=model.notes)
 
 
 def _end_killed_runs(home: Path, present: Run) -> None:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
-from crossfold.features.extraction import check_network, extract_features
+from crossfold.features.extraction import extract_features
 from crossfold.features.features_file import Features, join_features
+from crossfold.features.network_check import check_network
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
 from crossfold.network import backbone, determinism, normalization, safetensors_file
@@ -308,7 +309,7 @@ def test_an_unknown_stage_leaves_no_file(examples: Path, weights: Path, tmp_path
     ],
 )
 def test_a_network_that_fits_is_let_through(architecture: str, cut: str, size: int) -> None:
-    assert check_network(backbone_of(architecture, size), None, ["head", cut]) == ""
+    assert check_network(backbone_of(architecture, size), None, ["head", cut]).source == ""
 
 
 @pytest.mark.parametrize(
@@ -331,4 +332,4 @@ def test_a_network_that_does_not_fit_is_refused_without_its_values(
 def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) -> None:
     wrapped = tmp_path / "wrapped"
     torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
-    assert check_network(SHUFFLE, wrapped, ["head"]) == "`model`"
+    assert check_network(SHUFFLE, wrapped, ["head"]).source == "`model`"

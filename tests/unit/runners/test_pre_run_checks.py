@@ -65,11 +65,13 @@ def test_a_stage_that_the_network_lacks_is_refused(
 @pytest.mark.slow
 def test_notes_state_what_views_cost(project: Path, settings: Callable[..., Settings]) -> None:
     views = "augmentation={views: [mirrored, cropped], test_time: true}"
-    *_, extraction, prediction = check_model(project, settings("model.weights=own/w.pth", views))
+    *_, extraction, prediction = check_model(
+        project, settings("model.weights=own/w.pth", views)
+    ).notes
     assert extraction.startswith("augmentation.views: ") and " 3 times " in extraction
     assert prediction.startswith("augmentation.test_time: ") and " 3 times " in prediction
     pixels = "candidates=[{train_from: pixels, learning_rate: 0.1, weight_decay: 0}]"
-    found = check_model(project, settings("model.weights=own/w.pth", pixels, views))
+    found = check_model(project, settings("model.weights=own/w.pth", pixels, views)).notes
     assert [note for note in found if note.startswith("augmentation")] == [prediction]
 
 
@@ -77,7 +79,7 @@ def test_notes_state_what_views_cost(project: Path, settings: Callable[..., Sett
 def test_notes_tell_where_the_weights_lie_and_that_they_are_the_digits(
     project: Path, settings: Callable[..., Settings]
 ) -> None:
-    found, warning = check_model(project, settings(f"model.weights={RANDOM_WEIGHTS}"))
+    found, warning = check_model(project, settings(f"model.weights={RANDOM_WEIGHTS}")).notes
     assert found == "model.weights: taken from `model`, names without `module.`"
     assert "`crossfold weights fetch efficientnet_lite0`" in warning
 
@@ -91,5 +93,5 @@ def test_the_samples_weights_beside_others_are_a_comparison(
         for name, weights in (("random", RANDOM_WEIGHTS), ("own", "own/w.pth"))
     )
     several = settings(f"model={{precision: float32, backbones: [{backbones}]}}")
-    notes = [note.split(": ")[0] for note in check_model(project, several)]
+    notes = [note.split(": ")[0] for note in check_model(project, several).notes]
     assert notes == ["backbone random", "backbone own"]
