@@ -65,6 +65,7 @@ def check_data(
 ) -> None:
     """Check a folder of images exactly as the pipeline does, and report problems."""
     from crossfold.data.folder import examine_folder, split_folder
+    from crossfold.data.image_source import FolderSource
     from crossfold.data.page import write_page
     from crossfold.data.splits import SplitSettings
     from crossfold.settings import load_settings
@@ -90,7 +91,7 @@ def check_data(
         problem = error
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_page(page, report, folder, str(problem or ""))
+        write_page(page, report, FolderSource(folder), str(problem or ""))
     except OSError as error:
         raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
     show(console, report, page)

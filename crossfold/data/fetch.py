@@ -13,7 +13,9 @@ from crossfold.step.progress import report_progress
 
 from . import dvc, splits
 from .examples import Example, write_examples
-from .folder import examine_folder, split_folder
+from .folder import examine_images, split_folder
+from .image_source import FolderSource
+from .layout import read_layout
 from .listing import files_below
 from .models_folder import copy_weights, find_weights
 from .page import write_page
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from .findings import PairCounts
     from .folder import FolderReport
+    from .image_source import ImageSource
 
 _logger = logging.getLogger(__name__)
 
@@ -68,9 +71,9 @@ def fetch_data(
     with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
         workspace = Path(scratch)
         dvc.pull({"data": data_pointer}, remote, workspace)
-        report = split_folder(
-            examine_folder(workspace / "data", progress=report_progress), settings
-        )
+        source = FolderSource(workspace / "data")
+        layout = read_layout(source.folder)
+        report = split_folder(examine_images(source, layout, progress=report_progress), settings)
         for line in report.skipped:
             _logger.warning("skipped %s", line)
         facts = report.facts()
@@ -78,14 +81,14 @@ def fetch_data(
             _logger.warning("%s", line)
         write_examples(
             examples,
-            _rows(workspace / "data", report),
+            _rows(source, report),
             classes=report.classes,
             data_hash=data_hash,
             num_folds=settings.num_folds,
             skipped=report.skipped,
             facts=facts,
         )
-        write_page(data_page, report, workspace / "data")
+        write_page(data_page, report, source)
     return FetchedData(
         num_images=len(report.paths),
         num_test=report.splits.count(splits.TEST),
@@ -133,7 +136,7 @@ def _find_weights(pulled: Path, name: str) -> tuple[Path, Path | None]:
     return pulled / found.tensors, pulled / found.config if found.config else None
 
 
-def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:
+def _rows(source: ImageSource, report: FolderReport) -> Iterator[Example]:
     columns = zip(
         report.paths,
         report.labels,
@@ -143,4 +146,4 @@ def _rows(folder: Path, report: FolderReport) -> Iterator[Example]:
         strict=True,
     )
     for path, label, content_hash, split, fold in columns:
-        yield Example(path, (folder / path).read_bytes(), label, content_hash, split, fold)
+        yield Example(path, source.read(path), label, content_hash, split, fold)

@@ -5,29 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossfold.errors import UserError
-from crossfold.imaging.decoding import BadImage, opened, read_image
+from crossfold.imaging.decoding import BadImage, opened
 from crossfold.imaging.near_duplicates import Index, Pairs, shrink
 from crossfold.imaging.quality import KINDS, remarks
 from crossfold.step.concurrency import in_order, num_cores
 
 from . import splits
 from .findings import DataFacts, Pair, PairCounts
-from .layout import Finding, class_of, ignored_files, name_of, read_layout
-from .listing import escaped
+from .image_source import FolderSource
+from .layout import Finding, class_of, ignored_files, read_layout
 from .splits import TEST, SplitSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from crossfold.imaging.decoding import Picture
+
+    from .image_source import ImageSource
+    from .layout import Layout
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report
 IMBALANCED = 2.0  # of the largest class to the smallest
@@ -179,8 +182,7 @@ def examine_folder(
     """Examine every image of a folder with one subfolder per class, each once.
 
     Hidden files and system files are ignored. Any other file counts as an image, at any depth below
-    its class. An image is unusable if it cannot be decoded, or if its pixels are in two classes.
-    The report lists faults of the layout, so one call finds these and the unusable images.
+    its class.
 
     Args:
         folder: the folder of the class folders.
@@ -190,10 +192,26 @@ def examine_folder(
     Raises:
         UserError: as `read_layout`.
     """
-    layout = read_layout(folder)
+    return examine_images(
+        FolderSource(folder), read_layout(folder), image_size=image_size, progress=progress
+    )
+
+
+def examine_images(
+    source: ImageSource,
+    layout: Layout,
+    *,
+    image_size: int | None = None,
+    progress: Callable[[int, int, str], None] = _no_progress,
+) -> FolderReport:
+    """Examine every image of a source, each once; see `examine_folder`.
+
+    An image is unusable if it cannot be decoded, or if its pixels are in two classes. The report
+    lists faults of the layout, so one call finds these and the unusable images.
+    """
     paths = sorted(path for of_class in layout.files.values() for path in of_class)
     index = Index()
-    contents = _contents(folder, paths, image_size, index, progress)
+    contents = _contents(source, paths, image_size, index, progress)
     unusable = {path: found.reason for path, found in contents.items() if found.reason}
     decoded = [path for path in paths if path not in unusable]  # as they are in the index
     unusable |= _conflicts({path: contents[path].hash for path in decoded})
@@ -204,7 +222,7 @@ def examine_folder(
     of_label = Counter(labels)
     hashes = [contents[path].hash for path in usable]
     return FolderReport(
-        name=escaped(name_of(folder)),
+        name=source.name,
         classes=classes,
         counts={name: of_label[label] for label, name in enumerate(classes)},
         paths=usable,
@@ -274,7 +292,7 @@ class _Content:
 
 
 def _contents(
-    folder: Path,
+    source: ImageSource,
     paths: Sequence[str],
     image_size: int | None,
     index: Index,
@@ -283,7 +301,7 @@ def _contents(
     """Read each file's content; add decodable images to the index, in order."""
     contents = {}
     step = max(1, len(paths) // 100)
-    found = in_order(lambda path: _content(folder, path, image_size), paths, num_cores())
+    found = in_order(lambda path: _content(source, path, image_size), paths, num_cores())
     for done, (path, (content, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
         contents[path] = content
         if sketch is not None:
@@ -294,14 +312,14 @@ def _contents(
 
 
 def _content(
-    folder: Path, path: str, image_size: int | None
+    source: ImageSource, path: str, image_size: int | None
 ) -> tuple[_Content, NDArray[np.uint8] | None]:
     """Read a file's content, and its sketch for the search of near duplicates.
 
     The hash is the SHA-256 of the size and the RGB pixels: the same for copies in other formats.
     """
     try:
-        with opened(read_image(folder / path)) as picture:
+        with opened(source.read(path)) as picture:
             small = shrink(picture)
             sketch = np.asarray(small.convert("L"))
             found = remarks(path, picture, small, sketch, image_size)

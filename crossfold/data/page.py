@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossfold.html.jinja_environment import template_environment
-from crossfold.imaging.decoding import read_image
 from crossfold.imaging.quality import KINDS
 from crossfold.imaging.thumbnails import data_uri
 from crossfold.step.concurrency import in_order, num_cores
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .folder import FolderReport
+    from .image_source import ImageSource
 
 NUM_SAMPLES = 6  # of each class
 MAX_SAMPLES = 300  # of all classes
@@ -41,24 +41,24 @@ class Picture(NamedTuple):
     uri: str
 
 
-def write_page(path: Path, report: FolderReport, folder: Path, problem: str = "") -> None:
-    """Write the page about `folder`; it loads nothing and runs no script.
+def write_page(path: Path, report: FolderReport, source: ImageSource, problem: str = "") -> None:
+    """Write the page about a folder of images; it loads nothing and runs no script.
 
     Args:
         path: the file to write.
         report: the folder's contents.
-        folder: the folder of the images.
+        source: the images.
         problem: why the folder cannot be used for training, or "".
 
     Raises:
         OSError: the page cannot be written.
     """
-    text = render(report, folder, problem)
+    text = render(report, source, problem)
     with replaced_whole(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
-def render(report: FolderReport, folder: Path, problem: str = "") -> str:
+def render(report: FolderReport, source: ImageSource, problem: str = "") -> str:
     """Render the page as HTML."""
     samples, pairs = _samples(report), report.pairs(NUM_PAIRS)
     of_kind = {
@@ -66,7 +66,7 @@ def render(report: FolderReport, folder: Path, problem: str = "") -> str:
         for kind, found in report.remarks.items()
     }
     shown = _pictures(
-        folder,
+        source,
         [path for paths in (*samples.values(), *of_kind.values()) for path in paths]
         + [path for pair in pairs for path in pair.paths],
     )
@@ -115,9 +115,9 @@ def _samples(report: FolderReport) -> dict[str, list[str]]:
     return {name: _spread(paths, number) for name, paths in some if paths}
 
 
-def _pictures(folder: Path, paths: Iterable[str]) -> dict[str, Picture]:
+def _pictures(source: ImageSource, paths: Iterable[str]) -> dict[str, Picture]:
     def picture(path: str) -> Picture:
-        return Picture(path, data_uri(read_image(folder / path), _SIDE))
+        return Picture(path, data_uri(source.read(path), _SIDE))
 
     unique = list(dict.fromkeys(paths))
     return dict(zip(unique, in_order(picture, unique, num_cores()), strict=True))

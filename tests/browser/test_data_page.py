@@ -7,6 +7,7 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
 from crossfold.data.folder import examine_folder, split_folder
+from crossfold.data.image_source import FolderSource
 from crossfold.data.page import render
 from crossfold.data.splits import SplitSettings
 
@@ -49,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(folder: Path) -> str:
     split = SplitSettings(num_folds=3, test_fraction=0.2, max_skipped_fraction=0.1)
-    return render(split_folder(examine_folder(folder), split), folder)
+    return render(split_folder(examine_folder(folder), split), FolderSource(folder))
 
 
 def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> None:
@@ -63,7 +64,9 @@ def test_page_is_whole_silent_and_loads_nothing(page: str, tmp_path: Path) -> No
 
 
 def test_page_of_a_folder_that_cannot_be_trained_on_is_whole(folder: Path, tmp_path: Path) -> None:
-    seen = visit(render(examine_folder(folder), folder, f"1 image: {HOSTILE}"), tmp_path)
+    seen = visit(
+        render(examine_folder(folder), FolderSource(folder), f"1 image: {HOSTILE}"), tmp_path
+    )
     assert (seen.console, seen.requests) == ([], [])
     assert [a["id"] for tag, a in seen.dom.elements if tag == "section"] == SECTIONS
     assert f"1 image: {HOSTILE}" in seen.dom.text

@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_image
 
 from crossfold.data.examples import Example, Examples, write_examples
 from crossfold.data.folder import examine_folder, split_folder
+from crossfold.data.image_source import FolderSource
 from crossfold.data.page import render
 from crossfold.data.splits import TRAIN, SplitSettings
 from crossfold.imaging.decoding import read_image
@@ -128,8 +129,8 @@ def test_the_check_and_the_page_see_them_upright(folder: Path, plain: Path) -> N
     assert turned.sizes.tolist() == [[160, 120]] * 2 * len(ORIENTATIONS)
     assert list(turned.remarks["turned"]) == [f"turned/{n}.png" for n in ORIENTATIONS if n > 1]
     assert "turned" not in upright.remarks
-    pictures = pictures_of(render(turned, folder))
-    expected = pictures_of(render(upright, plain))
+    pictures = pictures_of(render(turned, FolderSource(folder)))
+    expected = pictures_of(render(upright, FolderSource(plain)))
     assert len(pictures.keys() & {f"turned/{n}.png" for n in ORIENTATIONS}) == len(ORIENTATIONS)
     assert {path: pictures[path] for path in expected} == expected
 

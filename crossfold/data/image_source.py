@@ -1,0 +1,46 @@
+"""Where images are read from: a folder, or anything else that gives a file's bytes by its path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from crossfold.imaging.decoding import read_image
+
+from .layout import name_of
+from .listing import escaped
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ImageSource(Protocol):
+    """Image files by their path below the folder of the classes. Threads may read side by side."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name, as messages have it."""
+
+    def read(self, path: str) -> bytes:
+        """Read one file.
+
+        Raises:
+            BadImage: it is not a regular file, or is too large to be an image.
+            OSError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """The images of a folder on this machine."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name, escaped for terminals."""
+        return escaped(name_of(self.folder))
+
+    def read(self, path: str) -> bytes:
+        """Read one file; see `ImageSource`."""
+        return read_image(self.folder / path)
