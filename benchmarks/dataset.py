@@ -15,12 +15,15 @@ import numpy as np
 from PIL import Image, ImageOps
 from safetensors.numpy import save_file
 
-from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.data.folder import examine_folder, split_folder
+from crossfold.data.examples import TEST, TRAIN, Examples
+from crossfold.data.fetch import write_table
+from crossfold.data.image_source import FolderSource
+from crossfold.data.layout import read_layout
 from crossfold.data.samples.digits import random_resnet18
 from crossfold.data.splits import SplitSettings
 from crossfold.settings import Backbone, Candidate
 from crossfold.training.recipe import FitSettings
+from crossfold.weights.preprocessing import find_preprocessing
 
 from .machine import THREADS
 
@@ -75,15 +78,14 @@ class Workspace:
 
     def write_examples(self) -> None:
         """Check and split the photos and write their table: `fetch_data` without DVC's pull."""
-        found = split_folder(examine_folder(self.photos), self.workload.split)
-        files = ((self.photos / path).read_bytes() for path in found.paths)
-        columns = (found.labels, found.content_hashes, found.splits, found.folds)
-        write_examples(
+        how = find_preprocessing("resnet18", None, self.workload.backbone)
+        write_table(
+            FolderSource(self.photos),
+            read_layout(self.photos),
+            self.workload.split,
+            [how.geometry],
+            "",
             self.examples,
-            map(Example, found.paths, files, *columns),
-            classes=found.classes,
-            data_hash="",
-            num_folds=self.workload.split.num_folds,
         )
 
     def num_images(self) -> tuple[int, int]:

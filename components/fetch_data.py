@@ -12,6 +12,7 @@ def fetch_data(
     folds: list,
     seed: int,
     max_skipped_fraction: float,
+    squares: list,
     examples: Output[Dataset],
     data_page: Output[HTML],
 ) -> None:
@@ -24,7 +25,10 @@ def fetch_data(
         folds: The folds, as numbers from 0 on; the images outside the test split are dealt to them.
         seed: Seed of the holdout and the folds.
         max_skipped_fraction: Share of the images that may be skipped as unusable.
-        examples: Table with each image's bytes, label, split and fold.
+        squares: The geometries of the squares that the backbones take: size, interpolation, crop
+            and reducing gap of each.
+        examples: Table with each training image's squares, each test image's file, label, split and
+            fold.
         data_page: Page about the data: counts, samples, remarks, near duplicates.
     """
     from pathlib import Path
@@ -34,6 +38,7 @@ def fetch_data(
     with step("fetch_data", examples.path) as run:
         from crossfold.data.fetch import fetch_data
         from crossfold.data.splits import SplitSettings
+        from crossfold.imaging.preprocessing import read_geometries
 
         fetched = fetch_data(
             data_pointer=data_pointer,
@@ -44,6 +49,7 @@ def fetch_data(
                 seed=seed,
                 max_skipped_fraction=max_skipped_fraction,
             ),
+            geometries=read_geometries(squares),
             examples=Path(examples.path),
             data_page=Path(data_page.path),
         )

@@ -1,7 +1,8 @@
 """Build the pipeline's arguments from params.yaml and the DVC pointers."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from crossfold.data import dvc
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Network, Settings
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
@@ -25,12 +27,22 @@ NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 
 
-def arguments(settings: Settings, root: Path, lineage: dict[str, Any]) -> dict[str, Any]:
-    """Build the pipeline's arguments from settings, the DVC pointers in `root` and a lineage."""
+def arguments(
+    settings: Settings, root: Path, lineage: dict[str, Any], geometries: Iterable[SquareGeometry]
+) -> dict[str, Any]:
+    """Build the pipeline's arguments.
+
+    Args:
+        settings: The settings.
+        root: The project's folder, with the DVC pointers.
+        lineage: Origin of the run.
+        geometries: The geometries of the backbones' squares.
+    """
     pointers = {f"{name}_pointer": _pointer(root, name) for name in dvc.FOLDERS}
     return {
         **pointers,
         **dict(_scalars(settings)),
+        "squares": [asdict(one) for one in sorted(set(geometries), key=str)],
         **_extraction(_parts(settings, root)),
         "folds": list(range(settings.data.num_folds)),
         "candidates": [candidate.model_dump(exclude_none=True) for candidate in settings.compared],

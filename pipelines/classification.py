@@ -41,6 +41,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         folds: list[int],
         split_seed: int,
         max_skipped_fraction: float,
+        squares: list,
         part: str,
         backbone: dict,
         weights: str,
@@ -76,6 +77,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
                 them.
             split_seed: Seed of the holdout and the folds.
             max_skipped_fraction: Share of the images that may be skipped as unusable.
+            squares: The distinct geometries of the squares that the backbones take.
             part: Name of the only backbone. This parameter and those up to num_shards are empty
                 if there are several parts.
             backbone: The backbone's name, architecture and weights file, and changes to its
@@ -110,6 +112,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             folds=folds,
             seed=split_seed,
             max_skipped_fraction=max_skipped_fraction,
+            squares=squares,
         )
         configure(fetched, "fetch_data")
 

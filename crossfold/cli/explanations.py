@@ -39,8 +39,8 @@ def picture_writer(version: "ModelVersion", folder: Path, num_images: int) -> Wr
     """
     network = load_network(version)
     activation = ClassActivation(network)
-    preprocessing = network.preprocessing
-    side = max(preprocessing.image_size, MIN_SIDE)
+    geometry = network.preprocessing.geometry
+    side = max(geometry.image_size, MIN_SIDE)
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -52,10 +52,10 @@ def picture_writer(version: "ModelVersion", folder: Path, num_images: int) -> Wr
     def write(number: int, path: str, prediction: Prediction) -> None:
         assert prediction.label is not None
         image = decoding.read_image(path)
-        pixels = decoding.square(image, preprocessing)
+        pixels = decoding.square(image, geometry)
         label = network.classes.index(prediction.label)
         (values,) = activation.maps(pixels[np.newaxis], [label])
-        shown = decoding.square(image, replace(preprocessing, image_size=side))
+        shown = decoding.square(image, replace(geometry, image_size=side))
         name = f"{number:0{num_digits}}_{_picture_name(path, prediction)}"
         _write_png(folder / name, np.hstack([shown, np.asarray(overlay(shown, values))]))
 

@@ -91,6 +91,7 @@ def compile_(
 ) -> None:
     """Write the pipeline as YAML that any Kubeflow Pipelines can run."""
     from crossfold.runners.lineage import lineage
+    from crossfold.runners.pre_run_checks import check_model
     from crossfold.settings import load_settings
     from pipelines.arguments import arguments
     from pipelines.compilation import compile_pipeline
@@ -99,10 +100,10 @@ def compile_(
         raise UserError(f"--output {output}: the name must end in .yaml or .yml")
     require_output_file("--output", output)
     settings = load_settings(PARAMS, changes or ())
-    compile_pipeline(
-        output,
-        arguments(settings, Path.cwd(), lineage(Path.cwd(), settings, RunnerName.CLUSTER)),
-    )
+    root = Path.cwd()
+    model = check_model(root, settings)
+    origin = lineage(root, settings, RunnerName.CLUSTER)
+    compile_pipeline(output, arguments(settings, root, origin, model.geometries))
     console.print(f"{escape(str(output))} is written", soft_wrap=True)
 
 

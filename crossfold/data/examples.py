@@ -1,14 +1,19 @@
 """The table of examples: every image of a data version with its label, split and fold.
 
-One Parquet file with the columns path (str, below the data folder), image (the file's bytes), label
-(int32), content_hash (str), split (str) and fold (int32), in row groups small enough to hold in
-memory, sorted by path.
+One Parquet file with the columns path (str, below the data folder), image (the file's bytes, or
+null), label (int32), content_hash (str), split (str) and fold (int32), and a column for each square
+geometry (see `SquareGeometry`): the raw pixels of the image's square, or null.
+
+A test image has its file and no square. A training image has its square of each geometry and no
+file, unless a square is larger than the file in pixels and bytes: it has its file instead of that
+square. Row groups are small enough to hold in memory.
 """
 
 from __future__ import annotations
 
 import json
-from functools import partial
+import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossfold.imaging import decoding
+from crossfold.imaging.preprocessing import SquareGeometry, read_geometries
 from crossfold.step.concurrency import in_order
 from crossfold.step.files import replaced_whole
 
@@ -32,18 +38,13 @@ if TYPE_CHECKING:
 
     from crossfold.imaging.preprocessing import Preprocessing
 
-_SCHEMA = pa.schema(
-    [
-        pa.field(name, kind, nullable=False)
-        for name, kind in (
-            ("path", pa.string()),
-            ("image", pa.binary()),
-            ("label", pa.int32()),
-            ("content_hash", pa.string()),
-            ("split", pa.string()),
-            ("fold", pa.int32()),
-        )
-    ]
+_COLUMNS = (
+    ("path", pa.string()),
+    ("image", pa.binary()),
+    ("label", pa.int32()),
+    ("content_hash", pa.string()),
+    ("split", pa.string()),
+    ("fold", pa.int32()),
 )
 NO_FACTS = DataFacts()
 _MAX_ROWS = 1024
@@ -52,17 +53,19 @@ _MAX_BYTES = 32 * 2**20
 BATCH_SIZE = 32
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Square = Pixels  # uint8 [S, S, 3]
 
 
 class Example(NamedTuple):
-    """A row of the table."""
+    """A row of the table; `squares` are in the order of the table's geometries."""
 
     path: str
-    image: bytes
+    image: bytes | None
     label: int
     content_hash: str
     split: str
     fold: int
+    squares: tuple[Square | None, ...] = ()
 
 
 def write_examples(
@@ -72,24 +75,55 @@ def write_examples(
     classes: tuple[str, ...],
     data_hash: str,
     num_folds: int,
+    geometries: tuple[SquareGeometry, ...] = (),
     skipped: tuple[str, ...] = (),
     facts: DataFacts = NO_FACTS,
 ) -> None:
-    """Write the table as a stream, in the order of `rows`; leave no file on failure."""
+    """Write the table as a stream, in the order of `rows`; leave no file on failure.
+
+    Without geometries, every row has its file.
+    """
     about = {
         "classes": classes,
         "data_hash": data_hash,
         "num_folds": num_folds,
+        "geometries": [asdict(one) for one in geometries],
         "skipped": skipped,
         "facts": facts.model_dump(),
     }
-    schema = _SCHEMA.with_metadata({b"crossfold": json.dumps(about).encode()})
-    # A dictionary or statistics of the image column would hold whole images.
-    options = {"use_dictionary": ["split"], "write_statistics": ["label", "fold"]}
+    schema = _schema(geometries).with_metadata({b"crossfold": json.dumps(about).encode()})
+    options = {
+        "use_dictionary": ["split"],
+        # Statistics of images would hold whole ones.
+        "write_statistics": ["label", "fold", "split"],
+        "compression": _compression(schema),
+    }
     with replaced_whole(path) as part, pq.ParquetWriter(part, schema, **options) as writer:
         for group in _row_groups(rows):
-            columns = [list(column) for column in zip(*group, strict=True)]
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(_table(group, schema))
+
+
+def _schema(geometries: Sequence[SquareGeometry]) -> pa.Schema:
+    fields = [pa.field(name, kind, nullable=name == "image") for name, kind in _COLUMNS]
+    return pa.schema([*fields, *(pa.field(_column(one), pa.binary()) for one in geometries)])
+
+
+def _column(geometry: SquareGeometry) -> str:
+    return f"square of {geometry}, gap {geometry.reducing_gap}"
+
+
+def _compression(schema: pa.Schema) -> dict[str, str]:
+    """Compress what shrinks: files are compressed already."""
+    return {name: "NONE" if name == "image" else "SNAPPY" for name in schema.names}
+
+
+def _table(group: Sequence[Example], schema: pa.Schema) -> pa.Table:
+    *columns, squares = (list(column) for column in zip(*group, strict=True))
+    columns += [
+        [None if square is None else square.tobytes() for square in of_geometry]
+        for of_geometry in zip(*squares, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
 
 
 def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
@@ -97,7 +131,8 @@ def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
     num_bytes = 0
     for row in rows:
         group.append(row)
-        num_bytes += len(row.image)
+        num_bytes += len(row.image or b"")
+        num_bytes += sum(square.nbytes for square in row.squares if square is not None)
         if len(group) == _MAX_ROWS or num_bytes >= _MAX_BYTES:
             yield group
             group, num_bytes = [], 0
@@ -106,14 +141,16 @@ def _row_groups(rows: Iterable[Example]) -> Iterator[list[Example]]:
 
 
 class Examples:
-    """The table at `path`, or one shard of it, read as a stream.
+    """The table at `path`, or one shard of its training images, read as a stream.
 
-    A shard is a run of row groups; the shards, in order, are the table. One may be empty.
+    A shard is a run of row groups; the shards, in order, have all training images. One may be
+    empty.
 
     Attributes:
         classes: the names of the classes; a label is an index into them.
         data_hash: the MD5 of the data version in data.dvc.
         num_folds: the number of folds of the train split.
+        geometries: the geometries of the squares.
         skipped: a line for each image that was left out.
         facts: the findings about the images.
     """
@@ -121,12 +158,17 @@ class Examples:
     def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
         self._path = path
         metadata = pq.read_metadata(path)
-        bounds = (metadata.num_row_groups * n // num_shards for n in (shard, shard + 1))
-        self._groups = range(*bounds)
+        self._splits = [_splits(metadata, group) for group in range(metadata.num_row_groups)]
+        groups = [
+            group for group, splits in enumerate(self._splits) if num_shards == 1 or TRAIN in splits
+        ]
+        start, stop = (len(groups) * n // num_shards for n in (shard, shard + 1))
+        self._groups = groups[start:stop]
         about: dict[str, Any] = json.loads(metadata.metadata[b"crossfold"])
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.data_hash: str = about["data_hash"]
         self.num_folds: int = about["num_folds"]
+        self.geometries = read_geometries(about["geometries"])
         self.skipped: tuple[str, ...] = tuple(about["skipped"])
         self.facts = DataFacts.model_validate(about["facts"])
 
@@ -144,50 +186,99 @@ class Examples:
             table = file.read_row_groups(list(self._groups), columns=list({name, "split"}))
         return np.asarray(_only(table, split).column(name).to_numpy())
 
-    def images(self, split: str | None, indices: Sequence[int]) -> list[bytes]:
-        """Read the files of some images, by their positions in `split`, in the given order.
+    def images(self, split: str | None, indices: Sequence[int]) -> list[bytes | Square]:
+        """Read some images, by their positions in `split`, in the given order.
 
-        Reads only row groups with one of these images, and holds one group in memory.
+        An image is its file, or else its square of the table's first geometry that it has. Reads
+        only row groups with one of these images, and holds one group in memory.
         """
+        names = ["image", *map(_column, self.geometries)]
         wanted, start = set(indices), 0
-        files: dict[int, bytes] = {}
+        images: dict[int, bytes | Square] = {}
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
                 splits = file.read_row_group(group, columns=["split"])
                 inside = range(start, start + len(_only(splits, split)))
                 start = inside.stop
                 if here := sorted(wanted.intersection(inside)):
-                    table = _only(file.read_row_group(group, columns=["image", "split"]), split)
-                    rows = table.column("image").take([index - inside.start for index in here])
-                    files.update(zip(here, rows.to_pylist(), strict=True))
-        return [files[index] for index in indices]
+                    table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
+                    rows = table.take([index - inside.start for index in here])
+                    images.update(zip(here, _images(rows, names), strict=True))
+        return [images[index] for index in indices]
+
+    def test_files(self, indices: Sequence[int]) -> list[bytes]:
+        """Read the files of some test images; see `images`."""
+        return [image for image in self.images(TEST, indices) if isinstance(image, bytes)]
 
     def batches(
-        self, split: str | None, batch_size: int
-    ) -> Iterator[tuple[list[str], list[bytes], NDArray[np.int64]]]:
-        """Yield paths, files and labels (int64 [n]) of at most `batch_size` images at a time.
+        self, split: str | None, batch_size: int, geometry: SquareGeometry | None = None
+    ) -> Iterator[tuple[list[str], list[bytes | Square], NDArray[np.int64]]]:
+        """Yield paths, images and labels (int64 [n]) of at most `batch_size` images at a time.
+
+        An image is its square of a geometry, if the table has that, or else its file.
 
         A batch never reaches into the next row group. A shard therefore has the same batches as
         the whole table, and results the same last digits, which depend on the size of a batch.
         Holds one row group in memory.
         """
-        names = ["path", "image", "label"]
+        squares = [_column(geometry)] if geometry in self.geometries else []
+        names = ["path", *squares, "image", "label"]
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
+                if split not in (None, *self._splits[group]):
+                    continue
                 table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
                 for start in range(0, len(table), batch_size):
                     rows = table.slice(start, batch_size)
-                    paths, images, labels = (rows.column(name).to_pylist() for name in names)
-                    yield paths, images, np.asarray(labels, np.int64)
+                    paths, labels = (rows.column(name).to_pylist() for name in ("path", "label"))
+                    yield paths, _images(rows, [*squares, "image"]), np.asarray(labels, np.int64)
 
     def decoded_batches(
         self, split: str | None, preprocessing: Preprocessing, num_threads: int
     ) -> Iterator[tuple[list[str], Pixels, NDArray[np.int64]]]:
-        """Yield paths, pixels (uint8 [B, S, S, 3]) and labels (int64 [B]), decoded in threads."""
-        decode = partial(decoding.square, preprocessing=preprocessing)
-        for paths, encoded, labels in self.batches(split, BATCH_SIZE):
-            yield paths, np.stack(list(in_order(decode, encoded, num_threads))), labels
+        """Yield paths, pixels (uint8 [B, S, S, 3]) and labels (int64 [B]).
+
+        Files are decoded in threads; squares need no decoding.
+        """
+        geometry = preprocessing.geometry
+
+        def decode(image: bytes | Square) -> Square:
+            return decoding.square(image, geometry) if isinstance(image, bytes) else image
+
+        for paths, images, labels in self.batches(split, BATCH_SIZE, geometry):
+            yield paths, np.stack(list(in_order(decode, images, num_threads))), labels
+
+
+def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:
+    """List the splits of a row group; there are two at most."""
+    row_group = metadata.row_group(group)
+    (statistics,) = (
+        column.statistics
+        for column in map(row_group.column, range(row_group.num_columns))
+        if column.path_in_schema == "split"
+    )
+    return {statistics.min, statistics.max}
 
 
 def _only(table: pa.Table, split: str | None) -> pa.Table:
     return table if split is None else table.filter(pc.equal(table.column("split"), split))
+
+
+def _images(rows: pa.Table, names: Sequence[str]) -> list[bytes | Square]:
+    """Take each row's image from the first of the columns that has one."""
+    columns = [rows.column(name) for name in names]
+    return [
+        next(
+            _image(name, value) for name, value in zip(names, values, strict=True) if value.is_valid
+        )
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def _image(name: str, value: pa.Scalar) -> bytes | Square:
+    """Give a file's bytes, or a square's pixels without a copy."""
+    if name == "image":
+        return bytes(value.as_py())
+    pixels = np.frombuffer(value.as_buffer(), np.uint8)
+    side = math.isqrt(len(pixels) // 3)
+    return pixels.reshape(side, side, 3)

@@ -19,13 +19,19 @@ from .layout import read_layout
 from .listing import files_below
 from .models_folder import copy_weights, find_weights
 from .page import write_page
+from .splits import TEST, TRAIN
+from .square_file import square_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from crossfold.imaging.preprocessing import SquareGeometry
 
     from .findings import PairCounts
     from .folder import FolderReport
     from .image_source import ImageSource
+    from .layout import Layout
+    from .square_file import SquareFile
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +54,7 @@ def fetch_data(
     data_pointer: str,
     remote: str,
     settings: splits.SplitSettings,
+    geometries: Sequence[SquareGeometry],
     examples: Path,
     data_page: Path,
 ) -> FetchedData:
@@ -59,6 +66,7 @@ def fetch_data(
         data_pointer: the text of data.dvc.
         remote: the DVC remote's name, see `dvc.pull`.
         settings: the settings of the splits, see `splits.assign`.
+        geometries: the geometries of the squares that training takes.
         examples: the table to write, see `crossfold.data.examples`.
         data_page: the page about the data to write, see `crossfold.data.page`.
 
@@ -72,8 +80,33 @@ def fetch_data(
         workspace = Path(scratch)
         dvc.pull({"data": data_pointer}, remote, workspace)
         source = FolderSource(workspace / "data")
-        layout = read_layout(source.folder)
-        report = split_folder(examine_images(source, layout, progress=report_progress), settings)
+        report = write_table(
+            source, read_layout(source.folder), settings, geometries, data_hash, examples
+        )
+        write_page(data_page, report, source)
+    return FetchedData(
+        num_images=len(report.paths),
+        num_test=report.splits.count(TEST),
+        classes=report.classes,
+        counts=report.counts,
+        skipped=report.skipped,
+        near_duplicates=report.count_pairs(),
+        data_hash=data_hash,
+    )
+
+
+def write_table(
+    source: ImageSource,
+    layout: Layout,
+    settings: splits.SplitSettings,
+    geometries: Sequence[SquareGeometry],
+    data_hash: str,
+    examples: Path,
+) -> FolderReport:
+    """Check and split a source's images, and write the table; see `fetch_data`."""
+    with square_file(examples.parent, geometries) as squares:
+        examined = examine_images(source, layout, squares=squares, progress=report_progress)
+        report = split_folder(examined, settings)
         for line in report.skipped:
             _logger.warning("skipped %s", line)
         facts = report.facts()
@@ -81,23 +114,15 @@ def fetch_data(
             _logger.warning("%s", line)
         write_examples(
             examples,
-            _rows(source, report),
+            _rows(source, report, squares),
             classes=report.classes,
             data_hash=data_hash,
             num_folds=settings.num_folds,
+            geometries=squares.geometries,
             skipped=report.skipped,
             facts=facts,
         )
-        write_page(data_page, report, source)
-    return FetchedData(
-        num_images=len(report.paths),
-        num_test=report.splits.count(splits.TEST),
-        classes=report.classes,
-        counts=report.counts,
-        skipped=report.skipped,
-        near_duplicates=facts.pair_counts,
-        data_hash=data_hash,
-    )
+    return report
 
 
 def fetch_weights(*, pointer: str, weights: str, remote: str, weights_file: Path) -> str:
@@ -136,7 +161,8 @@ def _find_weights(pulled: Path, name: str) -> tuple[Path, Path | None]:
     return pulled / found.tensors, pulled / found.config if found.config else None
 
 
-def _rows(source: ImageSource, report: FolderReport) -> Iterator[Example]:
+def _rows(source: ImageSource, report: FolderReport, squares: SquareFile) -> Iterator[Example]:
+    """Yield the training images and then the test images, whose files no other step needs."""
     columns = zip(
         report.paths,
         report.labels,
@@ -145,5 +171,7 @@ def _rows(source: ImageSource, report: FolderReport) -> Iterator[Example]:
         report.folds,
         strict=True,
     )
-    for path, label, content_hash, split, fold in columns:
-        yield Example(path, source.read(path), label, content_hash, split, fold)
+    for path, label, content_hash, split, fold in sorted(columns, key=lambda row: row[3] == TEST):
+        stored = squares.read(path) if split == TRAIN else (None,) * len(squares.geometries)
+        image = None if all(square is not None for square in stored) else source.read(path)
+        yield Example(path, image, label, content_hash, split, fold, stored)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from crossfold.errors import UserError
-from crossfold.imaging.decoding import BadImage, opened
-from crossfold.imaging.near_duplicates import Index, Pairs, shrink
-from crossfold.imaging.quality import KINDS, remarks
+from crossfold.imaging.near_duplicates import Index, Pairs
+from crossfold.imaging.quality import KINDS
 from crossfold.step.concurrency import in_order, num_cores
 
 from . import splits
+from .copies import tie_copies
 from .findings import DataFacts, Pair, PairCounts
+from .image_check import CheckedImage, check_image
 from .image_source import FolderSource
 from .layout import Finding, class_of, ignored_files, read_layout
 from .splits import TEST, SplitSettings
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from crossfold.imaging.decoding import Picture
-
     from .image_source import ImageSource
     from .layout import Layout
+    from .square_file import SquareFile
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report
 IMBALANCED = 2.0  # of the largest class to the smallest
@@ -49,7 +48,7 @@ class FolderReport:
     paths: list[str]  # below the folder
     labels: list[int]
     content_hashes: list[str]
-    sizes: NDArray[np.int64]  # [N, 2], width and height in pixels, upright
+    sizes: NDArray[np.int64]  # [N, 2], width and height of the file's pixels, upright
     remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `quality.KINDS`
     near_duplicates: Pairs  # as indices into `paths`, one of each content
     unusable: dict[str, str]  # path -> why
@@ -202,25 +201,33 @@ def examine_images(
     layout: Layout,
     *,
     image_size: int | None = None,
+    squares: SquareFile | None = None,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
     """Examine every image of a source, each once; see `examine_folder`.
 
     An image is unusable if it cannot be decoded, or if its pixels are in two classes. The report
-    lists faults of the layout, so one call finds these and the unusable images.
+    lists faults of the layout, so one call finds these and the unusable images. The squares of all
+    images are written, if there is a file for them.
+
+    Raises:
+        OSError: no space left for the squares.
     """
     paths = sorted(path for of_class in layout.files.values() for path in of_class)
     index = Index()
-    contents = _contents(source, paths, image_size, index, progress)
-    unusable = {path: found.reason for path, found in contents.items() if found.reason}
+    images = _check(source, paths, image_size, index, squares, progress)
+    unusable = {path: image.reason for path, image in images.items() if image.reason}
     decoded = [path for path in paths if path not in unusable]  # as they are in the index
-    unusable |= _conflicts({path: contents[path].hash for path in decoded})
+    pairs = _similar(index, [images[path].hash for path in decoded])
+    similar = [(decoded[ours], decoded[theirs]) for ours, theirs in zip(*pairs[:2], strict=True)]
+    hash_of = tie_copies(source, {path: images[path] for path in decoded}, similar)
+    unusable |= _conflicts(hash_of)
 
     classes = tuple(sorted(layout.files))
     usable = [path for path in paths if path not in unusable]
     labels = [classes.index(class_of(path)) for path in usable]
     of_label = Counter(labels)
-    hashes = [contents[path].hash for path in usable]
+    hashes = [hash_of[path] for path in usable]
     return FolderReport(
         name=source.name,
         classes=classes,
@@ -228,9 +235,9 @@ def examine_images(
         paths=usable,
         labels=labels,
         content_hashes=hashes,
-        sizes=np.array([contents[path].size for path in usable], np.int64).reshape(-1, 2),
-        remarks=_by_kind({path: contents[path].remarks for path in usable}),
-        near_duplicates=_near_duplicates(index, decoded, usable, hashes),
+        sizes=np.array([images[path].size for path in usable], np.int64).reshape(-1, 2),
+        remarks=_by_kind({path: images[path].remarks for path in usable}),
+        near_duplicates=_near_duplicates(pairs, decoded, usable, hashes),
         unusable=unusable,
         faults=layout.faults,
         notes=layout.notes,
@@ -248,20 +255,24 @@ def _by_kind(remarks_of: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]
     return kinds
 
 
+def _similar(index: Index, hashes: list[str]) -> Pairs:
+    """Find near duplicates among images of different hashes: copies always look the same."""
+    first_of = {content: number for number, content in reversed([*enumerate(hashes)])}
+    return index.find(np.array(sorted(first_of.values()), np.int64))
+
+
 def _near_duplicates(
-    index: Index, indexed: list[str], usable: list[str], hashes: list[str]
+    pairs: Pairs, decoded: list[str], usable: list[str], hashes: list[str]
 ) -> Pairs:
-    """Find near duplicates among distinct images: copies always look the same."""
-    position = {path: number for number, path in enumerate(usable)}
-    first_of = {content: path for path, content in zip(usable[::-1], hashes[::-1], strict=True)}
-    different = set(first_of.values())
-    among = [number for number, path in enumerate(indexed) if path in different]
-    pairs = index.find(np.array(among, np.int64))
+    """Keep the pairs of usable images that are no copies, as indices into `usable`."""
+    first_of = {content: number for number, content in reversed([*enumerate(hashes)])}
+    position = {usable[number]: number for number in first_of.values()}
     first, second = (
-        np.array([position[indexed[number]] for number in side], np.int64)
+        np.array([position.get(decoded[number], -1) for number in side], np.int64)
         for side in (pairs.first, pairs.second)
     )
-    return Pairs(first, second, pairs.correlation)
+    kept = (first >= 0) & (second >= 0)
+    return Pairs(first[kept], second[kept], pairs.correlation[kept])
 
 
 def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
@@ -283,59 +294,29 @@ def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
     return report
 
 
-@dataclass(frozen=True)
-class _Content:
-    hash: str = ""
-    size: tuple[int, int] = (0, 0)
-    remarks: dict[str, str] = field(default_factory=dict)
-    reason: str = ""  # why the image is unusable
-
-
-def _contents(
+def _check(
     source: ImageSource,
     paths: Sequence[str],
     image_size: int | None,
     index: Index,
+    squares: SquareFile | None,
     progress: Callable[[int, int, str], None],
-) -> dict[str, _Content]:
-    """Read each file's content; add decodable images to the index, in order."""
-    contents = {}
+) -> dict[str, CheckedImage]:
+    """Check each image; add the usable ones to the index, in order."""
+    images = {}
     step = max(1, len(paths) // 100)
-    found = in_order(lambda path: _content(source, path, image_size), paths, num_cores())
-    for done, (path, (content, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
-        contents[path] = content
+
+    def check(path: str) -> tuple[CheckedImage, NDArray[np.uint8] | None]:
+        return check_image(source, path, image_size, squares)
+
+    found = in_order(check, paths, num_cores())
+    for done, (path, (image, sketch)) in enumerate(zip(paths, found, strict=True), start=1):
+        images[path] = image
         if sketch is not None:
             index.add(sketch)
         if done % step == 0:
             progress(done, len(paths), "images")
-    return contents
-
-
-def _content(
-    source: ImageSource, path: str, image_size: int | None
-) -> tuple[_Content, NDArray[np.uint8] | None]:
-    """Read a file's content, and its sketch for the search of near duplicates.
-
-    The hash is the SHA-256 of the size and the RGB pixels: the same for copies in other formats.
-    """
-    try:
-        with opened(source.read(path)) as picture:
-            small = shrink(picture)
-            sketch = np.asarray(small.convert("L"))
-            found = remarks(path, picture, small, sketch, image_size)
-            return _Content(_hash(picture), picture.size, found), sketch
-    except BadImage as error:
-        return _Content(reason=str(error)), None
-    except OSError as error:
-        return _Content(reason=f"cannot be read: {error.strerror}"), None
-
-
-def _hash(picture: Picture) -> str:
-    width, height = picture.size
-    pixels = hashlib.sha256(f"{width}x{height}:".encode())
-    for _, strip in picture.strips():
-        pixels.update(strip.tobytes())
-    return pixels.hexdigest()
+    return images
 
 
 def _conflicts(hashes: dict[str, str]) -> dict[str, str]:

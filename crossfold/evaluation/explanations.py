@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from crossfold.data.examples import TEST, Examples
+from crossfold.data.examples import Examples
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network.class_activation import ClassActivation, NoFeatureMapError
@@ -40,8 +40,8 @@ def _maps(
     chosen: Sequence[int],
 ) -> Iterator[ActivationMap]:
     # One image at a time: an image's map depends on no other, and memory stays that of one.
-    for position, image in zip(chosen, table.images(TEST, chosen), strict=True):
-        pixels = decoding.square(image, preprocessing)[np.newaxis]
+    for position, image in zip(chosen, table.test_files(chosen), strict=True):
+        pixels = decoding.square(image, preprocessing.geometry)[np.newaxis]
         (values,) = activation.maps(pixels, [int(np.argmax(images.probabilities[position]))])
         rows = tuple(map(tuple, values.astype(np.float64).round(_DIGITS).tolist()))
         yield ActivationMap(position=position, crop=preprocessing.crop, values=rows)

@@ -24,7 +24,7 @@ def measure(network: "Classifier", encoded: Sequence[bytes], num_threads: int) -
     """
 
     def predict(image: bytes) -> None:
-        pixels = decoding.square(image, network.preprocessing)
+        pixels = decoding.square(image, network.preprocessing.geometry)
         network.predict(np.stack([pixels]))
 
     for turn in range(NUM_WARM_UP):

@@ -51,7 +51,7 @@ def evaluate_test(
         labels=labels.tolist(),
         probabilities=probabilities.tolist(),
     )
-    timed = table.images(TEST, range(min(len(paths), NUM_LATENCY_IMAGES)))
+    timed = table.test_files(range(min(len(paths), NUM_LATENCY_IMAGES)))
     evaluated = Evaluation(
         **dict(predicted),
         **_scored(labels, probabilities),

@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
+from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, determinism, openvino_engine
 from crossfold.network.normalization import from_pixels
@@ -66,6 +67,7 @@ def extract_features(
     network = pretrained_network(backbone.architecture, weights, len(table.classes), seed=0)
     how = find_preprocessing(backbone.architecture, weights, backbone)
     try_image_size(network, backbone.architecture, how)
+    _require_squares(table, backbone, how)
     facts = _facts(backbone, how, network)
     values_at_cuts = _prefix(network, how, cuts, views, precision, num_threads)
     black = np.zeros((1, how.image_size, how.image_size, 3), np.uint8)
@@ -89,6 +91,18 @@ def extract_features(
         done += len(pixels)
         report_progress(done, len(labels), "images")
     return {cut: features_file.bytes_of_row(arrays[array_name(facts, cut)]) for cut in cuts}
+
+
+def _require_squares(table: Examples, backbone: Backbone, how: Preprocessing) -> None:
+    """Refuse a table without the backbone's squares: training images have no files there."""
+    if table.geometries and how.geometry not in table.geometries:
+        written = "; ".join(map(str, table.geometries))
+        raise UserError(
+            f"{backbone.name} takes squares of {how.geometry}, as config.json beside its weights "
+            f"says, and fetch_data wrote {written}. The machine that started the run did not have "
+            "the weights. Run `dvc pull models.dvc` there and start again, or set image_size, "
+            f"interpolation and crop of model {backbone.weights} in params.yaml"
+        )
 
 
 def _facts(backbone: Backbone, how: Preprocessing, network: nn.Module) -> BackboneFacts:

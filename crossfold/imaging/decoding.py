@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .preprocessing import Preprocessing
+    from .preprocessing import SquareGeometry
 
 # An encoded image that is larger is not even read.
 MAX_FILE_SIZE = 256 * 2**20
@@ -116,12 +116,31 @@ class Picture:
     _stored: Image.Image
     _turn: Image.Transpose | None
     _encoded: bytes
+    _header: _Header
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels."""
+        """Width and height of the decoded picture, in pixels."""
         width, height = self._stored.size
         return (height, width) if self._swaps_sides else (width, height)
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        """Width and height in the file's pixels, upright; `size` is less if it was reduced."""
+        if not self.reduced:
+            return self.size
+        width, height = self._header.size
+        return (height, width) if self._swaps_sides else (width, height)
+
+    @property
+    def reduced(self) -> bool:
+        """True if the decoder reduced the picture, as only JPEG's can."""
+        return self._header.decoded != self._header.size
+
+    def serves(self, geometry: SquareGeometry) -> bool:
+        """Tell whether `square` gives the pixels that the function `square` gives for the file."""
+        header = _Header.read(_open(self._encoded), geometry.smallest_decoded)
+        return header.decoded == self._header.decoded
 
     @property
     def _swaps_sides(self) -> bool:
@@ -184,7 +203,7 @@ class Picture:
             return width - bottom, 0, width - top, height
         return 0, top, width, bottom
 
-    def square(self, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    def square(self, geometry: SquareGeometry) -> NDArray[np.uint8]:
         """Cut the centre square, and scale it to the network's size S.
 
         Returns:
@@ -192,9 +211,9 @@ class Picture:
             `reducing_gap` if the network has one. For some tall images Pillow scales columns
             first, which changes a few values by 1.
         """
-        side, resample = preprocessing.image_size, FILTERS[preprocessing.interpolation]
-        length = min(self.size) * preprocessing.crop
-        gap = preprocessing.reducing_gap
+        side, resample = geometry.image_size, FILTERS[geometry.interpolation]
+        length = min(self.size) * geometry.crop
+        gap = geometry.reducing_gap
         factor = (int(length / side / gap) or 1) if gap else 1
         length /= factor
         width, height = (extent / factor for extent in self.size)
@@ -244,25 +263,24 @@ def opened(data: bytes, at_least: tuple[int, int] | None = None) -> Iterator[Pic
     with decoder_warnings.collected() as warnings:
         with _refused():
             image = _open(data)
-            if at_least:
-                image.draft(None, at_least)
-            needed = _memory(image, len(data))
+            header = _Header.read(image, at_least)
+            needed = _memory(image, header, len(data))
         with _budget.part(needed):
             with _refused():
-                picture = _load(image, data, warnings)
+                picture = _load(image, header, data, warnings)
             yield picture
 
 
-def square(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def square(data: bytes, geometry: SquareGeometry) -> NDArray[np.uint8]:
     """Decode an image file to the network's input square, see `Picture.square`.
 
-    A JPEG is decoded to a reduced size if the network has a `reducing_gap`.
+    A JPEG is decoded to a reduced size if the geometry has a `reducing_gap`.
 
     Raises:
         BadImage: as `opened`.
     """
-    with opened(data, preprocessing.smallest_decoded) as picture:
-        return picture.square(preprocessing)
+    with opened(data, geometry.smallest_decoded) as picture:
+        return picture.square(geometry)
 
 
 @contextmanager
@@ -287,7 +305,23 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
+@dataclass(frozen=True)
+class _Header:
+    """Width and height of an image as its header has them, and of its pixels once decoded."""
+
+    size: tuple[int, int]
+    decoded: tuple[int, int]  # smaller if the decoder reduces it
+
+    @classmethod
+    def read(cls, image: ImageFile.ImageFile, at_least: tuple[int, int] | None) -> _Header:
+        """Make a JPEG's decoder reduce it to no less than a size, if one is given."""
+        size = image.size
+        if at_least:
+            image.draft(None, at_least)
+        return cls(size, image.size)
+
+
+def _memory(image: ImageFile.ImageFile, header: _Header, num_bytes: int) -> int:
     """Estimate from its header the bytes that an image takes during decoding.
 
     Raises:
@@ -295,18 +329,18 @@ def _memory(image: ImageFile.ImageFile, num_bytes: int) -> int:
     """
     num_pixels = image.width * image.height
     of_pixel = _BYTES_OF_MODE.get(image.mode, 4) + _BESIDE.get(image.format or "", _BESIDE_AT_MOST)
-    if image.info.get("progressive"):
-        of_pixel += _BESIDE_PROGRESSIVE
     needed = num_bytes + num_pixels * of_pixel
+    if image.info.get("progressive"):  # the coefficients are those of the whole image
+        needed += math.prod(header.size) * _BESIDE_PROGRESSIVE
     if needed > MAX_MEMORY:
         raise BadImage(
-            f"too large: {image.width} x {image.height} pixels of {image.format} take "
+            f"too large: {header.size[0]} x {header.size[1]} pixels of {image.format} take "
             f"{needed / 2**30:.1f} GiB of memory, at most {MAX_MEMORY / 2**30:g} GiB allowed"
         )
     return needed + min(num_pixels, _STRIP) * _BESIDE_STRIP
 
 
-def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Picture:
+def _load(image: ImageFile.ImageFile, header: _Header, data: bytes, warnings: list[str]) -> Picture:
     # Loading drops the format, the mode and the tiles.
     image_format, mode = image.format or "", image.mode
     is_16_bits = any(";16" in str(tile) for tile in image.tile)
@@ -333,6 +367,7 @@ def _load(image: ImageFile.ImageFile, data: bytes, warnings: list[str]) -> Pictu
         _stored=image,
         _turn=by_us,
         _encoded=data,
+        _header=header,
     )
 
 

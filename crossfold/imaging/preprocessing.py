@@ -7,13 +7,41 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # 1 of 315 predictions differed from those on images scaled in one step, and 2 with a gap of 1:
 # docs/decisions/036-preprocessing.md.
 REDUCING_GAP = 2.0
 
 Channels = tuple[float, ...]  # red, green, blue, for values from 0 to 1
+
+
+@dataclass(frozen=True)
+class SquareGeometry:
+    """All that decides a square's pixels, beside the image; see `Preprocessing`."""
+
+    image_size: int
+    interpolation: str = "bilinear"
+    crop: float = 1.0
+    reducing_gap: float | None = None
+
+    @property
+    def smallest_decoded(self) -> tuple[int, int] | None:
+        """The smallest size that a decoder may reduce an image to; None: it must not."""
+        if self.reducing_gap is None:
+            return None
+        side = math.ceil(self.image_size * self.reducing_gap / self.crop)
+        return side, side
+
+    def __str__(self) -> str:
+        return f"{self.image_size} pixels, {self.interpolation}, crop {self.crop:g}"
+
+
+def read_geometries(squares: Iterable[Mapping[str, Any]]) -> tuple[SquareGeometry, ...]:
+    """Read geometries from plain dictionaries; Kubeflow turns whole numbers into floats."""
+    return tuple(
+        SquareGeometry(**{**square, "image_size": int(square["image_size"])}) for square in squares
+    )
 
 
 @dataclass(frozen=True)
@@ -41,12 +69,9 @@ class Preprocessing:
     reducing_gap: float | None = None
 
     @property
-    def smallest_decoded(self) -> tuple[int, int] | None:
-        """The smallest size that a decoder may reduce an image to; None: it must not."""
-        if self.reducing_gap is None:
-            return None
-        side = math.ceil(self.image_size * self.reducing_gap / self.crop)
-        return side, side
+    def geometry(self) -> SquareGeometry:
+        """The part that decides the pixels of the square."""
+        return SquareGeometry(self.image_size, self.interpolation, self.crop, self.reducing_gap)
 
     @classmethod
     def from_metadata(cls, about: Mapping[str, Any]) -> Preprocessing:

@@ -103,7 +103,7 @@ def _remarks(
     sketch: NDArray[np.uint8],
     image_size: int | None,
 ) -> Iterator[tuple[str, str]]:
-    width, height = picture.size
+    width, height = picture.original_size
     size = f"{width} x {height} pixels"
     suffix = PurePosixPath(path).suffix.lower()
     named = Image.registered_extensions().get(suffix)

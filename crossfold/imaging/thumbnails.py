@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from .decoding import opened
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _JPEG = {"format": "JPEG", "quality": 80}
 _PNG = {"format": "PNG", "optimize": True}
 
 
-def data_uri(encoded: bytes, side: int) -> str:
-    """Encode an image file as a data URI, its longer side at most `side` pixels.
+def data_uri(image: bytes | NDArray[np.uint8], side: int) -> str:
+    """Encode an image file, or pixels [H, W, 3], as a data URI of at most `side` pixels a side.
 
     A smaller image is enlarged by a whole number, so that each pixel stays visible.
 
     Raises:
         BadImage: as `opened`.
     """
-    image = thumbnail(encoded, side)
-    factor = side // max(image.size)
+    small = thumbnail(image, side) if isinstance(image, bytes) else _scaled(image, side)
+    factor = side // max(small.size)
     if factor > 1:
-        size = (image.width * factor, image.height * factor)
-        image = image.resize(size, Image.Resampling.NEAREST)
-    return as_data_uri(image)
+        size = (small.width * factor, small.height * factor)
+        small = small.resize(size, Image.Resampling.NEAREST)
+    return as_data_uri(small)
 
 
 def as_data_uri(image: Image.Image) -> str:
@@ -43,9 +48,20 @@ def thumbnail(data: bytes, side: int) -> Image.Image:
         BadImage: as `opened`.
     """
     with opened(data, (2 * side, 2 * side)) as picture:
-        scale = min(1, side / max(picture.size))
-        width, height = (max(1, round(length * scale)) for length in picture.size)
-        return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        size = _fitted(picture.size, side)
+        return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def _scaled(pixels: NDArray[np.uint8], side: int) -> Image.Image:
+    image = Image.fromarray(pixels)
+    return image.resize(_fitted(image.size, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Scale a size down so that neither side is above `side` pixels."""
+    scale = min(1, side / max(size))
+    width, height = (max(1, round(length * scale)) for length in size)
+    return width, height
 
 
 def _save(image: Image.Image, **how: object) -> bytes:

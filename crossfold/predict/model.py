@@ -13,7 +13,7 @@ import numpy as np
 
 from crossfold.errors import UserError
 from crossfold.imaging import decoding
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.step.concurrency import num_cores
 
@@ -59,15 +59,16 @@ def predict_images(
     `read` loads a source's encoded image. While the network predicts one batch, threads decode the
     next; at most these two batches are in memory. A single image is predicted without threads.
     """
+    geometry = network.preprocessing.geometry
     if len(sources) == 1:
-        yield from _predict_batch(network, [_load(sources[0], read, network.preprocessing)])
+        yield from _predict_batch(network, [_load(sources[0], read, geometry)])
         return
     remaining = iter(sources)
     decoders = ThreadPoolExecutor(num_cores())
 
     def decode_ahead() -> "list[Future[Pixels | str]]":
         return [
-            decoders.submit(_load, source, read, network.preprocessing)
+            decoders.submit(_load, source, read, geometry)
             for source in islice(remaining, batch_size)
         ]
 
@@ -93,10 +94,12 @@ def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> I
             yield Prediction(network.classes[probabilities.argmax()], by_class, None)
 
 
-def _load(source: Source, read: Callable[[Source], bytes], how: Preprocessing) -> Pixels | str:
+def _load(
+    source: Source, read: Callable[[Source], bytes], geometry: SquareGeometry
+) -> Pixels | str:
     """Decode a source to pixels uint8 [S, S, 3], or to the error's text if it's unusable."""
     try:
-        return decoding.square(read(source), how)
+        return decoding.square(read(source), geometry)
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:

@@ -19,6 +19,7 @@ from crossfold.predict.model import download, load_version
 from crossfold.records import ChampionComparison, Evaluation, Interval, McNemar, TakenBack, Verdict
 
 from . import training_image_hashes
+from .training_image_hashes import TrainingImages
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -152,8 +153,7 @@ def judge(
     network = load_version(champion, num_threads)
     if refused := other_classes(str(champion.version), network.classes, table.classes):
         return refused
-    trained = _training_images(champion)
-    kept = np.array([text not in trained for text in table.column("content_hash", TEST)])
+    kept = ~_training_images(champion).among_test_images(table, num_threads)
     if gone := _classes_gone(table, kept):
         return Decision(
             Verdict.UNDECIDED,
@@ -220,7 +220,7 @@ def _below_floor(macro_f1: float, rule: Rule, remark: str) -> Decision:
     )
 
 
-def _training_images(version: "ModelVersion") -> frozenset[str]:
+def _training_images(version: "ModelVersion") -> TrainingImages:
     """Load the content hashes of a version's training images; empty if it has no such file.
 
     Raises:
@@ -228,7 +228,7 @@ def _training_images(version: "ModelVersion") -> frozenset[str]:
     """
     file = version.tags.get("training_images")
     if file is None:
-        return frozenset()
+        return TrainingImages()
     with tempfile.TemporaryDirectory() as folder:
         return training_image_hashes.read(download(version, file, folder))
 

@@ -14,7 +14,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
 
 import crossfold
-from crossfold.data.examples import TEST, Examples
+from crossfold.data.examples import Examples
 from crossfold.network import GRAPH_FILE, NETWORK_FILE
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, hash_folder
 
@@ -55,7 +55,7 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         training_image_hashes.write(artifacts / training_image_hashes.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(Path(crossfold.__file__).parent, package, ignore=_NOT_PACKAGED)
-        (image,) = table.images(TEST, [0])
+        (image,) = table.test_files([0])
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / "predict/pyfunc_model.py"),

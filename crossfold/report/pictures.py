@@ -9,7 +9,7 @@ import numpy as np
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.findings import DataFacts
 from crossfold.imaging import decoding
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import REDUCING_GAP, SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import ActivationMap
 
@@ -89,13 +89,16 @@ def _overlays(table: Examples, maps: Sequence[ActivationMap]) -> dict[str, str]:
     return {
         str(paths[one.position]): as_data_uri(
             overlay(
-                decoding.square(image, Preprocessing(TESTED_SIDE, crop=one.crop)),
+                decoding.square(
+                    image, SquareGeometry(TESTED_SIDE, crop=one.crop, reducing_gap=REDUCING_GAP)
+                ),
                 np.array(one.values, np.float32),
             )
         )
-        for one, image in zip(maps, table.images(TEST, places), strict=True)
+        for one, image in zip(maps, table.test_files(places), strict=True)
     }
 
 
 def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:
+    """Make pictures of images; those whose files the table lacks are their centre squares."""
     return [data_uri(image, side) for image in table.images(split, places)]

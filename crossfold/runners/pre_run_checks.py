@@ -20,7 +20,7 @@ from .failures import StepError
 
 if TYPE_CHECKING:  # it imports torch
     from crossfold.features.network_check import CheckedNetwork
-    from crossfold.imaging.preprocessing import Preprocessing
+    from crossfold.imaging.preprocessing import Preprocessing, SquareGeometry
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class CheckedModel:
 
     notes: tuple[str, ...]
     preprocessing: "Mapping[str, Preprocessing]"
+
+    @property
+    def geometries(self) -> "list[SquareGeometry]":
+        """The geometry of each backbone's square."""
+        return [how.geometry for how in self.preprocessing.values()]
 
 
 def check_pointers(root: Path) -> None:

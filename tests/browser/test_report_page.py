@@ -21,7 +21,7 @@ from crossfold.evaluation.shown_images import (
     typical_right,
 )
 from crossfold.imaging.decoding import square
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import ActivationMap, Evaluation, Leaderboard, Registration
 from crossfold.report.overlay import overlay
@@ -218,7 +218,7 @@ def page() -> str:
             },
             tested={tested[i]: data_uri(picture, 128) for i, picture in pictures.items()},
             overlays={
-                tested[i]: as_data_uri(overlay(square(picture, Preprocessing(128)), activation))
+                tested[i]: as_data_uri(overlay(square(picture, SquareGeometry(128)), activation))
                 for i, picture in pictures.items()
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},

@@ -1,12 +1,14 @@
 """Run the pipeline on Kubeflow Pipelines: check, submit, watch, read the outcome."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from crossfold.errors import UserError
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
 from crossfold.infra.cluster.checks import check_kubectl
 from crossfold.infra.cluster.image_delivery import bring_images
@@ -52,7 +54,9 @@ class KubeflowRunner:
             display.warn(note)
         pages = f"{KUBEFLOW_PAGE}/#/runs"
         with signals_interrupt(f"interrupted; if the run is already in {pages}, it continues"):
-            run_id = self._submit(cluster, root, settings, display, caching=caching)
+            run_id = self._submit(
+                cluster, root, settings, model.geometries, display, caching=caching
+            )
         url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
         display.say(f"run {run_id}: {url}")
         steps = _watch(cluster, run_id, url, display)
@@ -61,14 +65,27 @@ class KubeflowRunner:
         return replace(outcome, notes=model.notes)
 
     def _submit(
-        self, cluster: Cluster, root: Path, settings: Settings, display: Display, *, caching: bool
+        self,
+        cluster: Cluster,
+        root: Path,
+        settings: Settings,
+        geometries: Sequence[SquareGeometry],
+        display: Display,
+        *,
+        caching: bool,
     ) -> str:
         """Deliver images and data to the cluster, submit the pipeline, and return the run's id."""
         with api.connected(cluster) as client:
             bring_images(cluster, self.registry, display.say)
             push_data(cluster, root, display)
             version, parameters = upload(
-                client, root, settings, self.registry, caching=caching, small=is_small(cluster)
+                client,
+                root,
+                settings,
+                geometries,
+                self.registry,
+                caching=caching,
+                small=is_small(cluster),
             )
             return api.start(client, version, parameters)
 

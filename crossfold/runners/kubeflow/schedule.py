@@ -17,6 +17,7 @@ from crossfold.infra.cluster.kubectl import Cluster, Object
 from crossfold.infra.cluster.lifecycle import is_small
 from crossfold.infra.image_tags import DATA, registry_name
 from crossfold.runners.display import Display
+from crossfold.runners.pre_run_checks import check_model
 from crossfold.settings import Settings
 from pipelines.resources import USER
 
@@ -63,9 +64,10 @@ def schedule(
     image = registry_name(DATA, registry)
     cluster.apply([_cron_job(cron, image, {})], "--dry-run=server")
     bring_images(cluster, registry, display.say)
+    geometries = check_model(root, settings).geometries
     with api.connected(cluster) as client:
         version, parameters = upload(
-            client, root, settings, registry, caching=True, small=is_small(cluster)
+            client, root, settings, geometries, registry, caching=True, small=is_small(cluster)
         )
     environment = {
         "REPOSITORY": address,

@@ -3,11 +3,13 @@
 import contextlib
 import json
 import tempfile
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossfold.data import dvc, remotes
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.passwords import dvc_writer
 from crossfold.infra.image_tags import registry_name
@@ -30,13 +32,15 @@ def upload(
     client: "kfp.Client",
     root: Path,
     settings: Settings,
+    geometries: Iterable[SquareGeometry],
     registry: str | None,
     *,
     caching: bool,
     small: bool,
 ) -> tuple[api.Version, dict[str, Any]]:
     """Compile and upload the pipeline; return its version and the parameters for its runs."""
-    parameters = arguments(settings, root, lineage(root, settings, RunnerName.CLUSTER))
+    origin = lineage(root, settings, RunnerName.CLUSTER)
+    parameters = arguments(settings, root, origin, geometries)
     # Outside the project: two commands that start together would overwrite each other's file.
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"

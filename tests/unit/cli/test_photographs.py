@@ -116,7 +116,7 @@ def test_a_classifier_on_trained_features_does_what_random_ones_cannot(
     how = find_preprocessing(architecture, weights / file, PreprocessingSettings(image_size=224))
     for label in CLASSES:
         paths = sorted((sample / "data" / label).iterdir())[::2]
-        pixels = np.stack([square(read_image(path), how) for path in paths])
+        pixels = np.stack([square(read_image(path), how.geometry) for path in paths])
         with torch.inference_mode():
             network(normalization.normalize(torch.from_numpy(pixels), how))
         labels += [label] * len(paths)

@@ -22,6 +22,7 @@ from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
 from crossfold.data.findings import PairCounts
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
+from crossfold.imaging.preprocessing import SquareGeometry
 
 PROJECT = Path(__file__).parents[3]
 NUM_IMAGES = 8  # of each class
@@ -89,6 +90,7 @@ def fetch(root: Path, **changes: Any) -> FetchedData:
         "data_pointer": (root / "data.dvc").read_text(),
         "remote": "sample",
         "settings": SPLITS,
+        "geometries": [SquareGeometry(32)],
         "examples": root.parent / "examples",
         "data_page": root.parent / "data_page",
     }
@@ -140,8 +142,8 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
     fetched = fetch(pushed)
     table = Examples(pushed.parent / "examples")
     expected = {f"{c}/{i}.png" for c in CLASSES for i in range(NUM_IMAGES)}
-    assert table.column("path", None).tolist() == sorted(expected)
-    for paths, images, labels in table.batches(None, 5):
+    assert sorted(table.column("path", None)) == sorted(expected)
+    for paths, images, labels in table.batches(None, 5):  # the files: these images are small
         for path, image, label in zip(paths, images, labels, strict=True):
             assert image == (pushed / "data" / path).read_bytes()
             assert CLASSES[label] == path.partition("/")[0]

@@ -175,7 +175,7 @@ def test_latency_is_of_single_images_from_their_bytes(
     examples: Path, run: tuple[Path, Path]
 ) -> None:
     table = Examples(examples)
-    encoded = table.images(TEST, range(12))
+    encoded = table.test_files(range(12))
     network = Classifier(run[1].with_name("exported"), num_threads=1)
     sizes: list[tuple[int, ...]] = []
     predict = network.predict

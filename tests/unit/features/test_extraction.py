@@ -247,7 +247,7 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
     how = Preprocessing(20, interpolation="bicubic", crop=0.8)
     ((paths, found, labels),) = Examples(path).decoded_batches(TRAIN, how, num_threads=2)
-    wanted = square(file.getvalue(), how)
+    wanted = square(file.getvalue(), how.geometry)
     np.testing.assert_array_equal(found, np.stack([wanted] * 3))
     assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from crossfold.imaging import decoding
 from crossfold.imaging.decoding import FILTERS, BadImage, opened, read_image, square
-from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.step.concurrency import Budget, in_order
 
 BOX = Image.Resampling.BOX
@@ -220,7 +220,7 @@ def test_to_square_crops_the_centre() -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = GRADIENT[0, 1]
     for pixels in (wide, wide.transpose(1, 0, 2)):
-        found = square(encoded(Image.fromarray(pixels), "PNG"), Preprocessing(10))
+        found = square(encoded(Image.fromarray(pixels), "PNG"), SquareGeometry(10))
         assert (found == GRADIENT[0, 1]).all()
 
 
@@ -230,7 +230,7 @@ def test_to_square_is_scaling_the_shorter_side_then_cropping(size: int) -> None:
     scaled = tall.resize((size, 3 * size), Image.Resampling.BILINEAR)
     expected = np.asarray(scaled)[size : 2 * size].astype(int)
     # It rounds between its two passes.
-    assert np.abs(square(encoded(tall, "PNG"), Preprocessing(size)) - expected).max() <= 1
+    assert np.abs(square(encoded(tall, "PNG"), SquareGeometry(size)) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
@@ -238,19 +238,19 @@ def test_to_square_takes_a_share_of_the_shorter_side(interpolation: str) -> None
     tall = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 24, 3), np.uint8))
     narrow = tall.resize((10, 40), FILTERS[interpolation], box=(3, 0, 21, 40))
     expected = narrow.resize((10, 10), FILTERS[interpolation], box=(0, 11, 10, 29))
-    how = Preprocessing(10, interpolation=interpolation, crop=0.75)
+    how = SquareGeometry(10, interpolation=interpolation, crop=0.75)
     assert np.array_equal(square(encoded(tall, "PNG"), how), np.asarray(expected))
 
 
 def test_to_square_scales_up_and_down() -> None:
     for size in (3, 64):
-        pixels = square(encoded(Image.new("RGB", (9, 8), (1, 2, 3)), "PNG"), Preprocessing(size))
+        pixels = square(encoded(Image.new("RGB", (9, 8), (1, 2, 3)), "PNG"), SquareGeometry(size))
         assert pixels.shape == (size, size, 3)
         assert pixels.dtype == np.uint8
         assert (pixels == [1, 2, 3]).all()
 
 
-GAP = Preprocessing(16, crop=0.8, reducing_gap=2.0)
+GAP = SquareGeometry(16, crop=0.8, reducing_gap=2.0)
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
@@ -261,9 +261,9 @@ def test_a_large_image_is_first_reduced_to_no_less_than_the_gap(file_format: str
     with opened(data, GAP.smallest_decoded) as picture:
         reduced = picture.resize((300 // factor, 200 // factor), BOX, reducing_gap=1.0)
     found = square(data, GAP)
-    expected = square(encoded(reduced, "PNG"), Preprocessing(16, crop=0.8))
+    expected = square(encoded(reduced, "PNG"), SquareGeometry(16, crop=0.8))
     assert np.array_equal(found, expected)
-    whole = square(data, Preprocessing(16, crop=0.8))
+    whole = square(data, SquareGeometry(16, crop=0.8))
     assert not np.array_equal(found, whole)
     assert np.abs(found.astype(int) - whole).max() <= 4
 
@@ -271,7 +271,7 @@ def test_a_large_image_is_first_reduced_to_no_less_than_the_gap(file_format: str
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 def test_an_image_below_twice_the_gap_is_not_reduced(file_format: str) -> None:
     data = encoded(smooth(90, 79), file_format, quality=95)
-    assert np.array_equal(square(data, GAP), square(data, Preprocessing(16, crop=0.8)))
+    assert np.array_equal(square(data, GAP), square(data, SquareGeometry(16, crop=0.8)))
 
 
 def smooth(width: int, height: int) -> Image.Image:
@@ -306,8 +306,8 @@ def test_strips_change_no_pixel(orientation: int, shape: tuple[int, int]) -> Non
     narrow = upright.resize((7, upright.height), Image.Resampling.BILINEAR, box=rows)
     columns = (0, top, 7, top + side)
     expected = narrow.resize((7, 7), Image.Resampling.BILINEAR, box=columns)
-    assert np.array_equal(square(data, Preprocessing(7)), np.asarray(expected))
-    with_gap = Preprocessing(2, reducing_gap=1.0)
+    assert np.array_equal(square(data, SquareGeometry(7)), np.asarray(expected))
+    with_gap = SquareGeometry(2, reducing_gap=1.0)
     once = square(encoded(upright, "PNG"), with_gap)
     assert np.array_equal(square(data, with_gap), once)
     with opened(data) as picture:

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Settings, load_settings
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline
@@ -29,7 +30,8 @@ def settings() -> Settings:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> dict[str, Any]:
-    return arguments(settings, write_pointers(tmp_path_factory.mktemp("project")), LINEAGE)
+    root = write_pointers(tmp_path_factory.mktemp("project"))
+    return arguments(settings, root, LINEAGE, [SquareGeometry(224, reducing_gap=2.0)])
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from google.protobuf.json_format import MessageToDict
 
 from crossfold.data import dvc
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Settings, load_settings
 from pipelines.arguments import NOT_IN_STEPS, OF_NETWORKS, PARAMETERS, arguments
 from pipelines.classification import pipeline
@@ -98,7 +100,7 @@ def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:
 def test_the_preprocessing_is_what_params_yaml_gives(tmp_path: Path) -> None:
     write_pointers(tmp_path)
     changed = ["model.mean=[0, 0.5, 1]", "model.crop=0.9"]
-    found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE)
+    found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE, [])
     # Lists, because kfp cannot pass a tuple.
     given = found["backbone"]
     assert (given["mean"], given["crop"]) == ([0, 0.5, 1], 0.9) and "image_size" not in given
@@ -107,7 +109,7 @@ def test_the_preprocessing_is_what_params_yaml_gives(tmp_path: Path) -> None:
 def test_seeds_and_threads_are_not_mixed_up(tmp_path: Path) -> None:
     write_pointers(tmp_path)
     changed = ["data.seed=7", "training.seed=8", "threads.folds=3", "threads.alone=4"]
-    found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE)
+    found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE, [])
     assert (found["split_seed"], found["training_seed"]) == (7, 8)
     assert (found["threads_folds"], found["threads_alone"]) == (3, 4)
 
@@ -124,7 +126,7 @@ def test_a_pointer_of_other_spacing_is_the_same_argument(
     write_pointers(tmp_path)
     spaced = f"# by dvc add\nouts:\n  - path: data\n    hash: md5\n    md5: {MD5}\n"
     (tmp_path / "data.dvc").write_text(spaced + "    nfiles: 3\n    size: 12\n")
-    found = arguments(settings, tmp_path, LINEAGE)
+    found = arguments(settings, tmp_path, LINEAGE, [])
     assert found["data_pointer"] == inputs["data_pointer"]
 
 
@@ -138,12 +140,15 @@ TWO = (
 
 def test_several_backbones_and_shards_are_parts_of_the_extraction(tmp_path: Path) -> None:
     settings = load_settings(SHIPPED, [*TWO, "extraction.shards=2"])
-    found = arguments(settings, write_pointers(tmp_path), LINEAGE)
+    geometries = [SquareGeometry(224, "bicubic"), SquareGeometry(96), SquareGeometry(96)]
+    found = arguments(settings, write_pointers(tmp_path), LINEAGE, geometries)
     assert [(part["part"], part["shard"], part["num_shards"]) for part in found["parts"]] == [
         *[("one 0", 0, 2), ("one 1", 1, 2)],
         *[("two 0", 0, 2), ("two 1", 1, 2)],
     ]
     assert [part["cuts"] for part in found["parts"][1:3]] == [["head"], ["head", "blocks.6"]]
+    wanted = [asdict(geometries[0]), asdict(geometries[1])]  # each once
+    assert found["squares"] == wanted
     two = {"architecture": "timm/resnet10t", "weights": "b.pth", "image_size": 96, "name": "two"}
     assert found["parts"][2]["backbone"] == two
     assert (found["part"], found["backbone"], found["weights"]) == ("", {}, "")
@@ -162,7 +167,7 @@ def test_weights_have_a_pointer_of_their_own_if_their_hash_is_known(tmp_path: Pa
         for name in files:
             (tmp_path / f"models/{name}.pth").write_text(name)
         dvc.add(tmp_path / "models")
-        parts = arguments(settings, tmp_path, LINEAGE)["parts"]
+        parts = arguments(settings, tmp_path, LINEAGE, [])["parts"]
         pointers.append([json.loads(part["weights_pointer"])["outs"][0] for part in parts])
     (first, unknown), (again, second) = pointers
     assert (

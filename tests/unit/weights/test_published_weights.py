@@ -89,7 +89,7 @@ def test_fetched_weights_give_well_known_pictures_their_labels_of_imagenet(
     weights = read_weights(fetched.path, fetched.architecture, stored)
     network.load_state_dict(weights.tensors, strict=False)
     how = find_preprocessing(fetched.architecture, fetched.path, PreprocessingSettings())
-    pixels = torch.from_numpy(square(read_image(pictures / picture), how).copy())
+    pixels = torch.from_numpy(square(read_image(pictures / picture), how.geometry).copy())
     with torch.inference_mode():
         logits = network(normalization.normalize(pixels[None], how))[0]
     assert set(logits.topk(len(labels)).indices.tolist()) == labels

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[4]
 
 def fingerprint(*overrides: str, backend: type[Backend] = Processes) -> str:
     settings = load_settings(PROJECT / "params.yaml", overrides)
-    inputs = arguments(settings, PROJECT, lineage(PROJECT, settings, backend.name))
+    inputs = arguments(settings, PROJECT, lineage(PROJECT, settings, backend.name), [])
     return _fingerprint(inputs, backend.__new__(backend))  # without a Docker engine
 
 
