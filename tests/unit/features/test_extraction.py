@@ -17,7 +17,7 @@ from crossfold.features.extraction import extract_features
 from crossfold.features.features_file import Features, join_features
 from crossfold.features.network_check import check_network
 from crossfold.imaging.decoding import square
-from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
+from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing, SquareGeometry
 from crossfold.network import backbone, determinism, normalization, safetensors_file
 from crossfold.settings import Backbone
 from tests.unit.networks import IMAGENET
@@ -250,6 +250,32 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     wanted = square(file.getvalue(), how.geometry)
     np.testing.assert_array_equal(found, np.stack([wanted] * 3))
     assert (paths, labels.tolist()) == (["a.png"] * 3, [0, 0, 0])
+
+
+def test_squares_are_taken_as_they_are_and_others_are_refused(
+    examples: Path, weights: Path, features: Path, tmp_path: Path
+) -> None:
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    about: dict[str, Any] = {
+        "classes": ("red", "green", "blue"),
+        "data_hash": "0.dir",
+        "num_folds": 3,
+        "geometries": (SquareGeometry(SIZE, reducing_gap=REDUCING_GAP),),
+    }
+    without_files = [
+        row._replace(image=None, squares=(square(row.image, *about["geometries"]),))
+        if row.split == TRAIN and row.image
+        else row._replace(squares=(None,))
+        for row in rows
+    ]
+    write_examples(tmp_path / "squares", without_files, **about)
+    extract(tmp_path / "squares", weights, tmp_path / "a", cuts=["conv5", "head", "pixels"])
+    found, wanted = without_times(tmp_path / "a"), without_times(features)
+    assert found[1] == wanted[1]
+    other = backbone_of(ARCHITECTURE, 2 * SIZE)
+    with pytest.raises(UserError, match=r"shuffle takes squares of 64 pixels, .* wrote 32 pixels"):
+        extract(tmp_path / "squares", weights, tmp_path / "b", backbone=other)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(

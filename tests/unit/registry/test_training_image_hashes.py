@@ -1,7 +1,12 @@
 import hashlib
+import io
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.network import safetensors_file
 from crossfold.registry import training_image_hashes
 
 
@@ -33,3 +38,25 @@ def test_an_image_takes_32_bytes(tmp_path: Path) -> None:
         training_image_hashes.write(tmp_path / "file", table(tmp_path / "table", rows))
         sizes.append((tmp_path / "file").stat().st_size)
     assert abs(sizes[1] - sizes[0] - 3200) < 16  # the header's numbers have more digits
+
+
+def test_hashes_of_an_earlier_release_are_compared_with_whole_images(tmp_path: Path) -> None:
+    """They are of all pixels, and the table's are of reduced ones where a JPEG is large."""
+    draw = np.random.default_rng(0)
+    files, hashes = [], []
+    for _ in range(2):
+        small = Image.fromarray(draw.integers(0, 256, (9, 10, 3), np.uint8))
+        file = io.BytesIO()
+        small.resize((1000, 900), Image.Resampling.BICUBIC).save(file, "JPEG")
+        files.append(file.getvalue())
+        pixels = Image.open(file).convert("RGB").tobytes()
+        hashes.append(hashlib.sha256(b"1000x900:" + pixels).digest())
+    rows = [
+        Example(f"{n}.jpg", data, 0, content_hash(str(n)), TEST, -1) for n, data in enumerate(files)
+    ]
+    write_examples(tmp_path / "table", rows, classes=("a", "b"), data_hash="d", num_folds=2)
+    array = np.frombuffer(hashes[1], np.uint8).reshape(1, 32)
+    safetensors_file.write(tmp_path / "old", {"content_hash": array}, {})
+    found = training_image_hashes.read(tmp_path / "old")
+    assert found.whole
+    assert found.among_test_images(Examples(tmp_path / "table"), 2).tolist() == [False, True]
