@@ -6,13 +6,12 @@ The pointer to one file of a folder, which DVC would write for that file alone, 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import logging
 import os
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +19,7 @@ import yaml
 
 from crossfold.errors import UserError
 
-from .remotes import (
-    REMOTE,
-    Remote,
-    credentials_hint,
-    find_remote,
-    patience_with,
-    refused_by_dvc,
-    remote_config,
-)
+from .remotes import REMOTE, Remote, find_remote, patience_with, refused_by_dvc, remote_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -70,31 +61,62 @@ def file_pointer(path: str, md5: str) -> str:
     return json.dumps({"outs": [{"hash": "md5", "md5": md5, "path": path}]})
 
 
-def pointer_hash(text: str, name: str = "the pointer", *, of_file: bool = False) -> str:
-    """Read the MD5 of a folder from its pointer's text, with the suffix `.dir`.
+@dataclass(frozen=True)
+class Pointer:
+    """A pointer's content.
 
-    With `of_file`, the pointer may also be one from `file_pointer`, whose MD5 has no suffix.
+    Attributes:
+        md5: The MD5 of the list of a folder's files, with the suffix `.dir`; or of one file.
+        path: The folder, or the file's path below it.
+        num_bytes: The size of all files; 0 if the pointer has none.
+        num_files: The number of files; 0 if the pointer has none.
+    """
+
+    md5: str
+    path: str
+    num_bytes: int = 0
+    num_files: int = 0
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the MD5 is that of a list of files."""
+        return self.md5.endswith(_LIST)
+
+
+def parse_pointer(text: str, name: str = "the pointer", *, of_file: bool = False) -> Pointer:
+    """Parse a pointer's text.
+
+    With `of_file`, the pointer may also be one from `file_pointer`.
 
     Raises:
         UserError: the text is no pointer of DVC 3 to one folder; `name` says which.
     """
+    suffix = r"(\.dir)?" if of_file else r"\.dir"
     try:
         (out,) = yaml.safe_load(text)["outs"]
-        found = out["md5"] if out["hash"] == "md5" else None
+        pointer = Pointer(out["md5"], out["path"], out.get("size", 0), out.get("nfiles", 0))
+        if out["hash"] == "md5" and re.fullmatch(f"[0-9a-f]{{32}}{suffix}", pointer.md5):
+            return pointer
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
-        found = None
-    suffix = r"(\.dir)?" if of_file else r"\.dir"
-    if not isinstance(found, str) or not re.fullmatch(f"[0-9a-f]{{32}}{suffix}", found):
-        raise UserError(
-            f"{name} is not a DVC 3 pointer to one folder: "
-            "put the files in a folder and `dvc add` that folder again"
-        )
-    return found
+        pass
+    raise UserError(
+        f"{name} is not a DVC 3 pointer to one folder: "
+        "put the files in a folder and `dvc add` that folder again"
+    )
+
+
+def pointer_hash(text: str, name: str = "the pointer") -> str:
+    """Read the MD5 of a folder from its pointer's text, with the suffix `.dir`.
+
+    Raises:
+        UserError: as `parse_pointer`.
+    """
+    return parse_pointer(text, name).md5
 
 
 def changed_since_add(root: Path) -> list[str]:
     """List the folders among `data` and `models` that differ from their pointers."""
-    with _dvc_log(), _project(root) as repo:
+    with dvc_log(), _project(root) as repo:
         folders = [str(root / name) for name in FOLDERS if (root / name).exists()]
         return [
             Path(out.fspath).name
@@ -106,7 +128,7 @@ def changed_since_add(root: Path) -> list[str]:
 
 def folder_hash(folder: Path) -> str:
     """Compute the hash that `dvc add` would record for a folder that has a pointer."""
-    with _dvc_log(), _project(folder.parent) as repo:
+    with dvc_log(), _project(folder.parent) as repo:
         (out,) = repo.find_outs_by_path(str(folder))
         return str(out.get_hash().value)
 
@@ -125,7 +147,7 @@ def ensure_pushed(root: Path, remote: str) -> None:
     objects = {name: _object(Path(url), root / f"{name}.dvc") for name in FOLDERS}
     if all(path.exists() for path in objects.values()):
         return
-    with _dvc_log(), _project(root) as repo:
+    with dvc_log(), _project(root) as repo:
         repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote)
     for name, path in objects.items():
         if not path.exists():
@@ -143,7 +165,7 @@ def push(root: Path, config: Mapping[str, Any]) -> int:
             names.
     """
     remote = Remote("cluster", config)
-    with _dvc_log(), _project(root, {"remote": {remote.name: dict(config)}}) as repo:
+    with dvc_log(), _project(root, {"remote": {remote.name: dict(config)}}) as repo:
         try:
             pushed = repo.push([str(root / f"{name}.dvc") for name in FOLDERS], remote=remote.name)
             objects = repo.cloud.get_remote_odb(remote.name)
@@ -157,7 +179,7 @@ def push(root: Path, config: Mapping[str, Any]) -> int:
 
 def cache_with(root: Path, pointers: Sequence[Path]) -> Path | None:
     """Find a project's DVC cache folder; None if it lacks any of the pointers' files."""
-    with _dvc_log(), _project(root) as repo:
+    with dvc_log(), _project(root) as repo:
         objects = repo.cache.local
         for pointer in pointers:
             if not _holds(objects, pointer):
@@ -183,12 +205,12 @@ def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
 
 def find_object(root: Path, md5: str, remote: str) -> Path | None:
     """Find the content with this MD5 on this machine: in DVC's cache or a folder remote."""
-    with _dvc_log(), _project(root) as repo:
+    with dvc_log(), _project(root) as repo:
         folders = [repo.cache.local_cache_dir]
         if REMOTE not in os.environ:  # else it describes the remote
             url = repo.config["remote"].get(remote, {}).get("url", "://")
             folders += [] if "://" in url else [url]
-    paths = [Path(folder) / _key(md5) for folder in folders]
+    paths = [Path(folder) / object_key(md5) for folder in folders]
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -197,7 +219,7 @@ def remote_has(root: Path, name: str, pointers: Sequence[Path]) -> bool:
     try:
         found = find_remote(name, root / ".dvc")
         settings = {"remote": {name: dict(found.config)}}
-        with _dvc_log(), patience_with(found), _project(root, settings) as repo:
+        with dvc_log(), patience_with(found), _project(root, settings) as repo:
             objects = repo.cloud.get_remote_odb(name)
             return all(_holds(objects, pointer) for pointer in pointers)
     except Exception as error:  # each kind of remote raises different exceptions
@@ -213,7 +235,7 @@ def _holds(objects: Any, pointer: Path) -> bool:
 def _object(remote_folder: Path, pointer: Path) -> Path:
     """Locate a pointer's list of files, which DVC pushes last, in a folder remote."""
     md5 = pointer_hash(pointer.read_text(), pointer.name)
-    return remote_folder / _key(md5)
+    return remote_folder / object_key(md5)
 
 
 def _lost_files(root: Path, name: str, remote: str) -> str:
@@ -239,145 +261,26 @@ def _project(root: Path, settings: Mapping[str, Any] | None = None) -> Iterator[
 
 def add(folder: Path) -> None:
     """Run `dvc add` for a folder in its project."""
-    with _dvc_log(), _project(folder.parent) as repo:
+    with dvc_log(), _project(folder.parent) as repo:
         repo.add(str(folder))
 
 
-class _Errors(logging.Handler):
-    """Collect the exceptions that DVC logs and does not raise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info and record.exc_info[1]:
-            self.found.append(record.exc_info[1])
-
-
 @contextmanager
-def _dvc_log() -> Iterator[_Errors]:
+def dvc_log() -> Iterator[None]:
     """Send DVC's log to Python's root logger only, not to the terminal."""
     import dvc  # noqa: F401  (importing it adds its handlers)
 
-    errors = _Errors()
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
     handlers = [logger.handlers for logger in loggers]
     for logger in loggers:
-        logger.handlers = [errors]
+        logger.handlers = []
     try:
-        yield errors
+        yield
     finally:
         for logger, own in zip(loggers, handlers, strict=True):
             logger.handlers = own
 
 
-def pull(pointers: Mapping[str, str], remote: str, workspace: Path) -> None:
-    """Pull the pointers' folders (name to text) into an empty `workspace` and verify hashes.
-
-    A pointer from `file_pointer` is pulled as one file of that name.
-
-    REMOTE describes the remote, or else the working directory's .dvc. DVC finds the credentials.
-    The workspace has its own cache.
-
-    Raises:
-        UserError: a pointer is malformed, the remote cannot be used, or its files are missing or
-            damaged.
-        OSError: no space left.
-    """
-    from dvc.repo import Repo
-
-    hashes = {
-        name: pointer_hash(text, f"{name}.dvc", of_file=True) for name, text in pointers.items()
-    }
-    found = find_remote(remote)
-    (workspace / ".dvc").mkdir()
-    for name, md5 in hashes.items():
-        out = {"md5": md5, "hash": "md5", "path": name}
-        (workspace / f"{name}.dvc").write_text(json.dumps({"outs": [out]}))
-    config = {
-        "core": {"no_scm": "true", "site_cache_dir": str(workspace / ".dvc" / "site")},
-        "cache": {"dir": str(workspace / ".dvc" / "cache"), "type": "hardlink,copy"},
-        "remote": {remote: found.config},
-    }
-    with (
-        _dvc_log() as errors,
-        refused_by_dvc(),
-        patience_with(found),
-        Repo(str(workspace), config=config) as repo,
-    ):
-        _check_remote(repo, found, hashes)
-        try:
-            repo.pull(remote=remote)
-        except Exception:
-            _raise_passing(errors.found)
-            _raise_damaged(repo, found, hashes)
-            raise
-
-
-def _check_remote(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
-    """Check that the remote answers and has the pointers' lists of files."""
-    missing = []
-    try:
-        objects = repo.cloud.get_remote_odb(remote.name)
-        for name, md5 in hashes.items():
-            try:
-                objects.fs.info(objects.oid_to_path(md5))
-            except FileNotFoundError:
-                missing.append(name)
-    except Exception as error:  # each kind of remote raises different exceptions
-        reason = str(error).rstrip(".") or type(error).__name__
-        raise UserError(
-            f"{remote} cannot be used: {reason}. {credentials_hint(remote)}Its address is in "
-            f".dvc/config, or in {REMOTE} where that is set"
-        ) from error
-    if missing:
-        files = " ".join(f"{name}.dvc" for name in missing)
-        raise UserError(
-            f"{remote} lacks the files of {files.replace(' ', ' and ')}: run "
-            f"`dvc push -r {remote.name} {files}` where the files were added"
-        )
-
-
-def _raise_passing(errors: list[BaseException]) -> None:
-    """Raise errors that DVC logged and that a retry, or a larger disk, may fix."""
-    for error in errors:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            # After a failed copy, name its target.
-            raise OSError(error.errno, error.strerror, error.filename2 or error.filename)
-    for error in errors:
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-
-def _raise_damaged(repo: Any, remote: Remote, hashes: Mapping[str, str]) -> None:
-    """Raise UserError for files whose content in the remote does not match their hashes."""
-    cache, objects = repo.cache.local, repo.cloud.get_remote_odb(remote.name)
-    faults = []
-    for name, md5 in hashes.items():
-        files = {name: md5}
-        if md5.endswith(_LIST):
-            content = objects.fs.cat_file(objects.oid_to_path(md5))
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() + _LIST != md5:
-                faults.append(f"{name}.dvc's list of files is truncated or modified ({_key(md5)})")
-                continue
-            files = {f"{name}/{file['relpath']}": file["md5"] for file in json.loads(content)}
-        for path, of_file in files.items():
-            if not cache.exists(of_file):
-                fault = "is truncated or modified" if objects.exists(of_file) else "is missing"
-                faults.append(f"{path} {fault} ({_key(of_file)})")
-    if faults:
-        lists = " and ".join(
-            _key(md5) if md5.endswith(_LIST) else f"that {name}.dvc names"
-            for name, md5 in hashes.items()
-        )
-        raise UserError(
-            f"{remote} has missing or damaged files:\n{listed(faults)}\n"
-            f"Delete these objects there, and the lists {lists} (DVC assumes that a remote has all "
-            f"files of a list), then `dvc push -r {remote.name}` where the files were added"
-        )
-
-
-def _key(md5: str) -> str:
+def object_key(md5: str) -> str:
     """Build an object's path in a remote."""
     return f"files/md5/{md5[:2]}/{md5[2:]}"

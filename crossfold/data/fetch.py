@@ -1,4 +1,4 @@
-"""Pull a version's images, check and split them, write them as one table; pull weights."""
+"""Read a version's images, check and split them, write them as one table; copy weights."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 from crossfold.step.files import replaced_whole
 from crossfold.step.progress import report_progress
 
-from . import dvc, splits
+from . import splits
+from .disk_need import estimate_need
+from .dvc import parse_pointer
 from .examples import Example, write_examples
 from .folder import examine_images, split_folder
-from .image_source import FolderSource
-from .layout import read_layout
-from .listing import files_below
-from .models_folder import copy_weights, find_weights
+from .layout import judge_layout
+from .listing import list_paths
+from .models_folder import WeightsFiles, copy_weights, find_weights
 from .page import write_page
+from .read_ahead import read_ahead
+from .remote_files import remote_files
 from .splits import TEST, TRAIN
 from .square_file import square_file
 
@@ -58,31 +61,30 @@ def fetch_data(
     examples: Path,
     data_page: Path,
 ) -> FetchedData:
-    """Pull images through DVC, check and split them, write the table.
+    """Read images from a DVC remote, check and split them, write the table.
+
+    Each image is read when it is examined, and never written to the disk by itself.
 
     Skipped images and findings that do not prevent training are logged as warnings.
 
     Args:
         data_pointer: the text of data.dvc.
-        remote: the DVC remote's name, see `dvc.pull`.
+        remote: the DVC remote's name, see `remote_files`.
         settings: the settings of the splits, see `splits.assign`.
         geometries: the geometries of the squares that training takes.
         examples: the table to write, see `crossfold.data.examples`.
         data_page: the page about the data to write, see `crossfold.data.page`.
 
     Raises:
-        UserError: the version cannot be pulled (see `dvc.pull`), or the images cannot be trained
+        UserError: the version cannot be read (see `remote_files`), or the images cannot be trained
             on (see `split_folder`). Nothing is written then.
         OSError: no space left.
     """
-    data_hash = dvc.pointer_hash(data_pointer, "data.dvc")
-    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
-        workspace = Path(scratch)
-        dvc.pull({"data": data_pointer}, remote, workspace)
-        source = FolderSource(workspace / "data")
-        report = write_table(
-            source, read_layout(source.folder), settings, geometries, data_hash, examples
-        )
+    version = parse_pointer(data_pointer, "data.dvc")
+    estimate_need(version, settings.test_fraction, geometries).require(examples.parent)
+    with remote_files(version, "data", remote) as source:
+        layout = judge_layout(source.name, list_paths(source.hashes))
+        report = write_table(source, layout, settings, geometries, version.md5, examples)
         write_page(data_page, report, source)
     return FetchedData(
         num_images=len(report.paths),
@@ -91,7 +93,7 @@ def fetch_data(
         counts=report.counts,
         skipped=report.skipped,
         near_duplicates=report.count_pairs(),
-        data_hash=data_hash,
+        data_hash=version.md5,
     )
 
 
@@ -112,53 +114,54 @@ def write_table(
         facts = report.facts()
         for line in facts.lines():
             _logger.warning("%s", line)
-        write_examples(
-            examples,
-            _rows(source, report, squares),
-            classes=report.classes,
-            data_hash=data_hash,
-            num_folds=settings.num_folds,
-            geometries=squares.geometries,
-            skipped=report.skipped,
-            facts=facts,
-        )
+        with read_ahead(source, report.test_paths) as ahead:
+            write_examples(
+                examples,
+                _rows(ahead, report, squares),
+                classes=report.classes,
+                data_hash=data_hash,
+                num_folds=settings.num_folds,
+                geometries=squares.geometries,
+                skipped=report.skipped,
+                facts=facts,
+            )
     return report
 
 
 def fetch_weights(*, pointer: str, weights: str, remote: str, weights_file: Path) -> str:
-    """Pull a backbone's weights through DVC.
+    """Copy a backbone's weights from a DVC remote.
 
     Args:
         pointer: the file's own pointer (see `dvc.file_pointer`), so that other files under models/
             do not matter; or the text of models.dvc.
         weights: the name of the weights under models/, see `find_weights`.
-        remote: the DVC remote's name, see `dvc.pull`.
+        remote: the DVC remote's name, see `remote_files`.
         weights_file: the copy of the weights to write, always one file.
 
     Returns:
         DVC's hash of the file, or of models/.
 
     Raises:
-        UserError: the weights cannot be pulled (see `dvc.pull`), or there are none of that name.
+        UserError: the weights cannot be read (see `remote_files`), or there are none of that name.
             Nothing is written then.
         OSError: no space left.
     """
-    models_hash = dvc.pointer_hash(pointer, "models.dvc", of_file=True)
-    with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
-        dvc.pull({"models": pointer}, remote, Path(scratch))
-        tensors, config = _find_weights(Path(scratch) / "models", weights)
-        with replaced_whole(weights_file) as part:
-            copy_weights(tensors, config, part)
-    return models_hash
-
-
-def _find_weights(pulled: Path, name: str) -> tuple[Path, Path | None]:
-    if pulled.is_file():
-        return pulled, None
-    found = find_weights(
-        name, [path.relative_to(pulled).as_posix() for path in files_below(pulled)]
-    )
-    return pulled / found.tensors, pulled / found.config if found.config else None
+    version = parse_pointer(pointer, "models.dvc", of_file=True)
+    with remote_files(version, "models", remote) as files, replaced_whole(weights_file) as part:
+        found = (
+            find_weights(weights, sorted(files.hashes))
+            if version.is_folder
+            else WeightsFiles(version.path)
+        )
+        if found.config is None:
+            files.copy(found.tensors, part)
+        else:
+            with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
+                tensors, config = Path(scratch, "tensors"), Path(scratch, "config")
+                files.copy(found.tensors, tensors)
+                files.copy(found.config, config)
+                copy_weights(tensors, config, part)
+    return version.md5
 
 
 def _rows(source: ImageSource, report: FolderReport, squares: SquareFile) -> Iterator[Example]:

@@ -19,6 +19,7 @@ from .findings import DataFacts, Pair, PairCounts
 from .image_check import CheckedImage, check_image
 from .image_source import FolderSource
 from .layout import Finding, class_of, ignored_files, read_layout
+from .read_ahead import read_ahead
 from .splits import TEST, SplitSettings
 
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ class FolderReport:
     def num_copies(self) -> int:
         """Count the images with the same pixels as an earlier one."""
         return len(self.paths) - len(set(self.content_hashes))
+
+    @property
+    def test_paths(self) -> list[str]:
+        """List the test images; none before the splits are made."""
+        splits = zip(self.paths, self.splits, strict=bool(self.splits))
+        return [path for path, split in splits if split == TEST]
 
     def count_test(self) -> dict[str, int]:
         """Count the test images of each class; 0 before the splits are made."""
@@ -211,11 +218,14 @@ def examine_images(
     images are written, if there is a file for them.
 
     Raises:
+        UserError: the source lacks images, see `ImageSource.require_whole`.
         OSError: no space left for the squares.
     """
     paths = sorted(path for of_class in layout.files.values() for path in of_class)
     index = Index()
-    images = _check(source, paths, image_size, index, squares, progress)
+    with read_ahead(source, paths) as ahead:
+        images = _check(ahead, paths, image_size, index, squares, progress)
+    source.require_whole()
     unusable = {path: image.reason for path, image in images.items() if image.reason}
     decoded = [path for path in paths if path not in unusable]  # as they are in the index
     pairs = _similar(index, [images[path].hash for path in decoded])

@@ -29,6 +29,13 @@ class ImageSource(Protocol):
             OSError: it cannot be read.
         """
 
+    def require_whole(self) -> None:
+        """Refuse a source that lacks some of the files read so far, or has damaged ones.
+
+        Raises:
+            UserError: it lists all of these.
+        """
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -44,3 +51,6 @@ class FolderSource:
     def read(self, path: str) -> bytes:
         """Read one file; see `ImageSource`."""
         return read_image(self.folder / path)
+
+    def require_whole(self) -> None:
+        """Accept every folder: what it lacks is no image of it."""

@@ -76,7 +76,16 @@ def read_layout(folder: Path) -> Layout:
     listing = list_files(folder)
     if "." in listing.unreadable:
         raise UserError(f"{escaped(str(folder))} cannot be read: permission denied")
-    name = escaped(name_of(folder))
+    return judge_layout(name_of(folder), listing)
+
+
+def judge_layout(folder: str, listing: Listing) -> Layout:
+    """Find the classes among the files of a folder with this name.
+
+    Raises:
+        UserError: no folder can be a class.
+    """
+    name = escaped(folder)
     if not listing.folders:
         raise UserError(_no_classes(name, listing))
     files: dict[str, list[str]] = {

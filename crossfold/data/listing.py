@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 # In small letters. Names that start with a dot (.DS_Store, ._photo.jpg, .git) need no entry.
@@ -72,6 +73,21 @@ def list_files(folder: Path) -> Listing:
     for paths in (listing.files, listing.folders, listing.ignored, listing.unreadable):
         paths.sort()
     return listing
+
+
+def list_paths(paths: Iterable[str]) -> Listing:
+    """List the files of a folder that is elsewhere, from the paths below it."""
+    files, folders, ignored = [], set(), set()
+    for path in paths:
+        parts = path.split("/")
+        system = next((end for end, part in enumerate(parts, 1) if is_system_file(part)), None)
+        if system is None:
+            files.append(path)
+        else:
+            ignored.add("/".join(parts[:system]))
+        if len(parts) > 1 and system != 1:
+            folders.add(parts[0])
+    return Listing(sorted(files), sorted(folders), sorted(ignored))
 
 
 def files_below(folder: Path) -> list[Path]:

@@ -144,6 +144,23 @@ def find_remote(name: str, folder: Path | None = None) -> Remote:
     return remote
 
 
+def open_remote(remote: Remote) -> tuple[Any, str]:
+    """Open a remote's file system, as DVC does, and name the remote's root in it.
+
+    Nothing is sent before the file system's first use.
+
+    Raises:
+        UserError: DVC refuses the configuration.
+    """
+    from dvc.config import Config
+    from dvc.fs import get_cloud_fs
+
+    with refused_by_dvc():
+        config = Config(config={"remote": {remote.name: dict(remote.config)}})
+        kind, options, root = get_cloud_fs(config, name=remote.name)
+    return kind(**options), root
+
+
 @contextmanager
 def patience_with(remote: Remote) -> Iterator[None]:
     """Set a timeout for Google's client, which has no option for it."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
 from crossfold.data import dvc, remotes
+from crossfold.data.remote_files import remote_files
 from crossfold.errors import UserError
 
 SOURCE = Path(__file__).parents[3]
@@ -31,6 +33,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def pointer(project: Path, name: str) -> dvc.Pointer:
+    return dvc.parse_pointer((project / f"{name}.dvc").read_text())
+
+
 def test_what_the_remote_lacks_is_pushed_and_counted(project: Path, tmp_path: Path) -> None:
     config = {"url": str(tmp_path / "remote")}
     assert dvc.push(project, config) == 5  # three contents, and a list of each folder
@@ -41,16 +47,14 @@ def test_what_the_remote_lacks_is_pushed_and_counted(project: Path, tmp_path: Pa
     assert "cluster" not in (project / ".dvc" / "config").read_text()
 
 
-def test_what_was_pushed_can_be_pulled(
+def test_what_was_pushed_can_be_read(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"url": str(tmp_path / "remote")}
     dvc.push(project, config)
     monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", json.dumps(config))
-    (tmp_path / "elsewhere").mkdir()
-    pointers = {name: (project / f"{name}.dvc").read_text() for name in dvc.FOLDERS}
-    dvc.pull(pointers, "any", tmp_path / "elsewhere")
-    assert (tmp_path / "elsewhere" / "data" / "c").read_text() == "2"
+    with remote_files(pointer(project, "data"), "data", "any") as files:
+        assert files.read("c") == b"2"
 
 
 @pytest.mark.parametrize("name", dvc.FOLDERS)
@@ -62,6 +66,19 @@ def test_data_that_are_nowhere_are_refused(project: Path, tmp_path: Path, name: 
         dvc.add(project / other)
     with pytest.raises(UserError, match=rf"{name}\.dvc .*'cluster'"):
         dvc.push(project, config)
+
+
+def test_dvc_writes_to_the_log_and_not_to_the_terminal(
+    project: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(project / ".dvc" / "cache")
+    with caplog.at_level(logging.WARNING), pytest.raises(UserError):
+        dvc.push(project, {"url": str(tmp_path / "remote")})
+    assert "Missing cache files" in caplog.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_data_that_only_the_remote_has_are_not_missed(project: Path, tmp_path: Path) -> None:
@@ -85,10 +102,8 @@ def test_a_cache_with_all_the_data_serves_as_a_remote(
     cache = dvc.cache_with(project, pointers)
     assert cache == project / ".dvc/cache"
     monkeypatch.setenv("CROSSFOLD_DVC_REMOTE", json.dumps({"url": str(cache)}))
-    texts = {pointer.stem: pointer.read_text() for pointer in pointers}
-    (tmp_path / "elsewhere").mkdir()
-    dvc.pull(texts, "any", tmp_path / "elsewhere")
-    assert (tmp_path / "elsewhere" / "models" / "w").read_text() == "3"
+    with remote_files(pointer(project, "models"), "models", "any") as files:
+        assert files.read("w") == b"3"
     (file,) = (p for p in cache.rglob("*") if p.is_file() and p.read_text() == "2")
     file.unlink()
     assert dvc.cache_with(project, pointers) is None

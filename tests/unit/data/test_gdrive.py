@@ -28,6 +28,7 @@ from googleapiclient import discovery_cache
 from pydrive2.fs import GDriveFileSystem
 
 from crossfold.data import dvc, remotes
+from crossfold.data.remote_files import remote_files
 from crossfold.errors import UserError
 
 PROJECT = Path(__file__).parents[3]
@@ -204,12 +205,14 @@ def configure(root: Path, **options: str) -> None:
     (root / ".dvc" / "config.local").write_text("\n".join(lines) + "\n")
 
 
-def pull(root: Path) -> Path:
-    workspace = root.parent / "workspace"
-    workspace.mkdir()
-    pointers = {name: (root / f"{name}.dvc").read_text() for name in dvc.FOLDERS}
-    dvc.pull(pointers, "gdrive", workspace)
-    return workspace
+def read_all(root: Path) -> dict[str, bytes]:
+    """Read all files of both folders."""
+    read: dict[str, bytes] = {}
+    for name in dvc.FOLDERS:
+        pointer = dvc.parse_pointer((root / f"{name}.dvc").read_text())
+        with remote_files(pointer, name, "gdrive") as files:
+            read |= {f"{name}/{path}": files.read(path) for path in files.hashes}
+    return read
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ def refused(
 ) -> Refuse:
     def refuse() -> Refusal:
         with caplog.at_level(logging.DEBUG), pytest.raises(UserError) as caught:
-            pull(project)
+            read_all(project)
         traces = "".join(traceback.format_exception(caught.value))
         return Refusal(str(caught.value), traces + caplog.text + "".join(capfd.readouterr()))
 
@@ -258,9 +261,8 @@ def _decoded(text: str) -> bytes:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-def check_pulled(workspace: Path, google: Google) -> None:
-    assert (workspace / "data" / "cat" / "1.png").read_bytes() == b"a cat"
-    assert (workspace / "models" / "small").read_bytes() == b"weights"
+def check_read(contents: dict[str, bytes], google: Google) -> None:
+    assert contents == {"data/cat/1.png": b"a cat", "models/small": b"weights"}
     for assertion in google.assertions:
         found = claims(assertion)
         assert found["iss"] == google.key()["client_email"]
@@ -269,12 +271,12 @@ def check_pulled(workspace: Path, google: Google) -> None:
     assert google.assertions
 
 
-def test_the_account_of_the_key_pulls(project: Path, google: Google, give: Give) -> None:
+def test_the_account_of_the_key_reads(project: Path, google: Google, give: Give) -> None:
     give(json.dumps(google.key()))
-    check_pulled(pull(project), google)
+    check_read(read_all(project), google)
 
 
-def test_a_container_pulls_with_the_key_of_the_file(
+def test_a_container_reads_with_the_key_of_the_file(
     project: Path, google: Google, in_file: Give, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_file(json.dumps(google.key()))
@@ -283,7 +285,7 @@ def test_a_container_pulls_with_the_key_of_the_file(
         monkeypatch.setenv(variable, value)
     (project.parent / "key.json").unlink()
     shutil.rmtree(project / ".dvc")
-    check_pulled(pull(project), google)
+    check_read(read_all(project), google)
 
 
 def test_of_two_keys_the_file_is_taken(
@@ -291,7 +293,7 @@ def test_of_two_keys_the_file_is_taken(
 ) -> None:
     in_file(json.dumps(google.key()))
     in_variable("{}")
-    check_pulled(pull(project), google)
+    check_read(read_all(project), google)
 
 
 # No key

@@ -11,7 +11,7 @@ from PIL import Image
 
 from crossfold.data.folder import FolderReport, examine_folder, split_folder
 from crossfold.data.layout import ignored_files, read_layout
-from crossfold.data.listing import escaped, is_system_file, list_files
+from crossfold.data.listing import escaped, is_system_file, list_files, list_paths
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
@@ -184,3 +184,12 @@ def test_a_listing_is_sorted_and_follows_links_once(folder: Path) -> None:
     assert files == sorted(files)
     assert "dog/cats/0.png" in files
     assert not any("loop" in path for path in files)
+
+
+def test_a_list_of_paths_is_read_as_the_folder_that_has_them(folder: Path) -> None:
+    shutil.copytree(folder / "cat", folder / "cat" / "@eaDir" / "deep")
+    for path in ("cat/.DS_Store", "emu/Thumbs.db", ".git/config", "labels.csv"):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+    paths = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    assert list_paths(paths) == list_files(folder)

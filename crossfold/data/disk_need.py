@@ -1,0 +1,71 @@
+"""Estimate the disk that a data version takes, before a byte of it is read."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crossfold.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from crossfold.imaging.preprocessing import SquareGeometry
+
+    from .dvc import Pointer
+
+_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """The bytes that `fetch_data` writes for a data version.
+
+    Attributes:
+        num_images: The number of images.
+        squares: The squares of all images, which a scratch file holds until the splits are known.
+        table: The table of examples: squares of the training images, files of the test images.
+    """
+
+    num_images: int
+    squares: int
+    table: int
+
+    @property
+    def total(self) -> int:
+        """The bytes of both."""
+        return self.squares + self.table
+
+    def require(self, folder: Path) -> None:
+        """Check that a folder's disk has room for both.
+
+        Raises:
+            UserError: it is too small.
+        """
+        free = shutil.disk_usage(folder).free
+        if self.total > free:
+            raise UserError(
+                f"the {self.num_images} images of data.dvc need {self.total / 1e9:.1f} GB and "
+                f"{folder} has {free / 1e9:.1f} GB free: {self.squares / 1e9:.1f} GB for decoded "
+                f"squares, {self.table / 1e9:.1f} GB for the table of examples. Free some space, "
+                "or lower data.test_fraction or model.image_size in params.yaml"
+            )
+
+
+def estimate_need(
+    pointer: Pointer, test_fraction: float, geometries: Iterable[SquareGeometry]
+) -> DiskNeed:
+    """Estimate the need from the size and the number of files in a pointer.
+
+    A file that is smaller than a square takes the square's place.
+    """
+    num_images = max(pointer.num_files, 1)
+    of_file = pointer.num_bytes / num_images
+    of_squares = sum(min(_CHANNELS * one.image_size**2, of_file) for one in geometries)
+    return DiskNeed(
+        num_images=pointer.num_files,
+        squares=round(num_images * of_squares),
+        table=round(num_images * ((1 - test_fraction) * of_squares + test_fraction * of_file)),
+    )
