@@ -10,9 +10,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -23,17 +20,12 @@ from pydantic import (
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
+from crossfold.resource_settings import NO_RESOURCES, Number, ResourceSettings, Section
 
 Value = TypeVar("Value")
 
 PIXELS = "pixels"
 HEAD = "head"
-
-
-def _not_a_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not allowed: input should be a number")
-    return value
 
 
 def _known_architecture(name: str) -> str:
@@ -62,8 +54,6 @@ def _below_models(name: str) -> str:
     return name
 
 
-# Not strict, because YAML reads 1e-3 as a string; only 1.0e-3 is a number.
-Number = Annotated[float, Field(strict=False), BeforeValidator(_not_a_boolean)]
 Share = Annotated[Number, Field(gt=0, le=1)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -75,11 +65,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 View = Literal["mirrored", "cropped"]  # see network.views
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataSettings(_Section):
+class DataSettings(Section):
     """The images, and how they are split."""
 
     remote: str = Field(description="DVC remote to pull from: a name in `.dvc/config`.")
@@ -101,7 +87,7 @@ class DataSettings(_Section):
         return values
 
 
-class PreprocessingSettings(_Section):
+class PreprocessingSettings(Section):
     """The preprocessing in place of the network's own."""
 
     # Not strict, because kfp hands integers in a dictionary to a step as floats.
@@ -183,7 +169,7 @@ class ModelSettings(Network):
         return (Backbone.model_construct(name=name, **network),)
 
 
-class SeveralModelsSettings(_Section):
+class SeveralModelsSettings(Section):
     """Several networks to compare, in place of one."""
 
     precision: Precision
@@ -222,7 +208,7 @@ def _form(model: Any) -> str:
     return _SEVERAL if is_several else _ONE
 
 
-class Range(_Section):
+class Range(Section):
     """Several values in place of one: from the lowest to the highest, at equal ratios."""
 
     lowest: Rate = Field(alias="from", description="The lowest value.")
@@ -260,7 +246,7 @@ RateOrRange = Annotated[Annotated[Rate, Tag(_NUMBER)] | OrRange, Discriminator(_
 DecayOrRange = Annotated[Annotated[Decay, Tag(_NUMBER)] | OrRange, Discriminator(_number_or_range)]
 
 
-class CandidateEntry(_Section):
+class CandidateEntry(Section):
     """One set of hyper-parameters that cross-validation compares with the others.
 
     Give `freeze_backbone` or `train_from`; each implies the other. A candidate with
@@ -352,7 +338,7 @@ def _values(setting: Value | Range) -> Sequence[Value | float]:
     return setting.values if isinstance(setting, Range) else (setting,)
 
 
-class ExtractionSettings(_Section):
+class ExtractionSettings(Section):
     """Feature extraction."""
 
     shards: int = Field(
@@ -363,7 +349,7 @@ class ExtractionSettings(_Section):
     )
 
 
-class AugmentationSettings(_Section):
+class AugmentationSettings(Section):
     """Further views of each image: variants that must not change its class."""
 
     views: Annotated[tuple[View, ...], Field(strict=False)] = Field(
@@ -395,7 +381,7 @@ class AugmentationSettings(_Section):
         return self.views if self.test_time else ()
 
 
-class TrainingSettings(_Section):
+class TrainingSettings(Section):
     """Training of every candidate except heads, which have no epochs."""
 
     num_epochs: int = Field(
@@ -424,7 +410,7 @@ class TrainingSettings(_Section):
         return values
 
 
-class ThreadSettings(_Section):
+class ThreadSettings(Section):
     """Processor threads of the steps. The last digits of the results depend on them."""
 
     alone: Positive = Field(description="Threads of each step that computes alone.")
@@ -433,7 +419,7 @@ class ThreadSettings(_Section):
     )
 
 
-class GateSettings(_Section):
+class GateSettings(Section):
     """Conditions for a new version to become champion."""
 
     min_macro_f1: Number = Field(
@@ -448,7 +434,7 @@ class GateSettings(_Section):
     )
 
 
-class TrackingSettings(_Section):
+class TrackingSettings(Section):
     """MLflow's address, experiment and registered model."""
 
     uri: str | None = Field(
@@ -464,7 +450,7 @@ class TrackingSettings(_Section):
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or None
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole of params.yaml."""
 
     data: DataSettings
@@ -486,6 +472,7 @@ class Settings(_Section):
     threads: ThreadSettings
     gate: GateSettings
     tracking: TrackingSettings
+    resources: ResourceSettings = NO_RESOURCES
 
     @model_validator(mode="after")
     def _candidates_and_backbones_fit(self) -> "Settings":

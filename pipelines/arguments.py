@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from crossfold.data import dvc
 from crossfold.imaging.preprocessing import SquareGeometry
+from crossfold.resource_settings import ResourceSettings
 from crossfold.settings import Network, Settings
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
@@ -22,7 +23,13 @@ PARAMETERS = {
     "threads.folds": "threads_folds",
 }
 # No step reads these: they shape the graph, or the command reads them.
-NOT_IN_STEPS = {"data.num_folds", "extraction.shards", "tracking.uri", "tracking.experiment"}
+NOT_IN_STEPS = {
+    "data.num_folds",
+    "extraction.shards",
+    "tracking.uri",
+    "tracking.experiment",
+    *(f"resources.{step}" for step in ResourceSettings.model_fields),
+}
 # The settings of the networks, which each part of the extraction gets as one dictionary.
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 

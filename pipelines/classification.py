@@ -1,5 +1,6 @@
 """The pipeline's graph: its steps, and the outputs that each step reads."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from kfp import dsl
@@ -16,16 +17,21 @@ from components.register_model import register_model
 from components.train_final import train_final
 from components.train_fold import train_fold
 
-from .resources import configure
+from .resources import RESOURCES, Resources, configure
 
 # Extractions at a time on a cluster; each has its own pod, with its own copy of the images.
 MAX_EXTRACTIONS = 10
 
 
-def pipeline(*, several_parts: bool = False) -> GraphComponent:
+def pipeline(
+    *, several_parts: bool = False, resources: Mapping[str, Resources] = RESOURCES
+) -> GraphComponent:
     """Build the graph, in which features are extracted by one step, or in several parts.
 
-    A part is one of several backbones, or one of several shards of the images, or both.
+    Args:
+        several_parts: A part is one of several backbones, or one of several shards of the images,
+            or both.
+        resources: The resources of each step, by its name.
     """
 
     @dsl.pipeline(
@@ -114,7 +120,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             max_skipped_fraction=max_skipped_fraction,
             squares=squares,
         )
-        configure(fetched, "fetch_data")
+        configure(fetched, resources["fetch_data"])
 
         common = {
             "examples": fetched.outputs["examples"],
@@ -126,6 +132,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
         if several_parts:
             with dsl.ParallelFor(parts, parallelism=MAX_EXTRACTIONS, name="parts") as one:
                 extracted = _extract(
+                    resources,
                     **common,
                     part=one.part,
                     backbone=one.backbone,
@@ -137,10 +144,11 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
                 )
             # Kubeflow's loops cannot pass a collected list to another loop.
             joined = join_features(parts=dsl.Collected(extracted))
-            configure(joined, "join_features")
+            configure(joined, resources["join_features"])
             features = joined.outputs["features"]
         else:  # without a loop: a step costs a cluster more time than most extractions
             features = _extract(
+                resources,
                 **common,
                 part=part,
                 backbone=backbone,
@@ -165,13 +173,13 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
                 precision=precision,
                 num_threads=threads_folds,
             )
-            configure(trained, "train_fold")
+            configure(trained, resources["train_fold"])
 
         aggregated = aggregate_cv(
             predictions=dsl.Collected(trained.outputs["predictions"]),
             choice=choice,
         )
-        configure(aggregated, "aggregate_cv")
+        configure(aggregated, resources["aggregate_cv"])
 
         final = train_final(
             features=features,
@@ -185,14 +193,14 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             precision=precision,
             num_threads=threads_alone,
         )
-        configure(final, "train_final")
+        configure(final, resources["train_final"])
 
         evaluated = evaluate_test(
             examples=fetched.outputs["examples"],
             model=final.outputs["model"],
             num_threads=threads_alone,
         )
-        configure(evaluated, "evaluate_test")
+        configure(evaluated, resources["evaluate_test"])
 
         registered = register_model(
             examples=fetched.outputs["examples"],
@@ -206,7 +214,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
             models_pointer=models_pointer,
             num_threads=threads_alone,
         )
-        configure(registered, "register_model")
+        configure(registered, resources["register_model"])
         # The present champion is not among the inputs, so equal inputs may give another result.
         registered.set_caching_options(enable_caching=False)
 
@@ -214,6 +222,7 @@ def pipeline(*, several_parts: bool = False) -> GraphComponent:
 
 
 def _extract(
+    resources: Mapping[str, Resources],
     *,
     examples: PipelineArtifactChannel,
     part: Any,
@@ -226,12 +235,12 @@ def _extract(
     fetched = fetch_weights(
         part=part, weights=weights, weights_pointer=weights_pointer, remote=remote
     )
-    configure(fetched, "fetch_weights")
+    configure(fetched, resources["fetch_weights"])
     extracted = extract_features(
         examples=examples,
         weights=fetched.outputs["weights_file"],
         part=part,
         **inputs,
     )
-    configure(extracted, "extract_features")
+    configure(extracted, resources["extract_features"])
     return extracted.outputs["features"]

@@ -8,9 +8,11 @@ import yaml
 from kfp import compiler
 
 from crossfold.infra.image_tags import DATA, TRAIN, image_name
+from crossfold.resource_settings import NO_RESOURCES, ResourceSettings
 
 from .classification import pipeline
-from .resources import SMALL_CPU_REQUEST
+from .resources import SMALL_CPU_REQUEST, resources_of_steps
+from .storage import estimate_storage
 
 
 def compile_pipeline(
@@ -21,6 +23,7 @@ def compile_pipeline(
     caching: bool = True,
     retries: bool = True,
     small: bool = False,
+    resources: ResourceSettings = NO_RESOURCES,
 ) -> None:
     """Write the pipeline as YAML for every runner, with defaults for its parameters.
 
@@ -37,9 +40,13 @@ def compile_pipeline(
         retries: Whether a failed step is repeated. Kubeflow's local runner would wait 15 s before
             it gave up.
         small: Whether a step requests so little CPU that it fits on a cluster of two cores.
+        resources: The settings of the steps' cores, memory and disk.
     """
     images = {role: image(role) for role in (DATA, TRAIN)}
-    graph = pipeline(several_parts=bool(defaults.get("parts")))
+    graph = pipeline(
+        several_parts=bool(defaults.get("parts")),
+        resources=resources_of_steps(resources, estimate_storage(defaults)),
+    )
     compiler.Compiler().compile(graph, str(path), pipeline_parameters=defaults)
     spec, platforms = yaml.safe_load_all(path.read_text())
     for executor in spec["deploymentSpec"]["executors"].values():

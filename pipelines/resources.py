@@ -1,12 +1,14 @@
-"""Configure each step's image, cores, memory and secrets from one table."""
+"""Configure each step's image, cores, memory, disk and secrets from one table and the settings."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
 from crossfold.infra.image_tags import DATA, TRAIN
 from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET, VARIABLES
+from crossfold.resource_settings import ResourceSettings, num_bytes
 from crossfold.step.runtime import ON_KUBERNETES
 
 # The images' user; a number saves Kubernetes the lookup of a name.
@@ -15,13 +17,15 @@ USER = 65532
 TIMEOUT = 24 * 60 * 60
 # A step's requested cores on a small cluster: Kubernetes and manifests/small leave 0.9 of two.
 SMALL_CPU_REQUEST = 0.5
+# Kubernetes' name of the disk that a container fills with its files, logs and emptyDir volumes.
+_DISK = "ephemeral-storage"
 
 
 @dataclass(frozen=True)
 class Resources:
     """A step's display name, its image's role, its pod's resources, and its secrets.
 
-    `cores` and `memory` are a request and a limit.
+    `cores` and `memory` are a request and a limit, `storage` is both, in bytes; None for any size.
     """
 
     name: str
@@ -29,6 +33,7 @@ class Resources:
     cores: tuple[float, float]
     memory: tuple[str, str]
     secrets: tuple[str, ...] = (MLFLOW_SECRET,)
+    storage: int | None = None
 
 
 RESOURCES = {
@@ -48,18 +53,42 @@ RESOURCES = {
 }
 
 
-def configure(task: PipelineTask, step: str) -> None:
-    """Configure a step's task from its row of the table, with retries and Kubernetes' settings.
+def resources_of_steps(
+    settings: ResourceSettings, storage: Mapping[str, int]
+) -> dict[str, Resources]:
+    """Apply settings, and the estimated bytes of some steps' files, to the table."""
+    return {
+        step: _changed(replace(resources, storage=storage.get(step)), settings, step)
+        for step, resources in RESOURCES.items()
+    }
+
+
+def _changed(resources: Resources, settings: ResourceSettings, step: str) -> Resources:
+    given = settings.of(step)
+    return replace(
+        resources,
+        cores=resources.cores if given.cpu is None else (given.cpu, given.cpu),
+        memory=resources.memory if given.memory is None else (given.memory, given.memory),
+        storage=resources.storage if given.storage is None else num_bytes(given.storage),
+    )
+
+
+def configure(task: PipelineTask, resources: Resources) -> None:
+    """Configure a step's task, with retries and Kubernetes' settings.
 
     The image is only the role here; `compile_pipeline` inserts its name.
     """
-    resources = RESOURCES[step]
     task.set_display_name(resources.name)
     task.set_container_image(resources.role)
-    task.set_cpu_request(str(resources.cores[0]))
-    task.set_cpu_limit(str(resources.cores[1]))
+    task.set_cpu_request(f"{resources.cores[0]:g}")
+    task.set_cpu_limit(f"{resources.cores[1]:g}")
     task.set_memory_request(resources.memory[0])
     task.set_memory_limit(resources.memory[1])
+    if resources.storage is not None:
+        # Kubeflow 2.17 has no setting for the disk (kubeflow/pipelines#11137), but one for any
+        # resource by its name in Kubernetes, which takes such a limit for the request, too.
+        task.set_accelerator_type(_DISK)
+        task.set_accelerator_limit(resources.storage)
     # Every step may be repeated: its outputs are overwritten, its MLflow run is found again.
     task.set_retry(num_retries=2, backoff_duration="5s", backoff_factor=2)
     _configure_pod(task, resources.secrets)

@@ -103,7 +103,8 @@ def compile_(
     root = Path.cwd()
     model = check_model(root, settings)
     origin = lineage(root, settings, RunnerName.CLUSTER)
-    compile_pipeline(output, arguments(settings, root, origin, model.geometries))
+    inputs = arguments(settings, root, origin, model.geometries)
+    compile_pipeline(output, inputs, resources=settings.resources)
     console.print(f"{escape(str(output))} is written", soft_wrap=True)
 
 

@@ -23,7 +23,7 @@ def lineage(root: Path, settings: Settings, runner: RunnerName) -> dict[str, str
         "image_data": image_name(DATA),
         "image_train": image_name(TRAIN),
         "runner": runner.value,
-        "settings": settings.model_dump_json(exclude={"tracking"}),
+        "settings": settings.model_dump_json(exclude={"tracking", "resources"}),
     }
     if commit:
         origin["git_commit"] = commit

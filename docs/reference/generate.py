@@ -84,7 +84,10 @@ def settings() -> Iterator[str]:
             section = _referred(schema, form)
             yield f"## `{name}`" + (", with several backbones" if number else "")
             yield section["description"]
-            yield _settings_table(section["properties"], values, f"{name}.")
+            prefix = f"{name}."
+            if name == "resources":  # each step has the same settings
+                section, prefix = schema["$defs"]["StepResources"], "resources.STEP."
+            yield _settings_table(section["properties"], values, prefix)
         if name == "candidates":
             ranges = schema["$defs"]["Range"]
             yield "### A range"

@@ -1,3 +1,4 @@
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import components
 from crossfold.cli.data import digits_options
 from crossfold.errors import UserError
 from crossfold.settings import Candidate, load_settings
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"
+STEPS = {module.name for module in pkgutil.iter_modules(components.__path__)}
 
 
 def mistakes(*changes: str) -> str:
@@ -28,6 +31,8 @@ def test_what_is_shipped_is_loaded_as_it_stands() -> None:
     assert len(dumped["candidates"]) == len(shipped["candidates"])
     for found, written in zip(dumped.pop("candidates"), shipped.pop("candidates"), strict=True):
         assert written.items() <= found.items()
+    assert not shipped.pop("resources")
+    assert {*dumped.pop("resources")} == STEPS
     dumped["model"] = {k: v for k, v in dumped["model"].items() if v is not None}
     assert dumped == shipped
     assert [c.train_from for c in settings.candidates] == ["head", "head", "blocks.6"]
@@ -257,6 +262,12 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("augmentation.views=[blurred]", ["augmentation.views.0", "'mirrored' or 'cropped'"]),
         ("augmentation.views=[cropped, cropped]", ["augmentation: views", "duplicate"]),
         ("augmentation.test_time=true", ["augmentation: test_time", "augmentation.views"]),
+        ("resources={train_folds: {cpu: 2}}", ["resources.train_folds", "no such setting"]),
+        ("resources={train_fold: {cores: 2}}", ["resources.train_fold.cores", "no such setting"]),
+        ("resources={train_fold: {cpu: 0}}", ["resources.train_fold.cpu", "greater than 0"]),
+        ("resources={train_fold: {memory: 4}}", ["resources.train_fold.memory: 4", "4Gi"]),
+        ("resources={train_fold: {memory: 4GB}}", ["train_fold.memory: '4GB'", "4Gi"]),
+        ("resources={train_fold: {storage: 0Gi}}", ["train_fold.storage: '0Gi'", "4Gi"]),
         ("training.epochs=5", ["training.epochs", "no such setting"]),
         ("trainings={}", ["trainings", "no such setting"]),
         ("data=5", ["data", "5 is not allowed"]),

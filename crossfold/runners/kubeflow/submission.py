@@ -50,6 +50,7 @@ def upload(
             image=partial(registry_name, registry=registry),
             caching=caching,
             small=small,
+            resources=settings.resources,
         )
         return api.upload(client, package), parameters
 

@@ -136,6 +136,7 @@ def _run(
         inputs,
         retries=False,
         image=backend.image,
+        resources=settings.resources,
     )
     pipeline_root = root / HOME / "pipeline"
     session = Session(run, display)

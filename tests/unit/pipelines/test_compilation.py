@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from crossfold.resource_settings import ResourceSettings
 from pipelines.compilation import compile_pipeline
+from pipelines.storage import estimate_storage
 
 from .conftest import executors
 
@@ -28,3 +31,50 @@ def test_on_a_small_cluster_a_step_requests_half_a_core(
     request = {"cpuRequest": 0.5, "resourceCpuRequest": "0.5"}
     for before, after in zip(executors(spec).values(), small.values(), strict=True):
         assert after == {**before, "resources": before["resources"] | request}
+
+
+def test_settings_of_resources_change_one_steps_pod_and_nothing_that_the_cache_compares(
+    inputs: dict[str, Any], spec: dict[str, Any], tmp_path: Path
+) -> None:
+    given = {"train_fold": {"cpu": 0.25, "memory": "5Gi", "storage": "3Mi"}}
+    settings = ResourceSettings.model_validate(given)
+    compile_pipeline(tmp_path / "changed.yaml", inputs, resources=settings)
+    changed = next(iter(yaml.safe_load_all((tmp_path / "changed.yaml").read_text())))
+    before, after = executors(spec), executors(changed)
+    pod = after["train-fold"].pop("resources")
+    before["train-fold"].pop("resources")
+    assert (pod["resourceCpuRequest"], pod["resourceCpuLimit"]) == ("0.25", "0.25")
+    assert (pod["resourceMemoryRequest"], pod["resourceMemoryLimit"]) == ("5Gi", "5Gi")
+    # As Kubeflow passes it to Kubernetes: a limit, which is the request, too.
+    assert pod["accelerator"]["resourceType"] == "ephemeral-storage"
+    assert pod["accelerator"]["resourceCount"] == str(3 * 2**20)
+    assert after == before
+    assert (changed["root"], changed["components"]) == (spec["root"], spec["components"])
+
+
+def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
+    inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    data = json.loads(inputs["data_pointer"])
+    data["outs"][0] |= {"size": 1000 * 4_000_000, "nfiles": 1000}
+    changed = {**inputs, "data_pointer": json.dumps(data), "squares": [{"image_size": 100}]}
+    squares, table = 1000 * 30_000, 800 * 30_000 + 200 * 4_000_000
+    beside = 2**30 + 4 * 12  # the pointer of the weights has 12 bytes
+    of_table = {
+        "evaluate_test": 1.5 * table + beside,
+        "register_model": 1.5 * table + beside,
+        "fetch_data": 1.5 * (squares + table) + beside,
+    }
+    assert estimate_storage(changed) == of_table  # a cut is in the middle of the network
+    features = 1000 * 4096 * 4
+    assert estimate_storage(changed | {"cuts": ["head"]}) == of_table | {
+        "extract_features": 1.5 * (table + features) + beside,
+        "join_features": 1.5 * 2 * features + beside,
+        "train_fold": 1.5 * features + beside,
+        "train_final": 1.5 * features + beside,
+    }
+    compile_pipeline(tmp_path / "pipeline.yaml", changed)
+    found = executors(next(iter(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))))
+    requests = {name: c["resources"].get("accelerator") for name, c in found.items()}
+    assert requests["fetch-data"]["resourceCount"] == f"{of_table['fetch_data']:.0f}"
+    assert requests["train-fold"] is None

@@ -1,0 +1,53 @@
+"""Estimate the disk that each step's input and output files take."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crossfold.data import dvc
+from crossfold.data.disk_need import estimate_need
+from crossfold.imaging.preprocessing import read_geometries
+from crossfold.settings import HEAD, PIXELS
+
+# Images differ in size, and the splits in their share of the large ones.
+_MARGIN = 1.5
+# Beside the data: Kubeflow's launcher, logs, the report, temporary files.
+_BESIDE = 2**30
+# A backbone's weights are in the features, in the model and in its export, or in the champion.
+_COPIES_OF_WEIGHTS = 4
+# A backbone with more weights needs more memory than a step has without settings of its own.
+_MAX_WEIGHTS = 2 * 2**30
+# float32 values that a head takes of one image: at most 4,096 among torchvision's networks.
+_BYTES_AT_HEAD = 4 * 4096
+
+
+def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
+    """Estimate the bytes of steps' files from the pipeline's arguments.
+
+    Features at a stage in the middle of a network depend on its layers. They have no estimate, nor
+    have the steps that store or read them.
+    """
+    if not arguments:
+        return {}
+    data = dvc.parse_pointer(arguments["data_pointer"])
+    weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
+    beside = _BESIDE + _COPIES_OF_WEIGHTS * min(weights, _MAX_WEIGHTS)
+    geometries = read_geometries(arguments["squares"])
+    need = estimate_need(data, arguments["test_fraction"], geometries)
+    sizes = {
+        "fetch_data": need.total,
+        "evaluate_test": need.table,
+        "register_model": need.table,
+    }
+    parts = [part for part in arguments["parts"] or [arguments] if part["shard"] == 0]
+    cuts = [cut for part in parts for cut in part["cuts"]]
+    if {HEAD, PIXELS}.issuperset(cuts):
+        views = 1 + len(arguments["views"])
+        features = data.num_files * views * _BYTES_AT_HEAD * cuts.count(HEAD)
+        features += need.squares if PIXELS in cuts else 0
+        sizes |= {
+            "extract_features": need.table + features,
+            "join_features": 2 * features,
+            "train_fold": features,
+            "train_final": features,
+        }
+    return {step: round(_MARGIN * size) + beside for step, size in sizes.items()}
