@@ -55,15 +55,12 @@ def find_weights(name: str, files: Collection[str]) -> WeightsFiles:
     )
 
 
-def copy_weights(tensors: Path, config: Path | None, target: Path) -> None:
-    """Copy weights to one file, see `find_weights`.
+def copy_weights(tensors: Path, config: Path, target: Path) -> None:
+    """Copy the weights of a folder to one file, see `find_weights`.
 
     Raises:
-        UserError: the tensors of a folder are not in the format of safetensors.
+        UserError: the tensors are not in the format of safetensors.
     """
-    if config is None:
-        shutil.copyfile(tensors, target)
-        return
     with tensors.open("rb") as source, target.open("wb") as file:
         try:  # the format: eight bytes with the header's length, the header as JSON, the tensors
             (length,) = struct.unpack("<Q", source.read(8))
