@@ -300,7 +300,7 @@ from crossfold.data.splits import SplitSettings
 pointers = json.loads(os.environ["POINTERS"])
 fetched = fetch_data(
     data_pointer=pointers["data"], remote="sample",
-    settings=SplitSettings(num_folds=3, test_fraction=0.2, seed=1),
+    settings=SplitSettings(num_folds=3, test_fraction=0.2, seed=1), geometries=[],
     examples=Path("/tmp/examples"), data_page=Path("/tmp/data_page"),
 )
 fetch_weights(
