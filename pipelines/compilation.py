@@ -48,7 +48,8 @@ def compile_pipeline(
         resources=resources_of_steps(resources, estimate_storage(defaults)),
     )
     compiler.Compiler().compile(graph, str(path), pipeline_parameters=defaults)
-    spec, platforms = yaml.safe_load_all(path.read_text())
+    # libyaml's classes do the same in a tenth of the time.
+    spec, platforms = yaml.load_all(path.read_text(), yaml.CSafeLoader)
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
         container["image"] = images[container["image"]]
@@ -63,4 +64,4 @@ def compile_pipeline(
                 task["cachingOptions"] = {}
             if not retries:
                 task.pop("retryPolicy", None)
-    path.write_text(yaml.safe_dump_all([spec, platforms], allow_unicode=True))
+    path.write_text(yaml.dump_all([spec, platforms], Dumper=yaml.CSafeDumper, allow_unicode=True))

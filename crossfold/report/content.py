@@ -5,33 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from crossfold.evaluation import metrics
-from crossfold.records import Bin, Calibration, Curves, Evaluation, Interval, Leaderboard, Scores
+from crossfold.records import Bin, Calibration, Curves, Interval, Leaderboard, Scores
 
 from . import figures
+from .predictions import Predictions
 
 MAX_CLASSES_FITTED = 14  # with more, the confusion matrix scrolls instead of being scaled down
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The test split: labels [N], probabilities [N, K], and values derived from them."""
-
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    predicted: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-    roc: Curves
-    pr: Curves
-
-    @property
-    def num_right(self) -> int:
-        """The number of images whose most probable class is the true one."""
-        return int(np.trace(self.confusion))
 
 
 @dataclass(frozen=True)
@@ -41,21 +22,6 @@ class Drawing:
     svg: str
     alternative: str
     wide: bool = False
-
-
-def predictions(evaluation: Evaluation) -> Predictions:
-    """Convert an evaluation's predictions to arrays."""
-    probabilities = np.array(evaluation.probabilities, np.float64)
-    return Predictions(
-        classes=evaluation.classes,
-        paths=evaluation.paths,
-        labels=np.array(evaluation.labels, np.int64),
-        probabilities=probabilities,
-        predicted=probabilities.argmax(axis=1),
-        confusion=np.array(evaluation.confusion_matrix, np.int64),
-        roc=evaluation.curves.roc,
-        pr=evaluation.curves.pr,
-    )
 
 
 def drawings(

@@ -11,7 +11,7 @@ from typing import Any
 from crossfold.evaluation.metrics import fold_metrics
 from crossfold.records import Curves, Evaluation, Leaderboard
 
-from .content import Predictions, predictions
+from .predictions import Predictions, predictions
 
 LAST = "last"
 MICRO_AVERAGE = "(micro average)"

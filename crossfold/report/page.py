@@ -12,6 +12,7 @@ from crossfold.records import Evaluation, Interval, Leaderboard, Registration
 
 from . import content, figures, lineage_rows, test_split_reuse
 from .pictures import DataSummary
+from .predictions import predictions
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
 
@@ -26,7 +27,7 @@ def render(
 ) -> str:
     """Render the report as HTML; `lineage` are the version's tags."""
     weights = leaderboard.chosen.backbone.weights
-    test = content.predictions(evaluation)
+    test = predictions(evaluation)
     pictures = data_summary.tested, data_summary.overlays
     mistakes = shown_images.confident_mistakes(evaluation)
     explained = [one.position for one in evaluation.activation_maps]

@@ -20,10 +20,19 @@ import psutil
 
 from .run_folders import end_all
 
-_IMPORTED = [
+# What register_model needs if the model is registered already: it runs even if nothing changed.
+_ALWAYS = [
     __name__,
     "crossfold.cli.main",  # multiprocessing imports the main module in every child
     "kfp.dsl.executor_main",
+    "crossfold.registry.register",
+    "crossfold.report.page",
+    "crossfold.report.pictures",
+    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
+    "mlflow.store.model_registry.sqlalchemy_store",
+]
+_FOR_ALL_STEPS = [
+    *_ALWAYS,
     "crossfold.data.fetch",
     "dvc.repo",
     "crossfold.features.extraction",
@@ -35,12 +44,7 @@ _IMPORTED = [
     "sklearn.metrics",
     "scipy.optimize",
     "scipy.special",
-    "crossfold.registry.register",
-    "crossfold.report.page",
-    "crossfold.report.pictures",
     "crossfold.registry.package",
-    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
-    "mlflow.store.model_registry.sqlalchemy_store",
 ]
 # Kubeflow's command for a step sets the first; both are read before a step gets its environment.
 _FROM_THE_START = {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
@@ -49,17 +53,21 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @contextmanager
-def fork_server() -> Iterator[None]:
-    """Run the server during the block; its imports overlap with the block's first work."""
-    server = _start()
+def fork_server(*, full_reuse: bool) -> Iterator[None]:
+    """Run the server during the block; its imports overlap with the block's first work.
+
+    With `full_reuse`, it imports only what register_model needs. Other steps still work, but each
+    imports its libraries itself.
+    """
+    server = _start(_ALWAYS if full_reuse else _FOR_ALL_STEPS)
     try:
         yield
     finally:
         _stop(server)
 
 
-def _start() -> psutil.Process:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED)
+def _start(imported: list[str]) -> psutil.Process:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(imported)
     resource_tracker.ensure_running()  # the fork server needs it, and would start a second child
     others = psutil.Process().children()
     before = dict(os.environ)

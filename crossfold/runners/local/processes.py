@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,6 +17,7 @@ from crossfold.settings import Settings
 
 from .backend import step_environment
 from .fork_server import start_step
+from .reuse import process_cache
 from .run_folders import Run, end_all
 from .session import Session, fault_of
 
@@ -33,7 +33,7 @@ class Processes:
     @property
     def cache_name(self) -> str:
         """Name the cache after the torch build installed here, which `image` does not cover."""
-        return f"{self.name}-torch-{version('torch')}"
+        return process_cache()
 
     def image(self, role: str) -> str:
         """Name the code, regardless of the images' base."""

@@ -1,11 +1,9 @@
 """Run the pipeline on this machine: check, connect to MLflow, run the steps, write the reports."""
 
 import errno
-import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +14,6 @@ from mlflow.exceptions import MlflowException
 
 from crossfold.data import dvc
 from crossfold.errors import UserError
-from crossfold.infra.image_tags import DATA, TRAIN
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
@@ -31,6 +28,7 @@ from pipelines.compilation import compile_pipeline
 from .backend import Backend
 from .leftovers import end_leftovers
 from .mlflow_store import tracking_environment
+from .reuse import fingerprint
 from .run_folders import (
     FAILED,
     FINISHED,
@@ -76,7 +74,9 @@ def run_here(
         inputs = arguments(settings, root, origin, model.geometries)
         os.environ.update(tracking_environment(root, settings))
         store.connect()
-        run = choose_run(home, _fingerprint(inputs, backend), caching=caching)
+        run = choose_run(
+            home, fingerprint(inputs, settings, backend.name, backend.image), caching=caching
+        )
         _end_killed_runs(home, run)
         for note in model.notes:
             display.warn(note)
@@ -202,14 +202,3 @@ def _refuse_temporary_workspace(root: Path) -> None:
             "folder remote and runs/, so no step would be reused, and the model would be "
             "registered in the copy. Run `dvc exp run` without these options"
         )
-
-
-def _fingerprint(inputs: Mapping[str, Any], backend: Backend) -> str:
-    """Hash the settings, and everything that decides a run's result.
-
-    The settings are logged to the run in MLflow, which accepts no second value for one of them.
-    """
-    decisive = {name: value for name, value in inputs.items() if name != "lineage"}
-    settings = inputs["lineage"]["settings"]
-    content = [decisive, settings, backend.name, backend.image(DATA), backend.image(TRAIN)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ from crossfold.runners.outcome import Outcome
 from crossfold.settings import Settings
 
 from .fork_server import fork_server
+from .reuse import expects_full_reuse
 
 
 class ProcessRunner:
@@ -16,7 +17,7 @@ class ProcessRunner:
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
-        with fork_server():
+        with fork_server(full_reuse=caching and expects_full_reuse(root, settings)):
             # Slow imports, which overlap with the server's own.
             from .processes import Processes
             from .run_lifecycle import run_here

@@ -16,6 +16,7 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
 from crossfold.report.pictures import DataSummary
+from crossfold.report.predictions import predictions
 from tests.unit.networks import FACTS
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -237,7 +238,7 @@ def test_page_compares_candidates_and_a_majority_class(
     page = render(evaluation, leaderboard)
     for expected in ("-0.2500", "-0.3750 to -0.1250", ": 17<", ">0.0007<"):
         assert expected in page, expected
-    test = content.predictions(Evaluation.model_validate(evaluation))
+    test = predictions(Evaluation.model_validate(evaluation))
     baseline = content.majority_baseline(test, DATA.counts["train"])
     assert (baseline.name, baseline.accuracy) == ("cat", 0.5)
     assert baseline.macro_f1 == pytest.approx(2 / 9)
