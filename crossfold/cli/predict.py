@@ -17,6 +17,7 @@ from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.step.files import replaced_whole
 
 from .console import (
+    LOCAL_STORE,
     PARAMS,
     console,
     errors,
@@ -27,6 +28,10 @@ from .console import (
 from .prediction_outputs import Format, Row, Table, Write, format_for, writer
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from crossfold.network.openvino_engine import Classifier
+    from crossfold.predict.local_version import KnownVersion
     from crossfold.predict.model import Prediction
     from crossfold.settings import Settings
 
@@ -144,22 +149,47 @@ def _predicted(
     Looks up and loads the version on the first iteration, after the output has been opened.
     """
     from crossfold.imaging.decoding import read_image
-    from crossfold.predict.model import find_version, load_version, predict_images
-    from crossfold.tracking import store
+    from crossfold.predict.model import predict_images
 
     name = _registered(model, settings)
-    version = find_version(store.connect(), name)
-    network = load_version(version)
+    version: KnownVersion | ModelVersion
     write_picture = None
     if explain:
         from .explanations import picture_writer
 
+        network, version = _looked_up(name, settings)
         write_picture = picture_writer(version, explain, len(paths))
+    else:
+        network, version = _known(name, settings) or _looked_up(name, settings)
     predictions = predict_images(network, paths, read_image, batch_size)
     for number, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
         if write_picture and prediction.error is None:
             write_picture(number, path, prediction)
         yield prediction._replace(model=version.name, version=str(version.version))
+
+
+def _known(name: str, settings: "Settings") -> "tuple[Classifier, KnownVersion] | None":
+    """Load the version that MLflow named last, if its store is on this machine and unchanged."""
+    from crossfold.predict import local_version
+
+    lookup = None if settings.tracking.store else local_version.begin(LOCAL_STORE, name)
+    known = lookup and local_version.recall(lookup)
+    return (local_version.load(known), known) if known else None
+
+
+def _looked_up(name: str, settings: "Settings") -> "tuple[Classifier, ModelVersion]":
+    """Ask MLflow for a version and load it, and remember the answer for the next time."""
+    from crossfold.predict import local_version
+    from crossfold.predict.model import find_version, load_version
+    from crossfold.tracking import store
+
+    client = store.connect()
+    lookup = None if settings.tracking.store else local_version.begin(LOCAL_STORE, name)
+    version = find_version(client, name)
+    network = load_version(version)
+    if lookup:
+        local_version.remember(lookup, client, version)
+    return network, version
 
 
 def _asked(

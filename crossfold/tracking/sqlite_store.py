@@ -3,13 +3,20 @@
 MLflow records every artifact's absolute address and has no command that changes one.
 """
 
+import hashlib
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 from crossfold.errors import UserError
 
+SQLITE = "sqlite:///"
+# Set for a container: the folder, as a file: address, that the tracking server serves as its own.
+SERVED_ARTIFACTS = "CROSSFOLD_SERVED_ARTIFACTS"
 _FOLDER = "mlartifacts"
+_HEADER = 100  # bytes
+_ROLLBACK_JOURNAL = b"\x01\x01"
 _ADDRESSES = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -38,6 +45,24 @@ def prepare_store(store: Path) -> None:
             f"the tracking store {store} cannot be opened: {error}. It must be a writable SQLite "
             "file, or a file that does not exist yet"
         ) from error
+
+
+def state(store: Path) -> str | None:
+    """Identify a store's content without reading it; None if that is not possible.
+
+    Each transaction raises the change counter in the file's header, unless the store uses a
+    write-ahead log (https://www.sqlite.org/fileformat2.html#file_change_counter). The file's own
+    data tell a copy or an older file in its place from it.
+    """
+    try:
+        with store.open("rb") as file:
+            header, about = file.read(_HEADER), os.fstat(file.fileno())
+    except FileNotFoundError:
+        return None
+    if header[18:20] != _ROLLBACK_JOURNAL:
+        return None
+    facts = f"{about.st_dev} {about.st_ino} {about.st_size} {about.st_mtime_ns}"
+    return hashlib.sha256(header + facts.encode()).hexdigest()
 
 
 def find_experiment(store: Path, name: str) -> int | None:

@@ -15,14 +15,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from crossfold.errors import UserError
 
-from .sqlite_store import artifact_folder, prepare_store
+from .sqlite_store import SERVED_ARTIFACTS, SQLITE, artifact_folder, prepare_store
 
 _logger = logging.getLogger(__name__)
 # MLflow's pages open an experiment without a kind in their view of GenAI traces.
 EXPERIMENT_KIND = {"mlflow.experimentKind": "custom_model_development"}
-SQLITE = "sqlite:///"
-# Set for a container: the folder, as a file: address, that the tracking server serves as its own.
-SERVED_ARTIFACTS = "CROSSFOLD_SERVED_ARTIFACTS"
 MAX_ERROR_LENGTH = 2000
 # How long a server may take to answer at first, seconds: before anything is begun, and in a run,
 # where it has answered before and may be starting again.

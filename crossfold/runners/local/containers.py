@@ -28,7 +28,7 @@ from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.runners.base import RunnerName
 from crossfold.runners.failures import StepError
 from crossfold.settings import Settings
-from crossfold.tracking import store
+from crossfold.tracking.sqlite_store import SQLITE
 
 from .backend import step_environment
 from .docker_engine import connect_engine, remove_container
@@ -105,7 +105,7 @@ def _tracking(run: Run) -> Iterator[dict[str, str]]:
     uri = os.environ["MLFLOW_TRACKING_URI"]
     of_mlflow = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     environment = step_environment(run, of_mlflow)
-    if uri.startswith(store.SQLITE):
+    if uri.startswith(SQLITE):
         with served(uri, run) as address:
             yield environment | address
     else:

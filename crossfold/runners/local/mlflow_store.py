@@ -20,8 +20,7 @@ from tenacity import (
 from crossfold.runners.failures import StepError
 from crossfold.settings import Settings
 from crossfold.step.environment import for_other_programs
-from crossfold.tracking.sqlite_store import artifact_folder
-from crossfold.tracking.store import SERVED_ARTIFACTS, SQLITE
+from crossfold.tracking.sqlite_store import SERVED_ARTIFACTS, SQLITE, artifact_folder
 
 from .run_folders import HOME, Run, end_all
 

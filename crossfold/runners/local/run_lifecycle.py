@@ -14,7 +14,9 @@ from mlflow.exceptions import MlflowException
 
 from crossfold.data import dvc
 from crossfold.errors import UserError
+from crossfold.predict import local_version
 from crossfold.records import Evaluation, Leaderboard, Registration
+from crossfold.registry import aliases
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
@@ -84,7 +86,19 @@ def run_here(
             outcome = _run(
                 root, run, settings, inputs, display, backend, caching=caching, record=record
             )
+            _remember_champion(root, settings)
         return replace(outcome, notes=model.notes)
+
+
+def _remember_champion(root: Path, settings: Settings) -> None:
+    """Save the next `crossfold predict` the import of MLflow."""
+    if settings.tracking.store:
+        return
+    client, name = store.connect(), settings.tracking.model_name
+    lookup = local_version.begin(root / HOME / "mlflow.db", f"{name}@{aliases.CHAMPION}")
+    champion = aliases.find_champion(client, name)
+    if lookup and champion:
+        local_version.remember(lookup, client, champion)
 
 
 def _end_killed_runs(home: Path, present: Run) -> None:

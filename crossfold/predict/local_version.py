@@ -1,0 +1,93 @@
+"""Find a version in a local store without MLflow, whose import takes seconds, if nothing changed.
+
+MLflow alone decides which version a name means. Its last answer holds as long as the store's file
+is the same to the last transaction, and is asked for again otherwise.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from crossfold.network import GRAPH_FILE
+from crossfold.records import Record
+from crossfold.step.files import replaced_whole
+from crossfold.tracking.sqlite_store import state
+
+from .file_hashes import ARTIFACTS, registered_hashes, verify_file
+from .model import open_network
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+    from crossfold.network.openvino_engine import Classifier
+
+
+class KnownVersion(Record):
+    """A version of a store in this `state`, and its network's file with the registered hash."""
+
+    state: str
+    name: str
+    version: str
+    graph: str
+    sha256: str
+
+
+class Lookup(NamedTuple):
+    """A name that is looked up in a store, and the store's state before."""
+
+    store: Path
+    state: str
+    entry: Path
+
+
+def begin(store: Path, name: str) -> Lookup | None:
+    """Note the store's state before a name is looked up; None if its state cannot be told."""
+    before = state(store)
+    if before is None:
+        return None
+    digest = hashlib.sha256(json.dumps([str(store.resolve()), name]).encode()).hexdigest()
+    return Lookup(store, before, store.parent / "cache" / "versions" / f"{digest}.json")
+
+
+def recall(lookup: Lookup) -> KnownVersion | None:
+    """Read MLflow's last answer; None if the store or the version's file has changed since."""
+    if not lookup.entry.exists():
+        return None
+    known = KnownVersion.read(lookup.entry)
+    return known if known.state == lookup.state and Path(known.graph).exists() else None
+
+
+def load(known: KnownVersion) -> "Classifier":
+    """Load a version's network.
+
+    Raises:
+        UserError: its file was modified, or the engine cannot compute it on this machine.
+    """
+    graph = Path(known.graph)
+    verify_file(graph, known.sha256, f"{known.name} version {known.version}")
+    return open_network(graph)
+
+
+def remember(lookup: Lookup, client: "MlflowClient", version: "ModelVersion") -> None:
+    """Write MLflow's answer, if the version's file is on this machine and its hash is known."""
+    hashes = registered_hashes(version.tags)
+    folder = urlparse(client.get_model_version_download_uri(version.name, version.version))
+    graph = Path(url2pathname(folder.path)) / ARTIFACTS / GRAPH_FILE
+    if not hashes or folder.scheme != "file" or not graph.exists():
+        return
+    if state(lookup.store) != lookup.state:  # it changed meanwhile: before the answer, or after it
+        return
+    lookup.entry.parent.mkdir(parents=True, exist_ok=True)
+    known = KnownVersion(
+        state=lookup.state,
+        name=version.name,
+        version=str(version.version),
+        graph=str(graph),
+        sha256=hashes[f"{ARTIFACTS}/{GRAPH_FILE}"],
+    )
+    with replaced_whole(lookup.entry) as part:
+        known.write(part)
