@@ -17,7 +17,6 @@ from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.step.files import replaced_whole
 
 from .console import (
-    LOCAL_STORE,
     PARAMS,
     console,
     errors,
@@ -157,10 +156,10 @@ def _predicted(
     if explain:
         from .explanations import picture_writer
 
-        network, version = _looked_up(name, settings)
+        network, version = _looked_up(name)
         write_picture = picture_writer(version, explain, len(paths))
     else:
-        network, version = _known(name, settings) or _looked_up(name, settings)
+        network, version = _known(name) or _looked_up(name)
     predictions = predict_images(network, paths, read_image, batch_size)
     for number, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
         if write_picture and prediction.error is None:
@@ -168,23 +167,23 @@ def _predicted(
         yield prediction._replace(model=version.name, version=str(version.version))
 
 
-def _known(name: str, settings: "Settings") -> "tuple[Classifier, KnownVersion] | None":
+def _known(name: str) -> "tuple[Classifier, KnownVersion] | None":
     """Load the version that MLflow named last, if its store is on this machine and unchanged."""
     from crossfold.predict import local_version
 
-    lookup = None if settings.tracking.store else local_version.begin(LOCAL_STORE, name)
+    lookup = local_version.begin(Path.cwd(), name)
     known = lookup and local_version.recall(lookup)
     return (local_version.load(known), known) if known else None
 
 
-def _looked_up(name: str, settings: "Settings") -> "tuple[Classifier, ModelVersion]":
+def _looked_up(name: str) -> "tuple[Classifier, ModelVersion]":
     """Ask MLflow for a version and load it, and remember the answer for the next time."""
     from crossfold.predict import local_version
     from crossfold.predict.model import find_version, load_version
     from crossfold.tracking import store
 
     client = store.connect()
-    lookup = None if settings.tracking.store else local_version.begin(LOCAL_STORE, name)
+    lookup = local_version.begin(Path.cwd(), name)
     version = find_version(client, name)
     network = load_version(version)
     if lookup:

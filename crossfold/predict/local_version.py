@@ -6,6 +6,7 @@ is the same to the last transaction, and is asked for again otherwise.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlparse
@@ -14,7 +15,7 @@ from urllib.request import url2pathname
 from crossfold.network import GRAPH_FILE
 from crossfold.records import Record
 from crossfold.step.files import replaced_whole
-from crossfold.tracking.sqlite_store import state
+from crossfold.tracking.sqlite_store import SQLITE, state
 
 from .file_hashes import ARTIFACTS, registered_hashes, verify_file
 from .model import open_network
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
     from crossfold.network.openvino_engine import Classifier
+
+_FOLDER = Path("runs", "cache", "versions")
 
 
 class KnownVersion(Record):
@@ -44,13 +47,18 @@ class Lookup(NamedTuple):
     entry: Path
 
 
-def begin(store: Path, name: str) -> Lookup | None:
-    """Note the store's state before a name is looked up; None if its state cannot be told."""
-    before = state(store)
+def begin(root: Path, name: str) -> Lookup | None:
+    """Note the state of the store at MLFLOW_TRACKING_URI before a name is looked up in it.
+
+    None if the store is a server, or its state cannot be told. `root` is the project's folder.
+    """
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+    store = Path(uri.removeprefix(SQLITE)).resolve()
+    before = state(store) if uri.startswith(SQLITE) else None
     if before is None:
         return None
-    digest = hashlib.sha256(json.dumps([str(store.resolve()), name]).encode()).hexdigest()
-    return Lookup(store, before, store.parent / "cache" / "versions" / f"{digest}.json")
+    digest = hashlib.sha256(json.dumps([str(store), name]).encode()).hexdigest()
+    return Lookup(store, before, root / _FOLDER / f"{digest}.json")
 
 
 def recall(lookup: Lookup) -> KnownVersion | None:

@@ -92,10 +92,8 @@ def run_here(
 
 def _remember_champion(root: Path, settings: Settings) -> None:
     """Save the next `crossfold predict` the import of MLflow."""
-    if settings.tracking.store:
-        return
     client, name = store.connect(), settings.tracking.model_name
-    lookup = local_version.begin(root / HOME / "mlflow.db", f"{name}@{aliases.CHAMPION}")
+    lookup = local_version.begin(root, f"{name}@{aliases.CHAMPION}")
     champion = aliases.find_champion(client, name)
     if lookup and champion:
         local_version.remember(lookup, client, champion)
