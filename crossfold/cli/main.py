@@ -23,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # the imports for its frames would take a third of `crossfold --help`
 )
 # In the order of `crossfold --help`.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -45,9 +45,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
-app.add_typer(data.weights, name="weights")
-app.add_typer(infra.services, name="services")
-app.add_typer(infra.cluster, name="cluster")
+GROUPS = {"weights": data.weights, "services": infra.services, "cluster": infra.cluster}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name, short_help=group.info.help)
+# Given as the short help, a command's first line is wrapped in lists of commands, not cut off.
+for group in (app, *GROUPS.values()):
+    for registered in group.registered_commands:
+        registered.short_help = str(registered.callback.__doc__).splitlines()[0]
 
 
 def main() -> None:

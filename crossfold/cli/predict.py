@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from crossfold.errors import UserError
@@ -303,6 +302,14 @@ def _bar(kind: Format, output: Path | None, num_images: int) -> Iterator[Callabl
     Yields:
         A callback that advances the bar by a number of images.
     """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     rows_on_terminal = output is None and console.is_terminal
     shown = console if rows_on_terminal else errors
     with Progress(
