@@ -29,6 +29,7 @@ INTERRUPTED = "interrupted"
 class Run:
     """A run's state, kept in run.json in its folder.
 
+    `pipeline` is a hash of everything that the compiled pipeline depends on, once it is compiled.
     `steps` maps the title of each finished step to its output folder, relative to the folder of all
     runs, since the project may be moved. `processes` maps the process ids of running steps to their
     start times, since ids are reused. `containers` lists the container ids of running steps.
@@ -39,6 +40,7 @@ class Run:
     fingerprint: str
     started: float
     status: str = RUNNING
+    pipeline: str = ""
     steps: dict[str, str] = field(default_factory=dict)
     processes: dict[int, float] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
@@ -56,6 +58,12 @@ class Run:
     def _save_if_possible(self) -> None:
         """Save the run; a full disk keeps the old record, whose stale entries do no harm."""
         with contextlib.suppress(OSError):
+            self.save()
+
+    def compiled(self, pipeline: str) -> None:
+        """Record that the pipeline is compiled."""
+        with self._lock:
+            self.pipeline = pipeline
             self.save()
 
     def process_started(self, pid: int) -> None:

@@ -25,9 +25,9 @@ from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import names, run_tree, store
 from pipelines.arguments import arguments
-from pipelines.compilation import compile_pipeline
 
 from .backend import Backend
+from .compiled import compiled_pipeline
 from .leftovers import end_leftovers
 from .mlflow_store import tracking_environment
 from .reuse import fingerprint
@@ -142,14 +142,7 @@ def _run(
         name=names.run_name(started, *(backbone.architecture for backbone in settings.backbones)),
         tags={"crossfold.runner": backend.name.value},
     )
-    package = run.folder / "pipeline.yaml"
-    compile_pipeline(
-        package,
-        inputs,
-        retries=False,
-        image=backend.image,
-        resources=settings.resources,
-    )
+    package = compiled_pipeline(run, inputs, backend.image, settings.resources)
     pipeline_root = root / HOME / "pipeline"
     session = Session(run, display)
     try:
