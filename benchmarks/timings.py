@@ -191,7 +191,7 @@ def predict(workspace: Workspace, folder: Path) -> Outcome:
     folds = (safetensors_file.read(path)[0] for path in _predictions(workspace, folder))
     splits = [Split(np.array(f["label"]), np.array(f["probabilities_0"])) for f in folds]
     network = openvino_engine.Classifier(folder / "exported", THREADS)
-    _, labels, [probabilities] = test_split.score([network], Examples(workspace.examples), THREADS)
+    _, labels, probabilities = test_split.score(network, Examples(workspace.examples), THREADS)
     return [*splits, Split(labels, probabilities)]
 
 

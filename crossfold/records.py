@@ -378,13 +378,15 @@ class Latency(Record):
 
 
 class Export(Record):
-    """The difference between the exported network and torch on the test split.
+    """The difference between the exported network and torch on a sample of the test split.
 
-    `by` names the exporter. `max_difference` is the largest difference of a probability.
-    `num_different` counts the images with a different predicted class.
+    `by` names the exporter, `num_compared` counts the sample's images. `max_difference` is the
+    largest difference of a probability. `num_different` counts the images with a different
+    predicted class.
     """
 
     by: str
+    num_compared: int
     max_difference: float
     num_different: int
 

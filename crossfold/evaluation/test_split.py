@@ -1,7 +1,6 @@
 """Evaluate the chosen model once on the test split, from the pixels."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.data.examples import TEST, Examples
-from crossfold.network import determinism, openvino_engine, trained_network
+from crossfold.network import determinism
 from crossfold.network.openvino_engine import Classifier
-from crossfold.records import Evaluation, Export, PredictedImages
+from crossfold.network.trained_network import Network
+from crossfold.records import Evaluation, PredictedImages
 from crossfold.step.progress import report_progress
 
-from . import calibration, explanations, latency, metrics
+from . import calibration, explanations, export_check, latency, metrics
 from .curves import compute_curves
+from .export_check import TorchSample
 
 NUM_LATENCY_IMAGES = 50
-MAX_DIFFERENCE = 1e-3  # of a probability, between the export and torch, both in float32
 
 
 def evaluate_test(
@@ -31,8 +31,8 @@ def evaluate_test(
 ) -> Evaluation:
     """Run the whole network over the test split and write the evaluation.
 
-    The exported network's predictions are scored (see `classifier`). torch predicts the same
-    images, to verify the export.
+    The exported network's predictions are scored. torch predicts a sample of the same images, to
+    verify the export.
 
     Raises:
         RuntimeError: the export's probabilities differ from torch's.
@@ -41,9 +41,11 @@ def evaluate_test(
     table, network, reference = (
         Examples(examples),
         Classifier(exported, num_threads),
-        trained_network.Network(model),
+        Network(model),
     )
-    paths, labels, (computed, torchs) = score([network, reference], table, num_threads)
+    compared = TorchSample(reference, table.count(TEST))
+    paths, labels, computed = score(network, table, num_threads, compared)
+    export = export_check.compare(reference, computed[compared.positions], compared.probabilities())
     probabilities = metrics.floored(computed)
     predicted = PredictedImages(
         classes=table.classes,
@@ -61,7 +63,7 @@ def evaluate_test(
         weights_hash=hashlib.sha256(model.read_bytes()).hexdigest(),
         data_hash=table.data_hash,
         split_hash=split_hash(table),
-        export=compare_with_torch(reference, computed, torchs),
+        export=export,
     )
     evaluated.write(evaluation)
     return evaluated
@@ -78,26 +80,6 @@ def _scored(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> di
     }
 
 
-def compare_with_torch(
-    network: trained_network.Network,
-    probabilities: NDArray[np.float32],
-    torchs: NDArray[np.float32],
-) -> Export:
-    """Compare the export's probabilities on the test split with those of torch in float32.
-
-    Raises:
-        RuntimeError: they differ by more than MAX_DIFFERENCE, though computed in float32.
-    """
-    largest = float(np.abs(probabilities - torchs).max())
-    if not np.isfinite(largest) or (network.precision == "float32" and largest > MAX_DIFFERENCE):
-        raise RuntimeError(
-            f"the exported {network.architecture} differs from torch by up to {largest:.2g} in a "
-            "probability"
-        )
-    different = int((probabilities.argmax(axis=1) != torchs.argmax(axis=1)).sum())
-    return Export(by=openvino_engine.ENGINE, max_difference=largest, num_different=different)
-
-
 def split_hash(table: Examples) -> str:
     """Hash the test split with SHA-256: its images by content, each with its class."""
     classes = (table.classes[label] for label in table.column("label", TEST))
@@ -106,22 +88,25 @@ def split_hash(table: Examples) -> str:
 
 
 def score(
-    networks: Sequence[Classifier | trained_network.Network], table: Examples, num_threads: int
-) -> tuple[list[str], NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Predict the test split with several networks; each image is decoded once for all of them.
+    network: Classifier | Network,
+    table: Examples,
+    num_threads: int,
+    torch_sample: TorchSample | None = None,
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.float32]]:
+    """Predict the test split, and show every batch of decoded images to `torch_sample` too.
 
     Returns:
-        Paths, labels int64 [N], and for each network its probabilities float32 [N, K].
+        Paths, labels int64 [N], and probabilities float32 [N, K].
     """
     total = table.count(TEST)
     paths: list[str] = []
-    labels = []
-    predicted: list[list[NDArray[np.float32]]] = [[] for _ in networks]
-    batches = table.decoded_batches(TEST, networks[0].preprocessing, num_threads)
+    labels, predicted = [], []
+    batches = table.decoded_batches(TEST, network.preprocessing, num_threads)
     for batch_paths, pixels, batch_labels in batches:
         paths += batch_paths
         labels.append(batch_labels)
-        for network, probabilities in zip(networks, predicted, strict=True):
-            probabilities.append(network.predict(pixels))
+        predicted.append(network.predict(pixels))
+        if torch_sample:
+            torch_sample.add(pixels)
         report_progress(len(paths), total, "images")
-    return paths, np.concatenate(labels), [np.concatenate(parts) for parts in predicted]
+    return paths, np.concatenate(labels), np.concatenate(predicted)

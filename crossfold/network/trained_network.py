@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,14 @@ class Network:
         softmax(logits / temperature), see `calibration.fit_temperature`. With views, they are the
         mean over the image and its views, with the temperature applied to that.
         """
-        _, probabilities = self.exportable()(torch.from_numpy(images))
+        _, probabilities = self._exportable_fast(torch.from_numpy(images))
         computed: np.ndarray[Any, np.dtype[np.float32]] = probabilities.numpy()
         return computed
+
+    @cached_property
+    def _exportable_fast(self) -> nn.Module:
+        # ResNet18 takes 0.8 of the time with channels last.
+        return self.exportable().to(memory_format=torch.channels_last)
 
     def exportable(self) -> nn.Module:
         """Build one module for the export: pixels in, the head's input and probabilities out."""

@@ -264,7 +264,7 @@ def _predict(
     """
     from crossfold.evaluation.test_split import score
 
-    _, labels, [theirs] = score([network], table, num_threads)
+    _, labels, theirs = score(network, table, num_threads)
     return labels, in_order(theirs, network.classes, table.classes).argmax(axis=1)
 
 

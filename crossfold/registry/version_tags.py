@@ -55,6 +55,7 @@ def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict
         "num_train_images": str(table.count(TRAIN)),
         "num_test_images": str(table.count(TEST)),
         "exported_by": evaluated.export.by,
+        "export_num_compared": str(evaluated.export.num_compared),
         "export_max_difference": str(evaluated.export.max_difference),
         "export_num_different": str(evaluated.export.num_different),
         "architecture": board.architecture,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.evaluation import latency, test_split
+from crossfold.evaluation import export_check, latency
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone, normalization, trained_network
@@ -96,11 +96,26 @@ def test_the_export_is_compared_with_torch(
     found = evaluate(examples, run, tmp_path).export
     assert found.by.startswith("openvino 20")
     assert found.max_difference < 1e-5 and found.num_different == 0
+    assert found.num_compared == 12
     network = trained_network.Network(run[1])
-    _, _, [torchs] = score([network], Examples(examples), 1)
+    _, _, torchs = score(network, Examples(examples), 1)
     wrong = np.full((12, 3), 1 / 3, np.float32)
     with pytest.raises(RuntimeError, match=f"{network.architecture} differs from torch"):
-        test_split.compare_with_torch(network, wrong, torchs)
+        export_check.compare(network, wrong, torchs)
+
+
+def test_a_sample_is_compared_with_torch(
+    examples: Path, run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_check, "NUM_COMPARED", 5)
+    monkeypatch.setattr(export_check, "BATCH_SIZE", 2)
+    network, table = trained_network.Network(run[1]), Examples(examples)
+    compared = export_check.TorchSample(network, table.count(TEST))
+    _, _, probabilities = score(network, table, 1, compared)
+    assert compared.positions.tolist() == [0, 2, 4, 7, 9]
+    np.testing.assert_allclose(
+        compared.probabilities(), probabilities[compared.positions], atol=1e-6
+    )
 
 
 def test_the_scores_are_scikit_learns(
@@ -201,8 +216,8 @@ def test_the_train_split_is_not_decoded(
     write_examples(
         tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
     )
-    found = score([trained_network.Network(run[1])], Examples(tmp_path / "examples"), 1)
-    wanted = score([trained_network.Network(run[1])], Examples(examples), 1)
+    found = score(trained_network.Network(run[1]), Examples(tmp_path / "examples"), 1)
+    wanted = score(trained_network.Network(run[1]), Examples(examples), 1)
     assert found[0] == wanted[0]
     np.testing.assert_array_equal(found[2], wanted[2])
 

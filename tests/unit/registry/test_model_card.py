@@ -78,7 +78,12 @@ def evaluation(classes: list[str]) -> Evaluation:
             "weights_hash": "a",
             "data_hash": "b",
             "split_hash": "c",
-            "export": {"by": "openvino 1", "max_difference": 0, "num_different": 0},
+            "export": {
+                "by": "openvino 1",
+                "num_compared": 12,
+                "max_difference": 0,
+                "num_different": 0,
+            },
         }
     )
 

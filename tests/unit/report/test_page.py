@@ -66,7 +66,12 @@ def evaluation() -> dict[str, Any]:
         "curves": compute_curves(np.array(LABELS), np.array(PROBABILITIES)),
         "weights_hash": "ab" * 32,
         "data_hash": "cd" * 16,
-        "export": {"by": "openvino 1", "max_difference": 0.0, "num_different": 0},
+        "export": {
+            "by": "openvino 1",
+            "num_compared": 12,
+            "max_difference": 0.0,
+            "num_different": 0,
+        },
     }
 
 
