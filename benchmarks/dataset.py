@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from safetensors.numpy import save_file
 
 from crossfold.data.examples import TEST, TRAIN, Examples
@@ -31,6 +31,7 @@ CLASSES = ("china-left", "china-right", "flower-left", "flower-right")
 PHOTO_SIZE = (640, 480)
 _QUALITY = 90
 _GRAIN = 6.0  # standard deviation, of 255
+_UPRIGHT = 6  # EXIF's orientation: turned by a quarter
 
 
 SPLIT = SplitSettings(num_folds=5, test_fraction=0.25)
@@ -71,9 +72,12 @@ class Workspace:
         self.photos, self.examples, self.weights = (folder / name for name in names)
         self.folder, self.workload = folder, workload
 
-    def write_files(self, photo_size: tuple[int, int] = PHOTO_SIZE) -> None:
+    def write_files(
+        self, photo_size: tuple[int, int] = PHOTO_SIZE, *, is_turned: bool = False
+    ) -> None:
         """Write the photos, (width, height), and a ResNet18's random weights."""
-        write_photos(self.photos, len(CLASSES) * self.workload.images_per_class, photo_size)
+        number = len(CLASSES) * self.workload.images_per_class
+        write_photos(self.photos, number, photo_size, is_turned=is_turned)
         save_file(dict(random_resnet18()), self.weights)
 
     def write_examples(self) -> None:
@@ -94,8 +98,16 @@ class Workspace:
         return table.count(TRAIN), table.count(TEST)
 
 
-def write_photos(folder: Path, num_photos: int, size: tuple[int, int]) -> None:
-    """Write JPEG files of `size` (width, height), as many of each class, always the same."""
+def write_photos(
+    folder: Path, num_photos: int, size: tuple[int, int], *, is_turned: bool = False
+) -> None:
+    """Write JPEG files of `size` (width, height), as many of each class, always the same.
+
+    `is_turned`: EXIF says that the camera was held upright.
+    """
+    exif = Image.Exif()
+    if is_turned:
+        exif[ExifTags.Base.Orientation] = _UPRIGHT
     halves = dict(_halves())
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -103,7 +115,7 @@ def write_photos(folder: Path, num_photos: int, size: tuple[int, int]) -> None:
     def write(index: int) -> None:
         name = CLASSES[index % len(CLASSES)]
         photo = _window(halves[name], size, np.random.default_rng((0, index)))
-        photo.save(folder / name / f"{index:06}.jpg", quality=_QUALITY)
+        photo.save(folder / name / f"{index:06}.jpg", quality=_QUALITY, exif=exif)
 
     with ThreadPoolExecutor(THREADS) as writers:
         list(writers.map(write, range(num_photos)))

@@ -16,6 +16,7 @@ from typing import Annotated, ParamSpec, TypeVar
 import psutil
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from crossfold.step import concurrency
 from crossfold.step.concurrency import num_cores
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +70,12 @@ def in_fresh_process(
 
 def _drop_progress() -> None:
     sys.stdout = io.StringIO()  # where the steps report it
+
+
+def pretend_cores(number: int) -> None:
+    """Make `num_cores` count so many in this process, whatever the machine has."""
+    os.sched_getaffinity = lambda _: set(range(number))
+    concurrency._CPU_LIMITS = ()  # type: ignore[assignment]
 
 
 def peak_memory() -> int:

@@ -1,12 +1,11 @@
-"""Time the naive loop and the pipeline's own functions on the same files.
+"""Time the naive loop and the whole pipeline, the report included, on the same files.
 
 Every path runs in a new process. No time includes imports.
 """
 
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -17,77 +16,118 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from crossfold.data.examples import Examples
-from crossfold.evaluation import cross_validation, test_split
-from crossfold.features.extraction import extract_features
-from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import openvino_engine, safetensors_file
-from crossfold.records import Choice, Evaluation
-from crossfold.settings import PIXELS
-from crossfold.training.feature_rows import FeatureRows
-from crossfold.training.fit import trainable_suffix
-from crossfold.training.loop import adamw, train_one_epoch
-from crossfold.training.recipe import Recipe
-from crossfold.training.train_final import train_final
-from crossfold.training.train_fold import train_fold
-from crossfold.weights.pretrained_network import pretrained_network
+from crossfold.features.features_file import Features
+from crossfold.records import Evaluation
 
 from . import naive
 from .dataset import Workspace
-from .machine import THREADS, Measured, Record, in_fresh_process, others_seconds
-from .naive import Outcome, Split
+from .machine import THREADS, Machine, Measured, Record, in_fresh_process, others_seconds
+from .naive import Outcome
+from .steps import WITH_EPOCHS, outcome, pipeline_steps
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+EPOCHS = (5, 20, 50)  # the first number is that of the workload
 NUM_SLICE_BATCHES = 3
-NUM_STEPS = 3
 
 Result = TypeVar("Result")
 
 
 class AtPrecision(Record):
-    """One round's measurements of the pipeline in float32 or bfloat16."""
+    """One round's measurements of the pipeline at one precision."""
 
-    seconds: Measured  # from the photos to the test's predictions
-    evaluation_seconds: Measured  # that evaluate_test takes beside predicting
-    photos_per_second: Measured  # from files to features
-    fine_tuning_per_second: Measured  # images, when the whole network is trained
-    one_image_ms: Measured | None  # end to end, the median; None: not measured
+    steps: dict[str, Measured]  # seconds of each, with the fewest epochs
+    seconds: dict[int, Measured]  # of all steps, by the number of epochs
+    network_ms: Measured  # that extraction took for an image, of all processors together
+    one_image_ms: Measured  # from bytes to label, the median
+    num_different: int  # predictions that differ from the naive loop's
 
 
 class Round(Record):
     """Each path once, in turn; ratios are taken within a round."""
 
     others: Measured  # cores that other processes used meanwhile
-    naive_seconds: Measured  # the naive loop, extrapolated
-    once_seconds: Measured  # the same loop on features that torch has computed once
-    pipeline: dict[str, AtPrecision]  # by precision
-    num_different: int | None  # predictions in bfloat16; None: not counted
+    naive_seconds: dict[int, Measured]  # extrapolated, by the number of epochs
+    pipeline: dict[str, AtPrecision]  # by precision; one that failed is missing
 
 
-def take_round(workspace: Workspace, precisions: Sequence[str]) -> Round:
-    """Run every path once.
+class Comparison(Record):
+    """The rounds on files of one size."""
 
-    Raises:
-        SystemExit: the paths give different predictions.
+    machine: Machine
+    num_images: tuple[int, int]  # to train on, to test
+    num_folds: int
+    file_mb: Measured  # of one photo
+    table_mb: Measured  # that leave fetch_data for one photo
+    once_seconds: Measured  # the naive loop on features that torch has computed once
+    rounds: tuple[Round, ...]
+    problems: tuple[str, ...]  # why a path failed
+
+    def counting(self, num_epochs: int) -> float:
+        """The ratio of the passes through the network: what counting alone gives."""
+        num_train, num_test = self.num_images
+        once = num_train + num_test
+        return (num_epochs * num_train * (self.num_folds + 1) + num_test) / once
+
+
+def compare(
+    workspace: Workspace,
+    precisions: Sequence[str],
+    num_rounds: int,
+    machine: Machine,
+    *,
+    must_agree: bool,
+) -> Comparison:
+    """Take rounds on a workspace whose photos are written.
+
+    `must_agree`: count predictions that differ as a problem, beyond `naive.ALLOWED`. Photos that
+    the pipeline decodes at a reduced scale have other pixels than the naive loop's.
     """
-    start, others = perf_counter(), others_seconds()
-    naive_seconds = in_fresh_process(time_naive_loop, workspace)
-    once, expected = in_fresh_process(time_each_image_once, workspace)
-    measured, different = {}, {}
-    for precision in precisions:
-        measured[precision], outcome = in_fresh_process(time_pipeline, workspace, precision)
-        different[precision] = naive.count_different(expected, outcome, precision)
-    return Round(
-        others=max(0.0, others_seconds() - others) / (perf_counter() - start),
-        naive_seconds=naive_seconds,
-        once_seconds=once,
-        pipeline=measured,
-        num_different=different.get(BFLOAT16),
+    workspace.write_examples()
+    once_seconds, expected = in_fresh_process(time_each_image_once, workspace)
+    rounds, problems = [], []
+    for number in range(num_rounds):
+        taken, failed = _take_round(workspace, precisions, expected, must_agree)
+        rounds.append(taken)
+        problems += failed
+        print(f"round {number + 1} of {num_rounds}: {taken}", *failed, sep="\n", flush=True)
+    files = list(workspace.photos.rglob("*.jpg"))
+    return Comparison(
+        machine=machine,
+        num_images=workspace.num_images(),
+        num_folds=workspace.workload.split.num_folds,
+        file_mb=sum(path.stat().st_size for path in files) / len(files) / 1e6,
+        table_mb=workspace.examples.stat().st_size / len(files) / 1e6,
+        once_seconds=once_seconds,
+        rounds=tuple(rounds),
+        problems=tuple(problems),
     )
 
 
-def time_naive_loop(workspace: Workspace) -> float:
-    """Extrapolate the seconds of the naive loop from some of its batches.
+def _take_round(
+    workspace: Workspace, precisions: Sequence[str], expected: Outcome, must_agree: bool
+) -> tuple[Round, list[str]]:
+    start, others = perf_counter(), others_seconds()
+    naive_seconds = in_fresh_process(time_naive_loop, workspace)
+    measured, problems = {}, []
+    for precision in precisions:
+        try:
+            taken, predicted = in_fresh_process(time_pipeline, workspace, precision)
+        except Exception as error:  # the other precisions' figures are kept
+            problems.append(f"{precision}: {error!r}")
+            continue
+        different = naive.count_different(expected, predicted)
+        measured[precision] = taken.model_copy(update={"num_different": different})
+        if must_agree and (problem := naive.disagreement(expected, predicted, precision)):
+            problems.append(problem)
+    taken_round = Round(
+        others=max(0.0, others_seconds() - others) / (perf_counter() - start),
+        naive_seconds=naive_seconds,
+        pipeline=measured,
+    )
+    return taken_round, problems
+
+
+def time_naive_loop(workspace: Workspace) -> dict[int, float]:
+    """Extrapolate the seconds of the naive loop, by the number of epochs, from some batches.
 
     In its favour it decodes each image once, with every thread, and keeps the pixels in memory.
     """
@@ -102,9 +142,19 @@ def time_naive_loop(workspace: Workspace) -> float:
     model.predict(batches[:1])  # the first pass chooses kernels
     train_seconds, _ = _timed(lambda: model.train_one_epoch(batches))
     predict_seconds, _ = _timed(lambda: model.predict(batches))
-    training, predicting = naive.num_passes(workspace)
-    computing = training * train_seconds + predicting * predict_seconds
-    return (computing + len(data.labels) * decode_seconds / THREADS) / len(rows)
+
+    def seconds(num_epochs: int) -> float:
+        training, predicting = naive.num_passes(with_epochs(workspace, num_epochs))
+        computing = training * train_seconds + predicting * predict_seconds
+        return (computing + len(data.labels) * decode_seconds / THREADS) / len(rows)
+
+    return {num_epochs: seconds(num_epochs) for num_epochs in EPOCHS}
+
+
+def with_epochs(workspace: Workspace, num_epochs: int) -> Workspace:
+    """Give the same files another number of epochs."""
+    fit = workspace.workload.fit.model_copy(update={"num_epochs": num_epochs})
+    return Workspace(workspace.folder, replace(workspace.workload, fit=fit))
 
 
 def time_each_image_once(workspace: Workspace) -> tuple[float, Outcome]:
@@ -123,123 +173,33 @@ def run_each_image_once(network: nn.Module, workspace: Workspace, num_workers: i
     return naive.run(nn.Identity(), once, workspace.workload)
 
 
-def pipeline_steps(
-    workspace: Workspace, folder: Path, precision: str = FLOAT32
-) -> dict[str, Callable[[], object]]:
-    """List the pipeline's steps in order, as functions that read and write files in `folder`.
-
-    The folds are trained in turn, on the one thread that params.yaml gives each.
-    """
-    workload, model = workspace.workload, folder / "model"
-    settings = workload.fit.model_copy(update={"precision": precision})
-    extracted = folder / "features"
-
-    def train_folds() -> None:
-        for fold, predictions in enumerate(_predictions(workspace, folder)):
-            train_fold(
-                features=extracted,
-                settings=settings,
-                fold=fold,
-                candidates=[workload.candidate],
-                num_threads=1,
-                predictions=predictions,
-            )
-
-    def train_and_export() -> None:
-        leaderboard = folder / "leaderboard"
-        train_final(
-            features=extracted,
-            leaderboard=leaderboard,
-            settings=settings,
-            num_threads=THREADS,
-            model=model,
-        )
-        openvino_engine.export(model, folder / "exported")
-
-    return {
-        "extract_features": partial(
-            extract_features,
-            examples=workspace.examples,
-            weights=workspace.weights,
-            backbone=workload.backbone,
-            cuts=[workload.candidate.train_from],
-            precision=precision,
-            num_threads=THREADS,
-            features=folder / "features",
-        ),
-        "train_folds": train_folds,
-        "aggregate_cv": partial(
-            cross_validation.aggregate_cv,
-            predictions=_predictions(workspace, folder),
-            choice=Choice.BEST,
-            leaderboard=folder / "leaderboard",
-        ),
-        "train_final": train_and_export,
-        "evaluate_test": partial(
-            test_split.evaluate_test,
-            examples=workspace.examples,
-            model=model,
-            exported=folder / "exported",
-            num_threads=THREADS,
-            evaluation=folder / "evaluation",
-        ),
-    }
-
-
-def predict(workspace: Workspace, folder: Path) -> Outcome:
-    """Read the folds' predictions, and predict the test split as evaluate_test does."""
-    folds = (safetensors_file.read(path)[0] for path in _predictions(workspace, folder))
-    splits = [Split(np.array(f["label"]), np.array(f["probabilities_0"])) for f in folds]
-    network = openvino_engine.Classifier(folder / "exported", THREADS)
-    _, labels, probabilities = test_split.score(network, Examples(workspace.examples), THREADS)
-    return [*splits, Split(labels, probabilities)]
-
-
-def _predictions(workspace: Workspace, folder: Path) -> list[Path]:
-    return [folder / f"predictions-{fold}" for fold in range(workspace.workload.split.num_folds)]
-
-
 def time_pipeline(workspace: Workspace, precision: str) -> tuple[AtPrecision, Outcome]:
-    """Run the pipeline's steps, then some full fine-tuning."""
+    """Run every step, then those that train with more epochs again."""
     _import_late()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        steps = pipeline_steps(workspace, folder, precision)
-        evaluate_test = steps.pop("evaluate_test")  # after `predict`, which it would warm up
-        seconds = {step: _timed(run)[0] for step, run in steps.items()}
-        test_seconds, outcome = _timed(lambda: predict(workspace, folder))
-        evaluate_seconds, _ = _timed(evaluate_test)
+        steps = {
+            step: _timed(run)[0]
+            for step, run in pipeline_steps(workspace, folder, precision).items()
+        }
+        predicted = outcome(workspace, folder)
         evaluation = Evaluation.read(folder / "evaluation")
+        (backbone,) = Features(folder / "features").backbones
+        fewest, *more = EPOCHS
+        seconds = {fewest: sum(steps.values())}
+        for num_epochs in more:
+            again = pipeline_steps(with_epochs(workspace, num_epochs), folder, precision)
+            longer = {step: _timed(again[step])[0] for step in WITH_EPOCHS}
+            seconds[num_epochs] = sum((steps | longer).values())
+    assert backbone.milliseconds is not None
     measured = AtPrecision(
-        seconds=sum(seconds.values()) + test_seconds,
-        evaluation_seconds=evaluate_seconds - test_seconds,
-        photos_per_second=workspace.num_images()[0] / seconds["extract_features"],
-        fine_tuning_per_second=_fine_tuning_per_second(workspace, precision),
+        steps=steps,
+        seconds=seconds,
+        network_ms=backbone.milliseconds,
         one_image_ms=evaluation.latency.median_ms,
+        num_different=0,
     )
-    return measured, outcome
-
-
-def _fine_tuning_per_second(workspace: Workspace, precision: str) -> float:
-    """Train the whole network on one batch, again and again: images per second, the median."""
-    workload = workspace.workload
-    shape = (workload.fit.batch_size, workload.image_size, workload.image_size, 3)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    every = np.arange(len(pixels))
-    rows = FeatureRows(pixels, every % 2, every)
-    recipe = Recipe(
-        workload.candidate.model_copy(update={"train_from": PIXELS, "learning_rate": 1e-4}),
-        workload.fit.model_copy(update={"precision": precision}),
-    )
-    network = pretrained_network(workload.backbone.architecture, workspace.weights, 2, seed=0)
-    suffix = trainable_suffix(network, recipe, Preprocessing(workload.image_size))
-    optimizer = adamw(suffix, recipe)
-
-    def step() -> object:
-        return train_one_epoch(suffix, optimizer, rows, recipe, epoch=1)
-
-    step()  # the first one chooses kernels
-    return len(pixels) / statistics.median(_timed(step)[0] for _ in range(NUM_STEPS))
+    return measured, predicted
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
