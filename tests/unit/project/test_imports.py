@@ -30,6 +30,37 @@ def test_help_imports_neither_the_settings_nor_numpy() -> None:
     )
 
 
+def test_a_remembered_version_is_predicted_without_mlflow() -> None:
+    run(
+        "import sys, crossfold.cli.predict, crossfold.predict.model\n"
+        "import crossfold.predict.local_version, crossfold.network.openvino_engine\n"
+        "import crossfold.runners.local.mlflow_store\n"
+        "assert not sys.modules.keys() & {'mlflow', 'torch'}"
+    )
+
+
+def test_what_the_server_of_steps_imports_is_chosen_without_slow_imports() -> None:
+    run(
+        "import sys, crossfold.runners.local.runner\n"
+        "assert not sys.modules.keys() & {'mlflow', 'kfp', 'torch', 'matplotlib'}"
+    )
+
+
+def test_a_run_does_not_import_matplotlib_or_torch() -> None:
+    run(
+        "import sys, crossfold.runners.local.run_lifecycle, crossfold.cli.summary\n"
+        "assert not sys.modules.keys() & {'matplotlib', 'torch', 'sklearn'}"
+    )
+
+
+def test_the_server_imports_nothing_for_networks_if_nothing_changed() -> None:
+    run(
+        "import importlib, sys; from crossfold.runners.local.fork_server import _ALWAYS\n"
+        "[importlib.import_module(name) for name in _ALWAYS]\n"
+        "assert not sys.modules.keys() & {'torch', 'openvino', 'sklearn', 'timm'}"
+    )
+
+
 def test_a_step_without_a_network_does_not_import_torch() -> None:
     """Of fetch_data, aggregate_cv and register_model."""
     run(
