@@ -94,8 +94,7 @@ def _remember_champion(root: Path, settings: Settings) -> None:
     """Save the next `crossfold predict` the import of MLflow."""
     client, name = store.connect(), settings.tracking.model_name
     lookup = local_version.begin(root, f"{name}@{aliases.CHAMPION}")
-    champion = aliases.find_champion(client, name)
-    if lookup and champion:
+    if lookup and (champion := aliases.find_champion(client, name)):
         local_version.remember(lookup, client, champion)
 
 
