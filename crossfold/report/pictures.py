@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import REDUCING_GAP, SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import ActivationMap
+from crossfold.step.concurrency import in_order, num_cores
 
 from .overlay import overlay
 
@@ -101,4 +103,5 @@ def _overlays(table: Examples, maps: Sequence[ActivationMap]) -> dict[str, str]:
 
 def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:
     """Make pictures of images; those whose files the table lacks are their centre squares."""
-    return [data_uri(image, side) for image in table.images(split, places)]
+    images = table.images(split, places)
+    return list(in_order(partial(data_uri, side=side), images, num_cores()))
