@@ -56,6 +56,13 @@ class _WithScores(Record):
 # Backbones
 
 
+class CheckedNetwork(Record):
+    """A network that can be trained; `source` is where its weights are in their file, if nested."""
+
+    source: str
+    preprocessing: Preprocessing
+
+
 class BackboneFacts(Record):
     """A backbone of a run: its settings, and its cost.
 

@@ -101,10 +101,18 @@ def check_data(
 
 def _image_size(settings: "Settings") -> int:
     """Find the largest size that images are scaled to, importing torch only if it must."""
-    return max(backbone.image_size or _own_size(backbone) for backbone in settings.backbones)
+    return max(
+        backbone.image_size or _own_size(settings, backbone) for backbone in settings.backbones
+    )
 
 
-def _own_size(backbone: "Backbone") -> int:
+def _own_size(settings: "Settings", backbone: "Backbone") -> int:
+    from crossfold.runners.pre_run_checks import recall_preprocessing
+
+    root = Path.cwd()
+    if (root / "models.dvc").exists() and (known := recall_preprocessing(root, settings, backbone)):
+        return known.image_size
+
     from crossfold.weights.preprocessing import find_preprocessing
 
     weights = Path("models") / backbone.weights

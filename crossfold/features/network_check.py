@@ -1,7 +1,6 @@
 """Check before a run that architecture, weights, cuts and image size fit each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,18 +11,11 @@ from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting
 from crossfold.network.backbone import build_network
 from crossfold.network.normalization import normalize
+from crossfold.records import CheckedNetwork
 from crossfold.settings import HEAD, PIXELS, Backbone
 from crossfold.weights.preprocessing import find_preprocessing
 from crossfold.weights.pretrained_network import pretrained_tensors
 from crossfold.weights.weights_file import read_weights
-
-
-@dataclass(frozen=True)
-class CheckedNetwork:
-    """A network that can be trained: where its weights are in their file, and its preprocessing."""
-
-    source: str  # see `weights_file.Weights`; "" without a weights file
-    preprocessing: Preprocessing
 
 
 def check_network(backbone: Backbone, weights: Path | None, cuts: Sequence[str]) -> CheckedNetwork:
@@ -45,7 +37,7 @@ def check_network(backbone: Backbone, weights: Path | None, cuts: Sequence[str])
     cutting.prefix(cutting.trace(network), [HEAD, *(cut for cut in cuts if cut != PIXELS)])
     wanted = pretrained_tensors(network)
     source = read_weights(weights, backbone.architecture, wanted).source if weights else ""
-    return CheckedNetwork(source, how)
+    return CheckedNetwork(source=source, preprocessing=how)
 
 
 def _shapes(architecture: str) -> nn.Module:

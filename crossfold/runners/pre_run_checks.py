@@ -14,12 +14,13 @@ from crossfold.data.layout import find_misnamed
 from crossfold.data.models_folder import copy_weights, find_weights
 from crossfold.data.samples import sample
 from crossfold.errors import UserError
+from crossfold.records import CheckedNetwork
 from crossfold.settings import PIXELS, Backbone, Settings
 
+from . import checked_networks
 from .failures import StepError
 
-if TYPE_CHECKING:  # it imports torch
-    from crossfold.features.network_check import CheckedNetwork
+if TYPE_CHECKING:
     from crossfold.imaging.preprocessing import Preprocessing, SquareGeometry
 
 
@@ -74,16 +75,9 @@ def check_model(root: Path, settings: Settings) -> CheckedModel:
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
     notes, preprocessing = [], {}
     for backbone in settings.backbones:
-        with (
-            _named(backbone, settings),
-            tempfile.TemporaryDirectory(prefix="crossfold-") as scratch,
-        ):
-            weights = None
-            if files is not None:
-                weights = _find_weights(
-                    root, settings.data.remote, backbone.weights, files, Path(scratch)
-                )
-            checked = _check_network(backbone, weights, settings.cuts(backbone))
+        with _named(backbone, settings):
+            weights = _find_weights(root, settings.data.remote, backbone.weights, files)
+            checked = _check_once(root, backbone, weights, settings.cuts(backbone))
         preprocessing[backbone.name] = checked.preprocessing
         if checked.source:
             notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {checked.source}")
@@ -106,17 +100,55 @@ def _cost_of_views(settings: Settings) -> Iterator[str]:
         yield f"augmentation.test_time: each prediction takes {times} times the time"
 
 
-def _find_weights(
-    root: Path, remote: str, name: str, files: Mapping[str, str], scratch: Path
-) -> Path | None:
-    """Find weights as one file, as fetch_weights gives them; None if not on this machine."""
-    names = find_weights(name, files)
-    tensors = dvc.find_object(root, files[names.tensors], remote)
-    if tensors is None or names.config is None:
-        return tensors
-    config = dvc.find_object(root, files[names.config], remote)
-    if config is None:
+def recall_preprocessing(
+    root: Path, settings: Settings, backbone: Backbone
+) -> "Preprocessing | None":
+    """Look up the preprocessing that the last check of a backbone found; None without a check."""
+    try:
+        files = dvc.known_files(root, "models", settings.data.remote)
+        weights = _find_weights(root, settings.data.remote, backbone.weights, files)
+    except (FileNotFoundError, UserError):  # such a network has not passed a check
         return None
+    entry = checked_networks.entry(root, backbone, settings.cuts(backbone), weights)
+    checked = checked_networks.recall(entry)
+    return checked.preprocessing if checked else None
+
+
+def _find_weights(
+    root: Path, remote: str, name: str, files: Mapping[str, str] | None
+) -> dict[str, Path]:
+    """Find the weights' one or two files by their MD5; empty if they are not on this machine."""
+    if files is None:
+        return {}
+    names = find_weights(name, files)
+    found = {}
+    for file in filter(None, (names.tensors, names.config)):
+        path = dvc.find_object(root, files[file], remote)
+        if path is None:
+            return {}
+        found[files[file]] = path
+    return found
+
+
+def _check_once(
+    root: Path, backbone: Backbone, weights: Mapping[str, Path], cuts: list[str]
+) -> CheckedNetwork:
+    """Check a network, unless it passed the same check before."""
+    entry = checked_networks.entry(root, backbone, cuts, weights)
+    checked = checked_networks.recall(entry)
+    if checked is None:
+        with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
+            path = _as_one_file(list(weights.values()), Path(scratch))
+            checked = _check_network(backbone, path, cuts)
+        checked_networks.remember(entry, checked)
+    return checked
+
+
+def _as_one_file(weights: list[Path], scratch: Path) -> Path | None:
+    """Give weights as fetch_weights does; None without any."""
+    if len(weights) < 2:
+        return weights[0] if weights else None
+    tensors, config = weights
     copy_weights(tensors, config, scratch / "weights")
     return scratch / "weights"
 
@@ -134,7 +166,7 @@ def _prefix(backbone: Backbone, settings: Settings) -> str:
     return f"backbone {backbone.name}: " if len(settings.backbones) > 1 else ""
 
 
-def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> "CheckedNetwork":
+def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) -> CheckedNetwork:
     """Run `network_check.check_network` in a process, since torch takes seconds to import.
 
     If steps are forked from a server (see `fork_server`), that server has imported torch.

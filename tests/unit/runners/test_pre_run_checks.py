@@ -12,8 +12,10 @@ from crossfold.data import dvc
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.errors import UserError
 from crossfold.network import backbone
-from crossfold.runners.pre_run_checks import check_model
-from crossfold.settings import Settings, load_settings
+from crossfold.records import CheckedNetwork
+from crossfold.runners import checked_networks, pre_run_checks
+from crossfold.runners.pre_run_checks import check_model, recall_preprocessing
+from crossfold.settings import Backbone, Settings, load_settings
 
 SOURCE = Path(__file__).parents[3]
 
@@ -95,3 +97,71 @@ def test_the_samples_weights_beside_others_are_a_comparison(
     several = settings(f"model={{precision: float32, backbones: [{backbones}]}}")
     notes = [note.split(": ")[0] for note in check_model(project, several).notes]
     assert notes == ["backbone random", "backbone own"]
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the networks that were built for a check."""
+    built: list[str] = []
+    check = pre_run_checks._check_network
+
+    def counted(backbone: Backbone, weights: Path | None, cuts: list[str]) -> CheckedNetwork:
+        built.append(backbone.name)
+        return check(backbone, weights, cuts)
+
+    monkeypatch.setattr(pre_run_checks, "_check_network", counted)
+    return built
+
+
+def test_a_network_is_checked_once(
+    project: Path, tmp_path: Path, settings: Callable[..., Settings], checks: list[str]
+) -> None:
+    root = Path(shutil.copytree(project, tmp_path / "project"))
+    chosen = settings("model.weights=own/w.pth")
+    (backbone,) = chosen.backbones
+    assert recall_preprocessing(root, chosen, backbone) is None
+    first = check_model(root, chosen)
+    assert check_model(root, chosen) == first
+    assert recall_preprocessing(root, chosen, backbone) == first.preprocessing[backbone.name]
+    assert len(checks) == 1
+
+
+def test_a_refused_network_is_checked_again(
+    project: Path, tmp_path: Path, settings: Callable[..., Settings], checks: list[str]
+) -> None:
+    root = Path(shutil.copytree(project, tmp_path / "project"))
+    refused = settings("model.weights=own/w.pth", "candidates.0.train_from=conv6")
+    for _ in range(2):
+        with pytest.raises(UserError, match="did you mean conv5"):
+            check_model(root, refused)
+    assert len(checks) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["architecture", "image_size", "cuts", "weights", "no weights", "code", "python", "library"],
+)
+def test_whatever_a_check_depends_on_is_in_its_entrys_name(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = Backbone(name="one", architecture="resnet18", weights="w.pth")
+    name = checked_networks.entry(tmp_path, backbone, ["head"], ["a", "b"])
+    assert checked_networks.entry(tmp_path, backbone, ["head"], ["a", "b"]) == name
+    cuts, weights = ["head"], ["a", "b"]
+    if change == "architecture":
+        backbone = backbone.model_copy(update={"architecture": "resnet34"})
+    elif change == "image_size":
+        backbone = backbone.model_copy(update={"image_size": 96})
+    elif change == "cuts":
+        cuts = ["head", "layer4"]
+    elif change == "weights":
+        weights = ["a", "c"]
+    elif change == "no weights":
+        weights = []
+    elif change == "code":
+        monkeypatch.setattr(checked_networks, "code_name", lambda role: f"{role}:other")
+    elif change == "python":
+        monkeypatch.setattr("platform.python_version", lambda: "3.99")
+    else:
+        monkeypatch.setattr(checked_networks, "version", lambda library: f"{library} 99")
+    assert checked_networks.entry(tmp_path, backbone, cuts, weights) != name
