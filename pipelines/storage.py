@@ -24,9 +24,9 @@ def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
     """Estimate the bytes of steps' files from the pipeline's arguments.
 
     Features at a stage in the middle of a network depend on its layers. They have no estimate, nor
-    have the steps that store or read them.
+    have the steps that store or read them. Without a run's arguments there is no estimate at all.
     """
-    if not arguments:
+    if "data_pointer" not in arguments:
         return {}
     data = dvc.parse_pointer(arguments["data_pointer"])
     weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
