@@ -9,7 +9,7 @@ import numpy as np
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, shown_images, test_split
 from crossfold.features.extraction import extract_features
-from crossfold.network import openvino_engine, safetensors_file
+from crossfold.network import safetensors_file
 from crossfold.records import Choice, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.report import page, pictures
 from crossfold.training.train_final import train_final
@@ -54,8 +54,8 @@ def pipeline_steps(
             settings=settings,
             num_threads=num_threads,
             model=model,
+            exported=folder / "exported",
         )
-        openvino_engine.export(model, folder / "exported")
 
     return {
         WRITE_EXAMPLES: workspace.write_examples,

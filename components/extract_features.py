@@ -27,7 +27,7 @@ def extract_features(
         backbone: Its name, architecture and weights file, and changes to its preprocessing.
         cuts: Where training begins: "head", a stage's name, or "pixels".
         views: Kinds of views of each image whose values are stored beside its own.
-        precision: Number format of the computation, "float32" or "bfloat16".
+        precision: Number format of the computation, "float32", "bfloat16" or "int8".
         num_threads: Processor threads.
         shard: The shard to extract, from 0 on.
         num_shards: Number of shards, 1 for all images at once; a shard may be empty.

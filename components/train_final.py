@@ -29,7 +29,7 @@ def train_final(
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
         views: Kinds of views that are trained on beside the images themselves.
         test_time: Whether predictions are means over the image and its views.
-        precision: Number format of the computation, "float32" or "bfloat16".
+        precision: Number format of the computation, "float32", "bfloat16" or "int8".
         num_threads: Processor threads.
         model: Folder with the whole network: its weights, and the exported graph.
     """
@@ -38,7 +38,7 @@ def train_final(
     from crossfold.step.runtime import step
 
     with step("train_final", model.path) as run:
-        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism, openvino_engine
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism
         from crossfold.training.recipe import FitSettings
         from crossfold.training.train_final import train_final
 
@@ -58,8 +58,8 @@ def train_final(
             ),
             num_threads=num_threads,
             model=folder / NETWORK_FILE,
+            exported=folder / GRAPH_FILE,
         )
-        openvino_engine.export(folder / NETWORK_FILE, folder / GRAPH_FILE)
         environment = determinism.describe()
         model.metadata.update(environment)  # register_model makes them tags of the version
         run.log_metrics({f"train_{name}": value for name, value in scores.items()})

@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 
 PIXELS = "pixels"
 HEAD = "head"
+INT8 = "int8"
 
 
 def _known_architecture(name: str) -> str:
@@ -147,11 +148,11 @@ class Backbone(Network):
 
 
 Precision = Annotated[
-    Literal["float32", "bfloat16"],
+    Literal["float32", "bfloat16", "int8"],
     Field(
-        description="Number format of the network's computation. `bfloat16` is faster on "
-        "processors that support it, and less precise. A head on frozen features always uses "
-        "`float32`."
+        description="Number format of the network's computation. `bfloat16` and `int8` are faster "
+        "on processors that support them, and less precise. `int8` quantizes the frozen part only. "
+        "A head on frozen features always uses `float32`."
     ),
 ]
 

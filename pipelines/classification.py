@@ -94,7 +94,7 @@ def pipeline(
             shard: The shard of the images, 0.
             num_shards: The number of shards, 1.
             parts: These parameters of each backbone and shard, if there are several.
-            precision: Number format of the computation, "float32" or "bfloat16".
+            precision: Number format of the computation, "float32", "bfloat16" or "int8".
             candidates: The sets of hyper-parameters to compare.
             choice: "best", or "smallest": the fewest parameters within one standard error.
             portable: Train heads with arithmetic that is the same on every x86-64 processor with

@@ -185,13 +185,17 @@ class Examples:
             table = file.read_row_groups(list(self._groups), columns=list({name, "split"}))
         return np.asarray(_only(table, split).column(name).to_numpy())
 
-    def images(self, split: str | None, indices: Sequence[int]) -> list[bytes | Square]:
+    def images(
+        self, split: str | None, indices: Sequence[int], geometry: SquareGeometry | None = None
+    ) -> list[bytes | Square]:
         """Read some images, by their positions in `split`, in the given order.
 
-        An image is its file, or else its square of the table's first geometry that it has. Reads
+        An image is its square of a geometry, if the table has that, or else its file. Without a
+        geometry it is its file, or else its square of the table's first geometry that it has. Reads
         only row groups with one of these images, and holds one group in memory.
         """
-        names = ["image", *map(_column, self.geometries)]
+        files_first = ["image", *map(_column, self.geometries)]
+        names = self._columns(geometry) if geometry else files_first
         wanted, start = set(indices), 0
         images: dict[int, bytes | Square] = {}
         with pq.ParquetFile(self._path) as file:
@@ -220,8 +224,8 @@ class Examples:
         the whole table, and results the same last digits, which depend on the size of a batch.
         Holds one row group in memory.
         """
-        squares = [_column(geometry)] if geometry in self.geometries else []
-        names = ["path", *squares, "image", "label"]
+        columns = self._columns(geometry)
+        names = ["path", *columns, "label"]
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
                 if split not in (None, *self._splits[group]):
@@ -230,7 +234,7 @@ class Examples:
                 for start in range(0, len(table), batch_size):
                     rows = table.slice(start, batch_size)
                     paths, labels = (rows.column(name).to_pylist() for name in ("path", "label"))
-                    yield paths, _images(rows, [*squares, "image"]), np.asarray(labels, np.int64)
+                    yield paths, _images(rows, columns), np.asarray(labels, np.int64)
 
     def decoded_batches(
         self, split: str | None, preprocessing: Preprocessing, num_threads: int
@@ -240,12 +244,23 @@ class Examples:
         Files are decoded in threads; squares need no decoding.
         """
         geometry = preprocessing.geometry
-
-        def decode(image: bytes | Square) -> Square:
-            return decoding.square(image, geometry) if isinstance(image, bytes) else image
-
         for paths, images, labels in self.batches(split, BATCH_SIZE, geometry):
-            yield paths, np.stack(list(in_order(decode, images, num_threads))), labels
+            yield paths, _decoded(images, geometry, num_threads), labels
+
+    def sampled_batches(
+        self, split: str, most: int, preprocessing: Preprocessing, num_threads: int
+    ) -> Iterator[Pixels]:
+        """Yield pixels (uint8 [B, S, S, 3]) of at most `most` images spread over a split."""
+        geometry = preprocessing.geometry
+        count = self.count(split)
+        indices = [count * n // most for n in range(most)] if count > most else range(count)
+        for start in range(0, len(indices), BATCH_SIZE):
+            images = self.images(split, indices[start : start + BATCH_SIZE], geometry)
+            yield _decoded(images, geometry, num_threads)
+
+    def _columns(self, geometry: SquareGeometry | None) -> list[str]:
+        """List the columns that may have an image of a geometry, the best first."""
+        return [_column(geometry), "image"] if geometry in self.geometries else ["image"]
 
 
 def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:
@@ -257,6 +272,15 @@ def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:
         if column.path_in_schema == "split"
     )
     return {statistics.min, statistics.max}
+
+
+def _decoded(
+    images: Sequence[bytes | Square], geometry: SquareGeometry, num_threads: int
+) -> Pixels:
+    def decode(image: bytes | Square) -> Square:
+        return decoding.square(image, geometry) if isinstance(image, bytes) else image
+
+    return np.stack(list(in_order(decode, images, num_threads)))
 
 
 def _only(table: pa.Table, split: str | None) -> pa.Table:

@@ -1,10 +1,11 @@
 """Extract features: run the frozen prefix once over every image and store the output."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import openvino
 from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
@@ -12,16 +13,26 @@ from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, determinism, openvino_engine
 from crossfold.network.normalization import from_pixels
+from crossfold.network.quantization import NUM_IMAGES, quantize
 from crossfold.network.safetensors_file import Array
 from crossfold.network.views import with_views
 from crossfold.records import BackboneFacts, StoredFeatures
-from crossfold.settings import PIXELS, Backbone
+from crossfold.settings import INT8, PIXELS, Backbone
 from crossfold.step.progress import report_progress
 from crossfold.weights.preprocessing import find_preprocessing
 from crossfold.weights.pretrained_network import pretrained_network, pretrained_tensors
 
 from . import features_file
-from .features_file import FOLD, LABEL, MILLISECONDS, array_name, weights_name
+from .features_file import (
+    FOLD,
+    GRAPH_WEIGHTS,
+    GRAPH_XML,
+    LABEL,
+    MILLISECONDS,
+    array_name,
+    graph_name,
+    weights_name,
+)
 from .network_check import try_image_size
 
 
@@ -48,7 +59,7 @@ def extract_features(
         weights: the backbone's weights file.
         backbone: the backbone's settings.
         cuts: where training begins: "head", a stage's name, or "pixels".
-        precision: number format of the computation, "float32" or "bfloat16".
+        precision: number format of the computation, "float32", "bfloat16" or "int8".
         num_threads: processor threads.
         features: the file to write.
         views: the views of each image whose values are stored beside its own.
@@ -69,7 +80,13 @@ def extract_features(
     try_image_size(network, backbone.architecture, how)
     _require_squares(table, backbone, how)
     facts = _facts(backbone, how, network)
-    values_at_cuts = _prefix(network, how, cuts, views, precision, num_threads)
+    stages = [cut for cut in cuts if cut != PIXELS]
+    prefix = cutting.prefix(cutting.trace(network), stages) if stages else None
+    quantized = None
+    if prefix and precision == INT8:
+        batches = Examples(examples).sampled_batches(TRAIN, NUM_IMAGES, how, num_threads)
+        quantized = _quantized(prefix, how, stages, batches, num_threads)
+    values_at_cuts = _computation(prefix, quantized, how, cuts, views, precision, num_threads)
     black = np.zeros((1, how.image_size, how.image_size, 3), np.uint8)
     sample = {array_name(facts, name): one for name, one in values_at_cuts(black).items()}
     labels, folds = (table.column(name, TRAIN).astype(np.int64) for name in (LABEL, FOLD))
@@ -78,7 +95,7 @@ def extract_features(
         {LABEL: labels, FOLD: folds, **sample},
         len(labels),
         # Once for all shards.
-        _weights(facts, network) if shard == 0 else {},
+        _weights(facts, network) | _graph(facts, quantized) if shard == 0 else {},
         StoredFeatures(
             classes=table.classes, num_folds=table.num_folds, shard=shard, backbones=(facts,)
         ),
@@ -121,8 +138,37 @@ def _weights(facts: BackboneFacts, network: nn.Module) -> dict[str, Array]:
     return {weights_name(facts, name): tensor.numpy() for name, tensor in tensors.items()}
 
 
-def _prefix(
-    network: nn.Module,
+def _graph(facts: BackboneFacts, quantized: openvino.Model | None) -> dict[str, Array]:
+    if quantized is None:
+        return {}
+    xml, weights = openvino_engine.serialize(quantized)
+    return {
+        graph_name(facts, GRAPH_XML): np.frombuffer(xml, np.uint8),
+        graph_name(facts, GRAPH_WEIGHTS): weights,
+    }
+
+
+def _quantized(
+    prefix: nn.Module,
+    how: Preprocessing,
+    stages: Sequence[str],
+    calibration: Iterable[Pixels],
+    num_threads: int,
+) -> openvino.Model:
+    """Quantize the prefix, as a graph for normalized images; its outputs are named by stage."""
+    graph = openvino_engine.convert(prefix, (3, how.image_size, how.image_size))
+    openvino_engine.name_outputs(graph, stages)
+    normalization = openvino_engine.compiled(
+        openvino_engine.from_torch(from_pixels(nn.Identity(), how), how.image_size),
+        "float32",
+        num_threads,
+    )
+    return quantize(graph, (normalization(pixels)[0] for pixels in calibration))
+
+
+def _computation(
+    prefix: nn.Module | None,
+    quantized: openvino.Model | None,
     how: Preprocessing,
     cuts: Sequence[str],
     views: Sequence[str],
@@ -135,15 +181,16 @@ def _prefix(
     together that one view of an image took, float32 [B]: other steps at the same time hardly
     change them.
     """
-    stages = [cut for cut in cuts if cut != PIXELS]
-    if not stages:
+    if prefix is None:
         return lambda pixels: {PIXELS: pixels}
-    beginning = with_views(cutting.prefix(cutting.trace(network), stages), views)
-    compute_values = openvino_engine.compiled(
-        openvino_engine.from_torch(from_pixels(beginning, how), how.image_size),
-        precision,
-        num_threads,
+    before_cuts = nn.Identity() if quantized else prefix
+    graph = openvino_engine.from_torch(
+        from_pixels(with_views(before_cuts, views), how), how.image_size
     )
+    if quantized:
+        graph = openvino_engine.chain(graph, quantized)
+    compute_values = openvino_engine.compiled(graph, precision, num_threads)
+    stages = [cut for cut in cuts if cut != PIXELS]
     num_views = 1 + len(views)
 
     def values_at_cuts(pixels: Pixels) -> dict[str, Array]:

@@ -5,8 +5,9 @@ examples: `label` and `fold`, int64 [N]; for each backbone the float32 values at
 `<backbone>/<cut>` [N, V, …], of the image itself and then of its other views, and
 `<backbone>/milliseconds`, float32 [N], the time that the values of one view took. The uint8 pixels,
 [N, S, S, 3], are stored once for all backbones that take the same ones.
-`<backbone>/weights/<tensor>` are the backbone's pretrained weights. The metadata are
-`StoredFeatures`.
+`<backbone>/weights/<tensor>` are the backbone's pretrained weights. In int8,
+`<backbone>/graph/xml` and `<backbone>/graph/weights`, uint8, are the quantized graph of its prefix,
+with an output for each cut. The metadata are `StoredFeatures`.
 """
 
 import logging
@@ -19,14 +20,16 @@ import numpy as np
 from torch import nn
 
 from crossfold.errors import UserError
-from crossfold.network import safetensors_file
+from crossfold.network import openvino_engine, safetensors_file
 from crossfold.network.backbone import build_network
+from crossfold.network.openvino_engine import FrozenGraph
 from crossfold.network.safetensors_file import Array
 from crossfold.records import BackboneFacts, StoredFeatures
 from crossfold.settings import PIXELS
 from crossfold.step.progress import report_progress
 
 LABEL, FOLD = "label", "fold"
+GRAPH_XML, GRAPH_WEIGHTS = "xml", "weights"
 MILLISECONDS = "milliseconds"
 
 
@@ -41,6 +44,11 @@ def array_name(backbone: BackboneFacts, values: str) -> str:
 def weights_name(backbone: BackboneFacts, tensor: str) -> str:
     """Name the array of one of a backbone's pretrained tensors; "" gives their common prefix."""
     return f"{backbone.name}/weights/{tensor}"
+
+
+def graph_name(backbone: BackboneFacts, part: str) -> str:
+    """Name an array of a backbone's quantized graph; "" gives their common prefix."""
+    return f"{backbone.name}/graph/{part}"
 
 
 class Features:
@@ -79,6 +87,16 @@ class Features:
         """
         values = self._arrays[array_name(backbone, cut)]
         return values[:, np.newaxis] if cut == PIXELS else values
+
+    def graph(self, backbone: BackboneFacts, cut: str) -> FrozenGraph | None:
+        """Read a backbone's quantized graph up to a cut; None if its values are not in int8."""
+        xml, weights = (
+            self._arrays.get(graph_name(backbone, part)) for part in (GRAPH_XML, GRAPH_WEIGHTS)
+        )
+        if xml is None or weights is None or cut == PIXELS:
+            return None
+        model = openvino_engine.deserialize(xml.tobytes(), weights)
+        return FrozenGraph(openvino_engine.with_output(model, cut), cut)
 
     def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
         """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
@@ -157,7 +175,7 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
         (backbone,) = about.backbones
         backbones[backbone.name] = backbone
         for name, array in arrays.items():  # equal arrays of several backbones have one name
-            if name.startswith(weights_name(backbone, "")):
+            if name.startswith((weights_name(backbone, ""), graph_name(backbone, ""))):
                 weights[name] = array
             else:
                 shards.setdefault(name, {})[about.shard] = array

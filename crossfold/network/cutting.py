@@ -105,6 +105,21 @@ def suffix(traced: fx.GraphModule, cut: str) -> fx.GraphModule:
     return fx.GraphModule(traced, graph)
 
 
+def between(traced: fx.GraphModule, start: str, end: str) -> fx.GraphModule:
+    """Build the part between two cuts: the first one's value in, a tuple with the second's out.
+
+    Raises:
+        UserError: a cut is not a stage of the network.
+    """
+    (first, value), (last, result) = _cut(traced, start), _cut(traced, end)
+    graph = fx.Graph()
+    copies = {value: graph.placeholder("features")}
+    for node in list(traced.graph.nodes)[first:last]:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output((copies[result],))
+    return fx.GraphModule(traced, graph)
+
+
 def _cut(traced: fx.GraphModule, cut: str) -> tuple[int, fx.Node]:
     """Find a stage's first position in the graph and the one value that crosses into it."""
     places = _places(traced)

@@ -55,7 +55,7 @@ def one_thread() -> Iterator[None]:
 
 
 def at_precision(precision: str) -> AbstractContextManager[None]:
-    """Run the block in "float32" or, where that is safe, in "bfloat16" (torch.autocast)."""
+    """Run the block in bfloat16, where that is safe (torch.autocast); in float32 for "int8"."""
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
 
 

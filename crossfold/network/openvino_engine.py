@@ -5,11 +5,11 @@ torch trains, and is the reference for the graphs; see docs/decisions/019-engine
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -23,10 +23,19 @@ if TYPE_CHECKING:
     from torch import nn
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 ENGINE = f"openvino {version('openvino')}"
 ALL_CORES = 0
-_TYPES = {"float32": "f32", "bfloat16": "bf16"}
+# An int8 graph says itself which layers compute with integers; the others stay in float32.
+_TYPES = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+
+
+class FrozenGraph(NamedTuple):
+    """The graph of a frozen prefix: normalized images [N, 3, S, S] in, the values at a cut out."""
+
+    model: openvino.Model
+    cut: str
 
 
 class Classifier:
@@ -56,8 +65,11 @@ class Classifier:
         return probabilities
 
 
-def export(weights: Path, path: Path) -> None:
-    """Export a network from train_final as a graph for `Classifier`."""
+def export(weights: Path, path: Path, frozen: FrozenGraph | None = None) -> None:
+    """Export a network from train_final as a graph for `Classifier`.
+
+    With `frozen`, the graph of the network's frozen prefix is used as it is.
+    """
     from .trained_network import Network
 
     network = Network(weights)
@@ -67,17 +79,31 @@ def export(weights: Path, path: Path) -> None:
         "preprocessing": asdict(network.preprocessing),
         "precision": network.precision,
     }
-    save(path, from_torch(network.exportable(), network.preprocessing.image_size), about)
+    size = network.preprocessing.image_size
+    if frozen is None:
+        save(path, from_torch(network.exportable(), size), about)
+        return
+    shape = frozen.model.outputs[0].get_partial_shape()
+    values = [shape[axis].get_length() for axis in range(1, len(shape))]
+    beginning = chain(from_torch(network.normalization(), size), frozen.model)
+    save(path, chain(beginning, convert(network.ending(frozen.cut), values)), about)
 
 
 def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
-    """Convert a module for uint8 pixels [N, S, S, 3] to a graph, for any N.
+    """Convert a module for uint8 pixels [N, S, S, 3] to a graph, see `convert`."""
+    return convert(module, [image_size, image_size, 3], np.uint8)
+
+
+def convert(
+    module: "nn.Module", shape: Sequence[int], dtype: type[np.generic] = np.float32
+) -> openvino.Model:
+    """Convert a module to a graph, for any number N of inputs; `shape` is that of one of them.
 
     Each value of the tuple that the module returns is an output, in that order.
     """
     import torch
 
-    example = torch.zeros((2, image_size, image_size, 3), dtype=torch.uint8)
+    example = torch.from_numpy(np.zeros((2, *shape), dtype))
     with torch.no_grad(), warnings.catch_warnings():
         # torch deprecates this tracer, which OpenVINO uses too, and it warns of each constant.
         warnings.simplefilter("ignore")
@@ -85,9 +111,16 @@ def from_torch(module: "nn.Module", image_size: int) -> openvino.Model:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             module.eval(), example, check_trace=False
         )
-        return openvino.convert_model(
-            traced, example_input=example, input=[-1, image_size, image_size, 3]
-        )
+        return openvino.convert_model(traced, example_input=example, input=[-1, *shape])
+
+
+def chain(first: openvino.Model, second: openvino.Model) -> openvino.Model:
+    """Feed the only output of a graph to another one."""
+    first, second = first.clone(), second.clone()
+    (value,) = (result.input_value(0) for result in first.get_results())
+    (parameter,) = second.get_parameters()
+    parameter.output(0).replace(value)
+    return openvino.Model(second.get_results(), first.get_parameters())
 
 
 def compiled(
@@ -124,22 +157,41 @@ def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
     return first, openvino.Model([rest.outputs[1]], [taken])
 
 
+def name_outputs(model: openvino.Model, names: Sequence[str]) -> None:
+    """Name the outputs of a graph, to find them again in a file; one may have several names."""
+    for output, name in zip(model.outputs, names, strict=True):
+        output.add_names({name})
+
+
+def with_output(model: openvino.Model, name: str) -> openvino.Model:
+    """Reduce a graph to one of its outputs."""
+    return openvino.Model([model.output(name)], model.get_parameters())
+
+
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
     """Write a graph and its JSON metadata as one file in safetensors' format.
 
     Of OpenVINO's two files, the XML becomes metadata and the weights become one tensor.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder) / "graph.xml"
-        openvino.serialize(model, xml)
-        weights = np.fromfile(xml.with_suffix(".bin"), np.uint8)
-        safetensors_file.write(path, {"weights": weights}, {**about, "xml": xml.read_text()})
+    xml, weights = serialize(model)
+    safetensors_file.write(path, {"weights": weights}, {**about, "xml": xml.decode()})
 
 
 def load(path: Path) -> tuple[openvino.Model, dict[str, Any]]:
     """Load a graph from `save`, with its metadata; the file contains no code."""
     arrays, about = safetensors_file.read(path)
     xml = about.pop("xml")
-    # A copy: the file may be deleted during use.
-    weights = openvino.Tensor(np.array(arrays["weights"]))
-    return openvino.Core().read_model(xml.encode(), weights), about
+    return deserialize(xml.encode(), arrays["weights"]), about
+
+
+def serialize(model: openvino.Model) -> tuple[bytes, Bytes]:
+    """Serialize a graph to OpenVINO's two files: the XML, and the weights as bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / "graph.xml"
+        openvino.serialize(model, xml)
+        return xml.read_bytes(), np.fromfile(xml.with_suffix(".bin"), np.uint8)
+
+
+def deserialize(xml: bytes, weights: Bytes) -> openvino.Model:
+    """Read a graph from `serialize`; a copy of the weights, since a file may be deleted."""
+    return openvino.Core().read_model(xml, openvino.Tensor(np.array(weights)))

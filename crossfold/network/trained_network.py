@@ -16,8 +16,8 @@ from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.settings import HEAD
 
 from .backbone import build_network
-from .cutting import prefix, suffix, trace
-from .normalization import normalize
+from .cutting import between, prefix, suffix, trace
+from .normalization import from_pixels
 from .safetensors_file import read_metadata
 from .views import mean_over_views, with_views
 
@@ -60,30 +60,30 @@ class Network:
 
     def exportable(self) -> nn.Module:
         """Build one module for the export: pixels in, the head's input and probabilities out."""
-        return _FromPixels(
-            prefix(self.traced, [HEAD]),
-            suffix(self.traced, HEAD),
-            self.preprocessing,
-            self.views,
-            self.temperature,
-        )
+        return nn.Sequential(self.normalization(), self._ending(prefix(self.traced, [HEAD])))
+
+    def normalization(self) -> nn.Module:
+        """Build the beginning: uint8 pixels in, normalized images and their views out."""
+        return from_pixels(with_views(nn.Identity(), self.views), self.preprocessing)
+
+    def ending(self, cut: str) -> nn.Module:
+        """Build the part after a cut: its values in, the head's input and probabilities out."""
+        return self._ending(between(self.traced, cut, HEAD))
+
+    def _ending(self, before_head: nn.Module) -> nn.Module:
+        return _Ending(before_head, suffix(self.traced, HEAD), self.views, self.temperature)
 
 
-class _FromPixels(nn.Module):
+class _Ending(nn.Module):
     def __init__(
-        self,
-        prefix: nn.Module,
-        head: nn.Module,
-        preprocessing: Preprocessing,
-        views: Sequence[str],
-        temperature: float,
+        self, before_head: nn.Module, head: nn.Module, views: Sequence[str], temperature: float
     ) -> None:
         super().__init__()
-        self.prefix, self.head = with_views(prefix, views), head
-        self.preprocessing, self.views, self.temperature = preprocessing, views, temperature
+        self.before_head, self.head = before_head, head
+        self.views, self.temperature = views, temperature
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        (features,) = self.prefix(normalize(pixels, self.preprocessing))
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        (features,) = self.before_head(values)
         logits = self.head(features)
         if not self.views:
             return features, (logits / self.temperature).softmax(dim=1)

@@ -6,9 +6,9 @@ import numpy as np
 
 from crossfold.errors import UserError
 from crossfold.features.features_file import Features
-from crossfold.network import determinism, trained_network
+from crossfold.network import determinism, openvino_engine, trained_network
 from crossfold.records import Leaderboard, Scores
-from crossfold.settings import Candidate
+from crossfold.settings import INT8, Candidate
 from crossfold.step.progress import Progress
 
 from .feature_rows import FeatureRows
@@ -24,8 +24,12 @@ def train_final(
     settings: FitSettings,
     num_threads: int,
     model: Path,
+    exported: Path,
 ) -> Scores:
-    """Train the chosen candidate as in the folds, on all their images, and write the network.
+    """Train the chosen candidate as in the folds, on all their images.
+
+    Writes the network, and its export. In int8, the export has the quantized graph that computed
+    the features.
 
     Returns:
         The fold metrics of the trained network on the training images.
@@ -59,14 +63,19 @@ def train_final(
             f"params.yaml candidates: {candidate.name} {error}. It diverged in no fold, only in "
             "the final fit on more images. Lower its learning_rate."
         ) from None
+    frozen = stored.graph(backbone, candidate.train_from)
     trained_network.save_network(
         model,
         network,
         architecture=backbone.architecture,
         classes=stored.classes,
         preprocessing=backbone.preprocessing,
-        precision=settings.precision,
+        # Without a frozen part, nothing is quantized.
+        precision="float32"
+        if settings.precision == INT8 and frozen is None
+        else settings.precision,
         temperature=board.temperature,
         views=settings.predicted_views,
     )
+    openvino_engine.export(model, exported, frozen)
     return fold_scores(labels, probabilities)

@@ -16,7 +16,7 @@ from crossfold.evaluation import export_check, latency
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone, normalization, trained_network
-from crossfold.network.openvino_engine import Classifier, export
+from crossfold.network.openvino_engine import Classifier
 from crossfold.records import Choice, Evaluation, Leaderboard
 from crossfold.settings import Candidate
 from crossfold.training.recipe import FitSettings
@@ -54,8 +54,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, features: Path) -> tuple[Path,
         choice=Choice.BEST,
         leaderboard=folder / "leaderboard",
     )
-    train_final(**common, leaderboard=folder / "leaderboard", model=folder / "model")
-    export(folder / "model", folder / "exported")
+    train_final(
+        **common,
+        leaderboard=folder / "leaderboard",
+        model=folder / "model",
+        exported=folder / "exported",
+    )
     return folder / "leaderboard", folder / "model"
 
 

@@ -18,8 +18,16 @@ from crossfold.features.features_file import Features, join_features
 from crossfold.features.network_check import check_network
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing, SquareGeometry
-from crossfold.network import backbone, determinism, normalization, safetensors_file
-from crossfold.settings import Backbone
+from crossfold.network import (
+    backbone,
+    cutting,
+    determinism,
+    normalization,
+    openvino_engine,
+    safetensors_file,
+    trained_network,
+)
+from crossfold.settings import Backbone, View
 from tests.unit.networks import IMAGENET
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -359,3 +367,44 @@ def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) 
     wrapped = tmp_path / "wrapped"
     torch.save({"model": safetensors.torch.load_file(weights)}, wrapped)
     assert check_network(SHUFFLE, wrapped, ["head"]).source == "`model`"
+
+
+@pytest.mark.parametrize("views", [(), ("mirrored",)])
+def test_in_int8_the_export_computes_the_very_features_that_were_stored(
+    examples: Path, weights: Path, features: Path, tmp_path: Path, views: tuple[View, ...]
+) -> None:
+    cuts = ["conv5", "head", "pixels"]
+    extract(examples, weights, tmp_path / "int8", precision="int8", cuts=cuts, views=views)
+    stored = Features(tmp_path / "int8")
+    facts = stored.backbone(None)
+    network = stored.network(facts, seed=0)
+    for cut in ("conv5", "head"):
+        trained_network.save_network(
+            tmp_path / "network",
+            network,
+            architecture=ARCHITECTURE,
+            classes=stored.classes,
+            preprocessing=facts.preprocessing,
+            precision="int8",
+        )
+        openvino_engine.export(
+            tmp_path / "network", tmp_path / "exported", stored.graph(facts, cut)
+        )
+        exported, about = openvino_engine.load(tmp_path / "exported")
+        pixels = train_pixels(examples)
+        (computed,) = openvino_engine.compiled(
+            openvino_engine.split(exported)[0], about["precision"], 2
+        )(pixels)
+        (suffix,) = openvino_engine.compiled(
+            openvino_engine.convert(
+                cutting.between(cutting.trace(network), cut, "head"),
+                stored.values(facts, cut).shape[2:],
+            ),
+            "float32",
+            1,
+        )(np.array(stored.values(facts, cut)[:, 0]))
+        np.testing.assert_array_equal(computed, suffix)
+    exact = safetensors_file.read(features)[0]["shuffle/head"]
+    difference = np.linalg.norm(stored.values(facts, "head")[:, :1] - exact)
+    assert 1e-4 < difference / np.linalg.norm(exact) < 0.5
+    assert stored.graph(facts, "pixels") is None

@@ -58,6 +58,7 @@ def train_final(
         settings=fit_settings(**changes),
         num_threads=1,
         model=tmp_path / "model",
+        exported=tmp_path / "exported",
     )
     return trained_network.Network(tmp_path / "model"), scores
 

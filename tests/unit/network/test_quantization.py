@@ -1,0 +1,48 @@
+import numpy as np
+import openvino
+import pytest
+from numpy.typing import NDArray
+
+from crossfold.network import cutting, openvino_engine
+from crossfold.network.quantization import quantize
+from tests.unit.networks import build
+
+SIZE = 40
+IMAGES = np.random.default_rng(0).normal(size=(12, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def graph_of(*cuts: str, architecture: str = "resnet18") -> openvino.Model:
+    network = cutting.prefix(cutting.trace(build(architecture)), cuts)
+    return openvino_engine.convert(network, (3, SIZE, SIZE))
+
+
+def values(
+    graph: openvino.Model, num_threads: int = 1, batch: int = 12
+) -> list[NDArray[np.float32]]:
+    compute = openvino_engine.compiled(graph, "int8", num_threads)
+    parts = [compute(IMAGES[start : start + batch]) for start in range(0, 12, batch)]
+    return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "shufflenet_v2_x0_5"])
+def test_every_layer_is_quantized_and_the_values_stay_near(architecture: str) -> None:
+    graph = graph_of("head", architecture=architecture)
+    (found,), (wanted,) = values(quantize(graph, [IMAGES])), values(graph)
+    assert 1e-4 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.3
+
+
+def test_the_same_images_give_the_same_graph() -> None:
+    graph = graph_of("head")
+    (xml, weights), (again, same) = (
+        openvino_engine.serialize(quantize(graph, [IMAGES])) for _ in range(2)
+    )
+    assert (xml, weights.tobytes()) == (again, same.tobytes())
+
+
+def test_a_value_depends_on_no_other_cut_batch_or_number_of_threads() -> None:
+    both = quantize(graph_of("layer4", "head"), [IMAGES])
+    openvino_engine.name_outputs(both, ["layer4", "head"])
+    whole = values(both)
+    for number, cut in enumerate(["layer4", "head"]):
+        (alone,) = values(openvino_engine.with_output(both, cut), num_threads=2, batch=1)
+        np.testing.assert_array_equal(alone, whole[number])
