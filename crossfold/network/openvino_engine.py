@@ -158,14 +158,15 @@ def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:
 
 
 def name_outputs(model: openvino.Model, names: Sequence[str]) -> None:
-    """Name the outputs of a graph, to find them again in a file; one may have several names."""
-    for output, name in zip(model.outputs, names, strict=True):
-        output.add_names({name})
+    """Name the outputs of a graph, to find them again in a file."""
+    for result, name in zip(model.get_results(), names, strict=True):
+        result.set_friendly_name(name)
 
 
 def with_output(model: openvino.Model, name: str) -> openvino.Model:
     """Reduce a graph to one of its outputs."""
-    return openvino.Model([model.output(name)], model.get_parameters())
+    kept = [result for result in model.get_results() if result.get_friendly_name() == name]
+    return openvino.Model(kept, model.get_parameters())
 
 
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:

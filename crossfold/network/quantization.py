@@ -13,6 +13,8 @@ import openvino
 from numpy.typing import NDArray
 from openvino import opset13
 
+from crossfold.settings import HEAD
+
 from .openvino_engine import ALL_CORES, compiled
 
 NUM_IMAGES = 256
@@ -28,11 +30,12 @@ Images = NDArray[np.float32]
 def quantize(prefix: openvino.Model, batches: Iterable[Images]) -> openvino.Model:
     """Quantize each layer with constant weights, as its inputs for some images suggest.
 
-    The values at an output are not rounded, even if they are the input of a layer. The same images
-    in the same batches give the same graph, whatever the number of threads.
+    The values at each cut except the head are rounded too: an output in between would otherwise
+    change what OpenVINO fuses, and with it the last digits behind it. The same images in the same
+    batches give the same graph, whatever the number of threads.
 
     Args:
-        prefix: the graph of a frozen prefix; it is not changed.
+        prefix: the graph of a frozen prefix, with outputs named by cut; it is not changed.
         batches: its inputs for some training images, float32 [B, 3, S, S] each.
 
     Returns:
@@ -41,11 +44,7 @@ def quantize(prefix: openvino.Model, batches: Iterable[Images]) -> openvino.Mode
     quantized = prefix.clone()
     ranges = _ranges(prefix, batches)
     for source, (low, high) in zip(_sources(quantized), ranges, strict=True):
-        consumers = [
-            each
-            for each in source.get_target_inputs()
-            if each.get_node().get_type_name() != "Result"
-        ]
+        consumers = [each for each in source.get_target_inputs() if not _is_head(each.get_node())]
         rounded = _rounded(source, *_with_zero(low, high), levels=256)
         for consumer in consumers:
             consumer.replace_source_output(rounded)
@@ -70,11 +69,16 @@ def _is_constant(node: openvino.Node, position: int) -> bool:
     return name == "Constant"
 
 
+def _is_head(node: openvino.Node) -> bool:
+    return bool(node.get_type_name() == "Result" and node.get_friendly_name() == HEAD)
+
+
 def _sources(model: openvino.Model) -> list[openvino.Output]:
-    """List the distinct values that reach the layers, each before it is only moved."""
+    """List the distinct values that reach layers and cuts, each before it is only moved."""
     sources: dict[tuple[str, int], openvino.Output] = {}
-    for layer in _layers(model):
-        source = layer.input_value(0)
+    cuts = [result for result in model.get_results() if not _is_head(result)]
+    for consumer in (*_layers(model), *cuts):
+        source = consumer.input_value(0)
         while source.get_node().get_type_name() in _MOVING:
             source = source.get_node().input_value(0)
         sources.setdefault((source.get_node().get_friendly_name(), source.get_index()), source)
