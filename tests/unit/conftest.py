@@ -108,7 +108,23 @@ def features_of_views(
     return path
 
 
-def _extract(examples: Path, weights: Path, path: Path, views: tuple[str, ...] = ()) -> None:
+@pytest.fixture(scope="session")
+def features_in_int8(
+    tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: Path
+) -> Path:
+    """The same in int8, with a further view of each image."""
+    path = tmp_path_factory.mktemp("features in int8") / "features"
+    _extract(examples, weights, path, views=("mirrored",), precision="int8")
+    return path
+
+
+def _extract(
+    examples: Path,
+    weights: Path,
+    path: Path,
+    views: tuple[str, ...] = (),
+    precision: str = "float32",
+) -> None:
     extract_features(
         examples=examples,
         weights=weights,
@@ -116,7 +132,7 @@ def _extract(examples: Path, weights: Path, path: Path, views: tuple[str, ...] =
             name="shuffle", architecture=ARCHITECTURE, weights=weights.name, image_size=SIZE
         ),
         cuts=["conv5", "head", "pixels"],
-        precision="float32",
+        precision=precision,
         num_threads=1,
         features=path,
         views=views,

@@ -23,6 +23,7 @@ FACTS = BackboneFacts(
     milliseconds=1.5,
 )
 IMAGENET = Preprocessing(224)
+SIZE_33 = Preprocessing(33)
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -46,6 +47,7 @@ def save(
     network: nn.Module,
     architecture: str = SMALL,
     precision: str = "float32",
+    preprocessing: Preprocessing = SIZE_33,
     **about: Any,
 ) -> Path:
     trained_network.save_network(
@@ -53,7 +55,7 @@ def save(
         network,
         architecture=architecture,
         classes=("a", "b", "ü"),
-        preprocessing=Preprocessing(33),
+        preprocessing=preprocessing,
         precision=precision,
         **about,
     )

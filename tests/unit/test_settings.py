@@ -228,7 +228,10 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("model.image_size=4", ["model.image_size", "4 is not allowed", "equal to 8"]),
         ("data.max_skipped_fraction=1", ["data.max_skipped_fraction", "less than 1"]),
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
-        ("model.precision=float16", ["model.precision", "'float16'", "'float32' or 'bfloat16'"]),
+        (
+            "model.precision=float16",
+            ["model.precision", "'float16'", "'float32', 'bfloat16' or 'int8'"],
+        ),
         ("model.architecture=", ["model.architecture", "None", "string"]),
         ("model.architecture=resnet19", ["model.architecture", "'resnet19'", "resnet18"]),
         ("model.architecture=VIT-B-16", ["model.architecture", "'VIT-B-16'", "vit_b_16"]),

@@ -20,15 +20,13 @@ from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing, SquareGeometry
 from crossfold.network import (
     backbone,
-    cutting,
     determinism,
     normalization,
     openvino_engine,
     safetensors_file,
-    trained_network,
 )
-from crossfold.settings import Backbone, View
-from tests.unit.networks import IMAGENET
+from crossfold.settings import Backbone
+from tests.unit.networks import IMAGENET, save
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 SIZE = 32
@@ -369,42 +367,40 @@ def test_wrapped_weights_are_told_before_the_run(weights: Path, tmp_path: Path) 
     assert check_network(SHUFFLE, wrapped, ["head"]).source == "`model`"
 
 
-@pytest.mark.parametrize("views", [(), ("mirrored",)])
 def test_in_int8_the_export_computes_the_very_features_that_were_stored(
-    examples: Path, weights: Path, features: Path, tmp_path: Path, views: tuple[View, ...]
+    examples: Path, features: Path, features_in_int8: Path, tmp_path: Path
 ) -> None:
-    cuts = ["conv5", "head", "pixels"]
-    extract(examples, weights, tmp_path / "int8", precision="int8", cuts=cuts, views=views)
-    stored = Features(tmp_path / "int8")
+    stored = Features(features_in_int8)
     facts = stored.backbone(None)
-    network = stored.network(facts, seed=0)
-    for cut in ("conv5", "head"):
-        trained_network.save_network(
-            tmp_path / "network",
-            network,
-            architecture=ARCHITECTURE,
-            classes=stored.classes,
-            preprocessing=facts.preprocessing,
-            precision="int8",
-        )
-        openvino_engine.export(
-            tmp_path / "network", tmp_path / "exported", stored.graph(facts, cut)
-        )
-        exported, about = openvino_engine.load(tmp_path / "exported")
-        pixels = train_pixels(examples)
-        (computed,) = openvino_engine.compiled(
-            openvino_engine.split(exported)[0], about["precision"], 2
-        )(pixels)
-        (suffix,) = openvino_engine.compiled(
-            openvino_engine.convert(
-                cutting.between(cutting.trace(network), cut, "head"),
-                stored.values(facts, cut).shape[2:],
-            ),
-            "float32",
-            1,
-        )(np.array(stored.values(facts, cut)[:, 0]))
-        np.testing.assert_array_equal(computed, suffix)
+    save(
+        tmp_path / "network",
+        stored.network(facts, seed=0),
+        ARCHITECTURE,
+        "int8",
+        preprocessing=facts.preprocessing,
+    )
+    openvino_engine.export(tmp_path / "network", tmp_path / "exported", stored.graph(facts, "head"))
+    exported, about = openvino_engine.load(tmp_path / "exported")
+    compute = openvino_engine.compiled(openvino_engine.split(exported)[0], about["precision"], 2)
+    (found,) = compute(train_pixels(examples)[:9])
+    np.testing.assert_array_equal(found, stored.values(facts, "head")[:9, 0])
     exact = safetensors_file.read(features)[0]["shuffle/head"]
     difference = np.linalg.norm(stored.values(facts, "head")[:, :1] - exact)
     assert 1e-4 < difference / np.linalg.norm(exact) < 0.5
     assert stored.graph(facts, "pixels") is None
+
+
+def test_in_int8_joined_shards_have_the_values_and_graph_of_the_whole_table(
+    examples: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossfold.data.examples._MAX_ROWS", 27)  # two row groups
+    rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    write_examples(tmp_path / "examples", rows, **about)  # type: ignore[arg-type]
+    extract(tmp_path / "examples", weights, tmp_path / "whole", precision="int8")
+    shards = [tmp_path / f"shard {n}" for n in range(2)]
+    for n, path in enumerate(shards):
+        given = {"precision": "int8", "shard": n, "num_shards": 2}
+        extract(tmp_path / "examples", weights, path, **given)
+    join_features(parts=shards, features=tmp_path / "joined")
+    assert without_times(tmp_path / "joined") == without_times(tmp_path / "whole")
