@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
+
+from tests.pipeline.projects import small_settings
 
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
@@ -157,11 +160,12 @@ def environment() -> dict[str, str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the digits, and with a `.venv` that make takes for a complete one."""
     root = tmp_path_factory.mktemp("project")
-    for name in (".dvc/config", ".dvcignore", "params.yaml", "data.dvc", "models.dvc"):
+    for name in (".dvc/config", ".dvcignore", "data.dvc", "models.dvc"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(PROJECT / name, root / name)
     for name in ("Makefile", "pyproject.toml"):
         shutil.copy(PROJECT / name, root / name)
+    (root / "params.yaml").write_text(yaml.safe_dump(small_settings()))
     shutil.copytree(PROJECT / "requirements", root / "requirements")
     run(root, "crossfold sample --digits")
     run(root, "python -m venv --without-pip .venv")
