@@ -52,6 +52,7 @@ def quantize(prefix: openvino.Model, batches: Iterable[Images]) -> openvino.Mode
         weights = layer.input_value(1)
         bound = _largest_by_channel(layer, weights.get_node().data)
         layer.input(1).replace_source_output(_rounded(weights, -bound, bound, levels=255))
+    _number(quantized)
     return quantized
 
 
@@ -127,11 +128,13 @@ def _largest_by_channel(layer: openvino.Node, weights: NDArray[Any]) -> NDArray[
 
 
 def _rounded(source: openvino.Output, low: Any, high: Any, levels: int) -> openvino.Output:
-    node = source.get_node()
-    name = f"{node.get_friendly_name()}/quantized {source.get_index()}"
-    bounds = [opset13.constant(np.asarray(bound, np.float32)) for bound in (low, high)]
-    rounded = opset13.fake_quantize(source, *bounds, *bounds, levels)
-    # OpenVINO's own names have numbers that rise through the whole process.
-    for each, suffix in zip((rounded, *bounds), ("", "/low", "/high"), strict=True):
-        each.set_friendly_name(name + suffix)
-    return rounded.output(0)
+    bounds = [np.asarray(bound, np.float32) for bound in (low, high)]
+    return opset13.fake_quantize(source, *bounds, *bounds, levels).output(0)
+
+
+def _number(model: openvino.Model) -> None:
+    """Name all operations by their order: OpenVINO numbers them through the whole process."""
+    model.set_friendly_name("prefix")
+    for number, node in enumerate(model.get_ordered_ops()):
+        if node.get_type_name() != "Result":  # named by its cut
+            node.set_friendly_name(f"{node.get_type_name()} {number}")

@@ -34,9 +34,8 @@ def test_every_layer_is_quantized_and_the_values_stay_near(architecture: str) ->
 
 
 def test_the_same_images_give_the_same_graph() -> None:
-    graph = graph_of("head")
     (xml, weights), (again, same) = (
-        openvino_engine.serialize(quantize(graph, [IMAGES])) for _ in range(2)
+        openvino_engine.serialize(quantize(graph_of("head"), [IMAGES])) for _ in range(2)
     )
     assert (xml, weights.tobytes()) == (again, same.tobytes())
 
