@@ -33,7 +33,7 @@ class Benchmark:
         self.num_rounds, self.few = num_rounds, few
         self.machine = this_machine()
         has_bfloat16 = "avx512_bf16" in self.machine.flags
-        self.precisions = ("float32", *(["bfloat16"] if has_bfloat16 else []))
+        self.precisions = ("float32", *(["bfloat16"] if has_bfloat16 else []), "int8")
 
     def small(self) -> Comparison:
         """Compare with the naive loop on photos of 640×480."""

@@ -47,16 +47,6 @@ def pipeline_steps(
                 predictions=predictions,
             )
 
-    def train_and_export() -> None:
-        train_final(
-            features=features,
-            leaderboard=leaderboard,
-            settings=settings,
-            num_threads=num_threads,
-            model=model,
-            exported=folder / "exported",
-        )
-
     return {
         WRITE_EXAMPLES: workspace.write_examples,
         "extract_features": partial(
@@ -76,7 +66,15 @@ def pipeline_steps(
             choice=Choice.BEST,
             leaderboard=leaderboard,
         ),
-        "train_final": train_and_export,
+        "train_final": partial(
+            train_final,
+            features=features,
+            leaderboard=leaderboard,
+            settings=settings,
+            num_threads=num_threads,
+            model=model,
+            exported=folder / "exported",
+        ),
         "evaluate_test": partial(
             test_split.evaluate_test,
             examples=workspace.examples,
