@@ -25,7 +25,7 @@ def fingerprint(
     The settings are logged to the run in MLflow, which accepts no second value for one of them.
     """
     decisive = {name: value for name, value in inputs.items() if name != "lineage"}
-    texts = settings.model_dump_json(exclude={"tracking"})
+    texts = settings.model_dump_json(exclude={"tracking", "resources"})
     content = [decisive, texts, runner, image(DATA), image(TRAIN)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -48,7 +48,7 @@ def test_the_commit_the_images_and_the_settings_are_named(
     assert found["git_dirty"] == "false"
     assert (found["image_data"], found["image_train"]) == (image_name(DATA), image_name(TRAIN))
     said = json.loads(found["settings"])
-    assert said == settings.model_dump(mode="json", exclude={"tracking"})
+    assert said == settings.model_dump(mode="json", exclude={"tracking", "resources"})
     assert said["training"]["num_epochs"] == settings.training.num_epochs
     assert found["runner"] == "local"
     assert "secret" not in json.dumps(found)
