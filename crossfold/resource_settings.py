@@ -44,7 +44,7 @@ def num_bytes(quantity: Quantity) -> int:
 class StepResources(Section):
     """Resources of a step's container: reserved for it, and the most that it can take."""
 
-    cpu: Annotated[Number, Field(gt=0)] | None = Field(
+    cpu: Annotated[Number, Field(ge=0.001)] | None = Field(
         default=None, description="Processor cores, such as 0.5 or 2."
     )
     memory: Quantity | None = Field(default=None, description="Memory, such as 4Gi.")

@@ -49,7 +49,7 @@ def arguments(
     return {
         **pointers,
         **dict(_scalars(settings)),
-        "squares": [asdict(one) for one in sorted(set(geometries), key=str)],
+        "squares": [asdict(one) for one in sorted(set(geometries), key=repr)],
         **_extraction(_parts(settings, root)),
         "folds": list(range(settings.data.num_folds)),
         "candidates": [candidate.model_dump(exclude_none=True) for candidate in settings.compared],

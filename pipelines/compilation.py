@@ -1,6 +1,6 @@
 """Compile the graph to YAML for every runner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.resource_settings import NO_RESOURCES, ResourceSettings
 
 from .classification import pipeline
-from .resources import SMALL_CPU_REQUEST, resources_of_steps
-from .storage import estimate_storage
+from .resources import resources_of_steps
+
+NO_STORAGE: Mapping[str, int] = {}
 
 
 def compile_pipeline(
@@ -24,6 +25,7 @@ def compile_pipeline(
     retries: bool = True,
     small: bool = False,
     resources: ResourceSettings = NO_RESOURCES,
+    storage: Mapping[str, int] = NO_STORAGE,
 ) -> None:
     """Write the pipeline as YAML for every runner, with defaults for its parameters.
 
@@ -41,11 +43,12 @@ def compile_pipeline(
             it gave up.
         small: Whether a step requests so little CPU that it fits on a cluster of two cores.
         resources: The settings of the steps' cores, memory and disk.
+        storage: Bytes of disk of the steps that have no setting for it, see `estimate_storage`.
     """
     images = {role: image(role) for role in (DATA, TRAIN)}
     graph = pipeline(
         several_parts=bool(defaults.get("parts")),
-        resources=resources_of_steps(resources, estimate_storage(defaults)),
+        resources=resources_of_steps(resources, storage, small=small),
     )
     compiler.Compiler().compile(graph, str(path), pipeline_parameters=defaults)
     # libyaml's classes do the same in a tenth of the time.
@@ -53,11 +56,6 @@ def compile_pipeline(
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
         container["image"] = images[container["image"]]
-        if small:
-            container["resources"] |= {
-                "cpuRequest": SMALL_CPU_REQUEST,
-                "resourceCpuRequest": str(SMALL_CPU_REQUEST),
-            }
     for component in (spec["root"], *spec["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             if not caching:

@@ -1,5 +1,6 @@
 """Configure each step's image, cores, memory, disk and secrets from one table and the settings."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -54,11 +55,20 @@ RESOURCES = {
 
 
 def resources_of_steps(
-    settings: ResourceSettings, storage: Mapping[str, int]
+    settings: ResourceSettings, storage: Mapping[str, int], *, small: bool
 ) -> dict[str, Resources]:
-    """Apply settings, and the estimated bytes of some steps' files, to the table."""
+    """Apply to the table a small cluster's limit, some steps' estimated bytes and the settings."""
+    most = SMALL_CPU_REQUEST if small else math.inf
     return {
-        step: _changed(replace(resources, storage=storage.get(step)), settings, step)
+        step: _changed(
+            replace(
+                resources,
+                cores=(min(resources.cores[0], most), resources.cores[1]),
+                storage=storage.get(step),
+            ),
+            settings,
+            step,
+        )
         for step, resources in RESOURCES.items()
     }
 

@@ -24,10 +24,8 @@ def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
     """Estimate the bytes of steps' files from the pipeline's arguments.
 
     Features at a stage in the middle of a network depend on its layers. They have no estimate, nor
-    have the steps that store or read them. Without a run's arguments there is no estimate at all.
+    have the steps that store or read them.
     """
-    if "data_pointer" not in arguments:
-        return {}
     data = dvc.parse_pointer(arguments["data_pointer"])
     weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
     beside = _BESIDE + _COPIES_OF_WEIGHTS * min(weights, _MAX_WEIGHTS)
@@ -43,7 +41,8 @@ def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
     if {HEAD, PIXELS}.issuperset(cuts):
         views = 1 + len(arguments["views"])
         features = data.num_files * views * _BYTES_AT_HEAD * cuts.count(HEAD)
-        features += need.squares if PIXELS in cuts else 0
+        if PIXELS in cuts:
+            features += data.num_files * sum(3 * one.image_size**2 for one in geometries)
         sizes |= {
             "extract_features": need.table + features,
             "join_features": 2 * features,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .dvc import Pointer
 
 _CHANNELS = 3
+# Photographs have some 1 to 16 pixels for each byte of their files.
+_PIXELS_OF_BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,15 @@ def estimate_need(
 ) -> DiskNeed:
     """Estimate the need from the size and the number of files in a pointer.
 
-    A file that is smaller than a square takes the square's place.
+    A file takes its square's place if its image has fewer pixels. Those of a file of average size
+    are estimated.
     """
     num_images = max(pointer.num_files, 1)
     of_file = pointer.num_bytes / num_images
-    of_squares = sum(min(_CHANNELS * one.image_size**2, of_file) for one in geometries)
+    sizes = [one.image_size**2 for one in geometries]
+    of_squares = sum(
+        of_file if _PIXELS_OF_BYTE * of_file < size else _CHANNELS * size for size in sizes
+    )
     return DiskNeed(
         num_images=pointer.num_files,
         squares=round(num_images * of_squares),

@@ -93,8 +93,8 @@ def write_examples(
         "skipped": skipped,
         "facts": facts.model_dump(),
     }
-    squares = [_column(one) for one in geometries]
-    schema = _schema(geometries).with_metadata({b"crossfold": json.dumps(about).encode()})
+    squares = _columns(len(geometries))
+    schema = _schema(squares).with_metadata({b"crossfold": json.dumps(about).encode()})
     options = {
         "use_dictionary": ["split"],
         # Statistics of images would hold whole ones.
@@ -107,13 +107,14 @@ def write_examples(
             writer.write_table(_table(group, schema))
 
 
-def _schema(geometries: Sequence[SquareGeometry]) -> pa.Schema:
+def _schema(squares: Sequence[str]) -> pa.Schema:
     fields = [pa.field(name, kind, nullable=name == "image") for name, kind in _COLUMNS]
-    return pa.schema([*fields, *(pa.field(_column(one), pa.binary()) for one in geometries)])
+    return pa.schema([*fields, *(pa.field(name, pa.binary()) for name in squares)])
 
 
-def _column(geometry: SquareGeometry) -> str:
-    return f"square of {geometry}, gap {geometry.reducing_gap}"
+def _columns(num_geometries: int) -> list[str]:
+    """Name the columns of squares, in the order of the geometries."""
+    return [f"square {number}" for number in range(num_geometries)]
 
 
 def _table(group: Sequence[Example], schema: pa.Schema) -> pa.Table:
@@ -194,8 +195,8 @@ class Examples:
         geometry it is its file, or else its square of the table's first geometry that it has. Reads
         only row groups with one of these images, and holds one group in memory.
         """
-        files_first = ["image", *map(_column, self.geometries)]
-        names = self._columns(geometry) if geometry else files_first
+        files_first = ["image", *_columns(len(self.geometries))]
+        names = self._columns_of(geometry) if geometry else files_first
         wanted, start = set(indices), 0
         images: dict[int, bytes | Square] = {}
         with pq.ParquetFile(self._path) as file:
@@ -224,7 +225,7 @@ class Examples:
         the whole table, and results the same last digits, which depend on the size of a batch.
         Holds one row group in memory.
         """
-        columns = self._columns(geometry)
+        columns = self._columns_of(geometry)
         names = ["path", *columns, "label"]
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
@@ -258,9 +259,10 @@ class Examples:
             images = self.images(split, indices[start : start + BATCH_SIZE], geometry)
             yield _decoded(images, geometry, num_threads)
 
-    def _columns(self, geometry: SquareGeometry | None) -> list[str]:
+    def _columns_of(self, geometry: SquareGeometry | None) -> list[str]:
         """List the columns that may have an image of a geometry, the best first."""
-        return [_column(geometry), "image"] if geometry in self.geometries else ["image"]
+        columns = zip(self.geometries, _columns(len(self.geometries)), strict=True)
+        return [*(name for one, name in columns if one == geometry), "image"]
 
 
 def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:

@@ -38,9 +38,18 @@ class SquareGeometry:
 
 
 def read_geometries(squares: Iterable[Mapping[str, Any]]) -> tuple[SquareGeometry, ...]:
-    """Read geometries from plain dictionaries; Kubeflow turns whole numbers into floats."""
+    """Read geometries from plain dictionaries.
+
+    Kubeflow hands whole numbers on as floats on this machine, and 2.0 as 2 on a cluster.
+    """
     return tuple(
-        SquareGeometry(**{**square, "image_size": int(square["image_size"])}) for square in squares
+        SquareGeometry(
+            image_size=int(square["image_size"]),
+            interpolation=square["interpolation"],
+            crop=float(square["crop"]),
+            reducing_gap=None if square["reducing_gap"] is None else float(square["reducing_gap"]),
+        )
+        for square in squares
     )
 
 

@@ -86,6 +86,7 @@ class KubeflowRunner:
                 self.registry,
                 caching=caching,
                 small=is_small(cluster),
+                present_data=True,
             )
             return api.start(client, version, parameters)
 

@@ -67,7 +67,14 @@ def schedule(
     geometries = check_model(root, settings).geometries
     with api.connected(cluster) as client:
         version, parameters = upload(
-            client, root, settings, geometries, registry, caching=True, small=is_small(cluster)
+            client,
+            root,
+            settings,
+            geometries,
+            registry,
+            caching=True,
+            small=is_small(cluster),
+            present_data=False,
         )
     environment = {
         "REPOSITORY": address,

@@ -19,7 +19,8 @@ from crossfold.runners.display import Display
 from crossfold.runners.lineage import lineage
 from crossfold.settings import Settings
 from pipelines.arguments import arguments
-from pipelines.compilation import compile_pipeline
+from pipelines.compilation import NO_STORAGE, compile_pipeline
+from pipelines.storage import estimate_storage
 
 from . import api
 from .access import reach, required_secret
@@ -37,8 +38,12 @@ def upload(
     *,
     caching: bool,
     small: bool,
+    present_data: bool,
 ) -> tuple[api.Version, dict[str, Any]]:
-    """Compile and upload the pipeline; return its version and the parameters for its runs."""
+    """Compile and upload the pipeline; return its version and the parameters for its runs.
+
+    Only if the runs have the present data is the disk of their pods estimated from its size.
+    """
     origin = lineage(root, settings, RunnerName.CLUSTER)
     parameters = arguments(settings, root, origin, geometries)
     # Outside the project: two commands that start together would overwrite each other's file.
@@ -51,6 +56,7 @@ def upload(
             caching=caching,
             small=small,
             resources=settings.resources,
+            storage=estimate_storage(parameters) if present_data else NO_STORAGE,
         )
         return api.upload(client, package), parameters
 

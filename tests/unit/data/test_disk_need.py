@@ -18,9 +18,14 @@ def test_training_images_take_their_squares_and_test_images_their_files() -> Non
     assert need.total == need.squares + need.table
 
 
-def test_small_files_take_the_place_of_squares() -> None:
+def test_files_of_small_images_take_the_place_of_squares() -> None:
     need = estimate_need(Pointer(MD5, "data", 1000 * 500, 1000), 0.5, SQUARES)
     assert (need.squares, need.table) == (1000 * 1000, 500 * 1000 + 500 * 500)
+
+
+def test_a_compressed_photograph_takes_a_square_though_its_file_is_smaller() -> None:
+    need = estimate_need(Pointer(MD5, "data", 1000 * 25_000, 1000), 0.5, SQUARES)
+    assert need.squares == 1000 * 150_000
 
 
 def test_no_files_need_nothing() -> None:

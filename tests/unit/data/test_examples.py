@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.imaging.preprocessing import Preprocessing, read_geometries
 
 
 def rows(count: int, num_bytes: int = 10) -> list[Example]:
@@ -40,6 +42,24 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     test_paths = [row.path for row in table if row.split == TEST]
     assert read.column("path", TEST).tolist() == test_paths
     assert read.column("split", TEST).tolist() == [TEST] * 10
+
+
+def test_squares_are_found_by_a_geometry_that_kubeflow_has_handed_on(tmp_path: Path) -> None:
+    """It writes 2.0 as 2, and 1.0 as 1, on a cluster."""
+    handed_on = '{"image_size": 2, "interpolation": "bilinear", "crop": 1, "reducing_gap": 2}'
+    (geometry,) = read_geometries([json.loads(handed_on)])
+    square = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    row = Example("a/0.jpg", None, 0, "hash", TRAIN, 0, (square,))
+    path = tmp_path / "examples"
+    write_examples(
+        path, [row], classes=("a",), data_hash="0f.dir", num_folds=1, geometries=(geometry,)
+    )
+    preprocessing = Preprocessing(2, reducing_gap=2.0)
+    table = Examples(path)
+    (batch,) = table.decoded_batches(TRAIN, preprocessing, num_threads=1)
+    np.testing.assert_array_equal(batch[1], [square])
+    (sample,) = table.sampled_batches(TRAIN, 1, preprocessing, num_threads=1)
+    np.testing.assert_array_equal(sample, [square])
 
 
 def test_the_schema_is_as_documented(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
+from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.resource_settings import ResourceSettings
 from pipelines.compilation import compile_pipeline
 from pipelines.storage import estimate_storage
@@ -33,6 +36,17 @@ def test_on_a_small_cluster_a_step_requests_half_a_core(
         assert after == {**before, "resources": before["resources"] | request}
 
 
+@pytest.mark.parametrize("cpu", [0.25, 2.0])
+def test_what_a_setting_gives_is_reserved_on_a_small_cluster_too(
+    cpu: float, inputs: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = ResourceSettings.model_validate({"aggregate_cv": {"cpu": cpu}})
+    compile_pipeline(tmp_path / "small.yaml", inputs, small=True, resources=settings)
+    small = executors(next(iter(yaml.safe_load_all((tmp_path / "small.yaml").read_text()))))
+    pod = small["aggregate-cv"]["resources"]
+    assert (pod["resourceCpuRequest"], pod["resourceCpuLimit"]) == (f"{cpu:g}", f"{cpu:g}")
+
+
 def test_settings_of_resources_change_one_steps_pod_and_nothing_that_the_cache_compares(
     inputs: dict[str, Any], spec: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -57,7 +71,8 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
 ) -> None:
     data = json.loads(inputs["data_pointer"])
     data["outs"][0] |= {"size": 1000 * 4_000_000, "nfiles": 1000}
-    changed = {**inputs, "data_pointer": json.dumps(data), "squares": [{"image_size": 100}]}
+    squares_of = [asdict(SquareGeometry(100, reducing_gap=2.0))]
+    changed = {**inputs, "data_pointer": json.dumps(data), "squares": squares_of}
     squares, table = 1000 * 30_000, 800 * 30_000 + 200 * 4_000_000
     beside = 2**30 + 4 * 12  # the pointer of the weights has 12 bytes
     of_table = {
@@ -73,7 +88,9 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
         "train_fold": 1.5 * features + beside,
         "train_final": 1.5 * features + beside,
     }
-    compile_pipeline(tmp_path / "pipeline.yaml", changed)
+    with_pixels = estimate_storage(changed | {"cuts": ["pixels"]})
+    assert with_pixels["train_fold"] == 1.5 * 1000 * 30_000 + beside
+    compile_pipeline(tmp_path / "pipeline.yaml", changed, storage=estimate_storage(changed))
     found = executors(next(iter(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))))
     requests = {name: c["resources"].get("accelerator") for name, c in found.items()}
     assert requests["fetch-data"]["resourceCount"] == f"{of_table['fetch_data']:.0f}"
