@@ -24,10 +24,13 @@ def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
     """Estimate the bytes of steps' files from the pipeline's arguments.
 
     Features at a stage in the middle of a network depend on its layers. They have no estimate, nor
-    have the steps that store or read them.
+    have the steps that store or read them. Without the sizes in the pointers, there is no estimate
+    at all.
     """
     data = dvc.parse_pointer(arguments["data_pointer"])
     weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
+    if not (data.num_bytes and data.num_files and weights):
+        return {}
     beside = _BESIDE + _COPIES_OF_WEIGHTS * min(weights, _MAX_WEIGHTS)
     geometries = read_geometries(arguments["squares"])
     need = estimate_need(data, arguments["test_fraction"], geometries)

@@ -62,16 +62,18 @@ def estimate_need(
     """Estimate the need from the size and the number of files in a pointer.
 
     A file takes its square's place if its image has fewer pixels. Those of a file of average size
-    are estimated.
+    are estimated. Without the size or the number, nothing is estimated: the need is 0.
     """
-    num_images = max(pointer.num_files, 1)
+    if not (pointer.num_bytes and pointer.num_files):
+        return DiskNeed(num_images=pointer.num_files, squares=0, table=0)
+    num_images = pointer.num_files
     of_file = pointer.num_bytes / num_images
     sizes = [one.image_size**2 for one in geometries]
     of_squares = sum(
         of_file if _PIXELS_OF_BYTE * of_file < size else _CHANNELS * size for size in sizes
     )
     return DiskNeed(
-        num_images=pointer.num_files,
+        num_images=num_images,
         squares=round(num_images * of_squares),
         table=round(num_images * ((1 - test_fraction) * of_squares + test_fraction * of_file)),
     )

@@ -1,4 +1,4 @@
-"""Pull data versions through DVC, compare them with the folders, push them to a folder.
+"""Read the pointers of data versions, compare them with the folders, push them to a remote.
 
 A pointer is the file `data.dvc` or `models.dvc`, which DVC writes: the hash of a folder's content.
 The pointer to one file of a folder, which DVC would write for that file alone, is made here.
@@ -68,8 +68,8 @@ class Pointer:
     Attributes:
         md5: The MD5 of the list of a folder's files, with the suffix `.dir`; or of one file.
         path: The folder, or the file's path below it.
-        num_bytes: The size of all files; 0 if the pointer has none.
-        num_files: The number of files; 0 if the pointer has none.
+        num_bytes: The size of all files; 0 if the pointer does not tell.
+        num_files: The number of files; 0 if the pointer does not tell.
     """
 
     md5: str
@@ -94,7 +94,8 @@ def parse_pointer(text: str, name: str = "the pointer", *, of_file: bool = False
     suffix = r"(\.dir)?" if of_file else r"\.dir"
     try:
         (out,) = yaml.safe_load(text)["outs"]
-        pointer = Pointer(out["md5"], out["path"], out.get("size", 0), out.get("nfiles", 0))
+        numbers = (_number(out.get(key)) for key in ("size", "nfiles"))
+        pointer = Pointer(out["md5"], out["path"], *numbers)
         if out["hash"] == "md5" and re.fullmatch(f"[0-9a-f]{{32}}{suffix}", pointer.md5):
             return pointer
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
@@ -103,6 +104,10 @@ def parse_pointer(text: str, name: str = "the pointer", *, of_file: bool = False
         f"{name} is not a DVC 3 pointer to one folder: "
         "put the files in a folder and `dvc add` that folder again"
     )
+
+
+def _number(value: object) -> int:
+    return max(value, 0) if type(value) is int else 0
 
 
 def pointer_hash(text: str, name: str = "the pointer") -> str:

@@ -28,8 +28,9 @@ def test_a_compressed_photograph_takes_a_square_though_its_file_is_smaller() -> 
     assert need.squares == 1000 * 150_000
 
 
-def test_no_files_need_nothing() -> None:
-    assert estimate_need(Pointer(MD5, "data"), 0.2, SQUARES).total == 0
+@pytest.mark.parametrize("numbers", [(0, 0), (10**18, 0), (0, 10**12)])
+def test_without_both_numbers_nothing_is_estimated(numbers: tuple[int, int]) -> None:
+    assert estimate_need(Pointer(MD5, "data", *numbers), 0.2, SQUARES).total == 0
 
 
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:

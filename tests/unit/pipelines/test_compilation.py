@@ -95,3 +95,13 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
     requests = {name: c["resources"].get("accelerator") for name, c in found.items()}
     assert requests["fetch-data"]["resourceCount"] == f"{of_table['fetch_data']:.0f}"
     assert requests["train-fold"] is None
+
+
+@pytest.mark.parametrize("pointer", ["data_pointer", "models_pointer"])
+@pytest.mark.parametrize("size", [None, "12"])
+def test_no_disk_is_requested_for_a_pointer_of_unknown_size(
+    inputs: dict[str, Any], pointer: str, size: object
+) -> None:
+    parsed = json.loads(inputs[pointer])
+    parsed["outs"][0]["size"] = size
+    assert estimate_storage({**inputs, pointer: json.dumps(parsed)}) == {}
