@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from crossfold.imaging.decoding import read_image
+from crossfold.imaging.decoding import MAX_FILE_SIZE, read_image
 
 from .layout import name_of
 from .listing import escaped
@@ -21,11 +21,11 @@ class ImageSource(Protocol):
     def name(self) -> str:
         """The folder's name, as messages have it."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int = MAX_FILE_SIZE) -> bytes:
         """Read one file.
 
         Raises:
-            BadImage: it is not a regular file, or is too large to be an image.
+            BadImage: it is not a regular file, or has more than `at_most` bytes; it was not read.
             OSError: it cannot be read.
         """
 
@@ -48,9 +48,9 @@ class FolderSource:
         """The folder's name, escaped for terminals."""
         return escaped(name_of(self.folder))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int = MAX_FILE_SIZE) -> bytes:
         """Read one file; see `ImageSource`."""
-        return read_image(self.folder / path)
+        return read_image(self.folder / path, at_most)
 
     def require_whole(self) -> None:
         """Accept every folder: what it lacks is no image of it."""

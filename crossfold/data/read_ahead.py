@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from crossfold.imaging.decoding import MAX_FILE_SIZE, BadImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,15 +19,16 @@ if TYPE_CHECKING:
 # A distant remote takes about as long to answer as a processor to decode a photograph. More files
 # at a time matter for small ones.
 _NUM_FILES = 8
-_MAX_BYTES = 2**28
+_MAX_SIZE = 2**25
 
 
 @contextmanager
 def read_ahead(source: ImageSource, paths: Iterable[str]) -> Iterator[ImageSource]:
     """Provide a source that reads a few of `paths` ahead, in their order.
 
-    Files that wait take at most 256 MiB, and seven times the largest file. Threads may read any
-    path at any time; one that was not read ahead is read at once.
+    Up to 8 files are read or wait, each of at most 32 MiB, so they take at most 256 MiB. A larger
+    file is read by the thread that asks for it. (A remote that does not tell sizes has no such
+    limit.) Threads may read any path at any time; one that was not read ahead is read at once.
     """
     threads = ThreadPoolExecutor(_NUM_FILES)
     try:
@@ -48,22 +51,20 @@ class _ReadAhead:
     def name(self) -> str:
         return self._source.name
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int = MAX_FILE_SIZE) -> bytes:
         with self._lock:
             self._later.pop(path, None)
             ahead = self._ahead.pop(path, None)
             self._fill()
-        return ahead.result() if ahead else self._source.read(path)
+        if ahead:
+            with suppress(BadImage):  # too large to wait; any other reason is found again
+                return ahead.result()
+        return self._source.read(path, at_most)
 
     def require_whole(self) -> None:
         self._source.require_whole()
 
     def _fill(self) -> None:
-        while self._later and len(self._ahead) < _NUM_FILES and self._waiting() < _MAX_BYTES:
+        while self._later and len(self._ahead) < _NUM_FILES:
             path, _ = self._later.popitem(last=False)
-            self._ahead[path] = self._threads.submit(self._source.read, path)
-
-    def _waiting(self) -> int:
-        """Count the bytes of the files that were read and wait."""
-        ended = (future for future in self._ahead.values() if future.done())
-        return sum(len(future.result()) for future in ended if not future.exception())
+            self._ahead[path] = self._threads.submit(self._source.read, path, _MAX_SIZE)

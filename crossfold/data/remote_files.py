@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -76,36 +77,34 @@ class RemoteFiles:
             self._fs.info(self._locate(md5))
             return {self.pointer.path: md5}
         content = self._fs.cat_file(self._locate(md5))
-        if f"{_md5(content)}.dir" != md5:
+        try:
+            if f"{_md5(content)}.dir" != md5:
+                raise ValueError
+            return _parse_list(content)
+        except (ValueError, TypeError, KeyError):
             self._faults[f"{self.name}.dvc's list of files"] = (
                 f"is truncated or modified ({object_key(md5)})"
             )
-            self.require_whole()
-        return {file["relpath"]: file["md5"] for file in json.loads(content)}
+            raise self._incomplete() from None
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int = MAX_FILE_SIZE) -> bytes:
         """Read an image, and verify its hash.
 
         Raises:
-            BadImage: it is too large; it was not read.
+            BadImage: it has more than `at_most` bytes, and so has the version; it was not read.
             OSError: the remote lacks it, or has it damaged; `require_whole` lists all of these.
             RemoteError: the remote failed.
         """
         md5 = self.hashes[path]
-        if self._may_be_large:
+        if not 0 < self.pointer.num_bytes <= MAX_FILE_SIZE:  # else a request is spared
             with self._noting_faults(path):
                 size = self._fs.info(self._locate(md5))["size"]
-            refuse_large(size or 0)  # some servers do not tell
+            refuse_large(size or 0, at_most)  # some servers do not tell
         with self._noting_faults(path):
             content: bytes = self._fs.cat_file(self._locate(md5))
         if _md5(content) != md5:
             raise self._fault(path, "is truncated or modified")
         return content
-
-    @property
-    def _may_be_large(self) -> bool:
-        """Whether a file may be too large; else a request for its size is spared."""
-        return not 0 < self.pointer.num_bytes <= MAX_FILE_SIZE
 
     def copy(self, path: str, target: Path) -> None:
         """Copy a file to the disk in pieces, and verify its hash.
@@ -131,12 +130,14 @@ class RemoteFiles:
         Raises:
             UserError: it lists all of these that were read.
         """
-        if not self._faults:
-            return
+        if self._faults:
+            raise self._incomplete()
+
+    def _incomplete(self) -> UserError:
         md5 = self.pointer.md5
         of_list = object_key(md5) if self.pointer.is_folder else f"that {self.name}.dvc names"
         faults = [f"{path} {fault}" for path, fault in sorted(self._faults.items())]
-        raise UserError(
+        return UserError(
             f"{self._remote} has missing or damaged files:\n{listed(faults)}\n"
             f"Delete these objects there, and the list {of_list} (DVC assumes that a remote has "
             f"all files of a list), then `dvc push -r {self._remote.name}` where the files were "
@@ -181,6 +182,20 @@ class RemoteFiles:
     def _fault(self, path: str, fault: str) -> OSError:
         self._faults[f"{self.name}/{path}"] = f"{fault} ({object_key(self.hashes[path])})"
         return OSError(errno.EIO, f"it {fault} in the remote")
+
+
+def _parse_list(content: bytes) -> dict[str, str]:
+    """Parse a list of files, whose hash says only that it arrived as it was pushed.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is no list of hashes and of paths below the folder.
+    """
+    files = {file["relpath"]: file["md5"] for file in json.loads(content)}
+    for path, md5 in files.items():
+        below = isinstance(path, str) and {"", ".", ".."}.isdisjoint(path.split("/"))
+        if not below or not re.fullmatch("[0-9a-f]{32}", md5):
+            raise ValueError
+    return files
 
 
 def _md5(content: bytes) -> str:

@@ -75,17 +75,17 @@ class BadImage(ValueError):  # noqa: N818
     """The bytes are not a usable image; the message says why in a few words."""
 
 
-def read_image(path: str | os.PathLike[str]) -> bytes:
+def read_image(path: str | os.PathLike[str], at_most: int = MAX_FILE_SIZE) -> bytes:
     """Read the bytes of a regular file.
 
     Raises:
-        BadImage: it is not a regular file, or has more than MAX_FILE_SIZE bytes.
+        BadImage: it is not a regular file, or has more than `at_most` bytes.
         OSError: it cannot be read.
     """
     status = os.stat(path)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for a writer
         raise BadImage(f"{_kind(status.st_mode)}, not a file")
-    refuse_large(status.st_size)
+    refuse_large(status.st_size, at_most)
     with open(path, "rb") as file:  # noqa: PTH123
         return file.read()
 
@@ -98,10 +98,10 @@ def _kind(mode: int) -> str:
     return "a folder" if stat.S_ISDIR(mode) else "a device"
 
 
-def refuse_large(num_bytes: int) -> None:
-    """Raise BadImage if an encoded image has more than MAX_FILE_SIZE bytes."""
-    if num_bytes > MAX_FILE_SIZE:
-        raise BadImage(f"too large: {num_bytes} bytes, at most {MAX_FILE_SIZE} allowed")
+def refuse_large(num_bytes: int, at_most: int = MAX_FILE_SIZE) -> None:
+    """Raise BadImage if an encoded image has more than `at_most` bytes."""
+    if num_bytes > at_most:
+        raise BadImage(f"too large: {num_bytes} bytes, at most {at_most} allowed")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
 from crossfold.data import read_ahead as module
 from crossfold.data.read_ahead import read_ahead
+from crossfold.imaging.decoding import MAX_FILE_SIZE, refuse_large
 
 PATHS = [f"{number:02}" for number in range(40)]
 
@@ -14,10 +17,13 @@ class Source:
     """Files of one KiB, which can be held back; the test of remotes has real ones."""
 
     name: str = "data"
+    asked: list[str] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
     open: threading.Event = field(default_factory=threading.Event)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, at_most: int = MAX_FILE_SIZE) -> bytes:
+        self.asked.append(path)
+        refuse_large(1024, at_most)
         self.reads.append(path)
         assert self.open.wait(10)
         if path == "13":
@@ -26,6 +32,13 @@ class Source:
 
     def require_whole(self) -> None:
         pass
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_each_file_is_read_once_and_its_fault_is_kept() -> None:
@@ -48,22 +61,23 @@ def test_a_few_files_are_read_while_the_first_is_waited_for() -> None:
     with read_ahead(source, PATHS) as ahead:
         first = threading.Thread(target=ahead.read, args=("00",))
         first.start()
-        while len(source.reads) < 9:
-            pass
-        source.open.set()
-        first.join()
+        try:
+            wait_for(lambda: len(source.reads) >= 9)
+        finally:
+            source.open.set()
+            first.join()
     assert sorted(source.reads)[:9] == PATHS[:9]
 
 
-def test_files_that_wait_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MAX_BYTES", 1500)
+def test_large_files_are_read_only_when_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_MAX_SIZE", 1023)
     source = Source()
     source.open.set()
     with read_ahead(source, PATHS) as ahead:
-        ahead.read("00")
-        while not all(future.done() for future in ahead._ahead.values()):  # type: ignore[attr-defined]
-            pass
-        before = len(source.reads)
-        ahead.read("00")
-        ahead.read("00")
-        assert len(source.reads) == before + 2  # none ahead
+        assert ahead.read("00") == b"00" * 512
+        wait_for(lambda: len(source.asked) == 9)
+        assert source.reads == ["00"]
+        assert ahead.read("01") == b"01" * 512
+    assert source.reads == ["00", "01"]

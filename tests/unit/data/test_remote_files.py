@@ -130,4 +130,36 @@ def test_a_file_that_is_too_large_is_not_read(
     with remote_files(version, "data", "any") as files:
         with pytest.raises(BadImage, match="too large: 1099511627776 bytes"):
             files.read("cat/0.png")
+        with pytest.raises(BadImage, match="too large: 7 bytes, at most 6"):
+            files.read("cat/1.png", at_most=6)
         files.require_whole()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "3",
+        '["a.png"]',
+        '[{"md5": "MD5"}]',
+        '[{"md5": "../../../keys", "relpath": "a.png"}]',
+        '[{"md5": 1, "relpath": "a.png"}]',
+        '[{"md5": "MD5", "relpath": 1}]',
+        '[{"md5": "MD5", "relpath": "/a.png"}]',
+        '[{"md5": "MD5", "relpath": "cat/../../a.png"}]',
+        '[{"md5": "MD5", "relpath": "cat/./a.png"}]',
+    ],
+)
+def test_a_list_that_is_none_is_refused_even_if_its_hash_is_right(
+    remote: Path, content: str
+) -> None:
+    data = content.replace("MD5", md5(b"")).encode()
+    name = f"{md5(data)}.dir"
+    path = remote / object_key(name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    with (
+        pytest.raises(UserError, match=r"data\.dvc's list of files is truncated or modified"),
+        remote_files(Pointer(name, "data"), "data", "any"),
+    ):
+        pass
