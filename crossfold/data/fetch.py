@@ -26,7 +26,7 @@ from .splits import TEST, TRAIN
 from .square_file import square_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from crossfold.imaging.preprocessing import SquareGeometry
 
@@ -77,15 +77,19 @@ def fetch_data(
 
     Raises:
         UserError: the version cannot be read (see `remote_files`), or the images cannot be trained
-            on (see `split_folder`). Nothing is written then.
+            on (see `split_folder`). Nothing is written then, or the table without its page.
         OSError: no space left.
     """
     version = parse_pointer(data_pointer, "data.dvc")
     estimate_need(version, settings.test_fraction, geometries).require(examples.parent)
     with remote_files(version, "data", remote) as source:
         layout = judge_layout(source.name, list_paths(source.hashes))
-        report = write_table(source, layout, settings, geometries, version.md5, examples)
-        write_page(data_page, report, source)
+        try:
+            report = write_table(source, layout, settings, geometries, version.md5, examples)
+            write_page(data_page, report, source)
+        except OSError:
+            source.require_whole()  # an image may vanish after it was examined
+            raise
     return FetchedData(
         num_images=len(report.paths),
         num_test=report.splits.count(TEST),
@@ -114,10 +118,11 @@ def write_table(
         facts = report.facts()
         for line in facts.lines():
             _logger.warning("%s", line)
-        with read_ahead(source, report.test_paths) as ahead:
+        rows = _rows(report, squares)
+        with read_ahead(source, [row.path for row in rows if _has_file(row, squares)]) as ahead:
             write_examples(
                 examples,
-                _rows(ahead, report, squares),
+                (_filled(row, ahead, squares) for row in rows),
                 classes=report.classes,
                 data_hash=data_hash,
                 num_folds=settings.num_folds,
@@ -164,8 +169,8 @@ def fetch_weights(*, pointer: str, weights: str, remote: str, weights_file: Path
     return version.md5
 
 
-def _rows(source: ImageSource, report: FolderReport, squares: SquareFile) -> Iterator[Example]:
-    """Yield the training images and then the test images, whose files no other step needs."""
+def _rows(report: FolderReport, squares: SquareFile) -> list[Example]:
+    """List the training images and then the test images, whose files no other step needs."""
     columns = zip(
         report.paths,
         report.labels,
@@ -174,7 +179,21 @@ def _rows(source: ImageSource, report: FolderReport, squares: SquareFile) -> Ite
         report.folds,
         strict=True,
     )
-    for path, label, content_hash, split, fold in sorted(columns, key=lambda row: row[3] == TEST):
-        stored = squares.read(path) if split == TRAIN else (None,) * len(squares.geometries)
-        image = None if all(square is not None for square in stored) else source.read(path)
-        yield Example(path, image, label, content_hash, split, fold, stored)
+    no_squares = (None,) * len(squares.geometries)
+    rows = [
+        Example(path, None, label, content_hash, split, fold, no_squares)
+        for path, label, content_hash, split, fold in columns
+    ]
+    return sorted(rows, key=lambda row: row.split == TEST)
+
+
+def _has_file(row: Example, squares: SquareFile) -> bool:
+    return row.split == TEST or not squares.has_all(row.path)
+
+
+def _filled(row: Example, source: ImageSource, squares: SquareFile) -> Example:
+    """Add a row's file, or its squares, or both."""
+    return row._replace(
+        image=source.read(row.path) if _has_file(row, squares) else None,
+        squares=squares.read(row.path) if row.split == TRAIN else row.squares,
+    )

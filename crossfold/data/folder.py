@@ -70,12 +70,6 @@ class FolderReport:
         """Count the images with the same pixels as an earlier one."""
         return len(self.paths) - len(set(self.content_hashes))
 
-    @property
-    def test_paths(self) -> list[str]:
-        """List the test images; none before the splits are made."""
-        splits = zip(self.paths, self.splits, strict=bool(self.splits))
-        return [path for path, split in splits if split == TEST]
-
     def count_test(self) -> dict[str, int]:
         """Count the test images of each class; 0 before the splits are made."""
         num_test = dict.fromkeys(self.classes, 0)

@@ -51,6 +51,10 @@ class SquareFile:
                 self._places[path, geometry] = self._file.seek(0, os.SEEK_END)
                 self._file.write(square.tobytes())
 
+    def has_all(self, path: str) -> bool:
+        """Tell whether an image has a square of each geometry."""
+        return all((path, geometry) in self._places for geometry in self.geometries)
+
     def read(self, path: str) -> tuple[NDArray[np.uint8] | None, ...]:
         """Read an image's square of each geometry; None where it has none."""
         return tuple(self._read(path, geometry) for geometry in self.geometries)

@@ -19,10 +19,12 @@ import yaml
 from PIL import Image
 
 from crossfold.data import dvc, remotes
+from crossfold.data import fetch as module
 from crossfold.data.dvc import changed_since_add, ensure_pushed, pointer_hash
 from crossfold.data.examples import TEST, Examples
 from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
 from crossfold.data.findings import PairCounts
+from crossfold.data.remote_files import RemoteFiles
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import SquareGeometry
@@ -298,6 +300,21 @@ def test_a_damaged_list_of_files_is_refused(pushed: Path, damage: str) -> None:
     assert "data.dvc's list of files is truncated" in refused(pushed)
 
 
+@pytest.mark.parametrize("step", ["split_folder", "write_page"])
+def test_an_image_that_vanishes_after_it_was_examined_is_named(
+    pushed: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    function = getattr(module, step)
+
+    def after_loss(*arguments: Any) -> Any:
+        stored(pushed, picture(0)).unlink()
+        return function(*arguments)
+
+    monkeypatch.setattr(module, step, after_loss)
+    with pytest.raises(UserError, match=r"data/cat/0\.png is missing"):
+        fetch(pushed)
+
+
 def test_the_remedy_for_a_damaged_object_works(pushed: Path) -> None:
     path = stored(pushed, picture(0))
     path.write_bytes(b"?")
@@ -507,6 +524,30 @@ def test_a_version_that_is_too_large_is_refused_before_the_remote_is_asked(proje
     message = refused(project, data_pointer=pointer)  # nothing was pushed
     assert "1000000000 images of data.dvc need" in message
     assert f"{project.parent} has" in message
+
+
+@pytest.mark.parametrize("numbers", [{}, {"size": None}, {"size": "12", "nfiles": [3]}])
+def test_a_pointer_without_numbers_is_no_obstacle(pushed: Path, numbers: dict[str, Any]) -> None:
+    (out,) = yaml.safe_load((pushed / "data.dvc").read_text())["outs"]
+    kept = {name: out[name] for name in ("md5", "hash", "path")}
+    assert fetch(pushed, data_pointer=json.dumps({"outs": [kept | numbers]})).num_images == 24
+
+
+def test_files_that_are_read_again_are_read_ahead(
+    pushed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are smaller than their squares: a distant remote answers slowly for each."""
+    alone: list[str] = []
+    read = RemoteFiles.read
+
+    def note(self: RemoteFiles, path: str, *arguments: int) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            alone.append(path)
+        return read(self, path, *arguments)
+
+    monkeypatch.setattr(RemoteFiles, "read", note)
+    fetch(pushed)
+    assert len(alone) == 1  # the first, for which there is nothing to do meanwhile
 
 
 def test_no_image_is_copied_to_the_disk(pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
