@@ -123,7 +123,7 @@ def remote_names(root: Path) -> list[str]:
 
 
 def find_remote(name: str, folder: Path | None = None) -> Remote:
-    """Find the remote that a step pulls from, in the variable REMOTE or else .dvc/config.
+    """Find the remote that a step reads from, in the variable REMOTE or else .dvc/config.
 
     That file is in `folder`, or else in the working directory's .dvc.
 

@@ -59,7 +59,11 @@ KINDS = {
         "Scaled to 8 bits, from the range of 8, 12 or 16 bits that the largest value of the image "
         "is in if the file does not declare its bits. What was dark and fine may be lost.",
     ),
-    "large": Kind("very large", "Each takes at least 128 MiB of memory while it is decoded."),
+    "large": Kind(
+        "very large",
+        "Most take at least 128 MiB of memory while they are decoded, except JPEGs, which are "
+        "decoded reduced.",
+    ),
     "small": Kind(
         "smaller than the network's image size",
         "They are enlarged: more pixels, and no more detail.",
