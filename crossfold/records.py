@@ -6,13 +6,15 @@ fields, in their order. Scores are keyed by the metric's name, see `evaluation.m
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer
 
 from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.step.files import replaced_whole
 
 Scores = dict[str, float]
 Interval = tuple[float, float]  # 95 %
@@ -35,6 +37,24 @@ class Record(BaseModel):
     def write(self, path: Path) -> None:
         """Write the record to its JSON file."""
         path.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def recall(cls, path: Path) -> Self | None:
+        """Read a record from `remember`; None if the file is missing or has no such record."""
+        try:
+            return cls.read(path)
+        except (OSError, ValidationError):
+            return None
+
+    def remember(self, path: Path) -> None:
+        """Write a record that only saves time: if that is not possible, it is not kept.
+
+        The disk may be full or read-only, or another command may write the same file.
+        """
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced_whole(path) as part:
+                self.write(part)
 
 
 class _WithScores(Record):

@@ -14,7 +14,6 @@ from urllib.request import url2pathname
 
 from crossfold.network import GRAPH_FILE
 from crossfold.records import Record
-from crossfold.step.files import replaced_whole
 from crossfold.tracking.sqlite_store import SQLITE, state
 
 from .file_hashes import ARTIFACTS, registered_hashes, verify_file
@@ -63,10 +62,8 @@ def begin(root: Path, name: str) -> Lookup | None:
 
 def recall(lookup: Lookup) -> KnownVersion | None:
     """Read MLflow's last answer; None if the store or the version's file has changed since."""
-    if not lookup.entry.exists():
-        return None
-    known = KnownVersion.read(lookup.entry)
-    return known if known.state == lookup.state and Path(known.graph).exists() else None
+    known = KnownVersion.recall(lookup.entry)
+    return known if known and known.state == lookup.state and Path(known.graph).exists() else None
 
 
 def load(known: KnownVersion) -> "Classifier":
@@ -89,7 +86,6 @@ def remember(lookup: Lookup, client: "MlflowClient", version: "ModelVersion") ->
         return
     if state(lookup.store) != lookup.state:  # it changed meanwhile: before the answer, or after it
         return
-    lookup.entry.parent.mkdir(parents=True, exist_ok=True)
     known = KnownVersion(
         state=lookup.state,
         name=version.name,
@@ -97,5 +93,4 @@ def remember(lookup: Lookup, client: "MlflowClient", version: "ModelVersion") ->
         graph=str(graph),
         sha256=hashes[f"{ARTIFACTS}/{GRAPH_FILE}"],
     )
-    with replaced_whole(lookup.entry) as part:
-        known.write(part)
+    known.remember(lookup.entry)

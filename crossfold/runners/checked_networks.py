@@ -13,9 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from crossfold.infra.image_tags import TRAIN, code_name
-from crossfold.records import CheckedNetwork
 from crossfold.settings import Backbone
-from crossfold.step.files import replaced_whole
 
 _FOLDER = Path("runs", "cache", "networks")
 _LIBRARIES = ("torch", "torchvision", "timm", "safetensors")
@@ -33,15 +31,3 @@ def entry(root: Path, backbone: Backbone, cuts: Sequence[str], weights: Iterable
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return root / _FOLDER / f"{digest}.json"
-
-
-def recall(path: Path) -> CheckedNetwork | None:
-    """Read what an entry remembers; None if there is no such entry."""
-    return CheckedNetwork.read(path) if path.exists() else None
-
-
-def remember(path: Path, checked: CheckedNetwork) -> None:
-    """Write an entry."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced_whole(path) as part:
-        checked.write(part)

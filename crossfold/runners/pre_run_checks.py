@@ -110,7 +110,7 @@ def recall_preprocessing(
     except (FileNotFoundError, UserError):  # such a network has not passed a check
         return None
     entry = checked_networks.entry(root, backbone, settings.cuts(backbone), weights)
-    checked = checked_networks.recall(entry)
+    checked = CheckedNetwork.recall(entry)
     return checked.preprocessing if checked else None
 
 
@@ -135,12 +135,12 @@ def _check_once(
 ) -> CheckedNetwork:
     """Check a network, unless it passed the same check before."""
     entry = checked_networks.entry(root, backbone, cuts, weights)
-    checked = checked_networks.recall(entry)
+    checked = CheckedNetwork.recall(entry)
     if checked is None:
         with tempfile.TemporaryDirectory(prefix="crossfold-") as scratch:
             path = _as_one_file(list(weights.values()), Path(scratch))
             checked = _check_network(backbone, path, cuts)
-        checked_networks.remember(entry, checked)
+        checked.remember(entry)
     return checked
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.records import (
+    CheckedNetwork,
     DivergedResult,
     Evaluation,
     FoldResult,
@@ -81,3 +83,41 @@ def test_the_chosen_candidate_is_ranked_first() -> None:
         "learning_rate": 0.001,
         "weight_decay": 0.05,
     }
+
+
+# Records that only save time
+
+CHECKED = CheckedNetwork(source="model", preprocessing=Preprocessing(32))
+
+
+def test_a_remembered_record_is_recalled(tmp_path: Path) -> None:
+    path = tmp_path / "cache" / "entry.json"
+    assert CheckedNetwork.recall(path) is None
+    CHECKED.remember(path)
+    assert CheckedNetwork.recall(path) == CHECKED
+
+
+@pytest.mark.parametrize("content", [b"", b'{"source": "mo', b'{"state": "ab"}', b"\xff"])
+def test_a_file_without_such_a_record_is_no_entry(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "entry.json").write_bytes(content)
+    assert CheckedNetwork.recall(tmp_path / "entry.json") is None
+
+
+def test_a_record_without_a_folder_or_space_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    CHECKED.remember(tmp_path / "file" / "entry.json")
+    (tmp_path / "entry.json.part").symlink_to("/dev/full")
+    CHECKED.remember(tmp_path / "entry.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_commands_may_remember_the_same_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "entry.json"
+
+    class Slow(CheckedNetwork):
+        def write(self, part: Path) -> None:
+            super().write(part)
+            CHECKED.remember(path)
+
+    Slow(**dict(CHECKED)).remember(path)
+    assert CheckedNetwork.recall(path) == CHECKED

@@ -143,3 +143,16 @@ def test_a_versions_file_may_go_or_change(store: Path, tmp_path: Path) -> None:
         local_version.load(known)
     Path(known.graph).unlink()
     assert recalled(tmp_path) is None
+
+
+def test_an_answer_that_cannot_be_kept_or_read_is_asked_for_again(
+    store: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs/cache").touch()  # no folder can be made here
+    look_up(tmp_path)
+    assert recalled(tmp_path) is None
+    (tmp_path / "runs/cache").unlink()
+    look_up(tmp_path)
+    (entry,) = (tmp_path / "runs/cache/versions").iterdir()
+    entry.write_text("")
+    assert recalled(tmp_path) is None
