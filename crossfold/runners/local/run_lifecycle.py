@@ -1,6 +1,7 @@
 """Run the pipeline on this machine: check, connect to MLflow, run the steps, write the reports."""
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -44,6 +45,7 @@ from .run_folders import (
 )
 from .session import Session, run_pipeline
 
+_logger = logging.getLogger(__name__)
 _CONTINUES = "interrupted; the next `crossfold run` continues here"
 
 
@@ -91,11 +93,21 @@ def run_here(
 
 
 def _remember_champion(root: Path, settings: Settings) -> None:
-    """Save the next `crossfold predict` the import of MLflow."""
-    client, name = store.connect(), settings.tracking.model_name
-    lookup = local_version.begin(root, f"{name}@{aliases.CHAMPION}")
-    if lookup and (champion := aliases.find_champion(client, name)):
-        local_version.remember(lookup, client, champion)
+    """Save the next `crossfold predict` the import of MLflow.
+
+    The run has finished: whatever fails here, for example a store that another program locks, must
+    not end it as an error.
+    """
+    name = settings.tracking.model_name
+    try:
+        client = store.connect()
+        lookup = local_version.begin(root, f"{name}@{aliases.CHAMPION}")
+        if lookup and (champion := aliases.find_champion(client, name)):
+            local_version.remember(lookup, client, champion)
+    except Exception as error:
+        _logger.warning(
+            "the champion could not be remembered for the next `crossfold predict`: %s", error
+        )
 
 
 def _end_killed_runs(home: Path, present: Run) -> None:
