@@ -33,6 +33,7 @@ def compiled_pipeline(
         one.folder / package.name for one in all_runs(run.folder.parent) if one.pipeline == key
     )
     same = next((path for path in earlier if path.exists() and path != package), None)
+    run.compiled("")  # a continued run has a key, which is not that of a half-written file
     if same:
         shutil.copyfile(same, package)
     else:

@@ -44,6 +44,24 @@ def test_an_interrupted_compilation_is_not_copied(tmp_path: Path, compilations: 
     assert len(compilations) == 1
 
 
+def test_an_interrupted_compilation_of_a_continued_run_is_not_copied(
+    tmp_path: Path, compilations: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    continued = new_run(tmp_path, "a")
+    compiled_pipeline(continued, INPUTS, image, NO_RESOURCES)
+
+    def killed(path: Path, *_: object, **__: object) -> None:
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compiled, "compile_pipeline", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compiled_pipeline(continued, INPUTS, image, NO_RESOURCES)
+    compiled_pipeline(new_run(tmp_path, "a"), INPUTS, image, NO_RESOURCES)
+    assert len(compilations) == 2
+
+
 @pytest.mark.parametrize("change", ["parts", "image", "resources", "code", "python", "library"])
 def test_whatever_it_depends_on_compiles_it_again(
     change: str, tmp_path: Path, compilations: list[Path], monkeypatch: pytest.MonkeyPatch
