@@ -163,7 +163,8 @@ def _quantized(
         "float32",
         num_threads,
     )
-    return quantize(graph, (normalization(pixels)[0] for pixels in calibration))
+    batches = (normalization(pixels)[0] for pixels in calibration)
+    return quantize(graph, batches, num_threads)
 
 
 def _computation(

@@ -15,7 +15,7 @@ from openvino import opset13
 
 from crossfold.settings import HEAD
 
-from .openvino_engine import ALL_CORES, compiled
+from .openvino_engine import compiled
 
 NUM_IMAGES = 256
 # Share of the images whose highest value a range has room for; a rare outlier would coarsen it.
@@ -27,7 +27,7 @@ _MOVING = ("MaxPool", "Pad", "Reshape", "Transpose")
 Images = NDArray[np.float32]
 
 
-def quantize(prefix: openvino.Model, batches: Iterable[Images]) -> openvino.Model:
+def quantize(prefix: openvino.Model, batches: Iterable[Images], num_threads: int) -> openvino.Model:
     """Quantize each layer with constant weights, as its inputs for some images suggest.
 
     The values at each cut except the head are rounded too: an output in between would otherwise
@@ -37,12 +37,13 @@ def quantize(prefix: openvino.Model, batches: Iterable[Images]) -> openvino.Mode
     Args:
         prefix: the graph of a frozen prefix, with outputs named by cut; it is not changed.
         batches: its inputs for some training images, float32 [B, 3, S, S] each.
+        num_threads: processor threads.
 
     Returns:
         A graph with the same inputs and outputs.
     """
     quantized = prefix.clone()
-    ranges = _ranges(prefix, batches)
+    ranges = _ranges(prefix, batches, num_threads)
     for source, (low, high) in zip(_sources(quantized), ranges, strict=True):
         consumers = [each for each in source.get_target_inputs() if not _is_head(each.get_node())]
         rounded = _rounded(source, *_with_zero(low, high), levels=256)
@@ -86,7 +87,9 @@ def _sources(model: openvino.Model) -> list[openvino.Output]:
     return list(sources.values())
 
 
-def _ranges(prefix: openvino.Model, batches: Iterable[Images]) -> list[tuple[float, float]]:
+def _ranges(
+    prefix: openvino.Model, batches: Iterable[Images], num_threads: int
+) -> list[tuple[float, float]]:
     """Compute the range of each source from the lowest and highest value of each image."""
     watched = prefix.clone()
     extremes = []
@@ -96,7 +99,7 @@ def _ranges(prefix: openvino.Model, batches: Iterable[Images]) -> list[tuple[flo
     compute = compiled(
         openvino.Model([each.output(0) for each in extremes], watched.get_parameters()),
         "float32",
-        ALL_CORES,
+        num_threads,
     )
     of_batches = [np.stack(compute(batch)) for batch in batches]
     of_images = np.concatenate(of_batches, axis=1)  # [2 * sources, images]
