@@ -201,7 +201,7 @@ def known_files(root: Path, name: str, remote: str) -> dict[str, str] | None:
 
     None if the list is neither in DVC's cache nor in a remote that is a folder of this machine.
     """
-    md5 = pointer_hash((root / f"{name}.dvc").read_text(), f"{name}.dvc")
+    md5 = pointer_hash(read_pointer(root, name))
     path = find_object(root, md5, remote)
     if path is None:
         return None

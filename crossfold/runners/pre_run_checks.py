@@ -71,8 +71,8 @@ def check_model(root: Path, settings: Settings) -> CheckedModel:
         UserError: no weights have that name; or weights, candidates or image size do not fit
             the architecture.
     """
-    files = dvc.known_files(root, "models", settings.data.remote)
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
+    files = dvc.known_files(root, "models", settings.data.remote)
     notes, preprocessing = [], {}
     for backbone in settings.backbones:
         with _named(backbone, settings):
@@ -107,7 +107,7 @@ def recall_preprocessing(
     try:
         files = dvc.known_files(root, "models", settings.data.remote)
         weights = _find_weights(root, settings.data.remote, backbone.weights, files)
-    except (FileNotFoundError, UserError):  # such a network has not passed a check
+    except UserError:  # such a network has not passed a check
         return None
     entry = checked_networks.entry(root, backbone, settings.cuts(backbone), weights)
     checked = CheckedNetwork.recall(entry)
