@@ -267,7 +267,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("augmentation.test_time=true", ["augmentation: test_time", "augmentation.views"]),
         ("resources={train_folds: {cpu: 2}}", ["resources.train_folds", "no such setting"]),
         ("resources={train_fold: {cores: 2}}", ["resources.train_fold.cores", "no such setting"]),
-        ("resources={train_fold: {cpu: 0}}", ["resources.train_fold.cpu", "greater than 0"]),
+        ("resources={train_fold: {cpu: 0}}", ["resources.train_fold.cpu", "0.001"]),
         ("resources={train_fold: {memory: 4}}", ["resources.train_fold.memory: 4", "4Gi"]),
         ("resources={train_fold: {memory: 4GB}}", ["train_fold.memory: '4GB'", "4Gi"]),
         ("resources={train_fold: {storage: 0Gi}}", ["train_fold.storage: '0Gi'", "4Gi"]),
