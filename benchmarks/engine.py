@@ -59,7 +59,7 @@ class Engine(Record):
 def measure_engine(
     workspace: Workspace, precisions: Sequence[str], num_rounds: int, machine: Machine
 ) -> Engine:
-    """Take rounds; every measurement has a process of its own."""
+    """Take rounds; every measurement runs in a new process."""
     trained = [precision for precision in TRAINED if precision in precisions]
     rounds = []
     for number in range(num_rounds):

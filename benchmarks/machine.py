@@ -16,7 +16,6 @@ from typing import Annotated, ParamSpec, TypeVar
 import psutil
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from crossfold.step import concurrency
 from crossfold.step.concurrency import num_cores
 
 ROOT = Path(__file__).parents[1]
@@ -73,9 +72,8 @@ def _drop_progress() -> None:
 
 
 def pretend_cores(number: int) -> None:
-    """Make `num_cores` count so many in this process, whatever the machine has."""
+    """Make `num_cores` count so many in this process, unless a container's limit is lower."""
     os.sched_getaffinity = lambda _: set(range(number))
-    concurrency._CPU_LIMITS = ()  # type: ignore[assignment]
 
 
 def peak_memory() -> int:

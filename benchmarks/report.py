@@ -286,15 +286,16 @@ def _curve(files: str, comparison: Comparison) -> str:
     return _table(header, lines)
 
 
+def _median_seconds(small: Comparison, precision: str, step: str) -> float:
+    return float(np.median(_measured(small, precision, lambda one: one.steps[step])))
+
+
 def _step_seconds(small: Comparison) -> str:
     """Tabulate the median seconds of each step, with the fewest epochs."""
     precisions = _precisions(small)
     lines = []
     for step in small.rounds[0].pipeline[precisions[0]].steps:
-        taken = (
-            np.median(_measured(small, precision, lambda one: one.steps[step]))  # noqa: B023
-            for precision in precisions
-        )
+        taken = (_median_seconds(small, precision, step) for precision in precisions)
         lines.append([f"`{step}`", *(f"{seconds:.2f} s" for seconds in taken)])
     number = f"{sum(small.num_images):,}"
     return _table([f"{number} photos of 640×480, E = {FEWEST}", *precisions], lines)

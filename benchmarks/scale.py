@@ -1,6 +1,6 @@
 """Count time, memory and bytes of each step: for more and more images, and for large photographs.
 
-Each step runs in a process of its own. DVC does not pull the images: that would take longer than
+Each step runs in a new process. DVC does not pull the images: that would take longer than
 all the rest.
 """
 
@@ -100,7 +100,7 @@ def measure_scale(sizes: Sequence[int] = SIZES) -> Scale:
 
 
 def measure(case: Case) -> Size:
-    """Write the photos, and run each step in a process of its own."""
+    """Write the photos, and run each step in a new process."""
     from .steps import STEPS
 
     workload = Workload(

@@ -14,7 +14,7 @@ _MARGIN = 1.5
 _BESIDE = 2**30
 # A backbone's weights are in the features, in the model and in its export, or in the champion.
 _COPIES_OF_WEIGHTS = 4
-# A backbone with more weights needs more memory than a step has without settings of its own.
+# A backbone with more weights needs more memory than a step has by default.
 _MAX_WEIGHTS = 2 * 2**30
 # float32 values that a head takes of one image: at most 4,096 among torchvision's networks.
 _BYTES_AT_HEAD = 4 * 4096

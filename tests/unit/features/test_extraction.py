@@ -395,8 +395,8 @@ def test_in_int8_joined_shards_have_the_values_and_graph_of_the_whole_table(
 ) -> None:
     monkeypatch.setattr("crossfold.data.examples._MAX_ROWS", 27)  # two row groups
     rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
-    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
-    write_examples(tmp_path / "examples", rows, **about)  # type: ignore[arg-type]
+    classes = ("red", "green", "blue")
+    write_examples(tmp_path / "examples", rows, classes=classes, data_hash="0.dir", num_folds=3)
     extract(tmp_path / "examples", weights, tmp_path / "whole", precision="int8")
     shards = [tmp_path / f"shard {n}" for n in range(2)]
     for n, path in enumerate(shards):
