@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from crossfold.data import dvc
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.resource_settings import ResourceSettings
 from crossfold.settings import Network, Settings
+from crossfold.versioning import dvc
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
 # has a setting of the same name, or if the name is unclear without its section.

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crossfold.data import dvc
 from crossfold.data.disk_need import estimate_need
 from crossfold.imaging.preprocessing import read_geometries
 from crossfold.settings import HEAD, PIXELS
+from crossfold.versioning import dvc
 
 # Images differ in size, and the splits in their share of the large ones.
 _MARGIN = 1.5

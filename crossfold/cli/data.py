@@ -64,9 +64,9 @@ def check_data(
     ),
 ) -> None:
     """Check a folder of images exactly as the pipeline does, and report problems."""
-    from crossfold.data.folder import examine_folder, split_folder
+    from crossfold.data.examination.folder import examine_folder, split_folder
+    from crossfold.data.examination.page import write_page
     from crossfold.data.image_source import FolderSource
-    from crossfold.data.page import write_page
     from crossfold.data.splits import SplitSettings
     from crossfold.settings import load_settings
 

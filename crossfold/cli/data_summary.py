@@ -9,12 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.data.dvc import listed
-from crossfold.data.findings import Pair, near_duplicates
-from crossfold.data.folder import FolderReport, balance
+from crossfold.data.examination.findings import Pair, near_duplicates
+from crossfold.data.examination.folder import FolderReport, balance
 from crossfold.data.layout import ignored_files
 from crossfold.data.splits import TEST
 from crossfold.imaging.quality import KINDS
+from crossfold.versioning.dvc import listed
 
 _MAX_CLASSES = 20
 _NUM_EXAMPLES = 2

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crossfold.imaging.preprocessing import SquareGeometry
-
-    from .dvc import Pointer
+    from crossfold.versioning.dvc import Pointer
 
 _CHANNELS = 3
 # Photographs have some 1 to 16 pixels for each byte of their files.

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crossfold.data.examination.findings import DataFacts
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import SquareGeometry, read_geometries
 from crossfold.step.concurrency import in_order
 from crossfold.step.files import replaced_whole
 
-from .findings import DataFacts
 from .splits import TEST as TEST
 from .splits import TRAIN as TRAIN
 

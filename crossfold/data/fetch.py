@@ -8,30 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crossfold.data.examination.folder import examine_images, split_folder
+from crossfold.data.examination.page import write_page
 from crossfold.step.files import replaced_whole
 from crossfold.step.progress import report_progress
+from crossfold.versioning.dvc import parse_pointer
+from crossfold.versioning.remote_files import remote_files
 
 from . import splits
 from .disk_need import estimate_need
-from .dvc import parse_pointer
 from .examples import Example, write_examples
-from .folder import examine_images, split_folder
 from .layout import judge_layout
 from .listing import list_paths
 from .models_folder import WeightsFiles, copy_weights, find_weights
-from .page import write_page
 from .read_ahead import read_ahead
-from .remote_files import remote_files
 from .splits import TEST, TRAIN
 from .square_file import square_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crossfold.data.examination.findings import PairCounts
+    from crossfold.data.examination.folder import FolderReport
     from crossfold.imaging.preprocessing import SquareGeometry
 
-    from .findings import PairCounts
-    from .folder import FolderReport
     from .image_source import ImageSource
     from .layout import Layout
     from .square_file import SquareFile
@@ -73,7 +73,7 @@ def fetch_data(
         settings: the settings of the splits, see `splits.assign`.
         geometries: the geometries of the squares that training takes.
         examples: the table to write, see `crossfold.data.examples`.
-        data_page: the page about the data to write, see `crossfold.data.page`.
+        data_page: the page about the data to write, see `crossfold.data.examination.page`.
 
     Raises:
         UserError: the version cannot be read (see `remote_files`), or the images cannot be trained

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from crossfold.errors import UserError
+from crossfold.versioning.dvc import listed
 
-from .dvc import listed
 from .listing import escaped, is_misnamed, list_files
 
 if TYPE_CHECKING:

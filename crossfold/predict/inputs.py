@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.data.dvc import listed
 from crossfold.data.listing import files_below, is_system_file
 from crossfold.errors import UserError
+from crossfold.versioning.dvc import listed
 
 
 def find_images(names: Sequence[str]) -> list[str]:

@@ -12,11 +12,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from crossfold.data.dvc import pointer_hash
 from crossfold.data.examples import Examples
 from crossfold.predict import file_hashes
 from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
+from crossfold.versioning.dvc import pointer_hash
 
 from . import aliases, gate, model_card, run_log, training_image_hashes, version_tags
 from .promotion_lock import promotion_turn

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.data.examination.image import SMALLEST_DECODED
 from crossfold.data.examples import BATCH_SIZE, TEST, TRAIN
-from crossfold.data.image_check import SMALLEST_DECODED
 from crossfold.imaging.content_hash import whole_hash
 from crossfold.imaging.decoding import BadImage
 from crossfold.network import safetensors_file

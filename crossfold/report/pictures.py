@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from crossfold.data.examination.findings import DataFacts
 from crossfold.data.examples import TEST, TRAIN, Examples
-from crossfold.data.findings import DataFacts
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import REDUCING_GAP, SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri

@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from crossfold.data import dvc, remotes
 from crossfold.errors import UserError
 from crossfold.runners.base import OnThisMachine
 from crossfold.runners.display import Display
 from crossfold.runners.failures import signals_interrupt
 from crossfold.runners.local.leftovers import end_leftovers
 from crossfold.runners.local.run_folders import HOME, load_run, new_run
+from crossfold.versioning import dvc, remotes
 
 from .commit_run import run_commit
 from .comparison import Row, compare_environments, compare_results

@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfold.data import dvc
 from crossfold.data.layout import find_misnamed
 from crossfold.data.models_folder import copy_weights, find_weights
 from crossfold.data.samples import sample
 from crossfold.errors import UserError
 from crossfold.records import CheckedNetwork
 from crossfold.settings import PIXELS, Backbone, Settings
+from crossfold.versioning import dvc
 
 from . import checked_networks
 from .failures import StepError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from crossfold.architectures import TORCHVISION, timm_name
-from crossfold.data.package_index import install_wheel
+from crossfold.data.samples.package_index import install_wheel
 from crossfold.errors import UserError
 from crossfold.network.backbone import build_network
 from crossfold.step.files import replaced_whole

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
-from crossfold.data.folder import examine_folder, split_folder
+from crossfold.data.examination.folder import examine_folder, split_folder
+from crossfold.data.examination.page import render
 from crossfold.data.image_source import FolderSource
-from crossfold.data.page import render
 from crossfold.data.splits import SplitSettings
 
 from .chromium import DESKTOP, PHONE, measured, screenshot, visit

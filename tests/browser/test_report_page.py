@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
-from crossfold.data.findings import DataFacts, Pair, PairCounts
+from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.shown_images import (

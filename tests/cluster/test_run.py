@@ -27,7 +27,6 @@ import requests
 import yaml
 from rich.console import Console
 
-from crossfold.data import remotes
 from crossfold.errors import UserError
 from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.image_tags import DATA
@@ -44,6 +43,7 @@ from crossfold.runners.kubeflow.watch import watch_run
 from crossfold.runners.kubeflow.workflow import State, Task
 from crossfold.step.runtime import NOT_REPEATED, ON_KUBERNETES, REFUSED
 from crossfold.tracking import run_tree
+from crossfold.versioning import remotes
 
 from ..docker.services import free_port, wait
 from ..pipeline.projects import Project, alive, write_project

@@ -24,7 +24,7 @@ from crossfold.cli.console import console
 from crossfold.network import NETWORK_FILE
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
-from crossfold.runners.local.containers import IMAGE_USER, _Container
+from crossfold.runners.local.backends.containers import IMAGE_USER, _Container
 from crossfold.runners.local.run_folders import new_run
 from crossfold.runners.local.session import Session
 from crossfold.tracking.run_tree import OUTCOME

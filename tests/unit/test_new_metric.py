@@ -13,8 +13,8 @@ from rich.console import Console, RenderableType
 from sklearn.metrics import cohen_kappa_score
 
 from crossfold.cli import summary, version_tables
+from crossfold.data.examination.findings import DataFacts
 from crossfold.data.examples import Examples
-from crossfold.data.findings import DataFacts
 from crossfold.evaluation import metrics
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.metrics import Metric, Sample

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.data.samples.package_index import install_wheel
 from crossfold.imaging.decoding import opened
 
-from ..package_index import install_wheel
 from .bitmap import bitmap
 
 if TYPE_CHECKING:

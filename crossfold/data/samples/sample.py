@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfold.errors import UserError
+from crossfold.versioning.dvc import add, folder_hash, pointer_hash
 
-from ..dvc import add, folder_hash, pointer_hash
 from .digits import RANDOM_WEIGHTS, write_digits, write_random_weights
 from .photographs import write_photographs
 

@@ -4,10 +4,10 @@ import json
 import secrets
 from collections.abc import Mapping
 
-from crossfold.data import remotes
 from crossfold.errors import UserError
 from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET
 from crossfold.infra.shell import Say
+from crossfold.versioning import remotes
 
 from .addresses import KUBEFLOW, MINIO_URI, MLFLOW_PAGE, MLFLOW_URI
 from .kubectl import MANAGER, Cluster

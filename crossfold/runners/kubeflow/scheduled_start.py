@@ -21,8 +21,8 @@ from dulwich.errors import GitProtocolError, NotGitRepository
 from dulwich.object_store import tree_lookup_path
 from dulwich.objects import Blob, Commit
 
-from crossfold.data.dvc import FOLDERS, pointer_hash
 from crossfold.errors import UserError
+from crossfold.versioning.dvc import FOLDERS, pointer_hash
 
 TIMEOUT = 60  # seconds until Kubeflow must respond
 _REFUSED = (OSError, GitProtocolError, HTTPUnauthorized, NotGitRepository, KeyError, ValueError)

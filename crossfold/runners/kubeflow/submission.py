@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossfold.data import dvc, remotes
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.passwords import dvc_writer
@@ -18,6 +17,7 @@ from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
 from crossfold.runners.lineage import lineage
 from crossfold.settings import Settings
+from crossfold.versioning import dvc, remotes
 from pipelines.arguments import arguments
 from pipelines.compilation import NO_STORAGE, compile_pipeline
 from pipelines.storage import estimate_storage

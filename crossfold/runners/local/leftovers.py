@@ -12,6 +12,6 @@ def end_leftovers(run: Run) -> None:
     run.end_processes()
     if run.containers:
         # Docker's client is slow to import, and a user of processes may have no engine.
-        from .docker_engine import remove_containers
+        from crossfold.runners.local.backends.docker_engine import remove_containers
 
         remove_containers(run)

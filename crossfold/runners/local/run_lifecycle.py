@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from mlflow.exceptions import MlflowException
 
-from crossfold.data import dvc
 from crossfold.errors import UserError
 from crossfold.predict import local_version
 from crossfold.records import Evaluation, Leaderboard, Registration
@@ -21,13 +20,14 @@ from crossfold.registry import aliases
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
+from crossfold.runners.local.backends.base import Backend
 from crossfold.runners.outcome import Outcome
 from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import names, run_tree, store
+from crossfold.versioning import dvc
 from pipelines.arguments import arguments
 
-from .backend import Backend
 from .compiled import compiled_pipeline
 from .leftovers import end_leftovers
 from .mlflow_store import tracking_environment

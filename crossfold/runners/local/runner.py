@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from crossfold.runners.display import Display
+from crossfold.runners.local.backends.fork_server import fork_server
 from crossfold.runners.outcome import Outcome
 from crossfold.settings import Settings
 
-from .fork_server import fork_server
 from .reuse import expects_full_reuse
 
 
@@ -19,7 +19,8 @@ class ProcessRunner:
         """Run the pipeline; see `Runner`."""
         with fork_server(full_reuse=caching and expects_full_reuse(root, settings)):
             # Slow imports, which overlap with the server's own.
-            from .processes import Processes
+            from crossfold.runners.local.backends.processes import Processes
+
             from .run_lifecycle import run_here
 
             return run_here(root, settings, display, Processes, caching=caching, record=record)
@@ -32,7 +33,8 @@ class ContainerRunner:
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
-        from .containers import Containers
+        from crossfold.runners.local.backends.containers import Containers
+
         from .run_lifecycle import run_here
 
         return run_here(root, settings, display, Containers, caching=caching, record=record)

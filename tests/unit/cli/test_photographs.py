@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from crossfold.cli.data import fetch_sample_weights
-from crossfold.data.dvc import changed_since_add, pointer_hash
 from crossfold.data.samples.digits import RANDOM_WEIGHTS, write_random_weights
 from crossfold.data.samples.sample import (
     DIGITS_HASHES,
@@ -25,6 +24,7 @@ from crossfold.imaging.decoding import read_image, square
 from crossfold.network import normalization
 from crossfold.network.cutting import head_name
 from crossfold.settings import PreprocessingSettings
+from crossfold.versioning.dvc import changed_since_add, pointer_hash
 from crossfold.weights.preprocessing import find_preprocessing
 from crossfold.weights.pretrained_network import pretrained_network
 

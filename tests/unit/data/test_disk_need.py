@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from crossfold.data.disk_need import estimate_need
-from crossfold.data.dvc import Pointer
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import SquareGeometry
+from crossfold.versioning.dvc import Pointer
 
 SQUARES = (SquareGeometry(100), SquareGeometry(200))  # 30,000 and 120,000 bytes
 MD5 = "0a1b0a1b0a1b0a1b0a1b0a1b0a1b0a1b.dir"

@@ -18,16 +18,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from crossfold.data import dvc, remotes
 from crossfold.data import fetch as module
-from crossfold.data.dvc import changed_since_add, ensure_pushed, pointer_hash
+from crossfold.data.examination.findings import PairCounts
 from crossfold.data.examples import TEST, Examples
 from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
-from crossfold.data.findings import PairCounts
-from crossfold.data.remote_files import RemoteFiles
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import SquareGeometry
+from crossfold.versioning import dvc, remotes
+from crossfold.versioning.dvc import changed_since_add, ensure_pushed, pointer_hash
+from crossfold.versioning.remote_files import RemoteFiles
 
 PROJECT = Path(__file__).parents[3]
 NUM_IMAGES = 8  # of each class

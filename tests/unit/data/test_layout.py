@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from crossfold.data.folder import FolderReport, examine_folder, split_folder
+from crossfold.data.examination.folder import FolderReport, examine_folder, split_folder
 from crossfold.data.layout import ignored_files, read_layout
 from crossfold.data.listing import escaped, is_system_file, list_files, list_paths
 from crossfold.data.splits import SplitSettings

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from crossfold.data.examination.folder import examine_folder, split_folder
+from crossfold.data.examination.page import render
 from crossfold.data.examples import Example, Examples, write_examples
-from crossfold.data.folder import examine_folder, split_folder
 from crossfold.data.image_source import FolderSource
-from crossfold.data.page import render
 from crossfold.data.splits import TRAIN, SplitSettings
 from crossfold.imaging.decoding import read_image
 from crossfold.imaging.preprocessing import Preprocessing

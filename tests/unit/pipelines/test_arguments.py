@@ -7,9 +7,9 @@ import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict
 
-from crossfold.data import dvc
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Settings, load_settings
+from crossfold.versioning import dvc
 from pipelines.arguments import NOT_IN_STEPS, OF_NETWORKS, PARAMETERS, arguments
 from pipelines.classification import pipeline
 

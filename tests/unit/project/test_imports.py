@@ -55,7 +55,7 @@ def test_a_run_does_not_import_matplotlib_or_torch() -> None:
 
 def test_the_server_imports_nothing_for_networks_if_nothing_changed() -> None:
     run(
-        "import importlib, sys; from crossfold.runners.local.fork_server import _ALWAYS\n"
+        "import importlib, sys; from crossfold.runners.local.backends.fork_server import _ALWAYS\n"
         "[importlib.import_module(name) for name in _ALWAYS]\n"
         "assert not sys.modules.keys() & {'torch', 'openvino', 'sklearn', 'timm'}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfold.data.findings import DataFacts, Pair, PairCounts
+from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import Evaluation, Leaderboard, Registration

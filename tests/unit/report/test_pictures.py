@@ -4,8 +4,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from crossfold.data.examination.findings import DataFacts, Pair
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.data.findings import DataFacts, Pair
 from crossfold.records import ActivationMap
 from crossfold.report import pictures as report_pictures
 

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from crossfold.data.findings import DataFacts, Pair, PairCounts
+from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.records import DivergedEntry, DivergedFold, Evaluation, Leaderboard, Registration
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary

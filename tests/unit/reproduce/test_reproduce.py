@@ -14,12 +14,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from crossfold.data import dvc, remotes
 from crossfold.reproduce.reproduce import Reproduction, remove_leftovers, reproduce
 from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
 from crossfold.runners.local.run_folders import new_run
 from crossfold.settings import load_settings
+from crossfold.versioning import dvc, remotes
 
 PROJECT = Path(__file__).parents[3]
 CLUSTER = (

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossfold.data import dvc
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.errors import UserError
 from crossfold.network import backbone
@@ -16,6 +15,7 @@ from crossfold.records import CheckedNetwork
 from crossfold.runners import checked_networks, pre_run_checks
 from crossfold.runners.pre_run_checks import check_model, recall_preprocessing
 from crossfold.settings import Backbone, Settings, load_settings
+from crossfold.versioning import dvc
 
 SOURCE = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors
 import torch
 
-from crossfold.data.package_index import install_wheel
+from crossfold.data.samples.package_index import install_wheel
 from crossfold.data.samples.photographs import SCIKIT_IMAGE
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import read_image, square

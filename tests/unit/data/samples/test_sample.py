@@ -10,7 +10,6 @@ from dvc.repo import Repo
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from crossfold.data.dvc import changed_since_add, pointer_hash
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
 from crossfold.data.samples.sample import (
     DIGITS_HASHES,
@@ -19,6 +18,7 @@ from crossfold.data.samples.sample import (
     write_photographs_sample,
 )
 from crossfold.errors import UserError
+from crossfold.versioning.dvc import changed_since_add, pointer_hash
 
 PROJECT = Path(__file__).parents[4]
 POINTERS = ("data.dvc", "models.dvc")

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.data import dvc
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.infra.image_tags import BuildArguments, Torch, code_name
 from crossfold.records import CheckedNetwork
 from crossfold.runners import checked_networks
 from crossfold.runners.lineage import lineage
 from crossfold.runners.local import reuse
-from crossfold.runners.local.backend import Backend
-from crossfold.runners.local.containers import Containers
-from crossfold.runners.local.processes import Processes
+from crossfold.runners.local.backends.base import Backend
+from crossfold.runners.local.backends.containers import Containers
+from crossfold.runners.local.backends.processes import Processes
 from crossfold.runners.local.run_folders import FAILED, FINISHED, load_run, new_run
 from crossfold.settings import load_settings
+from crossfold.versioning import dvc
 from pipelines.arguments import arguments
 from pipelines.compilation import compile_pipeline
 

@@ -12,7 +12,7 @@ from kfp.local import cache
 from crossfold.cli.console import console
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
-from crossfold.runners.local.processes import _Process
+from crossfold.runners.local.backends.processes import _Process
 from crossfold.runners.local.run_folders import all_runs, end_all, new_run
 from crossfold.runners.local.session import Session, _StepCache
 
@@ -117,7 +117,7 @@ def test_a_step_that_cannot_be_recorded_does_not_run(
     def start(*_: object) -> tuple[object, object]:
         return talker.process, None
 
-    monkeypatch.setattr("crossfold.runners.local.processes.start_step", start)
+    monkeypatch.setattr("crossfold.runners.local.backends.processes.start_step", start)
     run = new_run(tmp_path, "abc")
     (run.folder / "run.json.part").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from crossfold.data.splits import TEST
 from crossfold.html.jinja_environment import template_environment
 from crossfold.imaging.quality import KINDS
 from crossfold.imaging.thumbnails import data_uri
@@ -15,14 +16,14 @@ from crossfold.step.files import replaced_whole
 
 from .findings import near_duplicates
 from .folder import balance
-from .splits import TEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from crossfold.data.image_source import ImageSource
+
     from .folder import FolderReport
-    from .image_source import ImageSource
 
 NUM_SAMPLES = 6  # of each class
 MAX_SAMPLES = 300  # of all classes
@@ -70,7 +71,7 @@ def render(report: FolderReport, source: ImageSource, problem: str = "") -> str:
         [path for paths in (*samples.values(), *of_kind.values()) for path in paths]
         + [path for pair in pairs for path in pair.paths],
     )
-    page = template_environment("crossfold.data").get_template("data.html")
+    page = template_environment("crossfold.data.examination").get_template("data.html")
     return page.render(
         report=report,
         problem=problem,

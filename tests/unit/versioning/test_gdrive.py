@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from googleapiclient import discovery_cache
 from pydrive2.fs import GDriveFileSystem
 
-from crossfold.data import dvc, remotes
-from crossfold.data.remote_files import remote_files
 from crossfold.errors import UserError
+from crossfold.versioning import dvc, remotes
+from crossfold.versioning.remote_files import remote_files
 
 PROJECT = Path(__file__).parents[3]
 FOLDER = "your-folder-id"  # as in .dvc/config

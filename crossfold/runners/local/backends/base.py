@@ -8,10 +8,9 @@ from typing import ClassVar, Protocol
 from kfp import local
 
 from crossfold.runners.base import RunnerName
+from crossfold.runners.local.run_folders import Run
+from crossfold.runners.local.session import Session
 from crossfold.settings import Settings
-
-from .run_folders import Run
-from .session import Session
 
 
 class Backend(Protocol):

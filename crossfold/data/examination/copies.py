@@ -11,8 +11,9 @@ from crossfold.step.concurrency import in_order, num_cores
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .image_check import CheckedImage
-    from .image_source import ImageSource
+    from crossfold.data.image_source import ImageSource
+
+    from .image import CheckedImage
 
 
 def tie_copies(

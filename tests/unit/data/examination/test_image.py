@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossfold.data.examination.folder import examine_folder
+from crossfold.data.examination.image import check_image
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.fetch import write_table
-from crossfold.data.folder import examine_folder
-from crossfold.data.image_check import check_image
 from crossfold.data.image_source import FolderSource
 from crossfold.data.layout import read_layout
 from crossfold.data.splits import SplitSettings
@@ -169,7 +169,7 @@ LIMIT = 500 * 2**20
 PROGRAM = """
 import re, sys
 from pathlib import Path
-from crossfold.data import folder
+from crossfold.data.examination import folder
 from crossfold.data.image_source import FolderSource
 from crossfold.data.layout import read_layout
 from crossfold.data.square_file import square_file

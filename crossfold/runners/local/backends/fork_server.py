@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from .run_folders import end_all
+from crossfold.runners.local.run_folders import end_all
 
 # What register_model needs if the model is registered already: it runs even if nothing changed.
 _ALWAYS = [

@@ -23,18 +23,18 @@ from kfp import local
 from kfp.local import docker_task_handler
 from kfp.local.status import Status
 
-from crossfold.data import remotes
 from crossfold.infra.image_tags import DATA, TRAIN, image_name
 from crossfold.runners.base import RunnerName
 from crossfold.runners.failures import StepError
+from crossfold.runners.local.mlflow_store import served
+from crossfold.runners.local.run_folders import Run
+from crossfold.runners.local.session import Session, describe, fault_of
 from crossfold.settings import Settings
 from crossfold.tracking.sqlite_store import SQLITE
+from crossfold.versioning import remotes
 
-from .backend import step_environment
+from .base import step_environment
 from .docker_engine import connect_engine, remove_container
-from .mlflow_store import served
-from .run_folders import Run
-from .session import Session, describe, fault_of
 
 # The images' user. An ordinary user's containers run as that user, to write to the user's folder.
 IMAGE_USER = 65532

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.data import remotes
-from crossfold.data.dvc import Pointer, object_key
-from crossfold.data.remote_files import RemoteError, remote_files
 from crossfold.errors import UserError
 from crossfold.imaging.decoding import BadImage
+from crossfold.versioning import remotes
+from crossfold.versioning.dvc import Pointer, object_key
+from crossfold.versioning.remote_files import RemoteError, remote_files
 
 FILES = {f"cat/{number}.png": f"image {number}".encode() for number in range(20)}
 

@@ -13,13 +13,13 @@ from kfp.local.status import Status
 
 from crossfold.infra.image_tags import code_name
 from crossfold.runners.base import RunnerName
+from crossfold.runners.local.reuse import process_cache
+from crossfold.runners.local.run_folders import Run, end_all
+from crossfold.runners.local.session import Session, fault_of
 from crossfold.settings import Settings
 
-from .backend import step_environment
+from .base import step_environment
 from .fork_server import start_step
-from .reuse import process_cache
-from .run_folders import Run, end_all
-from .session import Session, fault_of
 
 
 class Processes:

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_sample_image
 
+from crossfold.data.examination.findings import DataFacts, PairCounts, near_duplicates
+from crossfold.data.examination.folder import FolderReport, balance, examine_folder, split_folder
 from crossfold.data.examples import TEST, TRAIN
-from crossfold.data.findings import DataFacts, PairCounts, near_duplicates
-from crossfold.data.folder import FolderReport, balance, examine_folder, split_folder
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 

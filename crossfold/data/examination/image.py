@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from crossfold.data.image_source import ImageSource
+    from crossfold.data.square_file import SquareFile
     from crossfold.imaging.preprocessing import SquareGeometry
-
-    from .image_source import ImageSource
-    from .square_file import SquareFile
 
 # The check decodes a JPEG to no less than this, whatever the backbones, since the splits depend on
 # it. The square of 224 pixels, the usual one, comes from the same decode.

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.data import splits
+from crossfold.data.image_source import FolderSource
+from crossfold.data.layout import Finding, class_of, ignored_files, read_layout
+from crossfold.data.read_ahead import read_ahead
+from crossfold.data.splits import TEST, SplitSettings
 from crossfold.errors import UserError
 from crossfold.imaging.near_duplicates import Index, Pairs
 from crossfold.imaging.quality import KINDS
 from crossfold.step.concurrency import in_order, num_cores
 
-from . import splits
 from .copies import tie_copies
 from .findings import DataFacts, Pair, PairCounts
-from .image_check import CheckedImage, check_image
-from .image_source import FolderSource
-from .layout import Finding, class_of, ignored_files, read_layout
-from .read_ahead import read_ahead
-from .splits import TEST, SplitSettings
+from .image import CheckedImage, check_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .image_source import ImageSource
-    from .layout import Layout
-    from .square_file import SquareFile
+    from crossfold.data.image_source import ImageSource
+    from crossfold.data.layout import Layout
+    from crossfold.data.square_file import SquareFile
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report
 IMBALANCED = 2.0  # of the largest class to the smallest

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from zc.lockfile import LockFile  # type: ignore[import-untyped]
 
-from crossfold.data import dvc, remotes
-from crossfold.data.remote_files import remote_files
 from crossfold.errors import UserError
+from crossfold.versioning import dvc, remotes
+from crossfold.versioning.remote_files import remote_files
 
 SOURCE = Path(__file__).parents[3]
 

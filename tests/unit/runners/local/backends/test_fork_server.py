@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crossfold.runners.local.fork_server import _FOR_ALL_STEPS, fork_server
-from crossfold.runners.local.processes import _Process
+from crossfold.runners.local.backends.fork_server import _FOR_ALL_STEPS, fork_server
+from crossfold.runners.local.backends.processes import _Process
 from crossfold.runners.local.run_folders import Run, new_run
 
 
@@ -147,7 +147,7 @@ def test_a_terminals_signals_do_not_end_the_server(run: Run) -> None:
 
 PROGRAM = """
 import psutil
-from crossfold.runners.local.fork_server import fork_server
+from crossfold.runners.local.backends.fork_server import fork_server
 with fork_server(full_reuse=False):
     print(*(child.pid for child in psutil.Process().children()), flush=True)
     {rest}

@@ -9,8 +9,7 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from crossfold.errors import UserError
-
-from .run_folders import Run
+from crossfold.runners.local.run_folders import Run
 
 
 def connect_engine(images: Sequence[str]) -> docker.DockerClient:

@@ -1,0 +1,1 @@
+"""What the steps of a local run start as: processes or containers."""
