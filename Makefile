@@ -107,7 +107,7 @@ benchmark: setup ## Time the pipeline against the usual loop, into docs/performa
 
 .PHONY: benchmark-scale
 benchmark-scale: setup ## Count time and memory for 1,000, 10,000 and 100,000 images
-	@$(BIN)/python -m benchmarks --scale
+	@$(BIN)/python -m benchmarks scale
 
 .PHONY: reference
 reference: setup ## Write docs/reference from the code

@@ -83,16 +83,19 @@ class Benchmark:
 def main() -> None:
     """Run the parts that the command names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}")
-    parser.add_argument("--scale", action="store_true", help="1,000 to 100,000 small images")
-    parser.add_argument("--photographs", action="store_true", help="500 large photographs")
+    parts = list(report.Results.model_fields)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        choices=parts,
+        help=f"some of {', '.join(parts)}; without any: {', '.join(PARTS)}",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--few", action="store_true", help="try it: few images, nothing written")
     args = parser.parse_args()
-    extra = [name for name in ("scale", "photographs") if getattr(args, name)]
-    names = [*args.parts, *extra] or list(PARTS)
     benchmark, problems = Benchmark(args.rounds, few=args.few), []
-    for name in names:
+    for name in args.parts or PARTS:
         problems += _run(name, getattr(benchmark, name), writes=not args.few)
     sys.exit("\n".join(problems) or None)
 

@@ -3,13 +3,14 @@
 Nothing here is timed.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from benchmarks import naive, report
+from benchmarks import __main__, naive, report
 from benchmarks.dataset import CANDIDATE, CLASSES, FIT, Workload, Workspace, write_photos
 from benchmarks.machine import Machine
 from benchmarks.naive import Outcome, Split
@@ -102,6 +103,16 @@ def test_passes_are_those_of_the_formula(workspace: Workspace) -> None:
 def predicted(predictions: list[int], surest: float = 0.75) -> Outcome:
     probabilities = np.array([[1 - surest, surest], [surest, 1 - surest]], np.float32)
     return [Split(np.zeros(len(predictions), np.int64), probabilities[predictions])]
+
+
+def test_an_unknown_part_is_refused_with_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "small", "_compare"])
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main()
+    said = capsys.readouterr().err
+    assert "invalid choice: '_compare'" in said and "'photographs'" in said
 
 
 def test_float32_allows_no_difference() -> None:
