@@ -1,8 +1,8 @@
 """Time the whole pipeline beside the usual loop, and count its memory and bytes.
 
 Writes docs/performance.md after each part, so that a part that fails loses no other's figures.
-Exits with 1 if one failed, if predictions differ, if a ratio is far below its goal, or if memory or
-the time of an image grows with the number of images.
+Exits with 1 if one failed, if predictions differ, if a ratio is far below its goal, if a step takes
+too much memory, or if the time of an image grows with the number of images.
 """
 
 import argparse
@@ -101,19 +101,21 @@ def main() -> None:
 
 
 def _run(name: str, part: Callable[[], Record], *, writes: bool) -> list[str]:
-    """Run one part, and write its figures; return its problems."""
+    """Run one part, and write its figures; return its problems.
+
+    Figures are stored before they are rendered: a page that cannot be written loses none.
+    """
     start = perf_counter()
     print(f"{name}: started", flush=True)
     try:
-        figures = part()
+        measured = report.Results.model_validate({name: part()})
+        if writes:
+            report.update(measured)
+        print(report.render(measured), f"{name}: {perf_counter() - start:.0f} s", flush=True)
+        return report.failures(measured)
     except (Exception, SystemExit) as error:  # the other parts' figures are worth having
         traceback.print_exc()
         return [f"{name} failed: {error!r}"]
-    measured = report.Results.model_validate({name: figures})
-    print(report.render(measured), f"{name}: {perf_counter() - start:.0f} s", flush=True)
-    if writes:
-        report.update(measured)
-    return report.failures(measured)
 
 
 if __name__ == "__main__":

@@ -130,14 +130,14 @@ def _rows_of_small(small: Comparison) -> Iterator[Row]:
         goal = 7 if precision == "int8" else None
         yield Row(f"one image of 640×480, bytes to label, {precision}", "ms", milliseconds, goal)
     network = {p: _measured(small, p, lambda taken: taken.network_ms) for p in _precisions(small)}
-    if "int8" in one_image:
-        yield _faster("one image", one_image, 2)
-        yield _faster("extraction, ResNet18", network, 3)
+    yield from _faster("one image", one_image, 2)
+    yield from _faster("extraction, ResNet18", network, 3)
 
 
-def _faster(what: str, milliseconds: dict[str, NDArray[np.float64]], goal: float) -> Row:
-    label = f"{what}, int8 against float32"
-    return Row(label, "×", milliseconds["float32"] / milliseconds["int8"], goal)
+def _faster(what: str, milliseconds: dict[str, NDArray[np.float64]], goal: float) -> Iterator[Row]:
+    if {"float32", "int8"} <= milliseconds.keys():
+        label = f"{what}, int8 against float32"
+        yield Row(label, "×", milliseconds["float32"] / milliseconds["int8"], goal)
 
 
 def _rows_of_large(large: Comparison) -> Iterator[Row]:
@@ -174,8 +174,7 @@ def _rows_of_engine(engine: Engine) -> Iterator[Row]:
     lite0 = {p: np.array([one.lite0_ms[p] for one in rounds]) for p in first.lite0_ms}
     for precision, milliseconds in lite0.items():
         yield Row(f"extraction, EfficientNet-Lite0, {precision}, of all cores", "ms", milliseconds)
-    if "int8" in lite0:
-        yield _faster("extraction, EfficientNet-Lite0", lite0, 2.5)
+    yield from _faster("extraction, EfficientNet-Lite0", lite0, 2.5)
 
 
 def _precisions(comparison: Comparison) -> list[str]:
@@ -208,7 +207,7 @@ def read(docs: Path = DOCS) -> Results:
 
 
 def update(measured: Results, docs: Path = DOCS) -> None:
-    """Put new figures beside the others, and write all files."""
+    """Put new figures beside the others, and write all files, that of the figures first."""
     page = docs / "performance.md"
     new = {name: part for name, part in measured if part is not None}
     results = read(docs).model_copy(update=new)
@@ -294,7 +293,7 @@ def _step_seconds(small: Comparison) -> str:
     """Tabulate the median seconds of each step, with the fewest epochs."""
     precisions = _precisions(small)
     lines = []
-    for step in small.rounds[0].pipeline[precisions[0]].steps:
+    for step in small.rounds[0].pipeline[precisions[0]].steps if precisions else ():
         taken = (_median_seconds(small, precision, step) for precision in precisions)
         lines.append([f"`{step}`", *(f"{seconds:.2f} s" for seconds in taken)])
     number = f"{sum(small.num_images):,}"

@@ -3,7 +3,9 @@
 Nothing here is timed.
 """
 
+import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -141,8 +143,11 @@ def machine(*flags: str) -> Machine:
     return Machine(date="", processor="", flags=flags, threads=2, versions={})
 
 
-def small(naive_seconds: float, *flags: str, missing: str = "") -> Results:
-    """Two rounds of a pipeline that takes 10 s and then 20 s, beside the naive loop."""
+def small(naive_seconds: float, *flags: str, missing: Sequence[str] = ()) -> Results:
+    """Two rounds of a pipeline that takes 10 s and then 20 s, beside the naive loop.
+
+    `missing` failed in the second.
+    """
 
     def taken(seconds: float) -> Round:
         at = AtPrecision(
@@ -159,7 +164,8 @@ def small(naive_seconds: float, *flags: str, missing: str = "") -> Results:
         )
 
     second = taken(20)
-    second.pipeline.pop(missing, None)
+    for precision in missing:
+        second.pipeline.pop(precision)
     return Results(
         small=Comparison(
             machine=machine(*flags),
@@ -188,9 +194,24 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_a_precision_that_failed_in_a_round_has_no_row() -> None:
-    results = small(100, missing="int8")
+    results = small(100, missing=["int8"])
     assert row(results, FLOAT32)
     assert not [row for row in report.rows(results) if "int8" in row.label]
+
+
+@pytest.mark.parametrize("missing", [["float32"], ["float32", "int8"]])
+def test_the_page_shows_the_figures_that_there_are(missing: list[str]) -> None:
+    page = report.render(small(100, missing=missing))
+    assert "| naive loop |" in page
+    assert ("whole pipeline, int8" in page) == ("int8" not in missing)
+    assert "float32" not in page
+
+
+def test_figures_are_kept_if_the_page_cannot_be_written(tmp_path: Path) -> None:
+    shutil.copy(report.DOCS / "performance.json", tmp_path)
+    with pytest.raises(FileNotFoundError):
+        report.update(small(123), tmp_path)
+    assert report.read(tmp_path).small == small(123).small
 
 
 def test_counting_alone_is_the_ratio_of_the_passes() -> None:
