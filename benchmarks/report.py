@@ -89,7 +89,7 @@ def rows(results: Results) -> Iterator[Row]:
         yield from _rows_of_engine(results.engine)
     if results.largest:
         peak = np.array([results.largest.peak_gb])
-        yield Row("peak memory of a step, photos of 24 megapixels, 20 threads", "GB", peak, MAX_GB)
+        yield Row("peak memory of every step, 24-megapixel photos, 20 threads", "GB", peak, MAX_GB)
     if run := results.local_run:
         for label, seconds in (
             ("`crossfold run` on the digits, the first of a project", run.first),
@@ -100,7 +100,7 @@ def rows(results: Results) -> Iterator[Row]:
             yield Row(label, "s", np.array([seconds]))
     if results.scale:
         peak = np.array([results.scale.sizes[-1].peak_gb])
-        yield Row("peak memory of a step, 100,000 images", "GB", peak, MAX_GB)
+        yield Row("peak memory of every step, 100,000 images", "GB", peak, MAX_GB)
 
 
 def _rows_of_small(small: Comparison) -> Iterator[Row]:
@@ -150,10 +150,8 @@ def _rows_of_large(large: Comparison) -> Iterator[Row]:
         label = f"12 megapixels: photographs to features, {precision}"
         goal = 40 if precision == "int8" else None
         yield Row(label, "images/s", 1 / (decoding + network), goal)
-    share = np.array([100 * large.table_mb / large.file_mb])
-    yield Row(
-        "12 megapixels: bytes that leave fetch_data, share of the files", "% of them", share, 25
-    )
+    bytes_left = np.array([large.table_mb_at(4)])  # MB of one are GB of 1,000
+    yield Row("bytes that leave fetch_data for 1,000 photos of 4 MB", "GB", bytes_left, 1)
 
 
 def _rows_of_engine(engine: Engine) -> Iterator[Row]:
@@ -218,11 +216,12 @@ def update(measured: Results, docs: Path = DOCS) -> None:
 
 
 def failures(results: Results) -> list[str]:
-    """List the paths that failed, and the ratios that are far below their goals."""
+    """List the paths that failed, ratios far below their goals, and too much memory or time."""
     compared = [one for one in (results.small, results.large) if one]
     far_below = [" ".join(row.cells()) for row in rows(results) if row.far_below]
-    growing = results.scale.problems if results.scale else []
-    return [*(problem for one in compared for problem in one.problems), *far_below, *growing]
+    costs = [one for one in (results.largest, results.scale) if one]
+    problems = [problem for one in (*compared, *costs) for problem in one.problems]
+    return [*problems, *far_below]
 
 
 def render(results: Results) -> str:

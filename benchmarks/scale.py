@@ -50,6 +50,13 @@ class Size(Record):
         """The most memory of any step."""
         return max(cost.gb for cost in self.steps.values())
 
+    @property
+    def problems(self) -> list[str]:
+        """A line if a step takes too much memory."""
+        peak = self.peak_gb
+        line = f"{self.num_images:,} photos: peak memory: {peak} GB, {MAX_GB} are allowed"
+        return [line] * (peak > MAX_GB)
+
 
 class Scale(Record):
     """The costs for each number of images, smallest first."""
@@ -69,10 +76,8 @@ class Scale(Record):
     @property
     def problems(self) -> list[str]:
         """A line for each figure that grows with the number of images and should not."""
-        peak = self.sizes[-1].peak_gb
-        memory = f"peak memory: {peak} GB, {MAX_GB} are allowed"
         slower = f"time of an image: {self.growth:.2f} times as long, {MAX_GROWTH} are allowed"
-        return [memory] * (peak > MAX_GB) + [slower] * (self.growth > MAX_GROWTH)
+        return [*self.sizes[-1].problems, *[slower] * (self.growth > MAX_GROWTH)]
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Comparison(Record):
         once = num_train + num_test
         return (num_epochs * num_train * (self.num_folds + 1) + num_test) / once
 
+    def table_mb_at(self, file_mb: float) -> float:
+        """The table's MB for one photo, if its file had this size: test photos leave as files."""
+        num_train, num_test = self.num_images
+        return self.table_mb + (file_mb - self.file_mb) * num_test / (num_train + num_test)
+
 
 def compare(
     workspace: Workspace,

@@ -151,7 +151,7 @@ def small(naive_seconds: float, *flags: str, missing: Sequence[str] = ()) -> Res
 
     def taken(seconds: float) -> Round:
         at = AtPrecision(
-            steps={"train_final": seconds},
+            steps={"write_examples": seconds},
             seconds=dict.fromkeys(EPOCHS, seconds),
             network_ms=seconds,
             one_image_ms=seconds,
@@ -230,17 +230,34 @@ def test_goals_of_int8_depend_on_matrix_units() -> None:
     assert row(small(1, "amx_int8"), INT8).goal == 300
 
 
+def size(number: int, seconds: float, gb: float) -> Size:
+    cost = Cost(seconds=seconds, gb=gb, written_mb=0)
+    return Size(num_images=number, photos_mb=0, steps={"train_final": cost})
+
+
 def scale(seconds: float, gb: float) -> Scale:
-    costs = ((10_000, 10.0, 1.0), (100_000, seconds, gb))
-    sizes = tuple(
-        Size(
-            num_images=number,
-            photos_mb=0,
-            steps={"train_final": Cost(seconds=seconds, gb=gb, written_mb=0)},
-        )
-        for number, seconds, gb in costs
-    )
+    sizes = size(10_000, 10, 1), size(100_000, seconds, gb)
     return Scale(machine=machine(), sizes=sizes)
+
+
+LARGEST = "peak memory of every step, 24-megapixel photos, 20 threads"
+
+
+@pytest.mark.parametrize(("gb", "reached"), [(1.5, "yes"), (1.6, report.NOT_REACHED)])
+def test_too_much_memory_for_the_largest_photos_is_a_failure(gb: float, reached: str) -> None:
+    results = Results(largest=size(48, 1, gb))
+    assert row(results, LARGEST).cells() == [LARGEST, f"{gb} GB", "≤ 1.5 GB", reached]
+    assert bool(report.failures(results)) == (reached != "yes")
+
+
+def test_bytes_for_1000_photos_of_4_mb_are_the_test_files_and_the_squares() -> None:
+    compared = small(1).small
+    assert compared
+    # A quarter are test files, 0.2 MB an image; the other 0.1 MB are squares.
+    large = compared.model_copy(update={"file_mb": 0.8, "table_mb": 0.3})
+    found = row(Results(large=large), "bytes that leave fetch_data for 1,000 photos of 4 MB")
+    assert found.values == pytest.approx([1.1])
+    assert found.goal == 1
 
 
 def test_growth_with_the_number_of_images() -> None:
