@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from safetensors.numpy import save_file
 
+from crossfold.data.examination.page import write_page
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.fetch import write_table
 from crossfold.data.image_source import FolderSource
@@ -81,9 +82,9 @@ class Workspace:
         save_file(dict(random_resnet18()), self.weights)
 
     def write_examples(self) -> None:
-        """Check and split the photos and write their table: `fetch_data` without DVC's pull."""
+        """Check and split the photos and write their table, as `fetch_data` does without DVC."""
         how = find_preprocessing("resnet18", None, self.workload.backbone)
-        write_table(
+        self.report = write_table(
             FolderSource(self.photos),
             read_layout(self.photos),
             self.workload.split,
@@ -91,6 +92,10 @@ class Workspace:
             "",
             self.examples,
         )
+
+    def write_data_page(self) -> None:
+        """Write the page about the photos that `write_examples` has examined."""
+        write_page(self.folder / "data.html", self.report, FolderSource(self.photos))
 
     def num_images(self) -> tuple[int, int]:
         """Count the images to train on, and those of the test split."""

@@ -130,6 +130,7 @@ def _run_step(step: str, workspace: Workspace, case: Case) -> Cost:
     start, before = time.perf_counter(), _files(workspace.folder)
     if step == "write_examples":
         workspace.write_examples()
+        workspace.write_data_page()
     else:
         from .steps import pipeline_steps  # and torch, which fetch_data does without
 

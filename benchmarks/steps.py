@@ -21,6 +21,7 @@ from .naive import Outcome, Split
 
 WRITE_EXAMPLES = "write_examples"
 WITH_EPOCHS = ("train_folds", "aggregate_cv", "train_final")  # their time depends on the epochs
+# Those of the scale, where write_examples has its page: one process, as fetch_data is.
 STEPS = (WRITE_EXAMPLES, "extract_features", *WITH_EPOCHS, "evaluate_test", "write_report")
 
 
@@ -49,6 +50,7 @@ def pipeline_steps(
 
     return {
         WRITE_EXAMPLES: workspace.write_examples,
+        "write_data_page": workspace.write_data_page,
         "extract_features": partial(
             extract_features,
             examples=workspace.examples,
