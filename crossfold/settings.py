@@ -565,13 +565,14 @@ def _apply(values: Any, change: str) -> None:
         raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
     try:
         section = values
-        for name in parents:
-            section = section[int(name) if isinstance(section, list) else name]
+        for name in parents:  # a section may be missing, and an unknown one is refused later
+            is_list = isinstance(section, list)
+            section = section[int(name)] if is_list else section.setdefault(name, {})
         if isinstance(section, list):
             section[int(last)] = value
         else:
             section[last] = value
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (AttributeError, IndexError, TypeError, ValueError):
         raise UserError(f"--set {change}: params.yaml has no key {key!r}") from None
 
 

@@ -36,7 +36,7 @@ def empty(tmp_path: Path) -> Project:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("traning.num_epochs=3", "params.yaml has no key 'traning.num_epochs'"),
+        ("traning.num_epochs=3", "traning: there is no such setting"),
         ("training.num_epochs=many", "training.num_epochs: 'many' is not allowed"),
     ],
 )

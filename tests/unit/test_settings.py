@@ -273,6 +273,9 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("resources={train_fold: {storage: 0Gi}}", ["train_fold.storage: '0Gi'", "4Gi"]),
         ("training.epochs=5", ["training.epochs", "no such setting"]),
         ("trainings={}", ["trainings", "no such setting"]),
+        ("nothing.here=1", ["nothing", "no such setting"]),
+        ("resources.train_folds.cpu=2", ["resources.train_folds", "no such setting"]),
+        ("resources.train_fold.cpu=0", ["resources.train_fold.cpu", "0.001"]),
         ("data=5", ["data", "5 is not allowed"]),
         ("data={remote: sample}", ["data.num_folds: is missing", "data.seed: is missing"]),
     ],
@@ -320,10 +323,16 @@ def test_changes_reach_nested_keys_and_list_items() -> None:
     assert changed.data == load_settings(SHIPPED).data
 
 
+def test_a_change_adds_the_sections_that_the_file_lacks() -> None:
+    assert not yaml.safe_load(SHIPPED.read_text())["resources"]
+    changes = ["resources.train_fold.cpu=2", "resources.train_fold.memory=5Gi"]
+    whole = "resources={train_fold: {cpu: 2, memory: 5Gi}}"
+    assert load_settings(SHIPPED, changes) == load_settings(SHIPPED, [whole])
+
+
 @pytest.mark.parametrize(
     "key",
     [
-        "nothing.here",
         "training.num_epochs.more",
         "data.remote.0",
         "candidates.3",
