@@ -114,7 +114,6 @@ class StoredFeatures(Record):
     """The metadata of a file of features: of one backbone and one shard, or joined."""
 
     classes: tuple[str, ...]
-    num_folds: int
     shard: int
     backbones: tuple[BackboneFacts, ...]
 

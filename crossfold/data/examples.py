@@ -76,7 +76,6 @@ def write_examples(
     *,
     classes: tuple[str, ...],
     data_hash: str,
-    num_folds: int,
     geometries: tuple[SquareGeometry, ...] = (),
     skipped: tuple[str, ...] = (),
     facts: DataFacts = NO_FACTS,
@@ -88,7 +87,6 @@ def write_examples(
     about = {
         "classes": classes,
         "data_hash": data_hash,
-        "num_folds": num_folds,
         "geometries": [asdict(one) for one in geometries],
         "skipped": skipped,
         "facts": facts.model_dump(),
@@ -149,7 +147,6 @@ class Examples:
     Attributes:
         classes: the names of the classes; a label is an index into them.
         data_hash: the MD5 of the data version in data.dvc.
-        num_folds: the number of folds of the train split.
         geometries: the geometries of the squares.
         skipped: a line for each image that was left out.
         facts: the findings about the images.
@@ -167,7 +164,6 @@ class Examples:
         about: dict[str, Any] = json.loads(metadata.metadata[b"crossfold"])
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.data_hash: str = about["data_hash"]
-        self.num_folds: int = about["num_folds"]
         self.geometries = read_geometries(about["geometries"])
         self.skipped: tuple[str, ...] = tuple(about["skipped"])
         self.facts = DataFacts.model_validate(about["facts"])

@@ -125,7 +125,6 @@ def write_table(
                 (_filled(row, ahead, squares) for row in rows),
                 classes=report.classes,
                 data_hash=data_hash,
-                num_folds=settings.num_folds,
                 geometries=squares.geometries,
                 skipped=report.skipped,
                 facts=facts,

@@ -96,9 +96,7 @@ def extract_features(
         len(labels),
         # Once for all shards.
         _weights(facts, network) | _graph(facts, quantized) if shard == 0 else {},
-        StoredFeatures(
-            classes=table.classes, num_folds=table.num_folds, shard=shard, backbones=(facts,)
-        ),
+        StoredFeatures(classes=table.classes, shard=shard, backbones=(facts,)),
     )
     arrays[LABEL][:], arrays[FOLD][:] = labels, folds
     done = 0

@@ -86,7 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         Example(f"{n}.png", image, n % 3, f"{n:064x}", TEST if n else TRAIN, -1 if n else 0)
         for n in range(3)
     ]
-    write_examples(root / "examples", rows, classes=CLASSES, data_hash="d", num_folds=2)
+    write_examples(root / "examples", rows, classes=CLASSES, data_hash="d")
     project = Project(root)
     _register(project, "crossfold", "", SIZE)
     project.client().set_registered_model_alias("crossfold", "champion", "1")

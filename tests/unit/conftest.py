@@ -71,7 +71,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     path = tmp_path_factory.mktemp("examples") / "examples"
     classes = ("red", "green", "blue")
-    write_examples(path, rows, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3)
+    write_examples(path, rows, classes=classes, data_hash="d" * 32 + ".dir")
     return path
 
 

@@ -28,14 +28,14 @@ def rows(count: int, num_bytes: int = 10) -> list[Example]:
 
 def written(tmp_path: Path, table: list[Example]) -> Examples:
     path = tmp_path / "examples"
-    write_examples(path, iter(table), classes=("a", "b", "ü"), data_hash="0f.dir", num_folds=2)
+    write_examples(path, iter(table), classes=("a", "b", "ü"), data_hash="0f.dir")
     return Examples(path)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     table = rows(50)
     read = written(tmp_path, table)
-    assert (read.classes, read.data_hash, read.num_folds) == (("a", "b", "ü"), "0f.dir", 2)
+    assert (read.classes, read.data_hash) == (("a", "b", "ü"), "0f.dir")
     for name in set(Example._fields) - {"squares"}:
         assert read.column(name, None).tolist() == [getattr(row, name) for row in table]
     assert [read.count(split) for split in (None, TEST, TRAIN)] == [50, 10, 40]
@@ -51,9 +51,7 @@ def test_squares_are_found_by_a_geometry_that_kubeflow_has_handed_on(tmp_path: P
     square = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     row = Example("a/0.jpg", None, 0, "hash", TRAIN, 0, (square,))
     path = tmp_path / "examples"
-    write_examples(
-        path, [row], classes=("a",), data_hash="0f.dir", num_folds=1, geometries=(geometry,)
-    )
+    write_examples(path, [row], classes=("a",), data_hash="0f.dir", geometries=(geometry,))
     preprocessing = Preprocessing(2, reducing_gap=2.0)
     table = Examples(path)
     (batch,) = table.decoded_batches(TRAIN, preprocessing, num_threads=1)
@@ -125,7 +123,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):
-        write_examples(tmp_path / "examples", breaking(), classes=("a",), data_hash="", num_folds=2)
+        write_examples(tmp_path / "examples", breaking(), classes=("a",), data_hash="")
     assert (tmp_path / "examples").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["examples"]
 

@@ -179,7 +179,7 @@ def test_the_hash_of_the_split_is_of_its_images_and_classes_alone(
     wanted = "".join(sorted(f"{row.content_hash} {classes[row.label]}\n" for row in test))
 
     def hash_of(changed: list[Example], names: tuple[str, ...] = classes) -> str:
-        write_examples(tmp_path / "t", changed, classes=names, data_hash="0.dir", num_folds=3)
+        write_examples(tmp_path / "t", changed, classes=names, data_hash="0.dir")
         return split_hash(Examples(tmp_path / "t"))
 
     same = hashlib.sha256(wanted.encode()).hexdigest()
@@ -217,9 +217,7 @@ def test_the_train_split_is_not_decoded(
     rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
     broken = [row._replace(image=b"broken") if row.split == TRAIN else row for row in rows]
     classes = ("red", "green", "blue")
-    write_examples(
-        tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir", num_folds=3
-    )
+    write_examples(tmp_path / "examples", broken, classes=classes, data_hash="d" * 32 + ".dir")
     found = score(trained_network.Network(run[1]), Examples(tmp_path / "examples"), 1)
     wanted = score(trained_network.Network(run[1]), Examples(examples), 1)
     assert found[0] == wanted[0]

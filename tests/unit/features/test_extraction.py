@@ -93,7 +93,6 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
     np.testing.assert_array_equal(arrays[PIXELS], train_pixels(examples))
     assert about == {
         "classes": ["red", "green", "blue"],
-        "num_folds": 3,
         "shard": 0,
         "backbones": [
             {
@@ -185,7 +184,7 @@ def test_joined_shards_are_the_features_of_the_whole_table(
 ) -> None:
     rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
     monkeypatch.setattr("crossfold.data.examples._MAX_ROWS", max_rows)  # five row groups, or two
-    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir"}
     write_examples(tmp_path / "examples", rows, **about)  # type: ignore[arg-type]
     cuts = ["conv5", "head", "pixels"]
     shards = [tmp_path / f"shard {n}" for n in range(num_shards)]
@@ -237,7 +236,7 @@ def test_progress_reaches_the_end(
 def test_the_test_split_is_not_decoded(examples: Path, weights: Path, tmp_path: Path) -> None:
     rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
     broken = [row._replace(image=b"broken") if row.split == TEST else row for row in rows]
-    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir", "num_folds": 3}
+    about = {"classes": ("red", "green", "blue"), "data_hash": "0.dir"}
     write_examples(tmp_path / "without test", broken, **about)  # type: ignore[arg-type]
     extract(examples, weights, tmp_path / "a")
     extract(tmp_path / "without test", weights, tmp_path / "b")
@@ -250,7 +249,7 @@ def test_images_of_any_size_become_the_square(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(file, "PNG")
     row = Example("a.png", file.getvalue(), 0, "0", TRAIN, 0)
     path = tmp_path / "examples"
-    write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir", num_folds=3)
+    write_examples(path, [row] * 3, classes=("a", "b"), data_hash="0.dir")
     how = Preprocessing(20, interpolation="bicubic", crop=0.8)
     ((paths, found, labels),) = Examples(path).decoded_batches(TRAIN, how, num_threads=2)
     wanted = square(file.getvalue(), how.geometry)
@@ -265,7 +264,6 @@ def test_squares_are_taken_as_they_are_and_others_are_refused(
     about: dict[str, Any] = {
         "classes": ("red", "green", "blue"),
         "data_hash": "0.dir",
-        "num_folds": 3,
         "geometries": (SquareGeometry(SIZE, reducing_gap=REDUCING_GAP),),
     }
     without_files = [
@@ -396,7 +394,7 @@ def test_in_int8_joined_shards_have_the_values_and_graph_of_the_whole_table(
     monkeypatch.setattr("crossfold.data.examples._MAX_ROWS", 27)  # two row groups
     rows = [Example(**row) for row in pq.read_table(examples).to_pylist()]
     classes = ("red", "green", "blue")
-    write_examples(tmp_path / "examples", rows, classes=classes, data_hash="0.dir", num_folds=3)
+    write_examples(tmp_path / "examples", rows, classes=classes, data_hash="0.dir")
     extract(tmp_path / "examples", weights, tmp_path / "whole", precision="int8")
     shards = [tmp_path / f"shard {n}" for n in range(2)]
     for n, path in enumerate(shards):

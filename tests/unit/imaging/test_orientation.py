@@ -85,7 +85,6 @@ def trained_on(folder: Path, table: Path) -> np.ndarray:
         (Example(p, (folder / p).read_bytes(), n, content, TRAIN, 0) for p, n, content in rows),
         classes=CLASSES,
         data_hash="",
-        num_folds=2,
     )
     batches = Examples(table).decoded_batches(TRAIN, Preprocessing(SIZE), 1)
     return np.concatenate([pixels for _, pixels, _ in batches])

@@ -63,7 +63,7 @@ def _example(n: int, split: str) -> Example:
 
 
 def _write_table(path: Path, rows: list[Example], data_hash: str = DATA_HASH) -> Path:
-    write_examples(path, rows, classes=CLASSES, data_hash=data_hash, num_folds=2)
+    write_examples(path, rows, classes=CLASSES, data_hash=data_hash)
     return path
 
 
@@ -620,7 +620,7 @@ def test_a_champion_with_other_classes_gives_no_figures(
     _register(monkeypatch, examples, good)
     rows = [_example(n, split) for n, split in enumerate([TEST] * 12 + [TRAIN] * 4)]
     table = tmp_path / "renamed"
-    write_examples(table, rows, classes=classes, data_hash="f" * 32 + ".dir", num_folds=2)
+    write_examples(table, rows, classes=classes, data_hash="f" * 32 + ".dir")
     other = _save_network(tmp_path / "other", examples, right=1, classes=classes)
     found = _register(monkeypatch, table, other, run_id="run-2")
     assert (found.gate, found.verdict) == ("refused", "other classes")

@@ -20,7 +20,7 @@ def table(path: Path, rows: list[tuple[str, int, str]]) -> Examples:
         Example(f"{n}.png", b"", label, content_hash(content), split, 0)
         for n, (content, label, split) in enumerate(rows)
     ]
-    write_examples(path, examples, classes=("cat", "dog"), data_hash="d", num_folds=2)
+    write_examples(path, examples, classes=("cat", "dog"), data_hash="d")
     return Examples(path)
 
 
@@ -54,7 +54,7 @@ def test_hashes_of_an_earlier_release_are_compared_with_whole_images(tmp_path: P
     rows = [
         Example(f"{n}.jpg", data, 0, content_hash(str(n)), TEST, -1) for n, data in enumerate(files)
     ]
-    write_examples(tmp_path / "table", rows, classes=("a", "b"), data_hash="d", num_folds=2)
+    write_examples(tmp_path / "table", rows, classes=("a", "b"), data_hash="d")
     array = np.frombuffer(hashes[1], np.uint8).reshape(1, 32)
     safetensors_file.write(tmp_path / "old", {"content_hash": array}, {})
     found = training_image_hashes.read(tmp_path / "old")

@@ -44,9 +44,7 @@ def test_near_duplicates_of_test_images_are_shown_in_pairs(examples: Path, tmp_p
     test, train = (next(row.path for row in rows if row.split == split) for split in (TEST, TRAIN))
     pair = Pair(paths=(train, test), correlation=0.99, other_class=False, places=("fold 0", TEST))
     facts = DataFacts(leaked=(test,), leaks=(pair,))
-    write_examples(
-        tmp_path / "t", rows, classes=("a", "b", "c"), data_hash="d", num_folds=3, facts=facts
-    )
+    write_examples(tmp_path / "t", rows, classes=("a", "b", "c"), data_hash="d", facts=facts)
     found = report_pictures.summarise(Examples(tmp_path / "t"), [], [])
     assert found.facts == facts
     assert set(found.leaks) == {test, train}
