@@ -5,7 +5,7 @@ from typing import Any
 
 from crossfold.data.disk_need import estimate_need
 from crossfold.imaging.preprocessing import read_geometries
-from crossfold.settings import HEAD, PIXELS
+from crossfold.settings import PIXELS
 from crossfold.versioning import dvc
 
 # Images differ in size, and the splits in their share of the large ones.
@@ -16,16 +16,15 @@ _BESIDE = 2**30
 _COPIES_OF_WEIGHTS = 4
 # A backbone with more weights needs more memory than a step has by default.
 _MAX_WEIGHTS = 2 * 2**30
-# float32 values that a head takes of one image: at most 4,096 among torchvision's networks.
-_BYTES_AT_HEAD = 4 * 4096
 
 
-def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
-    """Estimate the bytes of steps' files from the pipeline's arguments.
+def estimate_storage(arguments: Mapping[str, Any], num_bytes_stored: int) -> dict[str, int]:
+    """Estimate the bytes of steps' files; none without the sizes in the pointers.
 
-    Features at a stage in the middle of a network depend on its layers. They have no estimate, nor
-    have the steps that store or read them. Without the sizes in the pointers, there is no estimate
-    at all.
+    Args:
+        arguments: The pipeline's arguments.
+        num_bytes_stored: The bytes of one image's values at all cuts of all backbones except
+            `pixels`.
     """
     data = dvc.parse_pointer(arguments["data_pointer"])
     weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
@@ -34,22 +33,17 @@ def estimate_storage(arguments: Mapping[str, Any]) -> dict[str, int]:
     beside = _BESIDE + _COPIES_OF_WEIGHTS * min(weights, _MAX_WEIGHTS)
     geometries = read_geometries(arguments["squares"])
     need = estimate_need(data, arguments["test_fraction"], geometries)
+    of_image = num_bytes_stored * (1 + len(arguments["views"]))
+    if any(PIXELS in part["cuts"] for part in arguments["parts"] or [arguments]):
+        of_image += sum(3 * one.image_size**2 for one in geometries)
+    features = data.num_files * of_image
     sizes = {
         "fetch_data": need.total,
         "evaluate_test": need.table,
         "register_model": need.table,
+        "extract_features": need.table + features,
+        "join_features": 2 * features,
+        "train_fold": features,
+        "train_final": features,
     }
-    parts = [part for part in arguments["parts"] or [arguments] if part["shard"] == 0]
-    cuts = [cut for part in parts for cut in part["cuts"]]
-    if {HEAD, PIXELS}.issuperset(cuts):
-        views = 1 + len(arguments["views"])
-        features = data.num_files * views * _BYTES_AT_HEAD * cuts.count(HEAD)
-        if PIXELS in cuts:
-            features += data.num_files * sum(3 * one.image_size**2 for one in geometries)
-        sizes |= {
-            "extract_features": need.table + features,
-            "join_features": 2 * features,
-            "train_fold": features,
-            "train_final": features,
-        }
     return {step: round(_MARGIN * size) + beside for step, size in sizes.items()}

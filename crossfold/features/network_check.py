@@ -34,10 +34,17 @@ def check_network(backbone: Backbone, weights: Path | None, cuts: Sequence[str])
         how = find_preprocessing(backbone.architecture, weights, backbone)
         try_image_size(network, backbone.architecture, how)
     # The head always, because each network is exported cut there.
-    cutting.prefix(cutting.trace(network), [HEAD, *(cut for cut in cuts if cut != PIXELS)])
+    stages = [HEAD, *(cut for cut in cuts if cut != PIXELS)]
+    prefix = cutting.prefix(cutting.trace(network), stages)
+    with torch.device("meta"), torch.inference_mode():
+        values = dict(zip(stages, prefix(_black_image(how)), strict=True))
     wanted = pretrained_tensors(network)
     source = read_weights(weights, backbone.architecture, wanted).source if weights else ""
-    return CheckedNetwork(source=source, preprocessing=how)
+    return CheckedNetwork(
+        source=source,
+        preprocessing=how,
+        num_bytes_stored=sum(values[cut].nbytes for cut in cuts if cut != PIXELS),
+    )
 
 
 def _shapes(architecture: str) -> nn.Module:
@@ -51,12 +58,16 @@ def _shapes(architecture: str) -> nn.Module:
 
 def try_image_size(network: nn.Module, architecture: str, how: Preprocessing) -> None:
     """Raise UserError if the network cannot take images of this size; tries a black one."""
-    black = torch.zeros((1, how.image_size, how.image_size, 3), dtype=torch.uint8)
     try:
         with torch.inference_mode():
-            network(normalize(black, how))
+            network(_black_image(how))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"params.yaml model.image_size: {architecture} cannot take images of {how.image_size} "
             f"pixels: {error}"
         ) from None
+
+
+def _black_image(how: Preprocessing) -> torch.Tensor:
+    black = torch.zeros((1, how.image_size, how.image_size, 3), dtype=torch.uint8)
+    return normalize(black, how)

@@ -31,10 +31,12 @@ class CheckedModel:
     Attributes:
         notes: lines for the user about the weights and the cost of views.
         preprocessing: of each backbone, by its name.
+        num_bytes_stored: of one image by all backbones, see `CheckedNetwork`.
     """
 
     notes: tuple[str, ...]
     preprocessing: "Mapping[str, Preprocessing]"
+    num_bytes_stored: int
 
     @property
     def geometries(self) -> "list[SquareGeometry]":
@@ -73,12 +75,13 @@ def check_model(root: Path, settings: Settings) -> CheckedModel:
     """
     data_hash = dvc.pointer_hash(dvc.read_pointer(root, "data"))
     files = dvc.known_files(root, "models", settings.data.remote)
-    notes, preprocessing = [], {}
+    notes, preprocessing, num_bytes_stored = [], {}, 0
     for backbone in settings.backbones:
         with _named(backbone, settings):
             weights = _find_weights(root, settings.data.remote, backbone.weights, files)
             checked = _check_once(root, backbone, weights, settings.cuts(backbone))
         preprocessing[backbone.name] = checked.preprocessing
+        num_bytes_stored += checked.num_bytes_stored
         if checked.source:
             notes.append(f"{_prefix(backbone, settings)}model.weights: taken from {checked.source}")
     warnings = [
@@ -86,7 +89,7 @@ def check_model(root: Path, settings: Settings) -> CheckedModel:
     ]
     if all(warnings):  # beside other weights, they are there for comparison
         notes.append(warnings[0])
-    return CheckedModel((*notes, *_cost_of_views(settings)), preprocessing)
+    return CheckedModel((*notes, *_cost_of_views(settings)), preprocessing, num_bytes_stored)
 
 
 def _cost_of_views(settings: Settings) -> Iterator[str]:

@@ -87,7 +87,7 @@ def test_the_chosen_candidate_is_ranked_first() -> None:
 
 # Records that only save time
 
-CHECKED = CheckedNetwork(source="model", preprocessing=Preprocessing(32))
+CHECKED = CheckedNetwork(source="model", preprocessing=Preprocessing(32), num_bytes_stored=2048)
 
 
 def test_a_remembered_record_is_recalled(tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Run the pipeline on Kubeflow Pipelines: check, submit, watch, read the outcome."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
 from crossfold.errors import UserError
-from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
 from crossfold.infra.cluster.checks import check_kubectl
 from crossfold.infra.cluster.image_delivery import bring_images
@@ -19,7 +17,7 @@ from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pre_run_checks import check_model, check_pointers
+from crossfold.runners.pre_run_checks import CheckedModel, check_model, check_pointers
 from crossfold.settings import Settings
 from crossfold.tracking import run_tree, store
 
@@ -54,9 +52,7 @@ class KubeflowRunner:
             display.warn(note)
         pages = f"{KUBEFLOW_PAGE}/#/runs"
         with signals_interrupt(f"interrupted; if the run is already in {pages}, it continues"):
-            run_id = self._submit(
-                cluster, root, settings, model.geometries, display, caching=caching
-            )
+            run_id = self._submit(cluster, root, settings, model, display, caching=caching)
         url = f"{KUBEFLOW_PAGE}/#/runs/details/{run_id}"
         display.say(f"run {run_id}: {url}")
         steps = _watch(cluster, run_id, url, display)
@@ -69,7 +65,7 @@ class KubeflowRunner:
         cluster: Cluster,
         root: Path,
         settings: Settings,
-        geometries: Sequence[SquareGeometry],
+        model: CheckedModel,
         display: Display,
         *,
         caching: bool,
@@ -82,7 +78,7 @@ class KubeflowRunner:
                 client,
                 root,
                 settings,
-                geometries,
+                model,
                 self.registry,
                 caching=caching,
                 small=is_small(cluster),

@@ -64,13 +64,13 @@ def schedule(
     image = registry_name(DATA, registry)
     cluster.apply([_cron_job(cron, image, {})], "--dry-run=server")
     bring_images(cluster, registry, display.say)
-    geometries = check_model(root, settings).geometries
+    model = check_model(root, settings)
     with api.connected(cluster) as client:
         version, parameters = upload(
             client,
             root,
             settings,
-            geometries,
+            model,
             registry,
             caching=True,
             small=is_small(cluster),

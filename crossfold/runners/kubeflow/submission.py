@@ -3,12 +3,10 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.passwords import dvc_writer
 from crossfold.infra.image_tags import registry_name
@@ -16,6 +14,7 @@ from crossfold.infra.secret_names import REMOTE_SECRET
 from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
 from crossfold.runners.lineage import lineage
+from crossfold.runners.pre_run_checks import CheckedModel
 from crossfold.settings import Settings
 from crossfold.versioning import dvc, remotes
 from pipelines.arguments import arguments
@@ -33,7 +32,7 @@ def upload(
     client: "kfp.Client",
     root: Path,
     settings: Settings,
-    geometries: Iterable[SquareGeometry],
+    model: CheckedModel,
     registry: str | None,
     *,
     caching: bool,
@@ -45,7 +44,7 @@ def upload(
     Only if the runs have the present data is the disk of their pods estimated from its size.
     """
     origin = lineage(root, settings, RunnerName.CLUSTER)
-    parameters = arguments(settings, root, origin, geometries)
+    parameters = arguments(settings, root, origin, model.geometries)
     # Outside the project: two commands that start together would overwrite each other's file.
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pipeline.yaml"
@@ -56,7 +55,9 @@ def upload(
             caching=caching,
             small=small,
             resources=settings.resources,
-            storage=estimate_storage(parameters) if present_data else NO_STORAGE,
+            storage=(
+                estimate_storage(parameters, model.num_bytes_stored) if present_data else NO_STORAGE
+            ),
         )
         return api.upload(client, package), parameters
 

@@ -217,13 +217,16 @@ def test_several_backbones_are_joined_and_share_equal_pixels(
 
 
 def test_the_bytes_of_an_image_are_as_stored(examples: Path, weights: Path, tmp_path: Path) -> None:
-    told = extract(examples, weights, tmp_path / "features", cuts=["conv5", "pixels", "head"])
+    cuts = ["conv5", "pixels", "head"]
+    told = extract(examples, weights, tmp_path / "features", cuts=cuts)
     arrays, _ = safetensors_file.read(tmp_path / "features")
     at = {"pixels": PIXELS, "head": "shuffle/head", "conv5": "shuffle/conv5"}
     values = {name for name in arrays if not name.startswith("shuffle/weights/")}
     assert values == {"label", "fold", "shuffle/milliseconds", *at.values()}
     assert told == {cut: arrays[at[cut]].nbytes // len(arrays[at[cut]]) for cut in told}
     assert told["pixels"] == SIZE * SIZE * 3 and told["head"] == 1024 * 4
+    checked = check_network(SHUFFLE, weights, cuts)
+    assert checked.num_bytes_stored == told["conv5"] + told["head"]
 
 
 def test_progress_reaches_the_end(

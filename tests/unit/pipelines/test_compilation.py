@@ -75,26 +75,26 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
     changed = {**inputs, "data_pointer": json.dumps(data), "squares": squares_of}
     squares, table = 1000 * 30_000, 800 * 30_000 + 200 * 4_000_000
     beside = 2**30 + 4 * 12  # the pointer of the weights has 12 bytes
-    of_table = {
+    features = 1000 * 200_704
+    storage = estimate_storage(changed | {"views": []}, 200_704)
+    assert storage == {
+        "fetch_data": 1.5 * (squares + table) + beside,
         "evaluate_test": 1.5 * table + beside,
         "register_model": 1.5 * table + beside,
-        "fetch_data": 1.5 * (squares + table) + beside,
-    }
-    assert estimate_storage(changed) == of_table  # a cut is in the middle of the network
-    features = 1000 * 4096 * 4
-    assert estimate_storage(changed | {"cuts": ["head"]}) == of_table | {
         "extract_features": 1.5 * (table + features) + beside,
         "join_features": 1.5 * 2 * features + beside,
         "train_fold": 1.5 * features + beside,
         "train_final": 1.5 * features + beside,
     }
-    with_pixels = estimate_storage(changed | {"cuts": ["pixels"]})
+    with_views = estimate_storage(changed | {"views": ["mirrored"]}, 200_704)
+    assert with_views["train_fold"] == 1.5 * 2 * features + beside
+    with_pixels = estimate_storage(changed | {"cuts": ["pixels"]}, 0)
     assert with_pixels["train_fold"] == 1.5 * 1000 * 30_000 + beside
-    compile_pipeline(tmp_path / "pipeline.yaml", changed, storage=estimate_storage(changed))
+    compile_pipeline(tmp_path / "pipeline.yaml", changed, storage=storage)
     found = executors(next(iter(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))))
     requests = {name: c["resources"].get("accelerator") for name, c in found.items()}
-    assert requests["fetch-data"]["resourceCount"] == f"{of_table['fetch_data']:.0f}"
-    assert requests["train-fold"] is None
+    for step in ("fetch-data", "train-fold"):
+        assert requests[step]["resourceCount"] == f"{storage[step.replace('-', '_')]:.0f}"
 
 
 @pytest.mark.parametrize("pointer", ["data_pointer", "models_pointer"])
@@ -104,4 +104,4 @@ def test_no_disk_is_requested_for_a_pointer_of_unknown_size(
 ) -> None:
     parsed = json.loads(inputs[pointer])
     parsed["outs"][0]["size"] = size
-    assert estimate_storage({**inputs, pointer: json.dumps(parsed)}) == {}
+    assert estimate_storage({**inputs, pointer: json.dumps(parsed)}, 2048) == {}

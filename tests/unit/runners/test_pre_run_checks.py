@@ -95,8 +95,10 @@ def test_the_samples_weights_beside_others_are_a_comparison(
         for name, weights in (("random", RANDOM_WEIGHTS), ("own", "own/w.pth"))
     )
     several = settings(f"model={{precision: float32, backbones: [{backbones}]}}")
-    notes = [note.split(": ")[0] for note in check_model(project, several).notes]
-    assert notes == ["backbone random", "backbone own"]
+    found = check_model(project, several)
+    assert [note.split(": ")[0] for note in found.notes] == ["backbone random", "backbone own"]
+    alone = check_model(project, settings("model.weights=own/w.pth"))
+    assert found.num_bytes_stored == 2 * alone.num_bytes_stored
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def project(tmp_path: Path) -> Path:
     how = Preprocessing(224)
     for backbone in settings.backbones:
         entry = checked_networks.entry(tmp_path, backbone, settings.cuts(backbone), [])
-        CheckedNetwork(source="", preprocessing=how).remember(entry)
+        CheckedNetwork(source="", preprocessing=how, num_bytes_stored=0).remember(entry)
     inputs = arguments(settings, tmp_path, {}, [how.geometry])
     same = reuse.fingerprint(inputs, settings, Processes.name, code_name)
     run = new_run(tmp_path / "runs", same)
