@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from crossfold.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _TENSORS = "model.safetensors"
@@ -71,7 +71,15 @@ def copy_weights(tensors: Path, config: Path, target: Path) -> None:
                 f"params.yaml model.weights: {_TENSORS} or {CONFIG} of the folder is damaged, or "
                 "in another format"
             ) from None
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(safetensors_header(header))
         shutil.copyfileobj(source, file)
+
+
+def safetensors_header(header: Mapping[str, object]) -> bytes:
+    """Give the first bytes of a file in safetensors' format: the length, the header as JSON.
+
+    The tensors follow at a multiple of eight bytes.
+    """
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from crossfold.data.models_folder import safetensors_header
+
 _DTYPES = {"F32": "<f4", "I64": "<i8", "U8": "|u1"}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
@@ -42,16 +44,15 @@ def create(
         dtype = np.dtype(kind)
         begin, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    beginning = safetensors_header(header)
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(beginning)
         file.flush()
         if sys.platform == "linux":
             # Reserve the space: on a full disk, writing to a hole through a map kills the process.
-            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + end)
+            os.posix_fallocate(file.fileno(), 0, len(beginning) + end)
         else:
-            file.truncate(8 + len(text) + end)
+            file.truncate(len(beginning) + end)
     return _map(path, "r+")
 
 
