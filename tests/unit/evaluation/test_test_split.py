@@ -111,7 +111,7 @@ def test_the_export_is_compared_with_torch(
 def test_a_sample_is_compared_with_torch(
     examples: Path, run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_check, "NUM_COMPARED", 5)
+    monkeypatch.setattr(export_check, "MIN_COMPARED", 5)
     monkeypatch.setattr(export_check, "BATCH_SIZE", 2)
     network, table = trained_network.Network(run[1]), Examples(examples)
     compared = export_check.TorchSample(network, table.count(TEST))
@@ -194,7 +194,7 @@ def test_latency_is_of_single_images_from_their_bytes(
     examples: Path, run: tuple[Path, Path]
 ) -> None:
     table = Examples(examples)
-    encoded = table.test_files(range(12))
+    encoded = [file for _, file in table.test_files(range(12))]
     network = Classifier(run[1].with_name("exported"), num_threads=1)
     sizes: list[tuple[int, ...]] = []
     predict = network.predict
