@@ -188,13 +188,21 @@ class Examples:
         """Read some images, by their positions in `split`, in the given order.
 
         An image is its square of a geometry, if the table has that, or else its file. Without a
-        geometry it is its file, or else its square of the table's first geometry that it has. Reads
-        only row groups with one of these images, and holds one group in memory.
+        geometry it is its file, or else its square of the table's first geometry that it has.
+        """
+        images = dict(self._each_image(split, indices, geometry))
+        return [images[index] for index in indices]
+
+    def _each_image(
+        self, split: str | None, indices: Iterable[int], geometry: SquareGeometry | None = None
+    ) -> Iterator[tuple[int, bytes | Square]]:
+        """Yield positions and images, see `images`, in the table's order.
+
+        Reads only row groups with one of these images, and holds one group in memory.
         """
         files_first = ["image", *_columns(len(self.geometries))]
         names = self._columns_of(geometry) if geometry else files_first
         wanted, start = set(indices), 0
-        images: dict[int, bytes | Square] = {}
         with pq.ParquetFile(self._path) as file:
             for group in self._groups:
                 splits = file.read_row_group(group, columns=["split"])
@@ -203,12 +211,16 @@ class Examples:
                 if here := sorted(wanted.intersection(inside)):
                     table = _only(file.read_row_group(group, columns=[*names, "split"]), split)
                     rows = table.take([index - inside.start for index in here])
-                    images.update(zip(here, _images(rows, names), strict=True))
-        return [images[index] for index in indices]
+                    yield from zip(here, _images(rows, names), strict=True)
 
-    def test_files(self, indices: Sequence[int]) -> list[bytes]:
-        """Read the files of some test images; see `images`."""
-        return [image for image in self.images(TEST, indices) if isinstance(image, bytes)]
+    def test_files(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Yield positions and files of some test images, in the table's order.
+
+        Holds one row group in memory.
+        """
+        for index, image in self._each_image(TEST, indices):
+            assert isinstance(image, bytes)
+            yield index, image
 
     def batches(
         self, split: str | None, batch_size: int, geometry: SquareGeometry | None = None

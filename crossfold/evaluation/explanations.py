@@ -29,8 +29,11 @@ def activation_maps(
     if not chosen:
         return ()
     preprocessing = network.preprocessing
-    files = table.test_files(chosen)
-    pixels = np.stack([decoding.square(image, preprocessing.geometry) for image in files])
+    squares = {
+        position: decoding.square(image, preprocessing.geometry)
+        for position, image in table.test_files(chosen)
+    }
+    pixels = np.stack([squares[position] for position in chosen])
     predicted = [int(np.argmax(images.probabilities[position])) for position in chosen]
     return tuple(
         ActivationMap(

@@ -35,8 +35,12 @@ def data_uri(image: bytes | NDArray[np.uint8], side: int) -> str:
 
 
 def as_data_uri(image: Image.Image) -> str:
-    """Encode pixels as a data URI: PNG or JPEG, whichever is shorter, without metadata."""
-    small = min((_save(image, **how) for how in (_PNG, _JPEG)), key=len)
+    """Encode pixels as a data URI without metadata: JPEG, or PNG if that is shorter.
+
+    An image of more than 256 colours is a JPEG: PNG's compression takes long, and rarely wins.
+    """
+    few_colours = image.getcolors(256) is not None
+    small = min((_save(image, **how) for how in (_JPEG, *([_PNG] if few_colours else []))), key=len)
     kind = "png" if small.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(small).decode()}"
 

@@ -55,7 +55,7 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
         training_image_hashes.write(artifacts / training_image_hashes.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(Path(crossfold.__file__).parent, package, ignore=_NOT_PACKAGED)
-        (image,) = table.test_files([0])
+        ((_, image),) = table.test_files([0])
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(package / "predict/pyfunc_model.py"),

@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -204,6 +205,8 @@ def _candidate_rows(label: str, candidates: Sequence[LeaderboardEntry]) -> tuple
 def to_svg(figure: Figure) -> str:
     """Convert a figure to an <svg> element for the page: transparent, in the page's text colour.
 
+    The figure is transparent afterwards, and keeps its layout.
+
     The same figure always gives the same bytes. Text stays text in the page's font, so names in
     any script are shown. All figures share one page, so the remaining ids are salted with the
     figure's label.
@@ -216,7 +219,16 @@ def to_svg(figure: Figure) -> str:
     ):
         # The page's font supplies glyphs that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-        figure.savefig(file, format="svg", transparent=True, metadata=no_metadata)
+        # `savefig` would draw a second time, only for the layout.
+        canvas = FigureCanvasSVG(figure)
+        figure.dpi = canvas.fixed_dpi
+        layout = figure.get_layout_engine()
+        assert layout is not None
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+        for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+            patch.set(facecolor="none", edgecolor="none")
+        canvas.print_svg(file, metadata=no_metadata)  # type: ignore[no-untyped-call]
     return _fitted_to_page(file.getvalue())
 
 

@@ -86,19 +86,15 @@ def _pictures(
 
 
 def _overlays(table: Examples, maps: Sequence[ActivationMap]) -> dict[str, str]:
-    places = [one.position for one in maps]
     paths = table.column("path", TEST)
-    return {
-        str(paths[one.position]): as_data_uri(
-            overlay(
-                decoding.square(
-                    image, SquareGeometry(TESTED_SIDE, crop=one.crop, reducing_gap=REDUCING_GAP)
-                ),
-                np.array(one.values, np.float32),
-            )
-        )
-        for one, image in zip(maps, table.test_files(places), strict=True)
-    }
+    of_position = {one.position: one for one in maps}
+    overlays = {}
+    for position, image in table.test_files(of_position):
+        one = of_position[position]
+        geometry = SquareGeometry(TESTED_SIDE, crop=one.crop, reducing_gap=REDUCING_GAP)
+        laid = overlay(decoding.square(image, geometry), np.array(one.values, np.float32))
+        overlays[str(paths[position])] = as_data_uri(laid)
+    return overlays
 
 
 def _uris(table: Examples, split: str | None, places: Sequence[int], side: int) -> list[str]:

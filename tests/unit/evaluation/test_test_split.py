@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
-from crossfold.evaluation import export_check, latency
+from crossfold.evaluation import export_check, latency, test_split
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.test_split import evaluate_test, score, split_hash
 from crossfold.network import backbone, normalization, trained_network
@@ -111,7 +111,7 @@ def test_the_export_is_compared_with_torch(
 def test_a_sample_is_compared_with_torch(
     examples: Path, run: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_check, "NUM_COMPARED", 5)
+    monkeypatch.setattr(export_check, "MIN_COMPARED", 5)
     monkeypatch.setattr(export_check, "BATCH_SIZE", 2)
     network, table = trained_network.Network(run[1]), Examples(examples)
     compared = export_check.TorchSample(network, table.count(TEST))
@@ -120,6 +120,29 @@ def test_a_sample_is_compared_with_torch(
     np.testing.assert_allclose(
         compared.probabilities(), probabilities[compared.positions], atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("of", "number"), [(12, 12), (400, 64), (1000, 100), (10_000, 256)])
+def test_a_tenth_of_the_split_is_compared_but_64_to_256_images(of: int, number: int) -> None:
+    positions = export_check.sample(of)
+    assert len(np.unique(positions)) == number
+    assert positions[0] == 0 and positions[-1] == of * (number - 1) // number
+
+
+def test_the_files_that_are_timed_are_bounded_by_their_bytes(
+    examples: Path, run: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure, timed = latency.measure, []
+
+    def counted(network: Classifier, encoded: list[bytes], num_threads: int) -> Any:
+        timed.extend(encoded)
+        return measure(network, encoded, num_threads)
+
+    monkeypatch.setattr(latency, "measure", counted)
+    (_, first), (_, second) = Examples(examples).test_files([0, 1])
+    monkeypatch.setattr(test_split, "MAX_LATENCY_BYTES", len(first) + 1)
+    evaluate(examples, run, tmp_path)
+    assert timed == [first, second]
 
 
 def test_the_scores_are_scikit_learns(
@@ -194,7 +217,7 @@ def test_latency_is_of_single_images_from_their_bytes(
     examples: Path, run: tuple[Path, Path]
 ) -> None:
     table = Examples(examples)
-    encoded = table.test_files(range(12))
+    encoded = [file for _, file in table.test_files(range(12))]
     network = Classifier(run[1].with_name("exported"), num_threads=1)
     sizes: list[tuple[int, ...]] = []
     predict = network.predict
