@@ -15,8 +15,9 @@ import pylibjxl
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from crossfold.imaging import decoding
-from crossfold.imaging.decoding import FILTERS, BadImage, opened, read_image, square
+from crossfold.imaging import decoding, picture
+from crossfold.imaging.decoding import BadImage, opened, read_image, square
+from crossfold.imaging.picture import FILTERS
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.step.concurrency import Budget, in_order
 
@@ -285,7 +286,7 @@ def smooth(width: int, height: int) -> Image.Image:
 @pytest.fixture
 def strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are made in strips of 64 pixels, as if they were large."""
-    monkeypatch.setattr(decoding, "_STRIP", 64)
+    monkeypatch.setattr(picture, "STRIP", 64)
 
 
 @pytest.mark.usefixtures("strips")
@@ -386,8 +387,8 @@ def test_grey_values_are_scaled_from_the_bits_that_they_have(
 
 
 def complaints(data: bytes) -> list[str]:
-    with opened(data) as picture:
-        return picture.complaints()
+    with opened(data, with_warnings=True) as picture:
+        return list(picture.warnings)
 
 
 def test_libtiffs_lines_are_kept_and_not_written(capfd: pytest.CaptureFixture[str]) -> None:

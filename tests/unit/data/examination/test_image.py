@@ -86,9 +86,9 @@ def test_a_large_jpeg_is_decoded_once_for_check_and_square(
     decoded: list[tuple[int, int]] = []
     load = decoding._load
 
-    def counting(image: Any, *rest: Any) -> Any:
+    def counting(image: Any, *rest: Any, **options: Any) -> Any:
         decoded.append(image.size)
-        return load(image, *rest)
+        return load(image, *rest, **options)
 
     monkeypatch.setattr(decoding, "_load", counting)
     for number, (file_format, factor) in enumerate({"JPEG": 2, "PNG": 1}.items(), start=1):
