@@ -217,8 +217,11 @@ def _load(
 def _load_jpeg(image: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, list[str]]:
     """Decode a JPEG file, and list libjpeg's warnings; a file without any is read only once."""
     mode = image.mode
-    if sound := libjpeg.decode_sound(data, mode, image.size):
-        return sound, []
+    # The pixels are copied once, in the memory that strips take later.
+    if math.prod(image.size) * 3 <= STRIP * _BESIDE_STRIP:
+        sound = libjpeg.decode_sound(data, mode, image.size)
+        if sound:
+            return sound, []
     image.load()
     return image, libjpeg.warnings_of(data, mode)
 

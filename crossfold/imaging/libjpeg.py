@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-# Mode of the stored pixels, as Pillow names it -> libjpeg's name for the layout in Pillow's memory.
-# Not CMYK: Pillow inverts some of these files.
-_LAYOUTS = {"RGB": "RGBX", "L": "GRAY"}
+# Mode of the stored pixels, as Pillow names it -> simplejpeg's name. Not CMYK: Pillow inverts it.
+_COLOURS = {"RGB": "RGB", "L": "GRAY"}
 
 
 def decode_sound(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image | None:
@@ -25,17 +24,18 @@ def decode_sound(data: bytes, mode: str, size: tuple[int, int]) -> Image.Image |
     """
     import simplejpeg
 
-    if mode not in _LAYOUTS:
+    if mode not in _COLOURS:
         return None
-    layout, (width, height) = _LAYOUTS[mode], size
+    width, height = size
     try:
-        pixels = simplejpeg.decode_jpeg(data, layout, min_height=height, min_width=width)
+        pixels = simplejpeg.decode_jpeg(
+            data, _COLOURS[mode], min_height=height, min_width=width, strict=True
+        )
     except ValueError:
         return None
     if pixels.shape[:2] != (height, width):
         return None
-    layout = layout if mode == "RGB" else mode  # as Pillow names it
-    return Image.frombuffer(mode, size, pixels, "raw", layout, 0, 1)
+    return Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
 
 
 def warnings_of(data: bytes, mode: str) -> list[str]:
