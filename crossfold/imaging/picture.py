@@ -75,6 +75,8 @@ class Picture:
     @property
     def several(self) -> bool:
         """True if the file holds more than one picture; this is the first."""
+        if self.format == "JPEG":  # Pillow calls one that holds several MPO
+            return False
         # Opened again: the check moves a GIF to its second picture.
         try:
             return bool(getattr(open_image(self._encoded), "is_animated", False))

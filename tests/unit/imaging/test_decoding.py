@@ -412,6 +412,21 @@ def test_a_jpeg_with_a_hole_is_told_from_a_whole_one(mode: str, options: dict[st
     assert complaints(bytes(data)) != []
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("at_least", [None, (40, 40)])
+def test_pixels_are_the_same_with_libjpegs_warnings(
+    mode: str, at_least: tuple[int, int] | None
+) -> None:
+    data = encoded(smooth(203, 181).convert(mode), "JPEG", quality=80)
+    damaged = data[: len(data) // 2] + bytes(9) + data[len(data) // 2 + 9 :]
+    for file in (data, damaged):
+        pixels = []
+        for with_warnings in (True, False):
+            with opened(file, at_least, with_warnings=with_warnings) as picture:
+                pixels.append(np.concatenate([np.asarray(s) for _, s in picture.strips()]))
+        assert np.array_equal(*pixels)
+
+
 # Files and memory
 
 
