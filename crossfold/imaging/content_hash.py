@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .decoding import opened
 
 if TYPE_CHECKING:
-    from .decoding import Picture
+    from .picture import Picture
 
 
 def content_hash(picture: Picture) -> str:

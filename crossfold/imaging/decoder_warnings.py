@@ -1,8 +1,8 @@
 """Collect the warnings that decoders give about a file that they can still decode.
 
 A decoder fills in the missing parts of a damaged picture. libtiff then writes to the terminal,
-Pillow issues Python warnings, and libjpeg counts them, which Pillow doesn't report. None of them
-names the file, so this module collects them per decoding thread.
+and Pillow issues Python warnings. Neither names the file, so this module collects them per decoding
+thread. libjpeg's are in `libjpeg`.
 """
 
 from __future__ import annotations
@@ -97,35 +97,3 @@ def _handle_tiff() -> None:
 
 
 _handle_tiff()
-
-
-def of_jpeg(data: bytes, mode: str) -> list[str]:
-    """List libjpeg's warnings about a decodable JPEG file.
-
-    Decodes the file again at an eighth of its size, which reads every coefficient in a third of the
-    time. No decoder detects damaged bytes that happen to be valid codes.
-
-    Args:
-        data: The encoded image.
-        mode: Mode of the stored pixels, as Pillow names it.
-    """
-    import simplejpeg  # only the step that checks images has it
-
-    colours = "CMYK" if mode == "CMYK" else "GRAY"
-    small: dict[str, str | int] = {"colorspace": colours, "min_height": 1, "min_width": 1}
-    try:
-        simplejpeg.decode_jpeg(data, strict=True, **small)
-    except ValueError as error:
-        return [str(error)] if _decodes(data, small) else []
-    return []
-
-
-def _decodes(data: bytes, options: dict[str, str | int]) -> bool:
-    """Check whether simplejpeg can decode a file if it ignores warnings."""
-    import simplejpeg
-
-    try:
-        simplejpeg.decode_jpeg(data, strict=False, **options)
-    except ValueError:
-        return False
-    return True

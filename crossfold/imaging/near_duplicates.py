@@ -22,7 +22,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .decoding import Picture
+    from .picture import Picture
 
 MAX_BITS = 8
 MIN_CORRELATION = 0.99

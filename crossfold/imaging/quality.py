@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .decoding import Picture
+    from .picture import Picture
 
 # Pixels; Pillow takes 4 bytes for each, so 128 MiB.
 LARGE = 2**25
@@ -89,7 +89,7 @@ def remarks(
 
     Args:
         path: Path of the file, for its suffix.
-        picture: The image.
+        picture: The image, opened `with_warnings`.
         small: The image scaled by `near_duplicates.shrink`.
         sketch: The same in grey, uint8 [32, 32].
         image_size: Side of the square that images are scaled to, if known.
@@ -114,8 +114,8 @@ def _remarks(
     found = _SAME_FORMAT.get(picture.format, picture.format)
     if named and _SAME_FORMAT.get(named, named) != found:
         yield "mislabelled", f"{found}, not {named}"
-    if complaints := picture.complaints():
-        yield "damaged", "; ".join(complaints)
+    if picture.warnings:
+        yield "damaged", "; ".join(picture.warnings)
     if picture.several:
         yield "several", picture.format
     if picture.turned:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from crossfold.architectures import TIMM, timm_name
 from crossfold.errors import UserError
-from crossfold.imaging.decoding import FILTERS
+from crossfold.imaging.picture import FILTERS
 from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing
 from crossfold.settings import PreprocessingSettings
 

@@ -9,7 +9,7 @@ from crossfold.imaging.decoding import BadImage
 from crossfold.step.concurrency import in_order, num_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from crossfold.data.image_source import ImageSource
 
@@ -21,8 +21,9 @@ def tie_copies(
 ) -> dict[str, str]:
     """Give copies one content hash, if JPEG's decoder reduced one of two and not the other.
 
-    Only near duplicates of equal size can be such copies. All their pixels are compared. The JPEG
-    keeps its hash, because it is the same whether a copy is there or not.
+    Only near duplicates of equal size can be such copies, or two images of equal size that both
+    lack the contrast to be compared. All their pixels are compared. The JPEG keeps its hash,
+    because it is the same whether a copy is there or not.
 
     Args:
         source: The images.
@@ -32,13 +33,7 @@ def tie_copies(
     Returns:
         The content hash of each image.
     """
-    possible = [
-        (ours, theirs) if images[ours].reduced else (theirs, ours)
-        for ours, theirs in pairs
-        if images[ours].size == images[theirs].size
-        and images[ours].reduced != images[theirs].reduced
-    ]
-    jpegs = sorted({jpeg for jpeg, _ in possible})
+    jpegs = sorted({*_similar_jpegs(images, pairs), *_flat_jpegs(images)})
 
     def whole(path: str) -> str:
         try:
@@ -46,10 +41,23 @@ def tie_copies(
         except BadImage:  # too large to be decoded whole
             return ""
 
-    whole_hashes = dict(zip(jpegs, in_order(whole, jpegs, num_cores()), strict=True))
-    tied = {
-        images[other].hash: images[jpeg].hash
-        for jpeg, other in possible
-        if whole_hashes[jpeg] == images[other].hash
-    }
+    whole_hashes = in_order(whole, jpegs, num_cores())
+    tied = {found: images[jpeg].hash for jpeg, found in zip(jpegs, whole_hashes, strict=True)}
     return {path: tied.get(image.hash, image.hash) for path, image in images.items()}
+
+
+def _similar_jpegs(
+    images: Mapping[str, CheckedImage], pairs: Iterable[tuple[str, str]]
+) -> Iterator[str]:
+    """List the reduced images with a near duplicate of equal size that is not reduced."""
+    for ours, theirs in pairs:
+        a, b = images[ours], images[theirs]
+        if a.size == b.size and a.reduced != b.reduced:
+            yield ours if a.reduced else theirs
+
+
+def _flat_jpegs(images: Mapping[str, CheckedImage]) -> list[str]:
+    """List the reduced images without contrast, if one of equal size is not reduced."""
+    flat = {path: image for path, image in images.items() if "flat" in image.remarks}
+    sizes = {image.size for image in flat.values() if not image.reduced}
+    return [path for path, image in flat.items() if image.reduced and image.size in sizes]

@@ -66,7 +66,7 @@ def check_image(
 def _decode(
     data: bytes, path: str, image_size: int | None, geometries: Sequence[SquareGeometry]
 ) -> tuple[CheckedImage, NDArray[np.uint8], dict[SquareGeometry, NDArray[np.uint8]]]:
-    with opened(data, SMALLEST_DECODED) as picture:
+    with opened(data, SMALLEST_DECODED, with_warnings=True) as picture:
         small = shrink(picture)
         sketch = np.asarray(small.convert("L"))
         checked = CheckedImage(

@@ -15,8 +15,9 @@ import pylibjxl
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
-from crossfold.imaging import decoding
-from crossfold.imaging.decoding import FILTERS, BadImage, opened, read_image, square
+from crossfold.imaging import decoding, picture
+from crossfold.imaging.decoding import BadImage, opened, read_image, square
+from crossfold.imaging.picture import FILTERS
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.step.concurrency import Budget, in_order
 
@@ -285,7 +286,7 @@ def smooth(width: int, height: int) -> Image.Image:
 @pytest.fixture
 def strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are made in strips of 64 pixels, as if they were large."""
-    monkeypatch.setattr(decoding, "_STRIP", 64)
+    monkeypatch.setattr(picture, "STRIP", 64)
 
 
 @pytest.mark.usefixtures("strips")
@@ -386,8 +387,8 @@ def test_grey_values_are_scaled_from_the_bits_that_they_have(
 
 
 def complaints(data: bytes) -> list[str]:
-    with opened(data) as picture:
-        return picture.complaints()
+    with opened(data, with_warnings=True) as picture:
+        return list(picture.warnings)
 
 
 def test_libtiffs_lines_are_kept_and_not_written(capfd: pytest.CaptureFixture[str]) -> None:
@@ -409,6 +410,21 @@ def test_a_jpeg_with_a_hole_is_told_from_a_whole_one(mode: str, options: dict[st
     middle = len(data) // 2
     data[middle : middle + 1000] = bytes(1000)
     assert complaints(bytes(data)) != []
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("at_least", [None, (40, 40)])
+def test_pixels_are_the_same_with_libjpegs_warnings(
+    mode: str, at_least: tuple[int, int] | None
+) -> None:
+    data = encoded(smooth(203, 181).convert(mode), "JPEG", quality=80)
+    damaged = data[: len(data) // 2] + bytes(9) + data[len(data) // 2 + 9 :]
+    for file in (data, damaged):
+        pixels = []
+        for with_warnings in (True, False):
+            with opened(file, at_least, with_warnings=with_warnings) as picture:
+                pixels.append(np.concatenate([np.asarray(s) for _, s in picture.strips()]))
+        assert np.array_equal(pixels[0], pixels[1])
 
 
 # Files and memory

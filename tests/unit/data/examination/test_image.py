@@ -86,9 +86,9 @@ def test_a_large_jpeg_is_decoded_once_for_check_and_square(
     decoded: list[tuple[int, int]] = []
     load = decoding._load
 
-    def counting(image: Any, *rest: Any) -> Any:
+    def counting(image: Any, *rest: Any, **options: Any) -> Any:
         decoded.append(image.size)
-        return load(image, *rest)
+        return load(image, *rest, **options)
 
     monkeypatch.setattr(decoding, "_load", counting)
     for number, (file_format, factor) in enumerate({"JPEG": 2, "PNG": 1}.items(), start=1):
@@ -129,6 +129,19 @@ def test_a_copy_in_another_format_is_tied_to_a_large_jpeg(folder: Path) -> None:
 
     (folder / "a/copy.png").rename(folder / "b/copy.png")
     assert examine_folder(folder).unusable.keys() == {"a/1.jpg", "a/again.bmp", "b/copy.png"}
+
+
+def test_copies_without_contrast_are_tied_too(folder: Path) -> None:
+    grey = Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90))
+    (folder / "a/flat.jpg").write_bytes(encoded(grey, "JPEG"))
+    with Image.open(folder / "a/flat.jpg") as image:
+        image.save(folder / "a/flat.png")
+    encoded_other = encoded(Image.new("RGB", (WIDTH, HEIGHT), (91, 90, 90)), "PNG")
+    (folder / "a/other.png").write_bytes(encoded_other)
+    report = examine_folder(folder)
+    content = dict(zip(report.paths, report.content_hashes, strict=True))
+    assert content["a/flat.png"] == content["a/flat.jpg"] != content["a/other.png"]
+    assert report.num_copies == 1
 
 
 def test_whole_pixels_hash_as_in_any_format(folder: Path) -> None:
