@@ -85,7 +85,7 @@ def test_other_results_code_or_libraries_are_drawn(
         {"code": "crossfold-train:def"},
     ):
         drawn.clear()
-        log("run-2", **change)  # type: ignore[arg-type]
+        log("run-2", **change)
         assert drawn
     drawn.clear()
     monkeypatch.setattr(run_figures, "version", lambda name: f"{name} 99")
