@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from crossfold.report.figures import BLUE, INK, VERMILION
+from crossfold.report.palette import BLUE, INK, VERMILION
 
 from .engine import TRAINED, Engine
 from .local_run import LocalRun

@@ -11,7 +11,7 @@ from crossfold.evaluation import cross_validation, shown_images, test_split
 from crossfold.features.extraction import extract_features
 from crossfold.network import safetensors_file
 from crossfold.records import Choice, Evaluation, Leaderboard, Registration, Verdict
-from crossfold.report import page, pictures
+from crossfold.report import drawings, page, pictures
 from crossfold.training.train_final import train_final
 from crossfold.training.train_fold import train_fold
 
@@ -92,10 +92,12 @@ def pipeline_steps(
 def _write_report(workspace: Workspace, folder: Path) -> None:
     evaluated = Evaluation.read(folder / "evaluation")
     table, mistakes = Examples(workspace.examples), shown_images.confident_mistakes(evaluated)
+    board = Leaderboard.read(folder / "leaderboard")
     html = page.render(
         evaluated,
-        Leaderboard.read(folder / "leaderboard"),
+        board,
         pictures.summarise(table, mistakes, evaluated.activation_maps),
+        drawings.draw(evaluated, board),
         registration=Registration(
             name="benchmark",
             version="1",

@@ -552,3 +552,20 @@ class TakenBack(Record):
     by: str
     at: str
     reason: str
+
+
+# The report
+
+
+class Drawing(Record):
+    """A figure on the page; `alternative` is its text alternative."""
+
+    svg: str
+    alternative: str
+    wide: bool = False
+
+
+class Drawings(Record):
+    """The figures on the page, by name."""
+
+    by_name: dict[str, Drawing]

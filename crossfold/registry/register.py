@@ -14,11 +14,19 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.data.examples import Examples
 from crossfold.predict import file_hashes
-from crossfold.records import Evaluation, Leaderboard, Registration, Verdict
+from crossfold.records import Drawing, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
 from crossfold.versioning.dvc import pointer_hash
 
-from . import aliases, gate, model_card, run_log, training_image_hashes, version_tags
+from . import (
+    aliases,
+    gate,
+    model_card,
+    run_figures,
+    run_log,
+    training_image_hashes,
+    version_tags,
+)
 from .promotion_lock import promotion_turn
 
 # torch, the packaging of a model and the drawing of figures take seconds to import, so functions
@@ -72,6 +80,7 @@ def register_model(
     board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
     table, settings, parent = Examples(examples), json.loads(lineage["settings"]), run.parent()
     run_log.log_results(parent, leaderboard=board, evaluation=evaluated, settings=settings)
+    drawings = run_figures.log_figures(parent, board, evaluated, lineage["image_train"])
     tags = {
         **lineage,
         **version_tags.of_computing(computed),
@@ -83,7 +92,7 @@ def register_model(
     trained = _Model(model_name, model, exported, table, evaluated, tags)
     registered = _register(run, trained, rule, num_threads)
     registered.write(registration)
-    page = _describe(run.client, registered, board, evaluated, table)
+    page = _describe(run.client, registered, board, evaluated, table, drawings)
     report_page.write_text(page, encoding="utf-8")
     summary.write_text(_summary(registered, parent), encoding="utf-8")
     run_log.log_registration(parent, registered, page)
@@ -124,6 +133,7 @@ def _describe(
     board: Leaderboard,
     evaluated: Evaluation,
     table: Examples,
+    drawings: Mapping[str, Drawing],
 ) -> str:
     """Write the version's model card to MLflow, and return the run's report as HTML."""
     from crossfold.evaluation import shown_images
@@ -134,7 +144,9 @@ def _describe(
     client.update_model_version(registered.name, registered.version, card)
     mistakes = shown_images.confident_mistakes(evaluated)
     data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps)
-    return page.render(evaluated, board, data_summary, registration=registered, lineage=tags)
+    return page.render(
+        evaluated, board, data_summary, drawings, registration=registered, lineage=tags
+    )
 
 
 def _summary(registered: Registration, parent: run.Run) -> str:

@@ -1,20 +1,14 @@
-"""Log a pipeline run's results to its own MLflow run: settings, scores, figures, decision."""
+"""Log a pipeline run's results to its own MLflow run: settings, scores, decision."""
 
-import io
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.tracking.names import run_name
 from crossfold.tracking.run import Run
 from crossfold.tracking.run_tree import parent_tags
 from crossfold.tracking.store import pipeline_run_id
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def log_results(
@@ -24,7 +18,7 @@ def log_results(
     evaluation: Evaluation,
     settings: Mapping[str, Any],
 ) -> None:
-    """Log a pipeline run's settings, chosen candidate, scores and figures to its MLflow run.
+    """Log a pipeline run's settings, chosen candidate and scores to its MLflow run.
 
     `settings` are the sections of params.yaml; of the candidates, only the chosen one is logged.
     The MLflow run may have been opened by Kubeflow's plugin, so it is tagged as the parent run of
@@ -54,10 +48,6 @@ def log_results(
     run.log_metrics(leaderboard.summary | evaluation.summary)
     run.log_artifact(leaderboard.to_json(), "leaderboard.json")
     run.log_artifact(evaluation.to_json(), "evaluation.json")
-    for name, figure in _figures(leaderboard, evaluation).items():
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=150)
-        run.log_artifact(file.getvalue(), f"plots/{name}.png")
 
 
 def log_registration(run: Run, registered: Registration, page: str) -> None:
@@ -72,18 +62,3 @@ def log_registration(run: Run, registered: Registration, page: str) -> None:
     )
     run.log_artifact(page, "report.html")
     run.log_artifact(registered.to_json(), "registration.json")
-
-
-def _figures(leaderboard: Leaderboard, evaluation: Evaluation) -> dict[str, "Figure"]:
-    from crossfold.report import figures
-
-    confusion, classes = np.array(evaluation.confusion_matrix), evaluation.classes
-    drawn = {
-        "confusion_matrix": figures.confusion_matrix(confusion, classes),
-        "pr_curves": figures.pr_curves(evaluation.curves.pr, classes),
-        "roc_curves": figures.roc_curves(evaluation.curves.roc, classes),
-    }
-    if leaderboard.with_epochs:
-        drawn["loss_curves"] = figures.loss_curves(leaderboard)
-        drawn["score_curves"] = figures.score_curves(leaderboard)
-    return drawn

@@ -24,22 +24,19 @@ from numpy.typing import NDArray
 
 from crossfold.records import Bin, Calibration, Curves, FoldScores, Leaderboard, LeaderboardEntry
 
-# The first four are from Okabe and Ito's colour-blind-safe palette ("Color universal design",
-# 2008). All have a contrast of 3:1 or better on a white and on a dark page. Nobody can rely on ten
-# colours alone, so each has a marker too.
-BLUE, VERMILION, GREEN, PURPLE = "#1f83c6", "#d55e00", "#009e73", "#c46a9b"
-PALETTE = (
-    *(BLUE, VERMILION, GREEN, PURPLE),
-    *("#8f7500", "#7b61d1", "#d6336c", "#0f8b8d", "#8d6e63", "#6b7785"),
+from .palette import (
+    BLUE,
+    INK,
+    LINE_STYLES,
+    MARKERS,
+    MAX_CANDIDATES_DRAWN,
+    MAX_CLASSES_IN_LEGEND,
+    NUM_WORST_CLASSES,
+    PALETTE,
+    VERMILION,
 )
-MARKERS = "osD^vPX*<>"
-LINE_STYLES = ("-", "--")
-INK = "#000000"
 
-MAX_CLASSES_IN_LEGEND = len(PALETTE) * len(LINE_STYLES)
-NUM_WORST_CLASSES = 5
 MAX_CLASSES_NAMED = 100
-MAX_CANDIDATES_DRAWN = 12
 WIDTH = 5.2  # inches; still legible on a phone, which shows it at about three quarters of its size
 STRONGEST_SHADE = 0.7  # keeps the contrast of ink on shade above 4.5:1, on light and dark pages
 

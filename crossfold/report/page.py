@@ -8,9 +8,9 @@ from crossfold.data.samples.sample import weights_warning
 from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment
-from crossfold.records import Evaluation, Interval, Leaderboard, Registration
+from crossfold.records import Drawing, Evaluation, Interval, Leaderboard, Registration
 
-from . import content, figures, lineage_rows, test_split_reuse
+from . import content, lineage_rows, palette, test_split_reuse
 from .pictures import DataSummary
 from .predictions import predictions
 
@@ -21,11 +21,16 @@ def render(
     evaluation: Evaluation,
     leaderboard: Leaderboard,
     data_summary: DataSummary,
+    drawings: Mapping[str, Drawing],
     *,
     registration: Registration,
     lineage: Mapping[str, str],
 ) -> str:
-    """Render the report as HTML; `lineage` are the version's tags."""
+    """Render the report as HTML.
+
+    `drawings` are the figures of this evaluation and leaderboard, see `drawings.draw`. `lineage`
+    are the version's tags.
+    """
     weights = leaderboard.chosen.backbone.weights
     test = predictions(evaluation)
     pictures = data_summary.tested, data_summary.overlays
@@ -51,10 +56,10 @@ def render(
         few_mistakes=FEW_MISTAKES,
         data_rows=content.data_rows(test.classes, data_summary.counts),
         data_summary=data_summary,
-        drawings=content.drawings(test, leaderboard, evaluation.calibration),
-        max_candidates_drawn=figures.MAX_CANDIDATES_DRAWN,
-        max_classes_drawn=figures.MAX_CLASSES_IN_LEGEND,
-        num_worst_classes=figures.NUM_WORST_CLASSES,
+        drawings=drawings,
+        max_candidates_drawn=palette.MAX_CANDIDATES_DRAWN,
+        max_classes_drawn=palette.MAX_CLASSES_IN_LEGEND,
+        num_worst_classes=palette.NUM_WORST_CLASSES,
         registration=registration,
         best_of=test_split_reuse.best_of(
             registration.num_judged_before + 1,

@@ -9,9 +9,10 @@ Only `MlflowClient` is used: the fluent API keeps one global active run, which a
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
@@ -135,24 +136,55 @@ def _use_own_login() -> None:
             os.environ.setdefault(name, value)
 
 
-def log_cached_step(
-    run_id: str, *, name: str, iteration: int | str | None = None, source_run_id: str
-) -> str:
-    """Record that a step of the pipeline run `run_id` was answered from the cache.
+class CachedStep(NamedTuple):
+    """A step that was answered from the cache; `source_run_id` is the run that did the work."""
 
-    Returns the id of its nested run, which names the run that did the work and carries a copy of
-    its parameters and metrics. A step that this very pipeline run did before it was resumed keeps
-    its run.
+    name: str
+    iteration: int | str | None
+    source_run_id: str
+
+
+def log_cached_steps(run_id: str, steps: Sequence[CachedStep]) -> None:
+    """Record the steps of the pipeline run `run_id` that were answered from the cache.
+
+    Each gets a nested run, which names the run that did the work and carries a copy of its
+    parameters and metrics. A step that this very pipeline run did before it was resumed keeps its
+    run.
     """
     client = connect()
-    step = _find_or_create_step(client, run_id, name, iteration)
-    run = Run(client, step)
-    if run.id != source_run_id:
-        _reopen(client, step)
-        run.set_tags({"crossfold.cached": "true", "crossfold.source_run": source_run_id})
-        _copy_results(source_run_id, run)
-        client.set_terminated(run.id, "FINISHED")
-    return run.id
+    experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
+    parent = _find_or_create_parent(client, experiment_id, run_id, run_id)
+    loops: dict[str, MlflowRun] = {}
+    existing: dict[str, list[MlflowRun]] = {}  # one look around, for all steps
+    for step in steps:
+        around = parent
+        if isinstance(step.iteration, int):
+            if step.name not in loops:
+                loops[step.name] = _find_or_create_loop(client, parent, step.name)
+            around = loops[step.name]
+        if around.info.run_id not in existing:
+            existing[around.info.run_id] = child_runs(client, experiment_id, around.info.run_id)
+        _log_cached_step(client, run_id, around, existing[around.info.run_id], step)
+
+
+def _log_cached_step(
+    client: MlflowClient,
+    run_id: str,
+    around: MlflowRun,
+    existing: Sequence[MlflowRun],
+    step: CachedStep,
+) -> None:
+    cached = {"crossfold.cached": "true", "crossfold.source_run": step.source_run_id}
+    found = _find_step(existing, step.name, step.iteration)
+    if found is None:
+        found = _create_step(client, run_id, around, step.name, step.iteration, cached)
+    elif found.info.run_id == step.source_run_id:
+        return
+    else:
+        _reopen(client, found)
+        Run(client, found).set_tags(cached)
+    _copy_results(step.source_run_id, Run(client, found))
+    client.set_terminated(found.info.run_id, "FINISHED")
 
 
 def _copy_results(source_run_id: str, target: Run) -> None:
@@ -262,22 +294,39 @@ def _step_tags(name: str, iteration: int | str | None) -> dict[str, str]:
 def _find_or_create_step(
     client: MlflowClient, run_id: str, name: str, iteration: int | str | None
 ) -> MlflowRun:
-    tags = _step_tags(name, iteration)
     experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_or_create_parent(client, experiment_id, run_id, run_id)
     if isinstance(iteration, int):  # a fold; parts are few and have names
         parent = _find_or_create_loop(client, parent, name)
-    for run in child_runs(client, experiment_id, parent.info.run_id):
-        if tags.items() <= run.data.tags.items():
-            return run
+    siblings = child_runs(client, experiment_id, parent.info.run_id)
+    step = _find_step(siblings, name, iteration)
+    return step or _create_step(client, run_id, parent, name, iteration)
+
+
+def _find_step(
+    runs: Iterable[MlflowRun], name: str, iteration: int | str | None
+) -> MlflowRun | None:
+    tags = _step_tags(name, iteration)
+    return next((run for run in runs if tags.items() <= run.data.tags.items()), None)
+
+
+def _create_step(
+    client: MlflowClient,
+    run_id: str,
+    around: MlflowRun,
+    name: str,
+    iteration: int | str | None,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> MlflowRun:
     return client.create_run(
-        experiment_id,
+        around.info.experiment_id,
         run_name=title(name, iteration),
         tags={
-            **tags,
-            PARENT_TAG: parent.info.run_id,
+            **_step_tags(name, iteration),
+            PARENT_TAG: around.info.run_id,
             "crossfold.kind": "step",
             "crossfold.run_id": run_id,
+            **tags,
         },
     )
 

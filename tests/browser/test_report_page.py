@@ -24,6 +24,7 @@ from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
 from crossfold.records import ActivationMap, Evaluation, Leaderboard, Registration
+from crossfold.report.drawings import draw
 from crossfold.report.overlay import overlay
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
@@ -209,9 +210,10 @@ def page() -> str:
     pictures = {i: files[np.flatnonzero(test)[i]] for i in explained}
     activation = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
     shown = [np.flatnonzero(~test)[labels[~test] == label][:5] for label in range(10)]
+    board = Leaderboard.model_validate(leaderboard)
     return render(
         evaluation,
-        Leaderboard.model_validate(leaderboard),
+        board,
         DataSummary(
             counts=counts,
             data_hash="cd" * 16,
@@ -228,6 +230,7 @@ def page() -> str:
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},
         ),
+        draw(evaluation, board),
         registration=Registration.model_validate(REGISTRATION),
         lineage=LINEAGE,
     )

@@ -22,6 +22,7 @@ from crossfold.network import safetensors_file
 from crossfold.records import Choice, Evaluation, Leaderboard, Registration
 from crossfold.registry import model_card, version_tags
 from crossfold.report import page
+from crossfold.report.drawings import draw
 from crossfold.report.pictures import DataSummary
 from crossfold.runners.outcome import Outcome
 from tests.unit.networks import FACTS
@@ -117,7 +118,9 @@ def test_a_new_metric_is_in_the_report(
     counts = {"train": {"0": 5, "1": 4}, "test": {"0": 3}}
     paths = dict.fromkeys(evaluation.paths, "data:,")
     data = DataSummary(counts, "cd" * 16, (), DataFacts(), {}, paths, {}, {})
-    html = page.render(evaluation, board, data, registration=REGISTRATION, lineage=tags)
+    html = page.render(
+        evaluation, board, data, draw(evaluation, board), registration=REGISTRATION, lineage=tags
+    )
     headline = html[html.index('id="headline"') : html.index('id="gate"')]
     low, high = evaluation.intervals["kappa"]
     value = f"{evaluation.metrics['kappa']:.4f}"

@@ -1,22 +1,17 @@
 """Run the pipeline on this machine: check, connect to MLflow, run the steps, write the reports."""
 
 import errno
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.exceptions import MlflowException
-
 from crossfold.errors import UserError
-from crossfold.predict import local_version
 from crossfold.records import Evaluation, Leaderboard, Registration
-from crossfold.registry import aliases
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
@@ -24,12 +19,14 @@ from crossfold.runners.local.backends.base import Backend
 from crossfold.runners.outcome import Outcome
 from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
-from crossfold.tracking import names, run_tree, store
+from crossfold.tracking import names
 from crossfold.versioning import dvc
 from pipelines.arguments import arguments
 
+from . import mlflow_run
 from .compiled import compiled_pipeline
 from .leftovers import end_leftovers
+from .mlflow_process import Call, mlflow_process
 from .mlflow_store import tracking_environment
 from .reuse import fingerprint
 from .run_folders import (
@@ -45,7 +42,6 @@ from .run_folders import (
 )
 from .session import Session, run_pipeline
 
-_logger = logging.getLogger(__name__)
 _CONTINUES = "interrupted; the next `crossfold run` continues here"
 
 
@@ -77,56 +73,41 @@ def run_here(
         origin = lineage(root, settings, backend.name)
         inputs = arguments(settings, root, origin, model.geometries)
         os.environ.update(tracking_environment(root, settings))
-        store.connect()
-        run = choose_run(
-            home, fingerprint(inputs, settings, backend.name, backend.image), caching=caching
-        )
-        _end_killed_runs(home, run)
-        for note in model.notes:
-            display.warn(note)
-        with _outages_explained(home):
+        same = fingerprint(inputs, settings, backend.name, backend.image)
+        with _full_disk_explained(home), mlflow_process() as in_mlflow:
+            in_mlflow(mlflow_run.check_store)
+            run = choose_run(home, same, caching=caching)
+            _end_killed_runs(home, run, in_mlflow)
+            for note in model.notes:
+                display.warn(note)
             outcome = _run(
-                root, run, settings, inputs, display, backend, caching=caching, record=record
+                root,
+                run,
+                settings,
+                inputs,
+                display,
+                backend,
+                in_mlflow,
+                caching=caching,
+                record=record,
             )
-            _remember_champion(root, settings)
+            in_mlflow(mlflow_run.remember_champion, root, settings.tracking.model_name)
         return replace(outcome, notes=model.notes)
 
 
-def _remember_champion(root: Path, settings: Settings) -> None:
-    """Save the next `crossfold predict` the import of MLflow.
-
-    The run has finished: whatever fails here, for example a store that another program locks, must
-    not end it as an error.
-    """
-    name = settings.tracking.model_name
-    try:
-        client = store.connect()
-        lookup = local_version.begin(root, f"{name}@{aliases.CHAMPION}")
-        if lookup and (champion := aliases.find_champion(client, name)):
-            local_version.remember(lookup, client, champion)
-    except Exception as error:
-        _logger.warning(
-            "the champion could not be remembered for the next `crossfold predict`: %s", error
-        )
-
-
-def _end_killed_runs(home: Path, present: Run) -> None:
+def _end_killed_runs(home: Path, present: Run, in_mlflow: Call) -> None:
     """Record, here and in MLflow, the end of killed runs, which could not do so themselves."""
     for run in all_runs(home):
         if run.status == RUNNING and run.id != present.id:
             run.end(INTERRUPTED)
-            run_tree.end_parent(run.id, "KILLED")
+            in_mlflow(mlflow_run.end, run.id, [], "KILLED")
 
 
 @contextmanager
-def _outages_explained(home: Path) -> Iterator[None]:
-    """Turn a lost MLflow server, or a full disk, into a StepError with advice."""
+def _full_disk_explained(home: Path) -> Iterator[None]:
+    """Turn a full disk into a StepError with advice."""
     try:
         yield
-    except MlflowException as error:
-        if lost := store.lost_server(error):
-            raise StepError(lost) from None
-        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -143,16 +124,14 @@ def _run(
     inputs: dict[str, Any],
     display: Display,
     backend: Backend,
+    in_mlflow: Call,
     *,
     caching: bool,
     record: bool,
 ) -> Outcome:
     started = datetime.fromtimestamp(run.started)
-    run_tree.parent_run(
-        run.id,
-        name=names.run_name(started, *(backbone.architecture for backbone in settings.backbones)),
-        tags={"crossfold.runner": backend.name.value},
-    )
+    name = names.run_name(started, *(backbone.architecture for backbone in settings.backbones))
+    in_mlflow(mlflow_run.begin, run.id, name, backend.name.value)
     package = compiled_pipeline(run, inputs, backend.image, settings.resources)
     pipeline_root = root / HOME / "pipeline"
     session = Session(run, display)
@@ -177,25 +156,15 @@ def _run(
         # A signal, or the end of our output's reader; anything else is an Exception.
         interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)
-        with store.best_effort():
-            _log_end(session, "KILLED" if interrupted else "FAILED")
+        ended: Literal["KILLED", "FAILED"] = "KILLED" if interrupted else "FAILED"
+        with suppress(StepError):  # the process may be what failed
+            in_mlflow(mlflow_run.end_at_best_effort, run.id, session.reused, ended)
         raise
     finally:
         shutil.rmtree(run.folder / "tmp", ignore_errors=True)
-    _log_end(session, "FINISHED")
+    in_mlflow(mlflow_run.end, run.id, session.reused, "FINISHED")
     run.end(FINISHED)
     return outcome
-
-
-def _log_end(session: Session, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-    for record in session.reused:
-        run_tree.log_cached_step(
-            session.run.id,
-            name=record.step,
-            iteration=record.iteration,
-            source_run_id=record.mlflow_run_id,
-        )
-    run_tree.end_parent(session.run.id, status)
 
 
 def _outcome(run: Run, num_reused: int) -> Outcome:

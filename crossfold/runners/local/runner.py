@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from crossfold.runners.display import Display
-from crossfold.runners.local.backends.fork_server import fork_server
+from crossfold.runners.local.backends.fork_server import (
+    FOR_ALL_STEPS,
+    FOR_MLFLOW,
+    FOR_REGISTERED,
+    fork_server,
+)
 from crossfold.runners.outcome import Outcome
 from crossfold.settings import Settings
 
@@ -17,7 +22,8 @@ class ProcessRunner:
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
-        with fork_server(full_reuse=caching and expects_full_reuse(root, settings)):
+        full_reuse = caching and expects_full_reuse(root, settings)
+        with fork_server(FOR_REGISTERED if full_reuse else FOR_ALL_STEPS):
             # Slow imports, which overlap with the server's own.
             from crossfold.runners.local.backends.processes import Processes
 
@@ -27,14 +33,15 @@ class ProcessRunner:
 
 
 class ContainerRunner:
-    """Runs steps as Docker containers."""
+    """Runs steps as Docker containers; only the process that writes to MLflow is forked."""
 
     def run(
         self, root: Path, settings: Settings, display: Display, *, caching: bool, record: bool
     ) -> Outcome:
         """Run the pipeline; see `Runner`."""
-        from crossfold.runners.local.backends.containers import Containers
+        with fork_server(FOR_MLFLOW):
+            from crossfold.runners.local.backends.containers import Containers
 
-        from .run_lifecycle import run_here
+            from .run_lifecycle import run_here
 
-        return run_here(root, settings, display, Containers, caching=caching, record=record)
+            return run_here(root, settings, display, Containers, caching=caching, record=record)

@@ -46,18 +46,20 @@ def test_what_the_server_of_steps_imports_is_chosen_without_slow_imports() -> No
     )
 
 
-def test_a_run_does_not_import_matplotlib_or_torch() -> None:
+def test_a_run_imports_mlflow_matplotlib_and_torch_in_other_processes_only() -> None:
     run(
         "import sys, crossfold.runners.local.run_lifecycle, crossfold.cli.summary\n"
-        "assert not sys.modules.keys() & {'matplotlib', 'torch', 'sklearn'}"
+        "import crossfold.runners.local.backends.processes\n"
+        "assert not sys.modules.keys() & {'mlflow', 'matplotlib', 'torch', 'sklearn'}"
     )
 
 
 def test_the_server_imports_nothing_for_networks_if_nothing_changed() -> None:
     run(
-        "import importlib, sys; from crossfold.runners.local.backends.fork_server import _ALWAYS\n"
-        "[importlib.import_module(name) for name in _ALWAYS]\n"
-        "assert not sys.modules.keys() & {'torch', 'openvino', 'sklearn', 'timm'}"
+        "import importlib, sys, crossfold.runners.local.backends.fork_server as server\n"
+        "[importlib.import_module(name) for name in server.FOR_REGISTERED]\n"
+        "slow = {'torch', 'openvino', 'sklearn', 'timm', 'matplotlib.figure'}\n"
+        "assert not sys.modules.keys() & slow"
     )
 
 

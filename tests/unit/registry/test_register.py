@@ -183,6 +183,7 @@ def _register(
             rule=gate.Rule(floor, margin),
             lineage={
                 "git_commit": "abc",
+                "image_train": "crossfold-train:abc",
                 "settings": '{"data": {"remote": "disk", "seed": 3}}',
             },
             models_pointer=MODELS_POINTER,

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import pr_curves, roc_curves
 from crossfold.records import Leaderboard
-from crossfold.report import figures
+from crossfold.report import figures, palette
 from tests.unit.networks import FACTS
 
 
@@ -153,15 +153,15 @@ def test_many_classes_leave_the_worst_five_and_the_micro_average_in_the_legend()
 
 def test_a_learning_curve_is_the_mean_over_the_folds() -> None:
     loss = figures.loss_curves(board(["layer4"])).axes[0]
-    (validation,) = [line for line in loss.lines if line.get_color() == figures.BLUE]
+    (validation,) = [line for line in loss.lines if line.get_color() == palette.BLUE]
     assert np.array(validation.get_xydata()).tolist() == [[1, 1.0], [2, 1.0]]
 
 
 def test_learning_curves_of_many_candidates_show_the_best() -> None:
-    names = [f"candidate {i}" for i in range(figures.MAX_CANDIDATES_DRAWN + 3)]
+    names = [f"candidate {i}" for i in range(palette.MAX_CANDIDATES_DRAWN + 3)]
     drawn = figures.loss_curves(board(names)).axes
     titles = [axes.get_title(loc="left") for axes in drawn]
-    assert titles == names[: figures.MAX_CANDIDATES_DRAWN]
+    assert titles == names[: palette.MAX_CANDIDATES_DRAWN]
 
 
 def test_a_candidate_without_epochs_has_no_learning_curve() -> None:
@@ -170,7 +170,7 @@ def test_a_candidate_without_epochs_has_no_learning_curve() -> None:
         assert [axes.get_title(loc="left") for axes in figure.axes] == ["layer4"]
 
 
-@pytest.mark.parametrize("num_classes", [10, figures.MAX_CLASSES_IN_LEGEND])
+@pytest.mark.parametrize("num_classes", [10, palette.MAX_CLASSES_IN_LEGEND])
 def test_no_two_classes_are_drawn_alike(num_classes: int) -> None:
     labels, probabilities = predictions(num_classes)
     classes = [f"class {i}" for i in range(num_classes)]
@@ -192,7 +192,7 @@ def test_colours_stand_out_from_either_page(page: tuple[int, int, int]) -> None:
         return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
     background = luminance([value / 255 for value in page])
-    for color in figures.PALETTE:
+    for color in palette.PALETTE:
         lighter, darker = sorted((luminance(to_rgb(color)), background), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= 3, color
 

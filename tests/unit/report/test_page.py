@@ -15,6 +15,7 @@ from crossfold.evaluation.curves import compute_curves
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
+from crossfold.report.drawings import draw
 from crossfold.report.pictures import DataSummary
 from crossfold.report.predictions import predictions
 from tests.unit.networks import FACTS
@@ -157,10 +158,13 @@ def render(
     registration: dict[str, Any] = FIRST,
     lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
+    evaluated = Evaluation.model_validate(evaluation)
+    board = Leaderboard.model_validate(leaderboard)
     return report_page.render(
-        Evaluation.model_validate(evaluation),
-        Leaderboard.model_validate(leaderboard),
+        evaluated,
+        board,
         data,
+        draw(evaluated, board),
         registration=Registration.model_validate(registration),
         lineage=lineage,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.records import DivergedEntry, DivergedFold, Evaluation, Leaderboard, Registration
+from crossfold.report.drawings import draw
 from crossfold.report.page import render
 from crossfold.report.pictures import DataSummary
 
@@ -84,10 +85,12 @@ def structure() -> str:
         overlays=dict.fromkeys(evaluation.paths, PICTURE),
         leaks=dict.fromkeys(pair.paths, PICTURE),
     )
+    board = board.model_copy(update={"diverged": (diverged,)})
     html = render(
         evaluation,
-        board.model_copy(update={"diverged": (diverged,)}),
+        board,
         data,
+        draw(evaluation, board),
         registration=Registration.read(RECORDED / "registration.json"),
         lineage={"git_commit": "abc", "libraries": "{}", "settings": "{}"},
     )

@@ -186,11 +186,14 @@ def test_iterations_are_nested_in_a_loop_which_ends_with_the_pipeline(
 def test_a_step_has_its_parameters_and_a_cached_one_a_copy(client: MlflowClient) -> None:
     with run_tree.step_run("train_fold", iteration=0, params={"seed": 7}) as source:
         pass
-    cached = run_tree.log_cached_step(
-        "run-2", name="train_fold", iteration=0, source_run_id=source.id
-    )
-    for run_id in (source.id, cached):
-        assert client.get_run(run_id).data.params == {"seed": "7"}
+    with run_tree.step_run("train_fold", iteration=1, params={"seed": 7}) as other:
+        pass
+    steps = [run_tree.CachedStep("train_fold", i, run.id) for i, run in enumerate((source, other))]
+    run_tree.log_cached_steps("run-2", steps)
+    cached = _runs(client, "tags.crossfold.cached = 'true'")
+    assert {run.data.tags["crossfold.source_run"] for run in cached} == {source.id, other.id}
+    assert len({run.data.tags["mlflow.parentRunId"] for run in cached}) == 1
+    assert [run.data.params for run in cached] == [{"seed": "7"}] * 2
 
 
 def test_an_experiment_is_of_the_kind_that_shows_runs(
@@ -335,14 +338,18 @@ def test_steps_may_log_the_same_new_dataset_at_once(client: MlflowClient) -> Non
     assert [len(datasets) for datasets in logged] == [num_datasets] * num_steps
 
 
+def log_cached(run_id: str, source_run_id: str) -> None:
+    step = run_tree.CachedStep("aggregate_cv", None, source_run_id)
+    run_tree.log_cached_steps(run_id, [step])
+
+
 def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> None:
     with run_tree.step_run("aggregate_cv") as source:
         source.log_metrics({"cv_macro_f1": 0.9})
     parent = run_tree.parent_run("run-2", name="digits")
     for _ in range(2):
-        cached = run_tree.log_cached_step("run-2", name="aggregate_cv", source_run_id=source.id)
+        log_cached("run-2", source.id)
     (run,) = _runs(client, f"tags.mlflow.parentRunId = '{parent.id}'")
-    assert run.info.run_id == cached
     assert run.info.status == "FINISHED"
     assert run.data.tags["crossfold.cached"] == "true"
     assert run.data.tags["crossfold.source_run"] == source.id
@@ -353,20 +360,21 @@ def test_a_step_that_this_very_run_did_keeps_its_run(client: MlflowClient) -> No
     with run_tree.step_run("aggregate_cv") as source:
         source.log_metrics({"cv_macro_f1": 0.9})
     before = client.get_run(source.id)
-    kept = run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id=source.id)
-    assert kept == source.id
+    log_cached("run-1", source.id)
+    assert len(_runs(client, "tags.crossfold.step = 'aggregate_cv'")) == 1
     assert client.get_run(source.id).to_dictionary() == before.to_dictionary()
 
 
 def test_a_cached_step_whose_source_was_deleted_is_recorded_without_numbers(
     client: MlflowClient,
 ) -> None:
-    cached = run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
-    assert client.get_run(cached).data.metrics == {}
+    log_cached("run-1", "f" * 32)
+    (cached,) = _runs(client, "tags.crossfold.step = 'aggregate_cv'")
+    assert cached.data.metrics == {}
 
 
 def test_a_step_done_again_is_no_longer_called_cached(client: MlflowClient) -> None:
-    run_tree.log_cached_step("run-1", name="aggregate_cv", source_run_id="f" * 32)
+    log_cached("run-1", "f" * 32)
     with run_tree.step_run("aggregate_cv") as step:
         pass
     assert "crossfold.cached" not in client.get_run(step.id).data.tags

@@ -20,19 +20,25 @@ import psutil
 
 from crossfold.runners.local.run_folders import end_all
 
-# What register_model needs if the model is registered already: it runs even if nothing changed.
-_ALWAYS = [
+# The process that writes the run to MLflow is forked from the server too.
+FOR_MLFLOW = [
     __name__,
     "crossfold.cli.main",  # multiprocessing imports the main module in every child
+    "crossfold.registry.aliases",
+    "crossfold.tracking.run_tree",
+    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
+    "mlflow.store.model_registry.sqlalchemy_store",
+]
+# What register_model needs if the model is registered already: it runs even if nothing changed.
+FOR_REGISTERED = [
+    *FOR_MLFLOW,
     "kfp.dsl.executor_main",
     "crossfold.registry.register",
     "crossfold.report.page",
     "crossfold.report.pictures",
-    "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
-    "mlflow.store.model_registry.sqlalchemy_store",
 ]
-_FOR_ALL_STEPS = [
-    *_ALWAYS,
+FOR_ALL_STEPS = [
+    *FOR_REGISTERED,
     "crossfold.data.fetch",
     "dvc.repo",
     "crossfold.features.extraction",
@@ -45,6 +51,7 @@ _FOR_ALL_STEPS = [
     "scipy.optimize",
     "scipy.special",
     "crossfold.registry.package",
+    "crossfold.report.drawings",
 ]
 # Kubeflow's command for a step sets the first; both are read before a step gets its environment.
 _FROM_THE_START = {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
@@ -53,13 +60,12 @@ _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 @contextmanager
-def fork_server(*, full_reuse: bool) -> Iterator[None]:
+def fork_server(imported: list[str]) -> Iterator[None]:
     """Run the server during the block; its imports overlap with the block's first work.
 
-    With `full_reuse`, it imports only what register_model needs. Other steps still work, but each
-    imports its libraries itself.
+    A step that needs other modules than `imported` still works, but imports them itself.
     """
-    server = _start(_ALWAYS if full_reuse else _FOR_ALL_STEPS)
+    server = _start(imported)
     try:
         yield
     finally:

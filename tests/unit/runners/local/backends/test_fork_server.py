@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from crossfold.runners.local.backends.fork_server import _FOR_ALL_STEPS, fork_server
+from crossfold.runners.local.backends.fork_server import FOR_ALL_STEPS, fork_server
 from crossfold.runners.local.backends.processes import _Process
 from crossfold.runners.local.run_folders import Run, new_run
 
@@ -22,7 +22,7 @@ def server() -> Iterator[None]:
     before = os.dup(0)
     os.dup2(ours, 0)
     os.write(theirs, b"typed")
-    with fork_server(full_reuse=False):
+    with fork_server(FOR_ALL_STEPS):
         os.dup2(before, 0)
         yield
     for descriptor in (ours, theirs, before):
@@ -109,7 +109,7 @@ def test_how_a_step_ended_is_told(run: Run, end: str, fault: str) -> None:
 
 
 def test_what_the_server_should_have_imported_is_there(run: Run) -> None:
-    process = start(run, f"print('>', {set(_FOR_ALL_STEPS)} - sys.modules.keys())")
+    process = start(run, f"print('>', {set(FOR_ALL_STEPS)} - sys.modules.keys())")
     assert said(process) == ["set()"]
     process.wait()
 
@@ -147,8 +147,8 @@ def test_a_terminals_signals_do_not_end_the_server(run: Run) -> None:
 
 PROGRAM = """
 import psutil
-from crossfold.runners.local.backends.fork_server import fork_server
-with fork_server(full_reuse=False):
+from crossfold.runners.local.backends.fork_server import FOR_ALL_STEPS, fork_server
+with fork_server(FOR_ALL_STEPS):
     print(*(child.pid for child in psutil.Process().children()), flush=True)
     {rest}
 """

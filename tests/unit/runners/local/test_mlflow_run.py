@@ -1,13 +1,10 @@
-"""What a run on this machine does after its end."""
+"""How a run on this machine is written to MLflow."""
 
 from pathlib import Path
 
 import pytest
 
-from crossfold.runners.local.run_lifecycle import _remember_champion
-from crossfold.settings import load_settings
-
-PROJECT = Path(__file__).parents[4]
+from crossfold.runners.local.mlflow_run import remember_champion
 
 
 def test_a_champion_that_cannot_be_looked_up_does_not_end_a_finished_run_as_an_error(
@@ -17,5 +14,5 @@ def test_a_champion_that_cannot_be_looked_up_does_not_end_a_finished_run_as_an_e
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{empty_store}")
-    _remember_champion(tmp_path, load_settings(PROJECT / "params.yaml"))
+    remember_champion(tmp_path, "crossfold")
     assert "the champion could not be remembered" in caplog.text
