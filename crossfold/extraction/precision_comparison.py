@@ -22,6 +22,7 @@ FEWEST, MOST = 256, 1024
 STRENGTH = 30
 _MAX_PASSES = 1000
 _MAX_GRADIENT = 1e-5
+_NO_VARIANCE = 1e-10  # of the largest one: rounding errors
 
 Numbers = NDArray[np.int64]
 Values = NDArray[Any]
@@ -88,11 +89,11 @@ def _predict(training: Values, labels: Numbers, validation: Values) -> Numbers:
     scale = np.maximum(std, MIN_STD * std.mean() or 1)
     scaled, others = ((rows - training.mean(axis=0)) / scale for rows in (training, validation))
     classes, targets = np.unique(labels, return_inverse=True)
-    _, strengths, components = np.linalg.svd(scaled, full_matrices=False)
+    variances, components = _principal_components(scaled)
     decay = STRENGTH / len(scaled)
     # As in fit_head: the curvature is about 1 in each direction.
-    curvature = strengths**2 / (len(scaled) * len(classes)) + decay
-    basis = components.T / np.sqrt(curvature)
+    curvature = variances / len(classes) + decay
+    basis = components / np.sqrt(curvature)
     head = _fit(
         torch.from_numpy(scaled @ basis),
         torch.from_numpy(targets),
@@ -103,6 +104,18 @@ def _predict(training: Values, labels: Numbers, validation: Values) -> Numbers:
         chosen = head(torch.from_numpy(others @ basis)).argmax(dim=1).numpy()
     predicted: Numbers = classes[chosen]
     return predicted
+
+
+def _principal_components(rows: Values) -> tuple[Values, Values]:
+    """Compute the components of rows [N, C] with any variance: variances [R], directions [C, R].
+
+    Uses products of the smaller side: a singular value decomposition takes several times as long.
+    """
+    is_wide = rows.shape[0] < rows.shape[1]
+    squares, vectors = np.linalg.eigh(rows @ rows.T if is_wide else rows.T @ rows)
+    kept = squares > _NO_VARIANCE * squares[-1]
+    directions = rows.T @ vectors / np.sqrt(np.where(kept, squares, 1)) if is_wide else vectors
+    return squares[kept] / len(rows), directions[:, kept]
 
 
 def _fit(rows: Tensor, targets: Tensor, num_classes: int, decays: Tensor) -> nn.Linear:
