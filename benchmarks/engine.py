@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from openvino import opset13
 
-from crossfold.features.extraction import extract_features
+from crossfold.extraction.extract_features import extract_features
 from crossfold.features.features_file import Features
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import determinism, openvino_engine
@@ -119,6 +119,7 @@ def lite0_milliseconds(workspace: Workspace, precision: str) -> float:
             ),
             cuts=[HEAD],
             precision=precision,
+            margin=0,
             num_threads=THREADS,
             features=features,
         )

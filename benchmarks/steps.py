@@ -8,7 +8,7 @@ import numpy as np
 
 from crossfold.data.examples import Examples
 from crossfold.evaluation import cross_validation, shown_images, test_split
-from crossfold.features.extraction import extract_features
+from crossfold.extraction.extract_features import extract_features
 from crossfold.network import safetensors_file
 from crossfold.records import Choice, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.report import drawings, page, pictures
@@ -58,6 +58,7 @@ def pipeline_steps(
             backbone=workload.backbone,
             cuts=[workload.candidate.train_from],
             precision=precision,
+            margin=0,
             num_threads=num_threads,
             features=features,
         ),

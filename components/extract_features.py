@@ -13,6 +13,7 @@ def extract_features(
     cuts: list,
     views: list,
     precision: str,
+    margin: float,
     num_threads: int,
     shard: int,
     num_shards: int,
@@ -27,7 +28,8 @@ def extract_features(
         backbone: Its name, architecture and weights file, and changes to its preprocessing.
         cuts: Where training begins: "head", a stage's name, or "pixels".
         views: Kinds of views of each image whose values are stored beside its own.
-        precision: Number format of the computation, "float32", "bfloat16" or "int8".
+        precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
+        margin: How much macro F1 "auto" may lose by int8.
         num_threads: Processor threads.
         shard: The shard to extract, from 0 on.
         num_shards: Number of shards, 1 for all images at once; a shard may be empty.
@@ -38,7 +40,7 @@ def extract_features(
     from crossfold.step.runtime import step
 
     with step("extract_features", features.path, part) as run:
-        from crossfold.features.extraction import extract_features
+        from crossfold.extraction.extract_features import extract_features
         from crossfold.network import determinism
         from crossfold.settings import Backbone
 
@@ -49,6 +51,7 @@ def extract_features(
             cuts=cuts,
             views=views,
             precision=precision,
+            margin=margin,
             num_threads=num_threads,
             shard=shard,
             num_shards=num_shards,

@@ -29,7 +29,7 @@ def train_final(
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
         views: Kinds of views that are trained on beside the images themselves.
         test_time: Whether predictions are means over the image and its views.
-        precision: Number format of the computation, "float32", "bfloat16" or "int8".
+        precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
         num_threads: Processor threads.
         model: Folder with the whole network: its weights, and the exported graph.
     """

@@ -88,13 +88,50 @@ class CheckedNetwork(Record):
     num_bytes_stored: int
 
 
+class PrecisionComparison(Record):
+    """Heads on int8 features compared with heads on float32 features of the same images.
+
+    Both are cross-validated with the run's folds. `interval` belongs to `difference`, int8's macro
+    F1 minus float32's. `num_different` counts the images that the two predict differently.
+    `p_value` is McNemar's.
+    """
+
+    num_images: int
+    float32_macro_f1: float
+    int8_macro_f1: float
+    difference: float
+    interval: Interval
+    num_different: int
+    p_value: float
+
+    @property
+    def summary(self) -> str:
+        """The difference in words."""
+        low, high = self.interval
+        return (
+            f"{self.difference:+.4f} ({low:+.4f} to {high:+.4f}), {self.num_different} of "
+            f"{self.num_images} predictions differ"
+        )
+
+
+class ChosenPrecision(Record):
+    """The precision of a frozen prefix with `model.precision` int8 or auto, and the reason.
+
+    `comparison` is None if the processor has no instructions for int8.
+    """
+
+    precision: str
+    reason: str
+    comparison: PrecisionComparison | None = None
+
+
 class BackboneFacts(Record):
     """A backbone of a run: its settings, and its cost.
 
     `num_parameters` counts the whole network's, and `num_bytes` are its size on disk, both with a
     head for the run's classes. `milliseconds` is the median time that one image takes from its
     pixels to the last cut, the only value that varies from run to run; None if nothing is computed
-    before training.
+    before training. `precision` is None unless int8 could be chosen.
     """
 
     name: str
@@ -104,6 +141,7 @@ class BackboneFacts(Record):
     num_parameters: int
     num_bytes: int
     milliseconds: float | None = None
+    precision: ChosenPrecision | None = None
 
     @property
     def cost(self) -> str:
@@ -292,10 +330,14 @@ class Leaderboard(Record):
 
     @property
     def summary(self) -> Scores:
-        """The chosen candidate's scores under their names in logs, and the corrected one."""
-        if self.corrected is None:
-            return self.chosen.summary
-        return self.chosen.summary | {"cv_macro_f1_corrected": self.corrected.macro_f1}
+        """The chosen candidate's scores under their names in logs, and what belongs to them."""
+        scores = dict(self.chosen.summary)
+        if self.corrected:
+            scores["cv_macro_f1_corrected"] = self.corrected.macro_f1
+        precision = self.chosen.backbone.precision
+        if precision and precision.comparison:
+            scores["int8_macro_f1_difference"] = precision.comparison.difference
+        return scores
 
     @property
     def architecture(self) -> str:

@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 
 PIXELS = "pixels"
 HEAD = "head"
-INT8 = "int8"
+FLOAT32, INT8, AUTO = "float32", "int8", "auto"
 
 
 def _known_architecture(name: str) -> str:
@@ -148,11 +148,12 @@ class Backbone(Network):
 
 
 Precision = Annotated[
-    Literal["float32", "bfloat16", "int8"],
+    Literal["float32", "bfloat16", "int8", "auto"],
     Field(
         description="Number format of the network's computation. `bfloat16` and `int8` are faster "
         "on processors that support them, and less precise. `int8` quantizes the frozen part only. "
-        "A head on frozen features always uses `float32`."
+        "`auto` takes `int8` if the processor supports it and the loss is shown to be within "
+        "`gate.margin`, else `float32`. A head on frozen features always uses `float32`."
     ),
 ]
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.resource_settings import ResourceSettings
-from crossfold.settings import Network, Settings
+from crossfold.settings import AUTO, Network, Settings
 from crossfold.versioning import dvc
 
 # A setting is a parameter of the graph under its own name, or under this one if another section
@@ -54,6 +54,8 @@ def arguments(
         "folds": list(range(settings.data.num_folds)),
         "candidates": [candidate.model_dump(exclude_none=True) for candidate in settings.compared],
         "choice": settings.choice.value,
+        # Otherwise another margin of the gate would compute all features again.
+        "int8_margin": settings.gate.margin if settings.model.precision == AUTO else 0.0,
         "lineage": lineage,
     }
 

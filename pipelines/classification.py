@@ -57,6 +57,7 @@ def pipeline(
         num_shards: int,
         parts: list[dict],
         precision: str,
+        int8_margin: float,
         candidates: list,
         choice: str,
         portable: bool,
@@ -94,7 +95,8 @@ def pipeline(
             shard: The shard of the images, 0.
             num_shards: The number of shards, 1.
             parts: These parameters of each backbone and shard, if there are several.
-            precision: Number format of the computation, "float32", "bfloat16" or "int8".
+            precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
+            int8_margin: How much macro F1 "auto" may lose by int8; 0 for the others.
             candidates: The sets of hyper-parameters to compare.
             choice: "best", or "smallest": the fewest parameters within one standard error.
             portable: Train heads with arithmetic that is the same on every x86-64 processor with
@@ -127,6 +129,7 @@ def pipeline(
             "remote": remote,
             "views": views,
             "precision": precision,
+            "margin": int8_margin,
             "num_threads": threads_alone,
         }
         if several_parts:

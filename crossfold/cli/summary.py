@@ -32,6 +32,7 @@ def _render(outcome: Outcome) -> RenderableType:
             "\nChosen: ", (board.chosen.candidate.name, "bold"), f", trained {_length(board)}"
         ),
         *_corrected(board),
+        *_precision(board.chosen.backbone),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -57,6 +58,13 @@ def _corrected(board: Leaderboard) -> Iterator[Text]:
             f"Corrected for the choice: macro F1 {corrected.macro_f1:.4f} "
             f"({low:.4f} to {high:.4f}), optimism {corrected.optimism:.4f}"
         )
+
+
+def _precision(backbone: BackboneFacts) -> Iterator[Text]:
+    if chosen := backbone.precision:
+        compared = chosen.comparison
+        figures = f"; int8 minus float32: macro F1 {compared.summary}" if compared else ""
+        yield Text(f"Computed in {chosen.precision}: {chosen.reason}{figures}")
 
 
 def _leaderboard(board: Leaderboard) -> Table:

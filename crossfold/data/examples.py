@@ -256,13 +256,17 @@ class Examples:
         for paths, images, labels in self.batches(split, BATCH_SIZE, geometry):
             yield paths, _decoded(images, geometry, num_threads), labels
 
+    def sample(self, split: str, most: int) -> Sequence[int]:
+        """List the positions of at most `most` images, spread evenly over a split."""
+        count = self.count(split)
+        return [count * n // most for n in range(most)] if count > most else range(count)
+
     def sampled_batches(
         self, split: str, most: int, preprocessing: Preprocessing, num_threads: int
     ) -> Iterator[Pixels]:
-        """Yield pixels (uint8 [B, S, S, 3]) of at most `most` images spread over a split."""
+        """Yield pixels (uint8 [B, S, S, 3]) of the images that `sample` lists."""
         geometry = preprocessing.geometry
-        count = self.count(split)
-        indices = [count * n // most for n in range(most)] if count > most else range(count)
+        indices = self.sample(split, most)
         for start in range(0, len(indices), BATCH_SIZE):
             images = self.images(split, indices[start : start + BATCH_SIZE], geometry)
             yield _decoded(images, geometry, num_threads)

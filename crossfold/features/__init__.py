@@ -1,1 +1,1 @@
-"""Features: the frozen part of each backbone, computed once and stored in one file."""
+"""The file of features: what the frozen part of each backbone computes of the images."""

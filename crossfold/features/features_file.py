@@ -96,7 +96,7 @@ class Features:
         if xml is None or weights is None or cut == PIXELS:
             return None
         model = openvino_engine.deserialize(xml.tobytes(), weights)
-        return FrozenGraph(openvino_engine.with_output(model, cut), cut)
+        return FrozenGraph(openvino_engine.with_outputs(model, [cut]), cut)
 
     def network(self, backbone: BackboneFacts, seed: int) -> nn.Module:
         """Build a backbone's network with its pretrained weights, and a new head from `seed`."""
@@ -173,7 +173,7 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
         arrays, metadata = safetensors_file.read(path)
         about = StoredFeatures.model_validate(metadata)
         (backbone,) = about.backbones
-        backbones[backbone.name] = backbone
+        _require_same_precision(backbones.setdefault(backbone.name, backbone), backbone)
         for name, array in arrays.items():  # equal arrays of several backbones have one name
             if name.startswith((weights_name(backbone, ""), graph_name(backbone, ""))):
                 weights[name] = array
@@ -193,3 +193,14 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
             joined[name][done : done + len(array)] = array
             done += len(array)
         report_progress(number, len(shards), "arrays")
+
+
+def _require_same_precision(one: BackboneFacts, other: BackboneFacts) -> None:
+    """Refuse shards of one backbone that processors of different kinds computed differently."""
+    precisions = [facts.precision and facts.precision.precision for facts in (one, other)]
+    if precisions[0] != precisions[1]:
+        raise UserError(
+            f"the shards of {one.name} were computed in {' and in '.join(map(str, precisions))}, "
+            "because not all of the cluster's processors have instructions for int8. Set "
+            "model.precision to float32, or extraction.shards to 1"
+        )

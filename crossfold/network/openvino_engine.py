@@ -3,6 +3,7 @@
 torch trains, and is the reference for the graphs; see docs/decisions/019-engine.md.
 """
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from openvino import opset13
 
 from crossfold.imaging.preprocessing import Preprocessing
 
-from . import safetensors_file
+from . import processor, safetensors_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,6 +52,11 @@ class Classifier:
         model, about = load(path)
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.preprocessing = Preprocessing.from_metadata(about)
+        if about["precision"] == "int8" and not processor.has_int8():
+            logging.warning(
+                "this processor has no instructions for int8: the network is computed in float32, "
+                "slower, and probabilities differ in the last digits"
+            )
         features, head = split(model)
         self._features = compiled(features, about["precision"], num_threads)
         # In fewer digits than it was trained with, its large terms would not cancel.
@@ -137,6 +143,10 @@ def compiled(
         # Pinning would hold parallel steps on the same cores.
         "ENABLE_CPU_PINNING": False,
     }
+    if precision == "int8" and not processor.has_int8():
+        # Integers would saturate. In float32, each layer's input and weights are rounded all the
+        # same, and the values agree with those of other processors to about 1 %.
+        settings["LP_TRANSFORMS_MODE"] = False
     network = openvino.Core().compile_model(model, "CPU", settings)
 
     def compute(batch: np.ndarray[Any, Any]) -> list[Values]:
@@ -163,10 +173,10 @@ def name_outputs(model: openvino.Model, names: Sequence[str]) -> None:
         result.set_friendly_name(name)
 
 
-def with_output(model: openvino.Model, name: str) -> openvino.Model:
-    """Reduce a graph to one of its outputs."""
-    kept = [result for result in model.get_results() if result.get_friendly_name() == name]
-    return openvino.Model(kept, model.get_parameters())
+def with_outputs(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
+    """Reduce a graph to some of its outputs, in the order of their names."""
+    results = {result.get_friendly_name(): result for result in model.get_results()}
+    return openvino.Model([results[name] for name in names], model.get_parameters())
 
 
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.records import (
     ChampionComparison,
+    ChosenPrecision,
     Evaluation,
     Leaderboard,
     Promotion,
@@ -58,12 +59,20 @@ def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict
         "export_num_compared": str(evaluated.export.num_compared),
         "export_max_difference": str(evaluated.export.max_difference),
         "export_num_different": str(evaluated.export.num_different),
+        **_precision(board.chosen.backbone.precision),
         "architecture": board.architecture,
         **({"backbone": board.chosen.backbone.name} if board.compares_backbones else {}),
         "candidate": board.chosen.candidate.name,
         **({"num_epochs": str(board.num_epochs)} if board.num_epochs else {}),
         **{name: str(value) for name, value in scores.items()},
     }
+
+
+def _precision(chosen: ChosenPrecision | None) -> dict[str, str]:
+    if chosen is None:
+        return {}
+    tags = {"precision": chosen.precision, "precision_reason": chosen.reason}
+    return tags | ({"int8_difference": chosen.comparison.summary} if chosen.comparison else {})
 
 
 def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -193,7 +193,7 @@ def _check_network(backbone: Backbone, weights: Path | None, cuts: list[str]) ->
 def _answer(
     connection: Connection, backbone: Backbone, weights: Path | None, cuts: list[str]
 ) -> None:
-    from crossfold.features import network_check
+    from crossfold.extraction import network_check
 
     try:
         connection.send(network_check.check_network(backbone, weights, cuts))

@@ -8,7 +8,7 @@ from crossfold.errors import UserError
 from crossfold.features.features_file import Features
 from crossfold.network import determinism, openvino_engine, trained_network
 from crossfold.records import Leaderboard, Scores
-from crossfold.settings import INT8, Candidate
+from crossfold.settings import AUTO, FLOAT32, INT8, Candidate
 from crossfold.step.progress import Progress
 
 from .feature_rows import FeatureRows
@@ -70,12 +70,16 @@ def train_final(
         architecture=backbone.architecture,
         classes=stored.classes,
         preprocessing=backbone.preprocessing,
-        # Without a frozen part, nothing is quantized.
-        precision="float32"
-        if settings.precision == INT8 and frozen is None
-        else settings.precision,
+        precision=_precision(settings.precision, is_quantized=frozen is not None),
         temperature=board.temperature,
         views=settings.predicted_views,
     )
     openvino_engine.export(model, exported, frozen)
     return fold_scores(labels, probabilities)
+
+
+def _precision(asked: str, *, is_quantized: bool) -> str:
+    """Name the trained network's precision; without a frozen part, nothing is quantized."""
+    if asked in (INT8, AUTO):
+        return INT8 if is_quantized else FLOAT32
+    return asked

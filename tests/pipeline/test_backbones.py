@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import save_file
 
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
-from crossfold.network import NETWORK_FILE
+from crossfold.network import NETWORK_FILE, processor
 from crossfold.network.backbone import build_network
 from crossfold.network.trained_network import Network
 from crossfold.records import Leaderboard
@@ -34,7 +34,10 @@ def write_settings(project: Project, **changes: object) -> None:
 @pytest.fixture(scope="module")
 def project(new_project: Callable[[], Project]) -> Project:
     project = new_project()
-    write_settings(project, candidates=[HEAD], augmentation=VIEWS)
+    model = yaml.safe_load((project.root / "params.yaml").read_text())["model"]
+    write_settings(
+        project, model=model | {"precision": "auto"}, candidates=[HEAD], augmentation=VIEWS
+    )
     project.call("crossfold", "run")
     return project
 
@@ -45,7 +48,7 @@ def output(project: Project) -> str:
     network = build_network(SMALL, 10, seed=0)
     save_file(network.state_dict(), project.root / "models" / SMALL_WEIGHTS)
     project.call("dvc", "add", "models")
-    model = {"precision": "float32", "backbones": BACKBONES}
+    model = {"precision": "auto", "backbones": BACKBONES}
     candidate = {**HEAD, "weight_decay": 0.2}  # other weights, and so another version
     write_settings(project, model=model, candidates=[candidate], choice="smallest")
     return project.call("crossfold", "run")
@@ -86,6 +89,28 @@ def test_the_smallest_is_chosen_only_if_it_is_nearly_as_good(leaderboard: Leader
     near = small.mean["macro_f1"] >= large.mean["macro_f1"] - error
     assert leaderboard.choice == "smallest"
     assert leaderboard.chosen is (small if near else large)
+
+
+@pytest.mark.slow
+def test_int8_is_compared_with_float32_wherever_results_are_shown(
+    project: Project, output: str, leaderboard: Leaderboard
+) -> None:
+    for entry in leaderboard.candidates:
+        chosen = entry.backbone.precision
+        assert chosen and (chosen.comparison is not None) is processor.has_int8()
+        if chosen.comparison:  # gate.margin is 0.02
+            within = chosen.comparison.interval[0] >= -0.02
+            assert (chosen.precision == "int8") is within
+    chosen = leaderboard.chosen.backbone.precision
+    assert chosen and f"Computed in {chosen.precision}: {chosen.reason}" in output
+    version = project.client().get_model_version("crossfold", "2")
+    assert version.tags["precision"] == chosen.precision
+    assert chosen.reason in str(version.description)
+    model = Path(project.runs()[-1]["steps"]["train_final"]) / "model"
+    assert Network(model / NETWORK_FILE).precision == chosen.precision
+    page = (project.root / "reports/report.html").read_text()
+    table = page[page.index('id="precision"') :].split("</table>")[0]
+    assert all(entry.backbone.name in table for entry in leaderboard.candidates)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
-from crossfold.features.extraction import extract_features
+from crossfold.extraction.extract_features import extract_features
 from crossfold.network import backbone
 from crossfold.settings import Backbone
 
@@ -133,6 +133,7 @@ def _extract(
         ),
         cuts=["conv5", "head", "pixels"],
         precision=precision,
+        margin=0,
         num_threads=1,
         features=path,
         views=views,

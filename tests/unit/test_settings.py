@@ -230,7 +230,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
         (
             "model.precision=float16",
-            ["model.precision", "'float16'", "'float32', 'bfloat16' or 'int8'"],
+            ["model.precision", "'float16'", "'float32', 'bfloat16', 'int8' or 'auto'"],
         ),
         ("model.architecture=", ["model.architecture", "None", "string"]),
         ("model.architecture=resnet19", ["model.architecture", "'resnet19'", "resnet18"]),

@@ -5,7 +5,7 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
-from crossfold.network import cutting, openvino_engine
+from crossfold.network import cutting, openvino_engine, processor
 from crossfold.network.quantization import quantize
 from tests.unit.networks import build
 
@@ -70,7 +70,19 @@ def test_the_heads_input_depends_on_no_other_cut_batch_or_number_of_threads() ->
         quantize(graph_of(*cuts), [IMAGES], 1) for cuts in (("layer4", "head"), ("head",))
     )
     of_layer4, of_head = values(both)
-    for graph in (head, openvino_engine.with_output(both, "head")):
+    for graph in (head, openvino_engine.with_outputs(both, ["head"])):
         np.testing.assert_array_equal(values(graph, num_threads=2, batch=1)[0], of_head)
-    (alone,) = values(openvino_engine.with_output(both, "layer4"))
+    (alone,) = values(openvino_engine.with_outputs(both, ["layer4"]))
     assert np.mean(alone != of_layer4) < 1e-3  # a value between two steps may be rounded otherwise
+
+
+def test_without_instructions_the_rounded_layers_are_computed_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = quantize(graph_of("head"), [IMAGES], 1)
+    (wanted,), (exact,) = values(graph), values(graph_of("head"))
+    monkeypatch.setattr(processor, "has_int8", lambda: False)
+    (found,) = values(graph)
+    assert not np.array_equal(found, wanted)
+    # Nearer to the integers than to the network that is not rounded.
+    assert 3 * np.linalg.norm(found - wanted) < np.linalg.norm(exact - wanted)

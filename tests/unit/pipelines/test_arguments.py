@@ -114,6 +114,16 @@ def test_seeds_and_threads_are_not_mixed_up(tmp_path: Path) -> None:
     assert (found["threads_folds"], found["threads_alone"]) == (3, 4)
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("float32", 0), ("int8", 0), ("auto", 0.5)])
+def test_only_auto_extracts_again_for_another_margin(
+    tmp_path: Path, precision: str, expected: float
+) -> None:
+    write_pointers(tmp_path)
+    changed = [f"model.precision={precision}", "gate.margin=0.5"]
+    found = arguments(load_settings(SHIPPED, changed), tmp_path, LINEAGE, [])
+    assert (found["int8_margin"], found["margin"]) == (expected, 0.5)
+
+
 def test_pointers_are_one_line_that_says_what_the_file_says(inputs: dict[str, Any]) -> None:
     assert "\n" not in inputs["data_pointer"]
     assert json.loads(inputs["data_pointer"]) == yaml.safe_load(DATA_POINTER)

@@ -29,6 +29,7 @@ READERS = {
     "num_shards": {"extract-features"},
     "parts": set(),
     "precision": {"extract-features", "train-fold", "train-final"},
+    "int8_margin": {"extract-features"},
     "candidates": {"train-fold"},
     "choice": {"aggregate-cv"},
     "portable": {"train-fold", "train-final"},

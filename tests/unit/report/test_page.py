@@ -12,7 +12,13 @@ import pytest
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
-from crossfold.records import Evaluation, Leaderboard, Registration
+from crossfold.records import (
+    ChosenPrecision,
+    Evaluation,
+    Leaderboard,
+    PrecisionComparison,
+    Registration,
+)
 from crossfold.report import content, dvc_files, test_split_reuse
 from crossfold.report import page as report_page
 from crossfold.report.drawings import draw
@@ -168,6 +174,32 @@ def render(
         registration=Registration.model_validate(registration),
         lineage=lineage,
     )
+
+
+def test_int8_is_compared_with_float32_backbone_by_backbone(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], undrawn: None
+) -> None:
+    assert 'id="precision"' not in render(evaluation, leaderboard)
+    compared = PrecisionComparison(
+        num_images=256,
+        float32_macro_f1=0.975,
+        int8_macro_f1=0.9625,
+        difference=-0.0125,
+        interval=(-0.03125, 0.0078125),
+        num_different=7,
+        p_value=0.375,
+    )
+    taken = ChosenPrecision(precision="float32", reason="too <much>", comparison=compared)
+    facts = FACTS.model_copy(update={"precision": taken})
+    for candidate in leaderboard["candidates"]:
+        candidate["backbone"] = facts
+    page = render(evaluation, leaderboard)
+    table = page[page.index('id="precision"') :].split("</table>")[0]
+    for text in ("resnet18: float32", "too &lt;much&gt;", "0.9625", "-0.0312 to +0.0078", ">7<"):
+        assert text in table
+    taken = ChosenPrecision(precision="float32", reason="no instructions")
+    leaderboard["candidates"][1]["backbone"] = FACTS.model_copy(update={"precision": taken})
+    assert "not compared" in render(evaluation, leaderboard)
 
 
 def _candidate(name: str, macro_f1: float) -> dict[str, Any]:

@@ -41,7 +41,7 @@ FOR_ALL_STEPS = [
     *FOR_REGISTERED,
     "crossfold.data.fetch",
     "dvc.repo",
-    "crossfold.features.extraction",
+    "crossfold.extraction.extract_features",
     "crossfold.network.timm_networks",  # the shipped network is timm's
     "crossfold.network.openvino_engine",
     "crossfold.training.train_fold",

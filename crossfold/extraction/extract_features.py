@@ -1,7 +1,7 @@
 """Extract features: run the frozen prefix once over every image and store the output."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +10,8 @@ from torch import nn
 
 from crossfold.data.examples import TRAIN, Examples, Pixels
 from crossfold.errors import UserError
-from crossfold.imaging.preprocessing import Preprocessing
-from crossfold.network import cutting, determinism, openvino_engine
-from crossfold.network.normalization import from_pixels
-from crossfold.network.quantization import NUM_IMAGES, quantize
-from crossfold.network.safetensors_file import Array
-from crossfold.network.views import with_views
-from crossfold.records import BackboneFacts, StoredFeatures
-from crossfold.settings import INT8, PIXELS, Backbone
-from crossfold.step.progress import report_progress
-from crossfold.weights.preprocessing import find_preprocessing
-from crossfold.weights.pretrained_network import pretrained_network, pretrained_tensors
-
-from . import features_file
-from .features_file import (
+from crossfold.features import features_file
+from crossfold.features.features_file import (
     FOLD,
     GRAPH_WEIGHTS,
     GRAPH_XML,
@@ -33,6 +21,17 @@ from .features_file import (
     graph_name,
     weights_name,
 )
+from crossfold.imaging.preprocessing import Preprocessing
+from crossfold.network import cutting, determinism, openvino_engine
+from crossfold.network.normalization import from_pixels
+from crossfold.network.safetensors_file import Array
+from crossfold.network.views import with_views
+from crossfold.records import BackboneFacts, StoredFeatures
+from crossfold.settings import AUTO, INT8, PIXELS, Backbone
+from crossfold.step.progress import report_progress
+from crossfold.weights.preprocessing import find_preprocessing
+from crossfold.weights.pretrained_network import pretrained_network, pretrained_tensors
+
 from .network_check import try_image_size
 
 
@@ -43,6 +42,7 @@ def extract_features(
     backbone: Backbone,
     cuts: Sequence[str],
     precision: str,
+    margin: float,
     num_threads: int,
     features: Path,
     views: Sequence[str] = (),
@@ -59,7 +59,8 @@ def extract_features(
         weights: the backbone's weights file.
         backbone: the backbone's settings.
         cuts: where training begins: "head", a stage's name, or "pixels".
-        precision: number format of the computation, "float32", "bfloat16" or "int8".
+        precision: number format of the computation, "float32", "bfloat16", "int8" or "auto".
+        margin: how much macro F1 "auto" may lose by int8.
         num_threads: processor threads.
         features: the file to write.
         views: the views of each image whose values are stored beside its own.
@@ -70,8 +71,9 @@ def extract_features(
         The size of one image, with its views, at each cut, in bytes.
 
     Raises:
-        UserError: architecture, weights, cuts and image size do not fit each other, or the arrays
-            do not fit on the disk; nothing is written then.
+        UserError: architecture, weights, cuts and image size do not fit each other, the arrays do
+            not fit on the disk, or the processor has no instructions for int8; nothing is written
+            then.
     """
     determinism.prepare(num_threads)
     table = Examples(examples, shard, num_shards)
@@ -81,11 +83,21 @@ def extract_features(
     _require_squares(table, backbone, how)
     facts = _facts(backbone, how, network)
     stages = [cut for cut in cuts if cut != PIXELS]
-    prefix = cutting.prefix(cutting.trace(network), stages) if stages else None
-    quantized = None
-    if prefix and precision == INT8:
-        batches = Examples(examples).sampled_batches(TRAIN, NUM_IMAGES, how, num_threads)
-        quantized = _quantized(prefix, how, stages, batches, num_threads)
+    traced = cutting.trace(network)
+    prefix, quantized = cutting.prefix(traced, stages) if stages else None, None
+    if prefix and precision in (INT8, AUTO):
+        from .precision_choice import choose_precision  # imports what only this needs
+
+        chosen, quantized = choose_precision(
+            precision,
+            margin,
+            traced=traced,
+            how=how,
+            stages=stages,
+            table=Examples(examples),
+            num_threads=num_threads,
+        )
+        facts, precision = facts.model_copy(update={"precision": chosen}), chosen.precision
     values_at_cuts = _computation(prefix, quantized, how, cuts, views, precision, num_threads)
     black = np.zeros((1, how.image_size, how.image_size, 3), np.uint8)
     sample = {array_name(facts, name): one for name, one in values_at_cuts(black).items()}
@@ -144,25 +156,6 @@ def _graph(facts: BackboneFacts, quantized: openvino.Model | None) -> dict[str, 
         graph_name(facts, GRAPH_XML): np.frombuffer(xml, np.uint8),
         graph_name(facts, GRAPH_WEIGHTS): weights,
     }
-
-
-def _quantized(
-    prefix: nn.Module,
-    how: Preprocessing,
-    stages: Sequence[str],
-    calibration: Iterable[Pixels],
-    num_threads: int,
-) -> openvino.Model:
-    """Quantize the prefix, as a graph for normalized images; its outputs are named by stage."""
-    graph = openvino_engine.convert(prefix, (3, how.image_size, how.image_size))
-    openvino_engine.name_outputs(graph, stages)
-    normalization = openvino_engine.compiled(
-        openvino_engine.from_torch(from_pixels(nn.Identity(), how), how.image_size),
-        "float32",
-        num_threads,
-    )
-    batches = (normalization(pixels)[0] for pixels in calibration)
-    return quantize(graph, batches, num_threads)
 
 
 def _computation(

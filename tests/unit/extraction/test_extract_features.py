@@ -13,9 +13,9 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.errors import UserError
-from crossfold.features.extraction import extract_features
+from crossfold.extraction.extract_features import extract_features
+from crossfold.extraction.network_check import check_network
 from crossfold.features.features_file import Features, join_features
-from crossfold.features.network_check import check_network
 from crossfold.imaging.decoding import square
 from crossfold.imaging.preprocessing import REDUCING_GAP, Preprocessing, SquareGeometry
 from crossfold.network import (
@@ -44,7 +44,12 @@ SHUFFLE = backbone_of(ARCHITECTURE, SIZE)
 
 
 def extract(examples: Path, weights: Path, features: Path, **changes: Any) -> dict[str, int]:
-    given: dict[str, Any] = {"backbone": SHUFFLE, "cuts": ["head"], "precision": "float32"}
+    given: dict[str, Any] = {
+        "backbone": SHUFFLE,
+        "cuts": ["head"],
+        "precision": "float32",
+        "margin": 0,
+    }
     return extract_features(
         examples=examples, weights=weights, num_threads=1, features=features, **given | changes
     )
@@ -110,6 +115,7 @@ def test_labels_folds_and_pixels_are_the_tables_in_its_order(
                 "num_parameters": 344_867,  # torchvision's 1,366,792 with 3 classes, not 1,000
                 "num_bytes": 1_411_724,
                 "milliseconds": None,
+                "precision": None,
             }
         ],
     }

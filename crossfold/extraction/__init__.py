@@ -1,0 +1,1 @@
+"""Extraction: check each backbone, choose its precision, and compute its frozen part once."""
