@@ -12,6 +12,8 @@ def fetch_data(
     folds: list,
     seed: int,
     max_skipped_fraction: float,
+    groups: str,
+    tie_near_duplicates: bool,
     squares: list,
     examples: Output[Dataset],
     data_page: Output[HTML],
@@ -25,10 +27,13 @@ def fetch_data(
         folds: The folds, as numbers from 0 on; the images outside the test split are dealt to them.
         seed: Seed of the holdout and the folds.
         max_skipped_fraction: Share of the images that may be skipped as unusable.
+        groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
+            {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
+        tie_near_duplicates: Whether near duplicates stay on one side of every split.
         squares: The geometries of the squares that the backbones take: size, interpolation, crop
             and reducing gap of each.
-        examples: Table with each training image's squares, each test image's file, label, split and
-            fold.
+        examples: Table with each training image's squares, each test image's file, label, split,
+            fold and group.
         data_page: Page about the data: counts, samples, remarks, near duplicates.
     """
     from pathlib import Path
@@ -37,6 +42,7 @@ def fetch_data(
 
     with step("fetch_data", examples.path) as run:
         from crossfold.data.fetch import fetch_data
+        from crossfold.data.grouping.rule import read_rule
         from crossfold.data.splits import SplitSettings
         from crossfold.imaging.preprocessing import read_geometries
 
@@ -48,6 +54,8 @@ def fetch_data(
                 test_fraction=test_fraction,
                 seed=seed,
                 max_skipped_fraction=max_skipped_fraction,
+                groups=read_rule(groups),
+                tie_near_duplicates=tie_near_duplicates,
             ),
             geometries=read_geometries(squares),
             examples=Path(examples.path),
@@ -59,6 +67,7 @@ def fetch_data(
                 "num_test": fetched.num_test,
                 "num_classes": len(fetched.classes),
                 "num_skipped": len(fetched.skipped),
+                **({"num_groups": fetched.groups.number} if fetched.groups else {}),
                 "num_near_duplicates": fetched.near_duplicates.pairs,
                 "num_near_duplicates_in_test": fetched.near_duplicates.leaked,
             }

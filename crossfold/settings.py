@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
+from crossfold.data.grouping.rule import FORMS, GroupRule
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
 from crossfold.resource_settings import NO_RESOURCES, Number, ResourceSettings, Section
@@ -75,6 +76,19 @@ class DataSettings(Section):
     seed: Seed = Field(description="Seed of the holdout and the folds.")
     max_skipped_fraction: Number = Field(
         ge=0, lt=1, description="Share of the images that may be skipped as unusable."
+    )
+    groups: GroupRule | None = Field(
+        default=None,
+        description="Images of one group, such as a patient, plant or camera, are never on two "
+        "sides of a split. `folder`: the folder below the class, `data/<class>/<group>/`. "
+        "`{pattern: '(?P<group>[^_]+)_'}`: a regular expression with one named group, searched in "
+        "the file's name. `{file: groups.csv}`: a CSV file in `data/` with the columns `path` and "
+        "`group`. Without the setting: no groups.",
+    )
+    tie_near_duplicates: bool = Field(
+        default=False,
+        description="`true`: near duplicates, too, are never on two sides of a split. Without the "
+        "setting: `false`.",
     )
 
     @model_validator(mode="before")
@@ -583,7 +597,7 @@ def _follows(problem: Any) -> bool:
 
 
 def _explain(problem: Any) -> str:
-    forms = (_ONE, _SEVERAL, _NUMBER, _RANGE)
+    forms = (_ONE, _SEVERAL, _NUMBER, _RANGE, *FORMS)
     key = ".".join(str(part) for part in problem["loc"] if part not in forms)
     match problem["type"]:
         case "extra_forbidden":

@@ -30,6 +30,8 @@ NOT_IN_STEPS = {
     "tracking.experiment",
     *(f"resources.{step}" for step in ResourceSettings.model_fields),
 }
+# Passed as JSON, because a setting of several forms has no type of Kubeflow's.
+AS_JSON = {"data.groups"}
 # The settings of the networks, which each part of the extraction gets as one dictionary.
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 
@@ -99,7 +101,8 @@ def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
         if isinstance(values, BaseModel):
             for name, value in values.model_dump(mode="json").items():  # kfp knows no tuples
                 if (key := f"{section}.{name}") not in NOT_IN_STEPS | OF_NETWORKS:
-                    yield PARAMETERS.get(key, name), value
+                    passed = json.dumps(value) if key in AS_JSON else value
+                    yield PARAMETERS.get(key, name), passed
 
 
 def _pointer(root: Path, name: str) -> str:

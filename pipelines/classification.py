@@ -47,6 +47,8 @@ def pipeline(
         folds: list[int],
         split_seed: int,
         max_skipped_fraction: float,
+        groups: str,
+        tie_near_duplicates: bool,
         squares: list,
         part: str,
         backbone: dict,
@@ -84,6 +86,9 @@ def pipeline(
                 them.
             split_seed: Seed of the holdout and the folds.
             max_skipped_fraction: Share of the images that may be skipped as unusable.
+            groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
+                {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
+            tie_near_duplicates: Whether near duplicates stay on one side of every split.
             squares: The distinct geometries of the squares that the backbones take.
             part: Name of the only backbone. This parameter and those up to num_shards are empty
                 if there are several parts.
@@ -120,6 +125,8 @@ def pipeline(
             folds=folds,
             seed=split_seed,
             max_skipped_fraction=max_skipped_fraction,
+            groups=groups,
+            tie_near_duplicates=tie_near_duplicates,
             squares=squares,
         )
         configure(fetched, resources["fetch_data"])

@@ -75,7 +75,12 @@ def check_data(
     settings = load_settings(PARAMS)
     _require_page(page)
     with progress_bar(console) as progress:
-        report = examine_folder(folder, image_size=_image_size(settings), progress=progress)
+        report = examine_folder(
+            folder,
+            groups=settings.data.groups,
+            image_size=_image_size(settings),
+            progress=progress,
+        )
     problem = None
     try:
         report = split_folder(
@@ -85,6 +90,8 @@ def check_data(
                 test_fraction=settings.data.test_fraction,
                 seed=settings.data.seed,
                 max_skipped_fraction=settings.data.max_skipped_fraction,
+                groups=settings.data.groups,
+                tie_near_duplicates=settings.data.tie_near_duplicates,
             ),
         )
     except UserError as error:  # raised below, once the page that helps to fix it is written

@@ -9,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from crossfold.data.examination.findings import Pair, near_duplicates
+from crossfold.data.examination.findings import Pair, groups, near_duplicates
 from crossfold.data.examination.folder import FolderReport, balance
+from crossfold.data.examination.groups import group_facts
 from crossfold.data.layout import ignored_files
 from crossfold.data.splits import TEST
 from crossfold.imaging.quality import KINDS
@@ -77,6 +78,8 @@ def _totals(report: FolderReport) -> Iterator[Text]:
     yield Text(balance(report.counts))
     if report.num_copies:
         yield Text(f"Copies of others, kept together in every split: {report.num_copies}")
+    for line in groups(group_facts(report), len(report.paths)):
+        yield Text(f"{line[0].upper()}{line[1:]}")
     if report.splits and report.unusable:
         yield Text(f"{len(report.unusable)} unusable images are skipped:")
         yield Text(listed(list(report.skipped)))

@@ -1,8 +1,10 @@
 """The table of examples: every image of a data version with its label, split and fold.
 
 One Parquet file with the columns path (str, below the data folder), image (the file's bytes, or
-null), label (int32), content_hash (str), split (str) and fold (int32), and a column for each square
-geometry (see `SquareGeometry`): the raw pixels of the image's square, or null.
+null), label (int32), content_hash (str), split (str), fold (int32) and group (int32), and a column
+for each square geometry (see `SquareGeometry`): the raw pixels of the image's square, or null.
+
+Images with the same number as `group` belong together: copies, images of one patient.
 
 A test image has its file and no square. A training image has its square of each geometry and no
 file, unless a square is larger than the file in pixels and bytes: it has its file instead of that
@@ -45,6 +47,7 @@ _COLUMNS = (
     ("content_hash", pa.string()),
     ("split", pa.string()),
     ("fold", pa.int32()),
+    ("group", pa.int32()),
 )
 # Files are compressed already; level 1 of zstd makes squares 15 % smaller at hardly any cost.
 _COMPRESSION = {name: "NONE" if name == "image" else "SNAPPY" for name, _ in _COLUMNS}
@@ -67,6 +70,7 @@ class Example(NamedTuple):
     content_hash: str
     split: str
     fold: int
+    group: int = -1
     squares: tuple[Square | None, ...] = ()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfold.data.examination.folder import examine_images, split_folder
+from crossfold.data.examination.groups import group_facts
 from crossfold.data.examination.page import write_page
 from crossfold.step.files import replaced_whole
 from crossfold.step.progress import report_progress
@@ -28,7 +29,7 @@ from .square_file import square_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crossfold.data.examination.findings import PairCounts
+    from crossfold.data.examination.findings import GroupFacts, PairCounts
     from crossfold.data.examination.folder import FolderReport
     from crossfold.imaging.preprocessing import SquareGeometry
 
@@ -49,6 +50,7 @@ class FetchedData:
     counts: dict[str, int]  # of each class
     skipped: tuple[str, ...]  # a line for each image that was left out
     near_duplicates: PairCounts
+    groups: GroupFacts | None
     data_hash: str
 
 
@@ -83,7 +85,7 @@ def fetch_data(
     version = parse_pointer(data_pointer, "data.dvc")
     estimate_need(version, settings.test_fraction, geometries).require(examples.parent)
     with remote_files(version, "data", remote) as source:
-        layout = judge_layout(source.name, list_paths(source.hashes))
+        layout = judge_layout(source.name, list_paths(source.hashes), settings.groups)
         try:
             report = write_table(source, layout, settings, geometries, version.md5, examples)
             write_page(data_page, report, source)
@@ -97,6 +99,7 @@ def fetch_data(
         counts=report.counts,
         skipped=report.skipped,
         near_duplicates=report.count_pairs(),
+        groups=group_facts(report),
         data_hash=version.md5,
     )
 
@@ -176,12 +179,13 @@ def _rows(report: FolderReport, squares: SquareFile) -> list[Example]:
         report.content_hashes,
         report.splits,
         report.folds,
+        report.groups,
         strict=True,
     )
     no_squares = (None,) * len(squares.geometries)
     rows = [
-        Example(path, None, label, content_hash, split, fold, no_squares)
-        for path, label, content_hash, split, fold in columns
+        Example(path, None, label, content_hash, split, fold, group, no_squares)
+        for path, label, content_hash, split, fold, group in columns
     ]
     return sorted(rows, key=lambda row: row.split == TEST)
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from crossfold.errors import UserError
 from crossfold.versioning.dvc import listed
 
+from .grouping.rule import FOLDER, FileGroups
 from .listing import escaped, is_misnamed, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from .grouping.rule import GroupRule
     from .listing import Listing
 
 # In small letters: folders that divide images into splits, not into classes.
@@ -57,15 +59,17 @@ class Layout:
         faults: problems that prevent training.
         notes: possible mistakes.
         ignored: hidden files and system files, see `listing.is_system_file`.
+        groups: how to find an image's group, if it has one.
     """
 
     files: dict[str, list[str]]
     faults: tuple[Finding, ...]
     notes: tuple[Finding, ...]
     ignored: tuple[str, ...]
+    groups: GroupRule | None = None
 
 
-def read_layout(folder: Path) -> Layout:
+def read_layout(folder: Path, groups: GroupRule | None = None) -> Layout:
     """Find the classes of a folder with one subfolder per class.
 
     Raises:
@@ -76,16 +80,19 @@ def read_layout(folder: Path) -> Layout:
     listing = list_files(folder)
     if "." in listing.unreadable:
         raise UserError(f"{escaped(str(folder))} cannot be read: permission denied")
-    return judge_layout(name_of(folder), listing)
+    return judge_layout(name_of(folder), listing, groups)
 
 
-def judge_layout(folder: str, listing: Listing) -> Layout:
+def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None) -> Layout:
     """Find the classes among the files of a folder with this name.
+
+    A CSV file of groups may lie beside the classes.
 
     Raises:
         UserError: no folder can be a class.
     """
     name = escaped(folder)
+    listing, missing = _without_group_file(name, listing, groups)
     if not listing.folders:
         raise UserError(_no_classes(name, listing))
     files: dict[str, list[str]] = {
@@ -96,14 +103,15 @@ def judge_layout(folder: str, listing: Listing) -> Layout:
     for path in listing.files:
         if not is_misnamed(path) and class_of(path) in files and "/" in path:
             files[class_of(path)].append(path)
-    faults = tuple(_faults(name, listing, files))
+    faults = (*_faults(name, listing, files), *missing)
     if not files:
         raise UserError("\n\n".join(map(str, faults)))
     return Layout(
         files=files,
         faults=faults,
-        notes=tuple(_notes(name, listing, files)),
+        notes=tuple(_notes(name, listing, files, groups)),
         ignored=tuple(map(escaped, listing.ignored)),
+        groups=groups,
     )
 
 
@@ -128,6 +136,19 @@ def ignored_files(ignored: Iterable[str]) -> str:
     first = [f"{name} ({number})" for name, number in names.most_common(5)]
     more = [f"{len(names) - len(first)} other names"] if len(names) > len(first) else []
     return ", ".join(first + more)
+
+
+def _without_group_file(
+    name: str, listing: Listing, groups: GroupRule | None
+) -> tuple[Listing, tuple[Finding, ...]]:
+    """Take the CSV file of groups off the list, or state that it is missing."""
+    if not isinstance(groups, FileGroups):
+        return listing, ()
+    if groups.file not in listing.files:
+        fault = f"{name}/ has no {escaped(groups.file)}, which params.yaml data.groups names"
+        return listing, (Finding(f"{fault}: add it, or change data.groups"),)
+    files = [path for path in listing.files if path != groups.file]
+    return replace(listing, files=files), ()
 
 
 def _no_classes(name: str, listing: Listing) -> str:
@@ -215,7 +236,9 @@ def _misnamed(name: str, listing: Listing) -> Finding | None:
     )
 
 
-def _notes(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator[Finding]:
+def _notes(
+    name: str, listing: Listing, files: dict[str, list[str]], groups: GroupRule | None
+) -> Iterator[Finding]:
     if twins := list(_twins(name, listing)):
         yield Finding(
             "names that differ only by upper and lower case, or by Unicode form",
@@ -224,7 +247,9 @@ def _notes(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator
         )
     subfolders = {of_class: _subfolders(paths) for of_class, paths in files.items()}
     same = next(iter(subfolders.values()), frozenset())
-    if len(same) > 1 and not _are_splits(files) and set(subfolders.values()) == {same}:
+    if groups == FOLDER or len(same) < 2 or _are_splits(files):
+        return
+    if set(subfolders.values()) == {same}:
         yield Finding(
             f"every class folder has the same folders: {_some(sorted(same))}. They count as "
             f"parts of the class. If they are the classes, {_shape(name)}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .grouping.rule import GroupRule
+
 TRAIN = "train"
 TEST = "test"
 NO_FOLD = -1
@@ -17,12 +19,17 @@ NO_FOLD = -1
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """The settings of the splits, and the largest share of unusable images."""
+    """The settings of the splits, and the largest share of unusable images.
+
+    `assign` heeds neither groups nor near duplicates; `grouping.assignment.assign_groups` does.
+    """
 
     num_folds: int
     test_fraction: float  # of each class
     seed: int = 0
     max_skipped_fraction: float = 0.0
+    groups: GroupRule | None = None
+    tie_near_duplicates: bool = False
 
 
 def assign(
@@ -51,7 +58,7 @@ def assign(
         test_size = max(1, round(settings.test_fraction * class_size))
         num_in_test = 0
         class_fold_sizes = [0] * settings.num_folds
-        for group in sorted(groups, key=lambda group: _draw(settings.seed, group)):
+        for group in sorted(groups, key=lambda group: draw(settings.seed, group)):
             if num_in_test < test_size:
                 fold_of_group[group] = NO_FOLD
                 num_in_test += group_sizes[group]
@@ -63,9 +70,14 @@ def assign(
             class_fold_sizes[fold] += group_sizes[group]
             fold_sizes[fold] += group_sizes[group]
 
-    folds = [fold_of_group[content_hash] for content_hash in content_hashes]
+    return with_splits([fold_of_group[content_hash] for content_hash in content_hashes])
+
+
+def with_splits(folds: list[int]) -> tuple[list[str], list[int]]:
+    """Name the split of each image beside its fold."""
     return [TEST if fold == NO_FOLD else TRAIN for fold in folds], folds
 
 
-def _draw(seed: int, group: str) -> str:
+def draw(seed: int, group: str) -> str:
+    """Compute the place of a group in the random order of a seed."""
     return hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()

@@ -23,6 +23,19 @@ class PairCounts(NamedTuple):
     folds: int = 0  # pairs in two folds
 
 
+class GroupFacts(BaseModel):
+    """The groups that no split divides, joined where copies or near duplicates connect them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rule: str  # how they were found, in words; empty if only near duplicates are tied
+    named: int  # before they were joined
+    number: int
+    largest: str  # its name, or its first image
+    largest_size: int  # images
+    tied: bool  # True if near duplicates are tied
+
+
 class Pair(BaseModel):
     """Two images that look nearly the same."""
 
@@ -57,6 +70,7 @@ class DataFacts(BaseModel):
     notes: tuple[str, ...] = ()  # on the layout of the folder
     remarks: dict[str, int] = {}  # kind -> number of images; see `quality.KINDS`
     num_copies: int = 0  # images whose pixels another image before them has
+    groups: GroupFacts | None = None
     pair_counts: PairCounts = PairCounts()
     leaked: tuple[str, ...] = ()  # paths of test images that look like a training image
     leaks: tuple[Pair, ...] = ()  # some of their pairs, the most similar first
@@ -70,12 +84,32 @@ class DataFacts(BaseModel):
         ]
         if self.num_copies:
             lines.append(copies(self.num_copies))
+        lines += groups(self.groups, self.num_images)
         return lines + near_duplicates(self.pair_counts, self.num_test)
 
 
 def copies(number: int) -> str:
     """Describe the number of copies in a sentence."""
     return f"copies of other images, kept together in every split: {number}"
+
+
+def groups(facts: GroupFacts | None, num_images: int) -> list[str]:
+    """Describe the groups in sentences; none without groups."""
+    if facts is None:
+        return []
+    lines = []
+    size = f"{facts.largest_size} of {num_images} images ({facts.largest_size / num_images:.1%})"
+    if facts.rule:
+        ties = "copies or near duplicates" if facts.tied else "copies"
+        joined = f" ({facts.named} before {ties} joined some)" if facts.named > facts.number else ""
+        lines.append(
+            f"groups {facts.rule}, kept together in every split: {facts.number}{joined}. The "
+            f"largest, {facts.largest}, has {size}"
+        )
+    if facts.tied:
+        largest = "" if facts.rule else f". The largest set, {facts.largest}, has {size}"
+        lines.append(f"near duplicates are kept together in every split{largest}")
+    return lines
 
 
 def near_duplicates(counts: PairCounts, num_test: int) -> list[str]:

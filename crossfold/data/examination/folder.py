@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold.data import splits
+from crossfold.data.grouping.assignment import assign_groups
+from crossfold.data.grouping.names import NO_GROUPING, Grouping, find_groups
 from crossfold.data.image_source import FolderSource
 from crossfold.data.layout import Finding, class_of, ignored_files, read_layout
 from crossfold.data.read_ahead import read_ahead
@@ -20,6 +22,7 @@ from crossfold.step.concurrency import in_order, num_cores
 
 from .copies import tie_copies
 from .findings import DataFacts, Pair, PairCounts
+from .groups import group_facts, join_groups, too_few_groups
 from .image import CheckedImage, check_image
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from crossfold.data.grouping.rule import GroupRule
     from crossfold.data.image_source import ImageSource
     from crossfold.data.layout import Layout
     from crossfold.data.square_file import SquareFile
@@ -40,7 +44,7 @@ IMBALANCED = 2.0  # of the largest class to the smallest
 class FolderReport:
     """The contents of a folder of images; lists are per usable image, sorted by path.
 
-    `splits` and `folds` are empty until `split_folder` sets them.
+    `splits`, `folds` and `groups` are empty until `split_folder` sets them.
     """
 
     name: str  # of the folder
@@ -57,8 +61,11 @@ class FolderReport:
     notes: tuple[Finding, ...] = ()
     ignored: tuple[str, ...] = ()  # hidden files and system files
     image_size: int | None = None  # remarks name images smaller than this, in pixels
+    grouping: Grouping = NO_GROUPING  # the names of the groups
     splits: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()  # numbers of the groups, joined by copies and other ties
+    tied: bool = False  # True if near duplicates tie groups
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -102,6 +109,7 @@ class FolderReport:
             notes=(*map(str, self.notes), *ignored),
             remarks={kind: len(found) for kind, found in self.remarks.items()},
             num_copies=self.num_copies,
+            groups=group_facts(self),
             pair_counts=self.count_pairs(),
             leaked=tuple(
                 self.paths[i]
@@ -176,6 +184,7 @@ def _no_progress(done: int, total: int, unit: str) -> None:
 def examine_folder(
     folder: Path,
     *,
+    groups: GroupRule | None = None,
     image_size: int | None = None,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
@@ -186,15 +195,15 @@ def examine_folder(
 
     Args:
         folder: the folder of the class folders.
+        groups: how to find an image's group.
         image_size: remark on images smaller than this, in pixels.
         progress: called with the images done, all images, and the unit.
 
     Raises:
         UserError: as `read_layout`.
     """
-    return examine_images(
-        FolderSource(folder), read_layout(folder), image_size=image_size, progress=progress
-    )
+    layout = read_layout(folder, groups)
+    return examine_images(FolderSource(folder), layout, image_size=image_size, progress=progress)
 
 
 def examine_images(
@@ -216,6 +225,7 @@ def examine_images(
         OSError: no space left for the squares.
     """
     paths = sorted(path for of_class in layout.files.values() for path in of_class)
+    grouping = find_groups(layout.groups, source, paths)
     index = Index()
     with read_ahead(source, paths) as ahead:
         images = _check(ahead, paths, image_size, index, squares, progress)
@@ -247,6 +257,7 @@ def examine_images(
         notes=layout.notes,
         ignored=layout.ignored,
         image_size=image_size,
+        grouping=grouping,
     )
 
 
@@ -283,15 +294,25 @@ def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
     """Give every usable image its split and fold.
 
     Raises:
-        UserError: the layout has faults, too many images are unusable, or a class has too few
-            images for the holdout and every fold. The message lists every problem.
+        UserError: the layout or the groups have faults, too many images are unusable, or a class
+            has too few images or groups for the holdout and every fold. The message lists every
+            problem.
     """
-    split_names, folds = splits.assign(report.labels, report.content_hashes, settings)
-    report = replace(report, splits=tuple(split_names), folds=tuple(folds))
+    tie = settings.tie_near_duplicates
+    groups = join_groups(report, tie_near_duplicates=tie)
+    of_images = report.labels, report.content_hashes
+    if grouped := not report.grouping.faults and (report.grouping.rule or tie):
+        split_names, folds = assign_groups(*of_images, groups, settings)
+    else:
+        split_names, folds = splits.assign(*of_images, settings)
+    report = replace(
+        report, splits=tuple(split_names), folds=tuple(folds), groups=tuple(groups), tied=tie
+    )
     faults = (
         *report.faults,
+        *report.grouping.faults,
         *_too_many_unusable(report, settings.max_skipped_fraction),
-        *_classes_too_small(report, settings.num_folds, settings.test_fraction),
+        *(too_few_groups if grouped else _classes_too_small)(report, settings),
     )
     if faults:
         raise UserError("\n\n".join(map(str, faults)))
@@ -351,10 +372,9 @@ def _too_many_unusable(report: FolderReport, max_skipped_fraction: float) -> Ite
         )
 
 
-def _classes_too_small(
-    report: FolderReport, num_folds: int, test_fraction: float
-) -> Iterator[Finding]:
+def _classes_too_small(report: FolderReport, settings: SplitSettings) -> Iterator[Finding]:
     """List the classes with too few images for the holdout and every fold."""
+    num_folds, test_fraction = settings.num_folds, settings.test_fraction
     places = set(zip(report.labels, report.folds, strict=True))
     num_files = Counter(map(class_of, (*report.paths, *report.unusable)))
     lines = []

@@ -14,8 +14,9 @@ from crossfold.imaging.thumbnails import data_uri
 from crossfold.step.concurrency import in_order, num_cores
 from crossfold.step.files import replaced_whole
 
-from .findings import near_duplicates
+from .findings import groups, near_duplicates
 from .folder import balance
+from .groups import group_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,6 +94,7 @@ def render(report: FolderReport, source: ImageSource, problem: str = "") -> str:
         unusable=report.skipped[:MAX_LISTED],
         copies=_copies(report),
         pair_counts=report.count_pairs(),
+        groups=groups(group_facts(report), len(report.paths)),
         near_duplicates=near_duplicates(report.count_pairs(), report.splits.count(TEST)),
         pairs=[(pair, [shown[path] for path in pair.paths]) for pair in pairs],
         size_rows=_size_rows(report),

@@ -150,3 +150,30 @@ def test_skipped_images_are_listed(project: Path) -> None:
     assert done.returncode == 0
     assert re.search("1 .*skipped", done.stdout)
     assert "data/cat/empty.png: the file is empty" in done.stdout
+
+
+def test_groups_of_params_yaml_are_found_and_kept_together(project: Path) -> None:
+    params = project / "params.yaml"
+    pattern = "groups: {pattern: '^(?P<plant>[0-9])'}"  # in both classes
+    params.write_text(params.read_text().replace("groups: null", pattern))
+    done = check(project, "data")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Groups by the pattern ^(?P<plant>[0-9])" in done.stdout
+    assert "The largest, 0, has 2 of 17 images (11.8%)" in done.stdout
+    assert "Groups by the pattern ^(?P&lt;plant&gt;" in (project / "reports/data.html").read_text()
+
+
+def test_too_few_groups_are_listed_by_class(project: Path) -> None:
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("groups: null", "groups: {file: g.csv}"))
+    done = check(project, "data")
+    assert done.returncode == 2
+    assert "data/ has no g.csv" in done.stderr
+    paths = sorted(path.relative_to(project / "data") for path in (project / "data").rglob("*.*"))
+    lines = [f"{path},{path.name if path.parts[0] == 'cat' else 'site A'}" for path in paths]
+    (project / "data/g.csv").write_text("\n".join(["path,group", *lines]))
+    done = check(project, "data")
+    assert done.returncode == 2
+    assert "a class needs 6 groups" in done.stderr
+    assert "class '[red]dog': 9 images in 1 group\n" in done.stderr
+    assert "class 'cat'" not in done.stderr and "g.csv" not in done.stderr

@@ -22,6 +22,7 @@ from crossfold.data import fetch as module
 from crossfold.data.examination.findings import PairCounts
 from crossfold.data.examples import TEST, Examples
 from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
+from crossfold.data.grouping.rule import FileGroups
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import SquareGeometry
@@ -161,6 +162,7 @@ def test_fetched_images_are_the_added_ones(pushed: Path) -> None:
         counts=dict.fromkeys(CLASSES, NUM_IMAGES),
         skipped=(),
         near_duplicates=PairCounts(),
+        groups=None,
         data_hash=data_hash,
     )
 
@@ -616,6 +618,42 @@ def test_fetch_data_says_what_there_is_to_know_of_the_images(
     page = (project.parent / "data_page").read_text()
     assert "25 images of 3 classes" in page
     assert "dog/grey.png" in page
+
+
+def test_fetch_data_keeps_groups_copies_and_near_duplicates_together(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = project / "data"
+    shutil.copy(data / "cat/0.png", data / "cat/copy.png")
+    add_photographs(data)
+    names = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.*"))
+    # A copy ties the group of cat/0.png to that of cat/1.png; both near duplicates are alone.
+    group_of = {name: name for name in names} | {"cat/copy.png": "x", "cat/1.png": "x"}
+    rows = [f"{name},{group}" for name, group in group_of.items()]
+    (data / "groups.csv").write_text("\n".join(["path,group", *rows]))
+    add(project)
+    ensure_pushed(project, "sample")
+    settings = replace(SPLITS, groups=FileGroups(file="groups.csv"), tie_near_duplicates=True)
+    fetched = fetch(project, settings=settings)
+    table = Examples(project.parent / "examples")
+    place = dict(zip(table.column("path", None), table.column("fold", None), strict=True))
+    group = dict(zip(table.column("path", None), table.column("group", None), strict=True))
+    for together in (("cat/0.png", "cat/copy.png", "cat/1.png"), ("dog/a.png", "emu/b.png")):
+        assert len({place[name] for name in together}) == 1
+        assert len({group[name] for name in together}) == 1
+    facts = table.facts.groups
+    assert facts == fetched.groups and facts is not None
+    assert (facts.named, facts.number, facts.largest_size, facts.tied) == (26, 24, 3, True)
+    assert "groups by groups.csv, kept together in every split: 24 (26 before" in caplog.text
+    assert set(place) == set(names)
+
+
+def add_photographs(data: Path) -> None:
+    """Write near duplicates of two classes."""
+    coarse = Image.fromarray(np.random.default_rng(5).integers(0, 256, (6, 6, 3), np.uint8))
+    photograph = coarse.resize((60, 60), Image.Resampling.BICUBIC)
+    photograph.save(data / "dog/a.png")
+    photograph.resize((50, 50)).save(data / "emu/b.png")
 
 
 def test_the_page_is_the_same_each_time(pushed: Path) -> None:

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Settings, load_settings
 from crossfold.versioning import dvc
-from pipelines.arguments import NOT_IN_STEPS, OF_NETWORKS, PARAMETERS, arguments
+from pipelines.arguments import AS_JSON, NOT_IN_STEPS, OF_NETWORKS, PARAMETERS, arguments
 from pipelines.classification import pipeline
 
 from .conftest import DATA_POINTER, LINEAGE, MD5, SHIPPED, write_pointers
@@ -76,7 +76,8 @@ def test_a_setting_is_at_every_place_that_contributing_lists(
 def test_every_setting_is_passed_under_its_parameter(inputs: dict[str, Any]) -> None:
     for key in SCALARS:
         section, name = key.split(".")
-        assert inputs[PARAMETERS.get(key, name)] == SHIPPED_SETTINGS[section][name], key
+        passed, shipped = inputs[PARAMETERS.get(key, name)], SHIPPED_SETTINGS[section][name]
+        assert passed == (json.dumps(shipped) if key in AS_JSON else shipped), key
 
 
 def test_no_two_settings_are_one_parameter() -> None:

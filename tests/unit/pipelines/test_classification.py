@@ -19,6 +19,8 @@ READERS = {
     "folds": {"fetch-data", "for-loop-1"},
     "split_seed": {"fetch-data"},
     "max_skipped_fraction": {"fetch-data"},
+    "groups": {"fetch-data"},
+    "tie_near_duplicates": {"fetch-data"},
     "squares": {"fetch-data"},
     "part": {"fetch-weights", "extract-features"},
     "backbone": {"extract-features"},
