@@ -117,7 +117,8 @@ def _settings_table(fields: dict[str, Any], values: dict[str, Any], prefix: str)
 
 
 def _type(field: dict[str, Any]) -> str:
-    name = field.get("type") or field.get("$ref", "").rpartition("/")[2].lower()
+    record = field.get("$ref", "").rpartition("/")[2].removesuffix("Groups").lower()
+    name = field.get("type") or record
     return name or " or ".join(_type(option) for option in _options(field))
 
 
