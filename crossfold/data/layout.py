@@ -59,7 +59,7 @@ class Layout:
         faults: problems that prevent training.
         notes: possible mistakes.
         ignored: hidden files and system files, see `listing.is_system_file`.
-        groups: how to find an image's group, if it has one.
+        groups: how to find an image's group; None without groups, or without their file.
     """
 
     files: dict[str, list[str]]
@@ -111,7 +111,7 @@ def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None)
         faults=faults,
         notes=tuple(_notes(name, listing, files, groups)),
         ignored=tuple(map(escaped, listing.ignored)),
-        groups=groups,
+        groups=None if missing else groups,
     )
 
 

@@ -61,7 +61,7 @@ def too_few_groups(report: FolderReport, settings: SplitSettings) -> Iterator[Fi
     few: list[str] = []
     shared: list[str] = []  # classes with enough groups
     for label, name in enumerate(report.classes):
-        if len(places[label]) < needed and report.counts[name]:
+        if len(places[label]) < needed:
             line = f"class {name!r}: {report.counts[name]} images in {_count(len(groups[label]))}"
             (few if len(groups[label]) < needed else shared).append(line + _joined(report, label))
     advice = "Add images of other groups to these classes, or lower data.num_folds"
@@ -91,16 +91,14 @@ def _joined(report: FolderReport, label: int) -> str:
     """State how many named groups a class has, if more than joined ones."""
     if not report.grouping.rule:
         return ""
-    of_class = [
-        (name, group)
-        for name, group, of in zip(_names(report), report.groups, report.labels, strict=True)
-        if of == label
-    ]
-    named, joined = (len(set(column)) for column in zip(*of_class, strict=True))
-    if named == joined:
+    named, joined = (
+        {group for group, of in zip(groups, report.labels, strict=True) if of == label}
+        for groups in (_names(report), report.groups)
+    )
+    if len(named) == len(joined):
         return ""
     by = "copies or near duplicates" if report.tied else "copies of images"
-    return f", which {by} join from {named}"
+    return f", which {by} join from {len(named)}"
 
 
 def _count(number: int) -> str:

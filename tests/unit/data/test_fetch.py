@@ -633,6 +633,8 @@ def test_fetch_data_keeps_groups_copies_and_near_duplicates_together(
     (data / "groups.csv").write_text("\n".join(["path,group", *rows]))
     add(project)
     ensure_pushed(project, "sample")
+    other = replace(SPLITS, groups=FileGroups(file="no.csv"))
+    assert "data/ has no no.csv" in refused(project, settings=other)
     settings = replace(SPLITS, groups=FileGroups(file="groups.csv"), tie_near_duplicates=True)
     fetched = fetch(project, settings=settings)
     table = Examples(project.parent / "examples")

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_copies_that_join_too_many_groups_are_told(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "a class needs 3 groups" in message and "'well'" not in message
     assert "class 'ill': 7 images in 2 groups, which copies of images join from 3" in message
+
+
+def test_a_class_without_usable_images_has_no_groups(tmp_path: Path) -> None:
+    write(tmp_path, *(f"ill/{name}/{n}.png" for name in "abc" for n in "12"))
+    (tmp_path / "well/d").mkdir(parents=True)
+    (tmp_path / "well/d/broken.png").write_bytes(b"")
+    settings = replace(SETTINGS, max_skipped_fraction=0.5)
+    with pytest.raises(UserError, match="class 'well': 0 images in 0 groups"):
+        split_folder(examine_folder(tmp_path, groups=FOLDER), settings)
 
 
 def test_images_without_a_group_are_listed_with_the_other_problems(tmp_path: Path) -> None:
