@@ -176,7 +176,10 @@ def name_outputs(model: openvino.Model, names: Sequence[str]) -> None:
 def with_outputs(model: openvino.Model, names: Sequence[str]) -> openvino.Model:
     """Reduce a graph to some of its outputs, in the order of their names."""
     results = {result.get_friendly_name(): result for result in model.get_results()}
-    return openvino.Model([results[name] for name in names], model.get_parameters())
+    reduced = openvino.Model([results[name] for name in names], model.get_parameters())
+    # OpenVINO numbers models through the whole process, and the name is part of the file.
+    reduced.set_friendly_name(model.get_friendly_name())
+    return reduced
 
 
 def save(path: Path, model: openvino.Model, about: Mapping[str, Any]) -> None:
