@@ -130,7 +130,7 @@ class BackboneFacts(Record):
 
     `num_parameters` counts the whole network's, and `num_bytes` are its size on disk, both with a
     head for the run's classes. `milliseconds` is the median time that one image takes from its
-    pixels to the last cut, the only value that varies from run to run; None if nothing is computed
+    pixels to the last cut, which varies from run to run; None if nothing is computed
     before training. `precision` is None unless int8 could be chosen.
     """
 
@@ -334,10 +334,15 @@ class Leaderboard(Record):
         scores = dict(self.chosen.summary)
         if self.corrected:
             scores["cv_macro_f1_corrected"] = self.corrected.macro_f1
-        precision = self.chosen.backbone.precision
-        if precision and precision.comparison:
-            scores["int8_macro_f1_difference"] = precision.comparison.difference
+        if self.precision and self.precision.comparison:
+            scores["int8_macro_f1_difference"] = self.precision.comparison.difference
         return scores
+
+    @property
+    def precision(self) -> ChosenPrecision | None:
+        """The precision of the chosen candidate's frozen part; None if nothing of it is frozen."""
+        chosen = self.chosen
+        return None if chosen.candidate.train_from == "pixels" else chosen.backbone.precision
 
     @property
     def architecture(self) -> str:

@@ -580,9 +580,13 @@ def _apply(values: Any, change: str) -> None:
         raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
     try:
         section = values
-        for name in parents:  # a section may be missing, and an unknown one is refused later
-            is_list = isinstance(section, list)
-            section = section[int(name)] if is_list else section.setdefault(name, {})
+        for name in parents:
+            if isinstance(section, list):
+                section = section[int(name)]
+                continue
+            if section.get(name) is None:  # missing or empty; an unknown one is refused later
+                section[name] = {}
+            section = section[name]
         if isinstance(section, list):
             section[int(last)] = value
         else:

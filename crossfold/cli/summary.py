@@ -32,7 +32,7 @@ def _render(outcome: Outcome) -> RenderableType:
             "\nChosen: ", (board.chosen.candidate.name, "bold"), f", trained {_length(board)}"
         ),
         *_corrected(board),
-        *_precision(board.chosen.backbone),
+        *_precision(board),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -60,8 +60,8 @@ def _corrected(board: Leaderboard) -> Iterator[Text]:
         )
 
 
-def _precision(backbone: BackboneFacts) -> Iterator[Text]:
-    if chosen := backbone.precision:
+def _precision(board: Leaderboard) -> Iterator[Text]:
+    if chosen := board.precision:
         compared = chosen.comparison
         figures = f"; int8 minus float32: macro F1 {compared.summary}" if compared else ""
         yield Text(f"Computed in {chosen.precision}: {chosen.reason}{figures}")

@@ -78,12 +78,15 @@ def out_of_fold(values: Values, labels: Numbers, folds: Numbers) -> Numbers:
 
 def _predict(training: Values, labels: Numbers, validation: Values) -> Numbers:
     """Train a head as `training.head.fit_head` does on some images, and predict others."""
-    if len(np.unique(labels)) == 1:
+    num_classes = len(np.unique(labels))
+    if num_classes == 1:
         return np.full(len(validation), labels[0])
     std = training.std(axis=0, dtype=np.float64)
     scale = np.maximum(std, MIN_STD * std.mean() or 1)
     scaled, others = ((rows - training.mean(axis=0)) / scale for rows in (training, validation))
-    # Its C is 1 / (weight decay · number of images).
-    head = LogisticRegression(C=1 / STRENGTH, tol=_MAX_GRADIENT, max_iter=_MAX_PASSES)
+    # C is 1 / (weight decay · number of images). For two classes, scikit-learn has one vector of
+    # weights in place of two opposite ones of half the length: its penalty is twice as high.
+    penalty = STRENGTH / 2 if num_classes == 2 else STRENGTH
+    head = LogisticRegression(C=1 / penalty, tol=_MAX_GRADIENT, max_iter=_MAX_PASSES)
     predicted: Numbers = head.fit(scaled, labels).predict(others)
     return predicted

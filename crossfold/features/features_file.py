@@ -197,10 +197,10 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
 
 def _require_same_precision(one: BackboneFacts, other: BackboneFacts) -> None:
     """Refuse shards of one backbone that processors of different kinds computed differently."""
-    precisions = [facts.precision and facts.precision.precision for facts in (one, other)]
-    if precisions[0] != precisions[1]:
+    ours, theirs = one.precision, other.precision
+    if ours and theirs and ours.precision != theirs.precision:
         raise UserError(
-            f"the shards of {one.name} were computed in {' and in '.join(map(str, precisions))}, "
-            "because not all of the cluster's processors have instructions for int8. Set "
-            "model.precision to float32, or extraction.shards to 1"
+            f"the shards of {one.name} were computed in {ours.precision} ({ours.reason}) and in "
+            f"{theirs.precision} ({theirs.reason}). Set model.precision to float32, or "
+            "extraction.shards to 1"
         )

@@ -55,7 +55,7 @@ class Classifier:
         if about["precision"] == "int8" and not processor.has_int8():
             logging.warning(
                 "this processor has no instructions for int8: the network is computed in float32, "
-                "slower, and probabilities differ in the last digits"
+                "slower, from features that differ by about 1 %"
             )
         features, head = split(model)
         self._features = compiled(features, about["precision"], num_threads)

@@ -59,7 +59,7 @@ def of_model(board: Leaderboard, evaluated: Evaluation, table: Examples) -> dict
         "export_num_compared": str(evaluated.export.num_compared),
         "export_max_difference": str(evaluated.export.max_difference),
         "export_num_different": str(evaluated.export.num_different),
-        **_precision(board.chosen.backbone.precision),
+        **_precision(board.precision),
         "architecture": board.architecture,
         **({"backbone": board.chosen.backbone.name} if board.compares_backbones else {}),
         "candidate": board.chosen.candidate.name,

@@ -151,6 +151,8 @@ def log_cached_steps(run_id: str, steps: Sequence[CachedStep]) -> None:
     parameters and metrics. A step that this very pipeline run did before it was resumed keeps its
     run.
     """
+    if not steps:
+        return
     client = connect()
     experiment_id = experiment_id_of(client, required_variable("MLFLOW_EXPERIMENT_NAME"))
     parent = _find_or_create_parent(client, experiment_id, run_id, run_id)

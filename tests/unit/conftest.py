@@ -13,7 +13,7 @@ from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
 from crossfold.extraction.extract_features import extract_features
-from crossfold.network import backbone
+from crossfold.network import backbone, processor
 from crossfold.settings import Backbone
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -109,8 +109,17 @@ def features_of_views(
 
 
 @pytest.fixture(scope="session")
+def int8_instructions() -> None:
+    if not processor.has_int8():
+        pytest.skip("this processor has no instructions for int8, so Crossfold refuses it")
+
+
+@pytest.fixture(scope="session")
 def features_in_int8(
-    tmp_path_factory: pytest.TempPathFactory, examples: Path, weights: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    examples: Path,
+    weights: Path,
+    int8_instructions: None,
 ) -> Path:
     """The same in int8, with a further view of each image."""
     path = tmp_path_factory.mktemp("features in int8") / "features"

@@ -336,6 +336,7 @@ def test_a_change_adds_the_sections_that_the_file_lacks() -> None:
     changes = ["resources.train_fold.cpu=2", "resources.train_fold.memory=5Gi"]
     whole = "resources={train_fold: {cpu: 2, memory: 5Gi}}"
     assert load_settings(SHIPPED, changes) == load_settings(SHIPPED, [whole])
+    assert load_settings(SHIPPED, ["resources=null", *changes]) == load_settings(SHIPPED, [whole])
 
 
 @pytest.mark.parametrize(

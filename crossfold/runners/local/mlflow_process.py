@@ -32,8 +32,9 @@ class Call(Protocol):
         """Call a function; arguments and answer are pickled.
 
         Raises:
-            UserError, OSError: the function raised it.
-            StepError: the tracking server is lost, or the process died.
+            UserError: the function raised it, or the tracking server refuses the login.
+            OSError: the function raised it.
+            StepError: the tracking server is lost, MLflow failed, or the process died.
         """
         ...
 
@@ -46,6 +47,7 @@ def mlflow_process() -> Iterator[Call]:
     process = context.Process(target=_serve, args=(theirs, dict(os.environ)))
     process.start()
     theirs.close()
+    is_waiting = False
 
     def call(
         function: Callable[_Arguments, _Answer],
@@ -53,11 +55,17 @@ def mlflow_process() -> Iterator[Call]:
         *args: _Arguments.args,
         **kwargs: _Arguments.kwargs,
     ) -> _Answer:
+        nonlocal is_waiting
+        if is_waiting:  # a signal ended the wait, and the answer may still come
+            raise StepError("the process that writes to MLflow has not answered the last call")
+        is_waiting = True
         try:
             ours.send((function, args, kwargs))
             answer, error = ours.recv()
         except (EOFError, ConnectionError):
+            is_waiting = False
             raise StepError("the process that writes to MLflow died without an answer") from None
+        is_waiting = False
         if error is not None:
             raise error
         result: _Answer = answer
@@ -67,6 +75,8 @@ def mlflow_process() -> Iterator[Call]:
         yield call
     finally:
         ours.close()
+        if is_waiting:
+            process.kill()  # MLflow's client tries for minutes
         process.join()
 
 
@@ -89,10 +99,14 @@ def _serve(connection: Connection, environment: dict[str, str]) -> None:
 
 def _portable(error: Exception) -> Exception:
     """Turn an error into one that can be pickled and says the same."""
+    from mlflow.exceptions import MlflowException
+
     from crossfold.tracking import store
 
     if isinstance(error, UserError | OSError):
         return error
-    if lost := store.lost_server(error):
-        return StepError(lost)
+    if isinstance(error, MlflowException):
+        if refused := store.refused_login(error):
+            return UserError(refused)
+        return StepError(store.lost_server(error) or f"MLflow: {error}")
     return RuntimeError("".join(traceback.format_exception(error)))

@@ -397,6 +397,7 @@ def test_in_int8_the_export_computes_the_very_features_that_were_stored(
     assert stored.graph(facts, "pixels") is None
 
 
+@pytest.mark.usefixtures("int8_instructions")
 def test_in_int8_joined_shards_have_the_values_and_graph_of_the_whole_table(
     examples: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

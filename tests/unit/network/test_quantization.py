@@ -76,6 +76,7 @@ def test_the_heads_input_depends_on_no_other_cut_batch_or_number_of_threads() ->
     assert np.mean(alone != of_layer4) < 1e-3  # a value between two steps may be rounded otherwise
 
 
+@pytest.mark.usefixtures("int8_instructions")
 def test_without_instructions_the_rounded_layers_are_computed_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.records import Drawing, Evaluation, Leaderboard
 from crossfold.registry import run_figures
+from crossfold.report import figures
 from crossfold.tracking import run_tree, store
 from tests.unit.conftest import save_empty
 
@@ -35,7 +36,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         drawn.append(figure)
         save_empty(figure, *args, **kwargs)  # type: ignore[arg-type]
 
+    def to_svg(figure: Figure) -> str:
+        drawn.append(figure)
+        return "<svg></svg>"
+
     monkeypatch.setattr(Figure, "savefig", save)
+    monkeypatch.setattr(figures, "to_svg", to_svg)
     return drawn
 
 

@@ -343,6 +343,11 @@ def log_cached(run_id: str, source_run_id: str) -> None:
     run_tree.log_cached_steps(run_id, [step])
 
 
+def test_without_cached_steps_a_run_that_never_began_is_not_opened(client: MlflowClient) -> None:
+    run_tree.log_cached_steps("killed at once", [])
+    assert not _runs(client, "tags.crossfold.run_id = 'killed at once'")
+
+
 def test_a_cached_step_names_the_run_that_did_the_work(client: MlflowClient) -> None:
     with run_tree.step_run("aggregate_cv") as source:
         source.log_metrics({"cv_macro_f1": 0.9})

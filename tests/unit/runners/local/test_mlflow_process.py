@@ -1,7 +1,11 @@
 import os
+import signal
+import time
 
 import psutil
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, PERMISSION_DENIED
 
 from crossfold.errors import UserError
 from crossfold.runners.failures import StepError
@@ -26,6 +30,41 @@ def test_calls_are_answered_by_one_process_that_ends_with_the_block(
             call(int, "x")
         assert call(os.getpid) == pid
     assert not psutil.pid_exists(pid)
+
+
+def fail(code: int) -> None:
+    raise MlflowException("not today", code)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "message"),
+    [
+        (PERMISSION_DENIED, UserError, "refuses this login"),
+        (BAD_REQUEST, StepError, "MLflow: not today"),
+    ],
+)
+def test_an_error_of_mlflow_is_explained(
+    monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception], message: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
+    with mlflow_process() as call, pytest.raises(kind, match=message):
+        call(fail, code)
+
+
+def test_a_signal_during_a_call_ends_the_process() -> None:
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with mlflow_process() as call:
+            with pytest.raises(InterruptedError):
+                call(time.sleep, 3600)
+            with pytest.raises(StepError, match="has not answered"):
+                call(os.getpid)
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_the_death_of_the_process_is_an_error_and_does_not_hang() -> None:
