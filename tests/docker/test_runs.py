@@ -116,7 +116,7 @@ def test_both_land_side_by_side_in_mlflow(
         assert sorted(project.steps(parent)) == sorted(STEPS)
         assert parent.info.status == "FINISHED"
         artifacts = {file.path for file in client.list_artifacts(parent.info.run_id)}
-        assert artifacts == {"plots", *OUTCOME}
+        assert artifacts == {"plots", "figures.json", *OUTCOME}
 
 
 def test_nothing_is_left_but_results(
