@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 
 from crossfold.data.samples.digits import DIGITS_MODEL
+from crossfold.step.runtime import RECORD
+from crossfold.step.runtime import Record as StepRecord
 
 from .machine import ROOT, Measured, Record
 
@@ -24,6 +26,7 @@ class LocalRun(Record):
     unchanged: Measured  # every step from the cache but the last
     changed: Measured  # another weight decay of one head
     uncached: Measured
+    outside_steps: Measured | None = None  # of `uncached`: no step was at work
 
 
 def time_local_run(folder: Path) -> LocalRun:
@@ -46,8 +49,26 @@ def time_local_run(folder: Path) -> LocalRun:
     changed, output = _time(folder, "crossfold run --set candidates.0.weight_decay=0.02")
     if "↺ extract_features" not in output:
         raise SystemExit(f"images were decoded again for a head's settings:\n{output}")
+    start = time.time()
     uncached, _ = _time(folder, "crossfold run --no-cache")
-    return LocalRun(first=first, unchanged=unchanged, changed=changed, uncached=uncached)
+    return LocalRun(
+        first=first,
+        unchanged=unchanged,
+        changed=changed,
+        uncached=uncached,
+        outside_steps=uncached - _seconds_at_work(folder, start),
+    )
+
+
+def _seconds_at_work(folder: Path, since: float) -> float:
+    """Count the seconds in which at least one of the steps that began after `since` was at work."""
+    records = [StepRecord.read(path.parent) for path in (folder / "runs").rglob(RECORD)]
+    total, until = 0.0, since
+    for record in sorted(records, key=lambda record: record.started):
+        if record.started >= since and record.ended is not None:
+            total += max(0.0, record.ended - max(record.started, until))
+            until = max(until, record.ended)
+    return total
 
 
 def _time(folder: Path, command: str) -> tuple[float, str]:

@@ -98,6 +98,9 @@ def rows(results: Results) -> Iterator[Row]:
             ("`crossfold run --no-cache` on the digits", run.uncached),
         ):
             yield Row(label, "s", np.array([seconds]))
+        if run.outside_steps is not None:
+            outside = np.array([run.outside_steps])
+            yield Row("of it, no step at work", "s", outside, goal=2)
     if results.scale:
         peak = np.array([results.scale.sizes[-1].peak_gb])
         yield Row("peak memory of every step, 100,000 images", "GB", peak, MAX_GB)

@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from crossfold.data.examples import Examples
+from crossfold.diagnosis.diagnose_data import diagnose_data
+from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis_settings import DIAGNOSIS
 from crossfold.evaluation import cross_validation, shown_images, test_split
 from crossfold.extraction.extract_features import extract_features
 from crossfold.network import safetensors_file
@@ -22,7 +25,14 @@ from .naive import Outcome, Split
 WRITE_EXAMPLES = "write_examples"
 WITH_EPOCHS = ("train_folds", "aggregate_cv", "train_final")  # their time depends on the epochs
 # Those of the scale, where write_examples has its page: one process, as fetch_data is.
-STEPS = (WRITE_EXAMPLES, "extract_features", *WITH_EPOCHS, "evaluate_test", "write_report")
+STEPS = (
+    WRITE_EXAMPLES,
+    "extract_features",
+    *WITH_EPOCHS,
+    "diagnose_data",
+    "evaluate_test",
+    "write_report",
+)
 
 
 def pipeline_steps(
@@ -69,6 +79,16 @@ def pipeline_steps(
             choice=Choice.BEST,
             leaderboard=leaderboard,
         ),
+        "diagnose_data": partial(
+            diagnose_data,
+            examples=workspace.examples,
+            features=features,
+            predictions=_predictions(workspace, folder),
+            leaderboard=leaderboard,
+            settings=DIAGNOSIS,
+            num_threads=num_threads,
+            diagnosis=folder / "diagnosis",
+        ),
         "train_final": partial(
             train_final,
             features=features,
@@ -94,11 +114,13 @@ def _write_report(workspace: Workspace, folder: Path) -> None:
     evaluated = Evaluation.read(folder / "evaluation")
     table, mistakes = Examples(workspace.examples), shown_images.confident_mistakes(evaluated)
     board = Leaderboard.read(folder / "leaderboard")
+    found = Diagnosis.read(folder / "diagnosis")
     html = page.render(
         evaluated,
         board,
+        found,
         pictures.summarise(table, mistakes, evaluated.activation_maps),
-        drawings.draw(evaluated, board),
+        drawings.draw(evaluated, board, found),
         registration=Registration(
             name="benchmark",
             version="1",

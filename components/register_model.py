@@ -10,6 +10,7 @@ def register_model(
     model: Input[Model],
     leaderboard: Input[Metrics],
     evaluation: Input[Metrics],
+    diagnosis: Input[Metrics],
     model_name: str,
     min_macro_f1: float,
     margin: float,
@@ -27,6 +28,7 @@ def register_model(
         model: Folder with the whole network.
         leaderboard: Results of cross-validation.
         evaluation: Results on the test split.
+        diagnosis: Findings about images and scores, for the report.
         model_name: Name of the registered model.
         min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
         margin: How much macro F1 a challenger may lose and still count as "not worse".
@@ -53,6 +55,7 @@ def register_model(
             exported=Path(model.path) / GRAPH_FILE,
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
+            diagnosis=Path(diagnosis.path),
             model_name=model_name,
             rule=gate.Rule(min_macro_f1, margin),
             lineage=lineage,

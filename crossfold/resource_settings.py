@@ -73,6 +73,7 @@ class ResourceSettings(Section):
     join_features: StepResources = _OF_STEP
     train_fold: StepResources = _OF_STEP
     aggregate_cv: StepResources = _OF_STEP
+    diagnose_data: StepResources = _OF_STEP
     train_final: StepResources = _OF_STEP
     evaluate_test: StepResources = _OF_STEP
     register_model: StepResources = _OF_STEP

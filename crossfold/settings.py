@@ -19,6 +19,7 @@ from pydantic import (
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.data.grouping.rule import FORMS, GroupRule
+from crossfold.diagnosis_settings import DIAGNOSIS, DiagnosisSettings
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
 from crossfold.resource_settings import NO_RESOURCES, Number, ResourceSettings, Section
@@ -487,6 +488,7 @@ class Settings(Section):
     training: TrainingSettings
     threads: ThreadSettings
     gate: GateSettings
+    diagnosis: DiagnosisSettings = DIAGNOSIS
     tracking: TrackingSettings
     resources: ResourceSettings = NO_RESOURCES
 

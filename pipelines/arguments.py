@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from crossfold.diagnosis_settings import DiagnosisSettings
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.resource_settings import ResourceSettings
 from crossfold.settings import AUTO, Network, Settings
@@ -34,6 +35,8 @@ NOT_IN_STEPS = {
 AS_JSON = {"data.groups"}
 # The settings of the networks, which each part of the extraction gets as one dictionary.
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
+# The settings that only diagnose_data reads, as one dictionary.
+OF_DIAGNOSIS = {f"diagnosis.{name}" for name in DiagnosisSettings.model_fields}
 
 
 def arguments(
@@ -58,6 +61,7 @@ def arguments(
         "choice": settings.choice.value,
         # Otherwise another margin of the gate would compute all features again.
         "int8_margin": settings.gate.margin if settings.model.precision == AUTO else 0.0,
+        "diagnosis": settings.diagnosis.model_dump(mode="json"),
         "lineage": lineage,
     }
 
@@ -100,7 +104,7 @@ def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:
     for section, values in settings:
         if isinstance(values, BaseModel):
             for name, value in values.model_dump(mode="json").items():  # kfp knows no tuples
-                if (key := f"{section}.{name}") not in NOT_IN_STEPS | OF_NETWORKS:
+                if (key := f"{section}.{name}") not in NOT_IN_STEPS | OF_NETWORKS | OF_DIAGNOSIS:
                     passed = json.dumps(value) if key in AS_JSON else value
                     yield PARAMETERS.get(key, name), passed
 

@@ -8,6 +8,7 @@ from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_channel import PipelineArtifactChannel
 
 from components.aggregate_cv import aggregate_cv
+from components.diagnose_data import diagnose_data
 from components.evaluate_test import evaluate_test
 from components.extract_features import extract_features
 from components.fetch_data import fetch_data
@@ -70,12 +71,13 @@ def pipeline(
         test_time: bool,
         threads_alone: int,
         threads_folds: int,
+        diagnosis: dict,
         model_name: str,
         min_macro_f1: float,
         margin: float,
         lineage: dict,
     ) -> None:
-        """Fetch, extract, train the folds, choose, train the final model, evaluate, register.
+        """Fetch, extract, train the folds, choose, diagnose, train finally, evaluate, register.
 
         Args:
             data_pointer: The text of data.dvc.
@@ -113,6 +115,7 @@ def pipeline(
             test_time: Whether predictions are means over the image and its views.
             threads_alone: Processor threads of each step that computes alone.
             threads_folds: Processor threads of each train_fold.
+            diagnosis: What to compute about the images and the scores.
             model_name: Name of the registered model.
             min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
             margin: How much macro F1 a challenger may lose and still count as "not worse".
@@ -191,6 +194,17 @@ def pipeline(
         )
         configure(aggregated, resources["aggregate_cv"])
 
+        # Beside the final fit: what it finds changes no model.
+        diagnosed = diagnose_data(
+            examples=fetched.outputs["examples"],
+            features=features,
+            predictions=dsl.Collected(trained.outputs["predictions"]),
+            leaderboard=aggregated.outputs["leaderboard"],
+            settings=diagnosis,
+            num_threads=threads_alone,
+        )
+        configure(diagnosed, resources["diagnose_data"])
+
         final = train_final(
             features=features,
             leaderboard=aggregated.outputs["leaderboard"],
@@ -217,6 +231,7 @@ def pipeline(
             model=final.outputs["model"],
             leaderboard=aggregated.outputs["leaderboard"],
             evaluation=evaluated.outputs["evaluation"],
+            diagnosis=diagnosed.outputs["diagnosis"],
             model_name=model_name,
             min_macro_f1=min_macro_f1,
             margin=margin,

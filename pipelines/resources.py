@@ -48,6 +48,7 @@ RESOURCES = {
     "join_features": Resources("Join features", TRAIN, (0.5, 1), ("1Gi", "2Gi")),
     "train_fold": Resources("Train fold", TRAIN, (1, 2), ("2Gi", "4Gi")),
     "aggregate_cv": Resources("Aggregate cross-validation", TRAIN, (0.5, 1), ("1Gi", "2Gi")),
+    "diagnose_data": Resources("Diagnose data", TRAIN, (1, 2), ("1Gi", "4Gi")),
     "train_final": Resources("Train final model", TRAIN, (1, 2), ("2Gi", "4Gi")),
     "evaluate_test": Resources("Evaluate on test split", TRAIN, (1, 4), ("2Gi", "4Gi")),
     "register_model": Resources("Register model", TRAIN, (1, 4), ("2Gi", "4Gi")),

@@ -44,6 +44,7 @@ def estimate_storage(arguments: Mapping[str, Any], num_bytes_stored: int) -> dic
         "extract_features": need.table + features,
         "join_features": 2 * features,
         "train_fold": features,
+        "diagnose_data": need.table + features,
         "train_final": features,
     }
     return {step: round(_MARGIN * size) + beside for step, size in sizes.items()}

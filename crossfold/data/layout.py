@@ -68,6 +68,11 @@ class Layout:
     ignored: tuple[str, ...]
     groups: GroupRule | None = None
 
+    @property
+    def classes(self) -> dict[str, str]:
+        """The class of each image, by its path."""
+        return {path: name for name, paths in self.files.items() for path in paths}
+
 
 def read_layout(folder: Path, groups: GroupRule | None = None) -> Layout:
     """Find the classes of a folder with one subfolder per class.
@@ -101,8 +106,8 @@ def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None)
         if not is_misnamed(name) and name not in listing.unreadable
     }
     for path in listing.files:
-        if not is_misnamed(path) and class_of(path) in files and "/" in path:
-            files[class_of(path)].append(path)
+        if not is_misnamed(path) and _top(path) in files and "/" in path:
+            files[_top(path)].append(path)
     faults = (*_faults(name, listing, files), *missing)
     if not files:
         raise UserError("\n\n".join(map(str, faults)))
@@ -125,17 +130,16 @@ def name_of(folder: Path) -> str:
     return folder.name or folder.resolve().name
 
 
-def class_of(path: str) -> str:
-    """Return an image's class, from its path below the folder."""
-    return path.partition("/")[0]
-
-
 def ignored_files(ignored: Iterable[str]) -> str:
     """Count ignored files and folders by name, such as `.DS_Store (3), Thumbs.db (1)`."""
     names = Counter(PurePosixPath(path).name for path in ignored)
     first = [f"{name} ({number})" for name, number in names.most_common(5)]
     more = [f"{len(names) - len(first)} other names"] if len(names) > len(first) else []
     return ", ".join(first + more)
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
 
 
 def _without_group_file(
@@ -185,7 +189,7 @@ def _faults(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterato
         )
     elif _are_splits(files):
         yield Finding(_divided_already(name, files))
-    with_files = {class_of(path) for path in (*listing.files, *listing.unreadable)}
+    with_files = {_top(path) for path in (*listing.files, *listing.unreadable)}
     if empty := [f"{name}/{of_class}" for of_class in files if of_class not in with_files]:
         yield Finding("class folders without images: fill or remove them", tuple(empty))
 

@@ -25,7 +25,7 @@ from crossfold.network.backbone import build_network
 from crossfold.network.openvino_engine import FrozenGraph
 from crossfold.network.safetensors_file import Array
 from crossfold.records import BackboneFacts, StoredFeatures
-from crossfold.settings import PIXELS
+from crossfold.settings import HEAD, PIXELS
 from crossfold.step.progress import report_progress
 
 LABEL, FOLD = "label", "fold"
@@ -87,6 +87,17 @@ class Features:
         """
         values = self._arrays[array_name(backbone, cut)]
         return values[:, np.newaxis] if cut == PIXELS else values
+
+    def head_inputs(self, backbone: BackboneFacts) -> Array | None:
+        """Get the input of a backbone's head [N, C], as a mean over positions.
+
+        None if no candidate trains that head alone.
+        """
+        if array_name(backbone, HEAD) not in self._arrays:
+            return None
+        values = self.values(backbone, HEAD)[:, 0]
+        means: Array = values.reshape(*values.shape[:2], -1).mean(axis=2)
+        return means
 
     def graph(self, backbone: BackboneFacts, cut: str) -> FrozenGraph | None:
         """Read a backbone's quantized graph up to a cut; None if its values are not in int8."""

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from crossfold.data.examples import Examples
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.predict import file_hashes
 from crossfold.records import Drawing, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
@@ -53,6 +54,7 @@ def register_model(
     exported: Path,
     leaderboard: Path,
     evaluation: Path,
+    diagnosis: Path,
     model_name: str,
     rule: gate.Rule,
     lineage: Mapping[str, str],
@@ -78,9 +80,12 @@ def register_model(
         UserError: the current champion cannot be loaded; nothing is registered then.
     """
     board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
+    diagnosed = Diagnosis.read(diagnosis)
     table, settings, parent = Examples(examples), json.loads(lineage["settings"]), run.parent()
-    run_log.log_results(parent, leaderboard=board, evaluation=evaluated, settings=settings)
-    drawings = run_figures.log_figures(parent, board, evaluated, lineage["image_train"])
+    run_log.log_results(
+        parent, leaderboard=board, evaluation=evaluated, diagnosis=diagnosed, settings=settings
+    )
+    drawings = run_figures.log_figures(parent, board, evaluated, diagnosed, lineage["image_train"])
     tags = {
         **lineage,
         **version_tags.of_computing(computed),
@@ -92,7 +97,7 @@ def register_model(
     trained = _Model(model_name, model, exported, table, evaluated, tags)
     registered = _register(run, trained, rule, num_threads)
     registered.write(registration)
-    page = _describe(run.client, registered, board, evaluated, table, drawings)
+    page = _describe(run.client, registered, board, evaluated, diagnosed, table, drawings)
     report_page.write_text(page, encoding="utf-8")
     summary.write_text(_summary(registered, parent), encoding="utf-8")
     run_log.log_registration(parent, registered, page)
@@ -132,6 +137,7 @@ def _describe(
     registered: Registration,
     board: Leaderboard,
     evaluated: Evaluation,
+    diagnosed: Diagnosis,
     table: Examples,
     drawings: Mapping[str, Drawing],
 ) -> str:
@@ -145,7 +151,7 @@ def _describe(
     mistakes = shown_images.confident_mistakes(evaluated)
     data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps)
     return page.render(
-        evaluated, board, data_summary, drawings, registration=registered, lineage=tags
+        evaluated, board, diagnosed, data_summary, drawings, registration=registered, lineage=tags
     )
 
 

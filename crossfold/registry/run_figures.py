@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from mlflow.exceptions import MlflowException
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import Drawing, Drawings, Evaluation, Leaderboard
 from crossfold.tracking.run import Run
 
@@ -23,25 +24,26 @@ _LIBRARIES = ("matplotlib", "numpy")
 
 
 def log_figures(
-    run: Run, leaderboard: Leaderboard, evaluation: Evaluation, code: str
+    run: Run, leaderboard: Leaderboard, evaluation: Evaluation, diagnosis: Diagnosis, code: str
 ) -> Mapping[str, Drawing]:
     """Log the figures of a run's results to its MLflow run, and return those of the report.
 
     `code` names the version of Crossfold that draws.
     """
-    key = _key(leaderboard, evaluation, code)
+    key = _key(leaderboard, evaluation, diagnosis, code)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        drawings = _copy(run, key, folder) or _draw(leaderboard, evaluation, folder)
+        drawings = _copy(run, key, folder) or _draw(leaderboard, evaluation, diagnosis, folder)
         run.client.log_artifacts(run.id, name)
     run.set_tags({_TAG: key})
     return drawings.by_name
 
 
-def _key(leaderboard: Leaderboard, evaluation: Evaluation, code: str) -> str:
+def _key(leaderboard: Leaderboard, evaluation: Evaluation, diagnosis: Diagnosis, code: str) -> str:
     """Hash everything that the figures depend on."""
     libraries = [version(name) for name in _LIBRARIES]
-    content = [leaderboard.to_json(), evaluation.to_json(), code, libraries]
+    results = [record.to_json() for record in (leaderboard, evaluation, diagnosis)]
+    content = [*results, code, libraries]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -58,7 +60,9 @@ def _copy(run: Run, key: str, folder: Path) -> Drawings | None:
     return None
 
 
-def _draw(leaderboard: Leaderboard, evaluation: Evaluation, folder: Path) -> Drawings:
+def _draw(
+    leaderboard: Leaderboard, evaluation: Evaluation, diagnosis: Diagnosis, folder: Path
+) -> Drawings:
     from crossfold.report import drawings, figures
 
     confusion, classes = np.array(evaluation.confusion_matrix), evaluation.classes
@@ -75,6 +79,6 @@ def _draw(leaderboard: Leaderboard, evaluation: Evaluation, folder: Path) -> Dra
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=150)
         (folder / _PLOTS / f"{name}.png").write_bytes(file.getvalue())
-    drawn = Drawings(by_name=drawings.draw(evaluation, leaderboard))
+    drawn = Drawings(by_name=drawings.draw(evaluation, leaderboard, diagnosis))
     drawn.write(folder / _FOR_REPORT)
     return drawn

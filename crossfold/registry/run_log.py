@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.tracking.names import run_name
 from crossfold.tracking.run import Run
@@ -16,6 +17,7 @@ def log_results(
     *,
     leaderboard: Leaderboard,
     evaluation: Evaluation,
+    diagnosis: Diagnosis,
     settings: Mapping[str, Any],
 ) -> None:
     """Log a pipeline run's settings, chosen candidate and scores to its MLflow run.
@@ -45,9 +47,10 @@ def log_results(
     run.log_dataset("data", evaluation.data_hash, settings["data"]["remote"])
     started = datetime.fromtimestamp(run.started / 1000)
     run.rename(run_name(started, candidate.name, leaderboard.architecture))
-    run.log_metrics(leaderboard.summary | evaluation.summary)
+    run.log_metrics(leaderboard.summary | evaluation.summary | diagnosis.summary)
     run.log_artifact(leaderboard.to_json(), "leaderboard.json")
     run.log_artifact(evaluation.to_json(), "evaluation.json")
+    run.log_artifact(diagnosis.to_json(), "diagnosis.json")
 
 
 def log_registration(run: Run, registered: Registration, page: str) -> None:

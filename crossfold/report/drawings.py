@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import Bin, Curves, Drawing, Evaluation, Leaderboard
 
 from . import figures
@@ -13,7 +14,9 @@ from .predictions import Predictions, predictions
 MAX_CLASSES_FITTED = 14  # with more, the confusion matrix scrolls instead of being scaled down
 
 
-def draw(evaluation: Evaluation, leaderboard: Leaderboard) -> dict[str, Drawing]:
+def draw(
+    evaluation: Evaluation, leaderboard: Leaderboard, diagnosis: Diagnosis
+) -> dict[str, Drawing]:
     """Draw the page's figures and write their text alternatives, by name."""
     test, calibration = predictions(evaluation), evaluation.calibration
     chosen = leaderboard.chosen

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jinja2
 
 from crossfold.data.samples.sample import weights_warning
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment
@@ -20,6 +21,7 @@ FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisi
 def render(
     evaluation: Evaluation,
     leaderboard: Leaderboard,
+    diagnosis: Diagnosis,
     data_summary: DataSummary,
     drawings: Mapping[str, Drawing],
     *,
@@ -28,8 +30,8 @@ def render(
 ) -> str:
     """Render the report as HTML.
 
-    `drawings` are the figures of this evaluation and leaderboard, see `drawings.draw`. `lineage`
-    are the version's tags.
+    `drawings` are the figures of this evaluation, leaderboard and diagnosis, see `drawings.draw`.
+    `lineage` are the version's tags.
     """
     weights = leaderboard.chosen.backbone.weights
     test = predictions(evaluation)
@@ -42,6 +44,7 @@ def render(
         evaluation=evaluation,
         weights_warning=weights_warning(evaluation.data_hash, weights),
         leaderboard=leaderboard,
+        diagnosis=diagnosis,
         metrics=metrics.METRICS,
         fold_metrics=metrics.fold_metrics(),
         test=test,

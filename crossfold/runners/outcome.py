@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.report import dvc_files
 
@@ -18,6 +19,7 @@ class Outcome:
 
     leaderboard: Leaderboard
     evaluation: Evaluation
+    diagnosis: Diagnosis
     registration: Registration
     report_html: str
     num_steps: int

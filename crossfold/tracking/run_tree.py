@@ -43,7 +43,13 @@ from .store import (
 
 OUTCOME_TAGS = {"crossfold.error", "crossfold.cached", "crossfold.source_run"}
 # The artifacts of a pipeline's run that hold its results; a cluster's watcher reads them.
-OUTCOME = ("leaderboard.json", "evaluation.json", "registration.json", "report.html")
+OUTCOME = (
+    "leaderboard.json",
+    "evaluation.json",
+    "diagnosis.json",
+    "registration.json",
+    "report.html",
+)
 PATIENCE_OF_STEPS = 90
 
 

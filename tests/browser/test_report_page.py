@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import SGDClassifier
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.evaluation.shown_images import (
@@ -214,6 +215,7 @@ def page() -> str:
     return render(
         evaluation,
         board,
+        Diagnosis(left_out={}),
         DataSummary(
             counts=counts,
             data_hash="cd" * 16,
@@ -230,7 +232,7 @@ def page() -> str:
             },
             leaks={paths[i]: data_uri(files[i], 128) for i in range(2 * NUM_LEAKS)},
         ),
-        draw(evaluation, board),
+        draw(evaluation, board, Diagnosis(left_out={})),
         registration=Registration.model_validate(REGISTRATION),
         lineage=LINEAGE,
     )

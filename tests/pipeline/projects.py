@@ -38,6 +38,7 @@ STEPS = (
     "extract_features resnet18",
     *(f"train_fold {fold}" for fold in range(NUM_FOLDS)),
     "aggregate_cv",
+    "diagnose_data",
     "train_final",
     "evaluate_test",
     "register_model",

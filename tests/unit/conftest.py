@@ -14,6 +14,7 @@ from PIL import Image
 from crossfold.data.examples import TEST, TRAIN, Example, write_examples
 from crossfold.extraction.extract_features import extract_features
 from crossfold.network import backbone, processor
+from crossfold.report import figures
 from crossfold.settings import Backbone
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -34,6 +35,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save empty figures: drawing them takes seconds, and most pages are tested for their text."""
     monkeypatch.setattr(Figure, "savefig", save_empty)
+    monkeypatch.setattr(figures, "to_svg", lambda _: "<svg></svg>")
 
 
 def save_empty(_: Figure, file: io.BytesIO | io.StringIO, **__: object) -> None:

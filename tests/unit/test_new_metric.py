@@ -15,6 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 from crossfold.cli import summary, version_tables
 from crossfold.data.examination.findings import DataFacts
 from crossfold.data.examples import Examples
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import metrics
 from crossfold.evaluation.cross_validation import aggregate_cv
 from crossfold.evaluation.metrics import Metric, Sample
@@ -37,6 +38,9 @@ def kappa(sample: Sample) -> Any:
     counts, num_images = sample.counts, len(sample.labels)
     by_chance = (counts.predicted * counts.support).sum(axis=0) / num_images**2
     return (counts.hits.sum(axis=0) / num_images - by_chance) / (1 - by_chance)
+
+
+NO_FINDINGS = Diagnosis(left_out={})
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +123,13 @@ def test_a_new_metric_is_in_the_report(
     paths = dict.fromkeys(evaluation.paths, "data:,")
     data = DataSummary(counts, "cd" * 16, (), DataFacts(), {}, paths, {}, {})
     html = page.render(
-        evaluation, board, data, draw(evaluation, board), registration=REGISTRATION, lineage=tags
+        evaluation,
+        board,
+        NO_FINDINGS,
+        data,
+        draw(evaluation, board, NO_FINDINGS),
+        registration=REGISTRATION,
+        lineage=tags,
     )
     headline = html[html.index('id="headline"') : html.index('id="gate"')]
     low, high = evaluation.intervals["kappa"]
@@ -143,7 +153,9 @@ def test_a_new_metric_is_in_the_model_card(
 def test_a_new_metric_is_in_the_terminal(
     board: Leaderboard, evaluation: Evaluation, tags: dict[str, str]
 ) -> None:
-    shown = printed(summary._render(Outcome(board, evaluation, REGISTRATION, "", 7, 0, ())))
+    shown = printed(
+        summary._render(Outcome(board, evaluation, NO_FINDINGS, REGISTRATION, "", 7, 0, ()))
+    )
     value = f"{evaluation.metrics['kappa']:.4f}"
     assert shown.count("kappa") == 2
     assert f"{value} ± 0.0000" in shown and shown.count(value) >= 2
@@ -161,7 +173,8 @@ def test_a_new_metric_is_in_mlflow_and_dvc(
 ) -> None:
     logged = board.chosen.summary | evaluation.summary
     assert {"cv_kappa", "cv_kappa_std", "test_kappa"} <= logged.keys()
-    Outcome(board, evaluation, REGISTRATION, "", 7, 0, ()).write_reports(tmp_path, record=True)
+    outcome = Outcome(board, evaluation, NO_FINDINGS, REGISTRATION, "", 7, 0, ())
+    outcome.write_reports(tmp_path, record=True)
     tracked = json.loads((tmp_path / "reports/metrics.json").read_text())
     assert tracked["test"]["kappa"] == tracked["cv"]["kappa"] == evaluation.metrics["kappa"]
     columns, *_ = (tmp_path / "reports/plots/learning_curves.csv").read_text().splitlines()

@@ -12,7 +12,7 @@ from crossfold.data import splits
 from crossfold.data.grouping.assignment import assign_groups
 from crossfold.data.grouping.names import NO_GROUPING, Grouping, find_groups
 from crossfold.data.image_source import FolderSource
-from crossfold.data.layout import Finding, class_of, ignored_files, read_layout
+from crossfold.data.layout import Finding, ignored_files, read_layout
 from crossfold.data.read_ahead import read_ahead
 from crossfold.data.splits import TEST, SplitSettings
 from crossfold.errors import UserError
@@ -49,7 +49,8 @@ class FolderReport:
 
     name: str  # of the folder
     classes: tuple[str, ...]
-    counts: dict[str, int]  # of each class
+    counts: dict[str, int]  # of each class, of usable images
+    num_files: dict[str, int]  # of each class
     paths: list[str]  # below the folder
     labels: list[int]
     content_hashes: list[str]
@@ -224,7 +225,8 @@ def examine_images(
         UserError: the source lacks images, see `ImageSource.require_whole`.
         OSError: no space left for the squares.
     """
-    paths = sorted(path for of_class in layout.files.values() for path in of_class)
+    class_of = layout.classes
+    paths = sorted(class_of)
     grouping = find_groups(layout.groups, source, paths)
     index = Index()
     with read_ahead(source, paths) as ahead:
@@ -235,17 +237,18 @@ def examine_images(
     pairs = _similar(index, [images[path].hash for path in decoded])
     similar = [(decoded[ours], decoded[theirs]) for ours, theirs in zip(*pairs[:2], strict=True)]
     hash_of = tie_copies(source, {path: images[path] for path in decoded}, similar)
-    unusable |= _conflicts(hash_of)
+    unusable |= _conflicts(hash_of, class_of)
 
     classes = tuple(sorted(layout.files))
     usable = [path for path in paths if path not in unusable]
-    labels = [classes.index(class_of(path)) for path in usable]
+    labels = [classes.index(class_of[path]) for path in usable]
     of_label = Counter(labels)
     hashes = [hash_of[path] for path in usable]
     return FolderReport(
         name=source.name,
         classes=classes,
         counts={name: of_label[label] for label, name in enumerate(classes)},
+        num_files={name: len(of_class) for name, of_class in layout.files.items()},
         paths=usable,
         labels=labels,
         content_hashes=hashes,
@@ -344,7 +347,7 @@ def _check(
     return images
 
 
-def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
+def _conflicts(hashes: dict[str, str], class_of: dict[str, str]) -> dict[str, str]:
     """List the images whose pixels are also in another class, with their counterpart."""
     copies = defaultdict(list)
     for path, content_hash in hashes.items():
@@ -352,7 +355,7 @@ def _conflicts(hashes: dict[str, str]) -> dict[str, str]:
     conflicts = {}
     for group in copies.values():
         for path in group:
-            other = next((p for p in group if class_of(p) != class_of(path)), None)
+            other = next((p for p in group if class_of[p] != class_of[path]), None)
             if other:
                 conflicts[path] = f"the same image is in another class: {other}"
     return conflicts
@@ -376,10 +379,9 @@ def _classes_too_small(report: FolderReport, settings: SplitSettings) -> Iterato
     """List the classes with too few images for the holdout and every fold."""
     num_folds, test_fraction = settings.num_folds, settings.test_fraction
     places = set(zip(report.labels, report.folds, strict=True))
-    num_files = Counter(map(class_of, (*report.paths, *report.unusable)))
     lines = []
     for label, name in enumerate(report.classes):
-        if num_files[name] and any((label, fold) not in places for fold in range(num_folds)):
+        if report.num_files[name] and any((label, fold) not in places for fold in range(num_folds)):
             hashes = zip(report.labels, report.content_hashes, strict=True)
             num_different = len({content for of, content in hashes if of == label})
             lines.append(f"class {name!r}: {report.counts[name]} images, {num_different} different")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW_PAGE
 from crossfold.infra.cluster.checks import check_kubectl
@@ -138,6 +139,7 @@ def read_outcome(cluster: Cluster, run_id: str, url: str, steps: list[Task]) -> 
         return Outcome(
             leaderboard=Leaderboard.read(files["leaderboard.json"]),
             evaluation=Evaluation.read(files["evaluation.json"]),
+            diagnosis=Diagnosis.read(files["diagnosis.json"]),
             registration=registration,
             report_html=files["report.html"].read_text(encoding="utf-8"),
             num_steps=len(steps),

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.errors import UserError
 from crossfold.records import Evaluation, Leaderboard, Registration
 from crossfold.runners.display import Display
@@ -172,6 +173,7 @@ def _outcome(run: Run, num_reused: int) -> Outcome:
     return Outcome(
         leaderboard=Leaderboard.read(run.outputs("aggregate_cv") / "leaderboard"),
         evaluation=Evaluation.read(run.outputs("evaluate_test") / "evaluation"),
+        diagnosis=Diagnosis.read(run.outputs("diagnose_data") / "diagnosis"),
         registration=Registration.read(registered / "registration"),
         report_html=(registered / "report").read_text(encoding="utf-8"),
         num_steps=len(run.steps),

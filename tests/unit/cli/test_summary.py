@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from crossfold.cli import summary
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import (
     CorrectedScore,
     Evaluation,
@@ -25,6 +26,7 @@ def shown(board: Leaderboard) -> list[str]:
     outcome = Outcome(
         board,
         Evaluation.read(RECORDED / "evaluation.json"),
+        Diagnosis(left_out={}),
         Registration.read(RECORDED / "registration.json"),
         *("", 7, 0, ()),
     )

@@ -10,7 +10,14 @@ from google.protobuf.json_format import MessageToDict
 from crossfold.imaging.preprocessing import SquareGeometry
 from crossfold.settings import Settings, load_settings
 from crossfold.versioning import dvc
-from pipelines.arguments import AS_JSON, NOT_IN_STEPS, OF_NETWORKS, PARAMETERS, arguments
+from pipelines.arguments import (
+    AS_JSON,
+    NOT_IN_STEPS,
+    OF_DIAGNOSIS,
+    OF_NETWORKS,
+    PARAMETERS,
+    arguments,
+)
 from pipelines.classification import pipeline
 
 from .conftest import DATA_POINTER, LINEAGE, MD5, SHIPPED, write_pointers
@@ -28,7 +35,7 @@ FIELDS = {
     .get("properties", {})
     .items()
 }
-SCALARS = FIELDS.keys() - NOT_IN_STEPS - OF_NETWORKS
+SCALARS = FIELDS.keys() - NOT_IN_STEPS - OF_NETWORKS - OF_DIAGNOSIS
 OTHER_FORM = {"model.backbones"}  # in place of the one network of params.yaml
 
 
@@ -57,7 +64,10 @@ def test_a_setting_is_at_every_place_that_contributing_lists(
 ) -> None:
     section, name = key.split(".")
     field = FIELDS[key]
-    parameter = "backbone" if key in OF_NETWORKS else PARAMETERS.get(key, name)
+    parameter = PARAMETERS.get(key, name)
+    for whole, keys in (("backbone", OF_NETWORKS), ("diagnosis", OF_DIAGNOSIS)):
+        if key in keys:
+            parameter = whole
     places = {
         "settings.py, description": "description" in field,
         "settings.py, bounds": field.get("type") not in NUMBERS or bool(BOUNDS & field.keys()),
@@ -83,7 +93,7 @@ def test_every_setting_is_passed_under_its_parameter(inputs: dict[str, Any]) -> 
 def test_no_two_settings_are_one_parameter() -> None:
     names = [PARAMETERS.get(key, key.split(".")[1]) for key in SCALARS]
     assert len(names) == len(set(names))
-    assert PARAMETERS.keys() | NOT_IN_STEPS | OF_NETWORKS <= FIELDS.keys()
+    assert PARAMETERS.keys() | NOT_IN_STEPS | OF_NETWORKS | OF_DIAGNOSIS <= FIELDS.keys()
 
 
 def test_arguments_that_are_no_scalars(inputs: dict[str, Any]) -> None:

@@ -40,11 +40,18 @@ READERS = {
     "training_seed": {"train-fold", "train-final"},
     "views": {"extract-features", "train-fold", "train-final"},
     "test_time": {"train-fold", "train-final"},
-    "threads_alone": {"extract-features", "train-final", "evaluate-test", "register-model"},
+    "threads_alone": {
+        "extract-features",
+        "diagnose-data",
+        "train-final",
+        "evaluate-test",
+        "register-model",
+    },
     "threads_folds": {"train-fold"},
     "model_name": {"register-model"},
     "min_macro_f1": {"register-model"},
     "margin": {"register-model"},
+    "diagnosis": {"diagnose-data"},
     "lineage": {"register-model"},
 }
 OF_PARTS = {"part", "backbone", "weights", "weights_pointer", "cuts", "shard", "num_shards"}
@@ -54,6 +61,7 @@ STEPS = {
     "extract-features",
     "train-fold",
     "aggregate-cv",
+    "diagnose-data",
     "train-final",
     "evaluate-test",
     "register-model",
@@ -103,6 +111,7 @@ def test_the_graph_has_few_artifacts_and_metrics_only_where_they_are_compared(
         "extract-features": {"features": "Dataset"},
         "train-fold": {"predictions": "Artifact"},
         "aggregate-cv": {"leaderboard": "Metrics"},
+        "diagnose-data": {"diagnosis": "Metrics"},
         "train-final": {"model": "Model"},
         "evaluate-test": {
             "evaluation": "Metrics",

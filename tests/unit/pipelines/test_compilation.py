@@ -84,6 +84,7 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
         "extract_features": 1.5 * (table + features) + beside,
         "join_features": 1.5 * 2 * features + beside,
         "train_fold": 1.5 * features + beside,
+        "diagnose_data": 1.5 * (table + features) + beside,
         "train_final": 1.5 * features + beside,
     }
     with_views = estimate_storage(changed | {"views": ["mirrored"]}, 200_704)

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
@@ -170,6 +171,7 @@ def _register(
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
     LEADERBOARD.write(folder / "leaderboard")
+    Diagnosis(left_out={}).write(folder / "diagnosis")
     if not (folder / f"{model.name}.evaluation").exists():
         _evaluate(examples, model).write(folder / f"{model.name}.evaluation")
     with run_tree.step_run("register_model") as run:
@@ -179,6 +181,7 @@ def _register(
             exported=_exported(model),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
+            diagnosis=folder / "diagnosis",
             model_name="colours",
             rule=gate.Rule(floor, margin),
             lineage={

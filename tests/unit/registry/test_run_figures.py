@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import Drawing, Evaluation, Leaderboard
 from crossfold.registry import run_figures
 from crossfold.report import figures
@@ -53,7 +54,7 @@ def log(
     code: str = "crossfold-train:abc",
 ) -> Mapping[str, Drawing]:
     parent = run_tree.parent_run(run_id, name="digits")
-    return run_figures.log_figures(parent, board, evaluation, code)
+    return run_figures.log_figures(parent, board, evaluation, Diagnosis(left_out={}), code)
 
 
 def files(client: MlflowClient, number: int) -> dict[str, int | None]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import (
@@ -147,6 +148,7 @@ REGISTRATION: dict[str, Any] = {
     },
     "num_judged_before": 2,
 }
+NO_FINDINGS = Diagnosis(left_out={})
 FIRST = {
     **REGISTRATION,
     "gate": "passed",
@@ -169,8 +171,9 @@ def render(
     return report_page.render(
         evaluated,
         board,
+        NO_FINDINGS,
         data,
-        draw(evaluated, board),
+        draw(evaluated, board, NO_FINDINGS),
         registration=Registration.model_validate(registration),
         lineage=lineage,
     )

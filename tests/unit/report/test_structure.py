@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.records import DivergedEntry, DivergedFold, Evaluation, Leaderboard, Registration
 from crossfold.report.drawings import draw
 from crossfold.report.page import render
@@ -89,8 +90,9 @@ def structure() -> str:
     html = render(
         evaluation,
         board,
+        Diagnosis(left_out={}),
         data,
-        draw(evaluation, board),
+        draw(evaluation, board, Diagnosis(left_out={})),
         registration=Registration.read(RECORDED / "registration.json"),
         lineage={"git_commit": "abc", "libraries": "{}", "settings": "{}"},
     )

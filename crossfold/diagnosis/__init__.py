@@ -1,0 +1,1 @@
+"""What cross-validation knows about the data: wrong labels, outliers, shortcuts, trust."""
