@@ -1,13 +1,18 @@
 """Find pairs of classes that are confused more than label errors and chance explain."""
 
-import numpy as np
-from scipy.special import gammainc
+from __future__ import annotations
 
-from crossfold.evaluation.candidate_comparison import holm
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from crossfold.records import Record
 
-from .evidence import Evidence
 from .label_errors import DIGITS, estimated_errors, rounded
+
+if TYPE_CHECKING:
+    # Importing it imports torch, which readers of the record do without.
+    from .evidence import Evidence
 
 MAX_P_VALUE = 0.05
 MAX_PAIRS = 100  # in the record
@@ -48,6 +53,10 @@ def find_confused_classes(evidence: Evidence) -> ConfusedClasses:
     other mistakes, if these were spread evenly over the pairs of images of two classes. The test is
     one-sided, of a Poisson count, and adjusted by Holm.
     """
+    from scipy.special import gammainc
+
+    from crossfold.evaluation.candidate_comparison import holm
+
     labels, probabilities = evidence.labels, rounded(evidence.probabilities)
     num_classes = len(evidence.classes)
     mistakes = np.zeros((num_classes, num_classes), np.int64)

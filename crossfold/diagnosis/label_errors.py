@@ -4,12 +4,19 @@ C. Northcutt, L. Jiang and I. Chuang, "Confident learning: estimating uncertaint
 labels", Journal of Artificial Intelligence Research 70, 2021 (arXiv 1911.00068).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.records import Record
 
-from .evidence import Evidence, Numbers, Values
+if TYPE_CHECKING:
+    # Importing it imports torch, which readers of the record do without.
+    from .evidence import Evidence, Numbers, Values
+
 
 MAX_ISSUES = 1000  # in the record
 DIGITS = 6  # of stored figures: more may differ between machines

@@ -1,12 +1,19 @@
 """List the images whose features are far from those of their class."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.records import Record
 
-from .evidence import Evidence, Numbers, Values
 from .label_errors import DIGITS
+
+if TYPE_CHECKING:
+    # Importing it imports torch, which readers of the record do without.
+    from .evidence import Evidence, Numbers, Values
 
 NUM_NEIGHBOURS = 5
 MIN_JUDGED = 10  # images of a class: with fewer, median and spread mean little
