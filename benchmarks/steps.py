@@ -119,7 +119,7 @@ def _write_report(workspace: Workspace, folder: Path) -> None:
         evaluated,
         board,
         found,
-        pictures.summarise(table, mistakes, evaluated.activation_maps),
+        pictures.summarise(table, mistakes, evaluated.activation_maps, found),
         drawings.draw(evaluated, board, found),
         registration=Registration(
             name="benchmark",

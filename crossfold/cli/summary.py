@@ -6,8 +6,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import metrics
 from crossfold.records import BackboneFacts, Evaluation, Leaderboard
+from crossfold.report.dvc_files import LABEL_ISSUES
 from crossfold.runners.outcome import REPORTS, Outcome
 
 MAX_CANDIDATES = 10  # of the leaderboard; the report has all
@@ -37,6 +39,7 @@ def _render(outcome: Outcome) -> RenderableType:
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
         _test_scores(outcome.evaluation),
+        *_label_issues(outcome.diagnosis),
         Text.assemble(
             (f"\n{registered.name} version {registered.version}", "bold"),
             f" ({verb}), aliases: {', '.join(registered.aliases) or 'none'}",
@@ -65,6 +68,13 @@ def _precision(board: Leaderboard) -> Iterator[Text]:
         compared = chosen.comparison
         figures = f"; int8 minus float32: macro F1 {compared.summary}" if compared else ""
         yield Text(f"Computed in {chosen.precision}: {chosen.reason}{figures}")
+
+
+def _label_issues(diagnosis: Diagnosis) -> Iterator[Text]:
+    if found := diagnosis.label_errors:
+        number = found.num_issues
+        place = f" ({REPORTS}/{LABEL_ISSUES})" if number else ""
+        yield Text(f"Label errors: {number} image{'s' * (number != 1)} to review{place}")
 
 
 def _leaderboard(board: Leaderboard) -> Table:

@@ -2,6 +2,10 @@
 
 from crossfold.records import Record, Scores
 
+from .confused_classes import ConfusedClasses
+from .label_errors import LabelErrors
+from .outliers import Outliers
+
 
 class Diagnosis(Record):
     """The findings about a run's images and scores.
@@ -10,8 +14,16 @@ class Diagnosis(Record):
     """
 
     left_out: dict[str, str]
+    label_errors: LabelErrors | None = None
+    outliers: Outliers | None = None
+    confused_classes: ConfusedClasses | None = None
 
     @property
     def summary(self) -> Scores:
         """The figures under their names in logs."""
-        return {}
+        figures: Scores = {}
+        if self.label_errors:
+            figures["num_label_issues"] = self.label_errors.num_issues
+        if self.outliers:
+            figures["num_outliers"] = self.outliers.num_outliers
+        return figures

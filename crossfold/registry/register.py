@@ -149,7 +149,7 @@ def _describe(
     card = model_card.render(tags, board, evaluated, registered)
     client.update_model_version(registered.name, registered.version, card)
     mistakes = shown_images.confident_mistakes(evaluated)
-    data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps)
+    data_summary = pictures.summarise(table, mistakes, evaluated.activation_maps, diagnosed)
     return page.render(
         evaluated, board, diagnosed, data_summary, drawings, registration=registered, lineage=tags
     )

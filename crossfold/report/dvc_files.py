@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.label_errors import LabelIssue
 from crossfold.evaluation.metrics import fold_metrics
 from crossfold.records import Curves, Evaluation, Leaderboard
 
 from .predictions import Predictions, predictions
 
 LAST = "last"
+LABEL_ISSUES = "label_issues.csv"
 MICRO_AVERAGE = "(micro average)"
 
 
@@ -22,10 +25,11 @@ def write_reports(
     *,
     evaluation: Evaluation,
     leaderboard: Leaderboard,
+    diagnosis: Diagnosis,
     report_html: str,
     record: bool,
 ) -> None:
-    """Write report.html into `folder`, and metrics.json and plots/*.csv into its subfolder `last`.
+    """Write report.html, label_issues.csv, and last/metrics.json and last/plots/*.csv in `folder`.
 
     With `record`, metrics.json and plots/*.csv are also written into `folder` itself, where git and
     DVC compare them. Other files there stay. All files are written next to `folder` first, and
@@ -42,6 +46,12 @@ def write_reports(
         text = json.dumps(tracked, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         (numbers / "metrics.json").write_text(text, encoding="utf-8")
         (staged / "report.html").write_text(report_html, encoding="utf-8")
+        issues = diagnosis.label_errors.issues if diagnosis.label_errors else ()
+        _write_csv(
+            staged / LABEL_ISSUES,
+            tuple(LabelIssue.model_fields),
+            (tuple(issue.model_dump().values()) for issue in issues),
+        )
         _write_csv(plots / "confusion.csv", ("actual", "predicted"), _confusion_rows(test))
         roc, pr = _curve_rows(test.roc, test.classes), _curve_rows(test.pr, test.classes)
         _write_csv(plots / "roc.csv", ("class", "fpr", "tpr"), roc)

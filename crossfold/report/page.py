@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import jinja2
 
 from crossfold.data.samples.sample import weights_warning
+from crossfold.diagnosis import outliers
 from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
@@ -12,7 +13,7 @@ from crossfold.html.jinja_environment import template_environment
 from crossfold.records import Drawing, Evaluation, Interval, Leaderboard, Registration
 
 from . import content, lineage_rows, palette, test_split_reuse
-from .pictures import DataSummary
+from .pictures import MAX_DIAGNOSED, DataSummary
 from .predictions import predictions
 
 FEW_MISTAKES = 10  # with fewer, bootstrap intervals are too narrow (docs/decisions/021)
@@ -59,6 +60,9 @@ def render(
         few_mistakes=FEW_MISTAKES,
         data_rows=content.data_rows(test.classes, data_summary.counts),
         data_summary=data_summary,
+        max_diagnosed=MAX_DIAGNOSED,
+        num_neighbours=outliers.NUM_NEIGHBOURS,
+        max_z_score=outliers.MAX_Z_SCORE,
         drawings=drawings,
         max_candidates_drawn=palette.MAX_CANDIDATES_DRAWN,
         max_classes_drawn=palette.MAX_CLASSES_IN_LEGEND,

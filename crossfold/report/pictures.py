@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
 from crossfold.data.examination.findings import DataFacts
 from crossfold.data.examples import TEST, TRAIN, Examples
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import REDUCING_GAP, SquareGeometry
 from crossfold.imaging.thumbnails import as_data_uri, data_uri
@@ -21,6 +22,7 @@ MAX_SAMPLES_OF_CLASS = 5
 MAX_SAMPLES = 60
 SAMPLE_SIDE = 64  # pixels; twice the size on the page, for high-resolution screens
 TESTED_SIDE = 128
+MAX_DIAGNOSED = 24  # label issues, and as many outliers
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,15 @@ class DataSummary:
     tested: dict[str, str]  # path -> picture, of test images
     overlays: dict[str, str]  # path -> picture, their activation maps over their centre squares
     leaks: dict[str, str]  # path -> picture, of the images in `facts.leaks`
+    # path -> picture, of training images that the diagnosis names
+    diagnosed: dict[str, str] = field(default_factory=dict)
 
 
 def summarise(
-    table: Examples, mistakes: Sequence[int], maps: Sequence[ActivationMap]
+    table: Examples,
+    mistakes: Sequence[int],
+    maps: Sequence[ActivationMap],
+    diagnosis: Diagnosis,
 ) -> DataSummary:
     """Summarise a run's data for its report.
 
@@ -49,6 +56,9 @@ def summarise(
         split: Counter(table.classes[label] for label in table.column("label", split))
         for split in (TRAIN, TEST)
     }
+    diagnosed = np.flatnonzero(
+        np.isin(table.column("path", TRAIN).astype(str), _diagnosed_paths(diagnosis))
+    )
     in_leaks = {path for pair in table.facts.leaks for path in pair.paths}
     leaks = np.flatnonzero(np.isin(table.column("path", None).astype(str), list(in_leaks)))
     return DataSummary(
@@ -60,7 +70,16 @@ def summarise(
         tested=_pictures(table, TEST, tested, TESTED_SIDE),
         overlays=_overlays(table, maps),
         leaks=_pictures(table, None, leaks.tolist(), TESTED_SIDE),
+        diagnosed=_pictures(table, TRAIN, diagnosed.tolist(), TESTED_SIDE),
     )
+
+
+def _diagnosed_paths(diagnosis: Diagnosis) -> list[str]:
+    """List the training images that the report shows for the diagnosis."""
+    errors, far = diagnosis.label_errors, diagnosis.outliers
+    issues = [issue.path for issue in errors.issues] if errors else []
+    outliers = [outlier.path for outlier in far.outliers] if far else []
+    return issues[:MAX_DIAGNOSED] + outliers[:MAX_DIAGNOSED]
 
 
 def _samples(table: Examples) -> dict[str, dict[str, str]]:

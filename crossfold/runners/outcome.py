@@ -33,6 +33,7 @@ class Outcome:
             root / REPORTS,
             evaluation=self.evaluation,
             leaderboard=self.leaderboard,
+            diagnosis=self.diagnosis,
             report_html=self.report_html,
             record=record,
         )

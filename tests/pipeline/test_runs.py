@@ -97,6 +97,9 @@ def test_a_run_leaves_its_reports_and_nothing_half_written(
     assert metrics["cv"].keys() >= {"macro_f1", "macro_f1_std", "accuracy", "loss"}
     assert metrics["test"]["accuracy"] > 0.5  # a tenth is chance
     assert "<html" in (project.root / "reports/report.html").read_text()
+    header, *issues = (project.root / "reports/label_issues.csv").read_text().splitlines()
+    assert header == "path,label,suggested,label_probability,suggested_probability"
+    assert re.search(rf"^Label errors: {len(issues)} image", first.output, re.MULTILINE)
     plots = {path.name for path in (project.root / "reports/plots").iterdir()}
     assert plots == {"confusion.csv", "learning_curves.csv", "pr.csv", "roc.csv"}
     assert project.unfinished_files() == []

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from crossfold.cli import summary
 from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.label_errors import LabelErrors
 from crossfold.records import (
     CorrectedScore,
     Evaluation,
@@ -17,16 +18,17 @@ from crossfold.runners.outcome import Outcome
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 BOARD = Leaderboard.read(RECORDED / "leaderboard.json")
+NOT_DIAGNOSED = Diagnosis(left_out={})
 DECAYS = (0.001, 0.0032, 0.01, 0.032, 0.1, 0.32, 1)
 
 
-def shown(board: Leaderboard) -> list[str]:
+def shown(board: Leaderboard, diagnosis: Diagnosis = NOT_DIAGNOSED) -> list[str]:
     """The lines of the summary in a terminal of 80 columns."""
     text = io.StringIO()
     outcome = Outcome(
         board,
         Evaluation.read(RECORDED / "evaluation.json"),
-        Diagnosis(left_out={}),
+        diagnosis,
         Registration.read(RECORDED / "registration.json"),
         *("", 7, 0, ()),
     )
@@ -77,3 +79,21 @@ def test_the_corrected_score_is_below_the_table() -> None:
     assert not any(
         "Corrected" in line for line in shown(BOARD.model_copy(update={"corrected": None}))
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (0, "Label errors: 0 images to review"),
+        (1, "Label errors: 1 image to review (reports/label_issues.csv)"),
+        (1200, "Label errors: 1200 images to review (reports/label_issues.csv)"),
+    ],
+)
+def test_label_issues_are_counted(number: int, line: str) -> None:
+    found = LabelErrors(
+        num_images=2000, num_mistakes=1500, num_issues=number, error_share=0, classes=(), issues=()
+    )
+    assert line in [
+        text.rstrip() for text in shown(BOARD, Diagnosis(left_out={}, label_errors=found))
+    ]
+    assert not any("Label errors" in text for text in shown(BOARD))

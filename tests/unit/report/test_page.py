@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
+from crossfold.diagnosis.confused_classes import ConfusedClasses
 from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.label_errors import ClassLabels, LabelErrors, LabelIssue
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import (
@@ -149,6 +151,25 @@ REGISTRATION: dict[str, Any] = {
     "num_judged_before": 2,
 }
 NO_FINDINGS = Diagnosis(left_out={})
+ISSUE = LabelIssue(
+    path="cat/ä, b.png",
+    label="cat",
+    suggested=HOSTILE,
+    label_probability=0.01,
+    suggested_probability=0.98,
+)
+FINDINGS = Diagnosis(
+    left_out={"outliers": "no features"},
+    label_errors=LabelErrors(
+        num_images=9,
+        num_mistakes=2,
+        num_issues=1,
+        error_share=0.125,
+        classes=(ClassLabels(name="cat", num_images=9, num_issues=1, num_errors=1.25),),
+        issues=(ISSUE,),
+    ),
+    confused_classes=ConfusedClasses(num_pairs=0, pairs=()),
+)
 FIRST = {
     **REGISTRATION,
     "gate": "passed",
@@ -486,6 +507,7 @@ def write(
         folder,
         evaluation=Evaluation.model_validate(evaluation),
         leaderboard=Leaderboard.model_validate(leaderboard),
+        diagnosis=FINDINGS,
         report_html=page,
         record=record,
     )
@@ -510,6 +532,16 @@ def test_metrics_file_is_for_dvc(
         "test": evaluation["metrics"],
     }
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+
+
+def test_label_issues_are_a_csv_file(
+    tmp_path: Path, evaluation: dict[str, Any], leaderboard: dict[str, Any]
+) -> None:
+    write(tmp_path / "reports", evaluation, leaderboard, record=False)
+    text = (tmp_path / "reports" / dvc_files.LABEL_ISSUES).read_text(encoding="utf-8")
+    header, row = text.splitlines()
+    assert header == "path,label,suggested,label_probability,suggested_probability"
+    assert row == f'"cat/ä, b.png",cat,{HOSTILE},0.01,0.98'
 
 
 def test_plot_files_hold_the_predictions_curves_and_histories(
@@ -565,7 +597,11 @@ def test_what_git_has_is_only_changed_on_request(
     write(folder, evaluation, leaderboard, record=False)
     last = written(folder / "last")
     assert "metrics.json" in last and len(last) == 5
-    assert written(folder).keys() == {"report.html", *(f"last/{name}" for name in last)}
+    assert written(folder).keys() == {
+        "report.html",
+        "label_issues.csv",
+        *(f"last/{name}" for name in last),
+    }
     write(folder, evaluation, leaderboard)
     recorded = written(folder)
     assert {name: recorded[name] for name in last} == last == written(folder / "last")

@@ -6,9 +6,13 @@ After a change that is meant, renew the file: python -m tests.unit.report.test_s
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
+from crossfold.diagnosis.confused_classes import ConfusedClasses, ConfusedPair
 from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.label_errors import ClassLabels, LabelErrors, LabelIssue
+from crossfold.diagnosis.outliers import Outlier, Outliers
 from crossfold.records import DivergedEntry, DivergedFold, Evaluation, Leaderboard, Registration
 from crossfold.report.drawings import draw
 from crossfold.report.page import render
@@ -61,6 +65,41 @@ class Outline(HTMLParser):
             self.lines.append(f"  {tag} {text}")
 
 
+def _label_findings(name: str) -> dict[str, Any]:
+    """Make findings of each kind for one image and one pair of classes."""
+    issue = LabelIssue(
+        path="a.png",
+        label=name,
+        suggested=name,
+        label_probability=0.1,
+        suggested_probability=0.9,
+    )
+    of_class = ClassLabels(name=name, num_images=6, num_issues=1, num_errors=1)
+    outlier = Outlier(path="a.png", label=name, distance=0.5, z_score=9)
+    pair = ConfusedPair(
+        classes=(name, name),
+        num_images=(6, 6),
+        first_as_second=3,
+        second_as_first=2,
+        expected=0.1,
+        p_value=0.01,
+    )
+    return {
+        "label_errors": LabelErrors(
+            num_images=6,
+            num_mistakes=1,
+            num_issues=1,
+            error_share=0.1,
+            classes=(of_class,),
+            issues=(issue,),
+        ),
+        "outliers": Outliers(
+            num_judged=6, num_outliers=1, num_references=None, outliers=(outlier,)
+        ),
+        "confused_classes": ConfusedClasses(num_pairs=1, pairs=(pair,)),
+    }
+
+
 def structure() -> str:
     board = Leaderboard.read(RECORDED / "leaderboard.json")
     diverged = DivergedEntry(
@@ -85,14 +124,16 @@ def structure() -> str:
         tested=dict.fromkeys(evaluation.paths, PICTURE),
         overlays=dict.fromkeys(evaluation.paths, PICTURE),
         leaks=dict.fromkeys(pair.paths, PICTURE),
+        diagnosed={"a.png": PICTURE},
     )
     board = board.model_copy(update={"diverged": (diverged,)})
+    found = Diagnosis(left_out={}, **_label_findings(name))
     html = render(
         evaluation,
         board,
-        Diagnosis(left_out={}),
+        found,
         data,
-        draw(evaluation, board, Diagnosis(left_out={})),
+        draw(evaluation, board, found),
         registration=Registration.read(RECORDED / "registration.json"),
         lineage={"git_commit": "abc", "libraries": "{}", "settings": "{}"},
     )
