@@ -8,6 +8,7 @@ from crossfold.network import determinism
 
 from .evidence import Evidence
 from .findings import Diagnosis
+from .shortcuts import find_shortcuts
 
 
 def diagnose_data(
@@ -33,11 +34,14 @@ def diagnose_data(
     """
     determinism.prepare(num_threads)
     evidence = Evidence.read(examples, features, predictions, leaderboard)
-    found = Diagnosis(left_out=_left_out(evidence))
+    found = Diagnosis(
+        left_out=_left_out(settings),
+        shortcuts=find_shortcuts(evidence) if settings.shortcuts else None,
+    )
     found.write(diagnosis)
     return found
 
 
-def _left_out(evidence: Evidence) -> dict[str, str]:
+def _left_out(settings: DiagnosisSettings) -> dict[str, str]:
     """Say why a part was not computed."""
-    return {}
+    return {} if settings.shortcuts else {"shortcuts": "diagnosis.shortcuts is false"}

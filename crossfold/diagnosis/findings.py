@@ -2,6 +2,8 @@
 
 from crossfold.records import Record, Scores
 
+from .shortcuts import Shortcuts
+
 
 class Diagnosis(Record):
     """The findings about a run's images and scores.
@@ -10,8 +12,9 @@ class Diagnosis(Record):
     """
 
     left_out: dict[str, str]
+    shortcuts: Shortcuts | None = None
 
     @property
     def summary(self) -> Scores:
         """The figures under their names in logs."""
-        return {}
+        return self.shortcuts.summary if self.shortcuts else {}
