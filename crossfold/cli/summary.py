@@ -6,6 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import metrics
 from crossfold.records import BackboneFacts, Evaluation, Leaderboard
 from crossfold.runners.outcome import REPORTS, Outcome
@@ -33,6 +34,7 @@ def _render(outcome: Outcome) -> RenderableType:
         ),
         *_corrected(board),
         *_precision(board),
+        *_shortcuts(outcome.diagnosis),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -65,6 +67,16 @@ def _precision(board: Leaderboard) -> Iterator[Text]:
         compared = chosen.comparison
         figures = f"; int8 minus float32: macro F1 {compared.summary}" if compared else ""
         yield Text(f"Computed in {chosen.precision}: {chosen.reason}{figures}")
+
+
+def _shortcuts(diagnosis: Diagnosis) -> Iterator[Text]:
+    if diagnosis.shortcuts and (found := diagnosis.shortcuts.suspicious):
+        scores = ", ".join(f"{one.title.lower()} {one.macro_f1:.4f}" for one in found)
+        yield Text(
+            f"! Possible shortcut: macro F1 without a look at the object: {scores}. See Shortcuts "
+            "in the report",
+            "yellow",
+        )
 
 
 def _leaderboard(board: Leaderboard) -> Table:

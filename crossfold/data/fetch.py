@@ -185,7 +185,17 @@ def _rows(report: FolderReport, squares: SquareFile) -> list[Example]:
     )
     no_squares = (None,) * len(squares.geometries)
     rows = [
-        Example(path, None, label, content_hash, split, fold, group, *file, squares=no_squares)
+        Example(
+            path,
+            None,
+            label,
+            content_hash,
+            split,
+            fold,
+            group,
+            **file._asdict(),
+            squares=no_squares,
+        )
         for path, label, content_hash, split, fold, group, file in columns
     ]
     return sorted(rows, key=lambda row: row.split == TEST)

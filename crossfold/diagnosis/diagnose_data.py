@@ -6,9 +6,9 @@ from pathlib import Path
 from crossfold.diagnosis_settings import DiagnosisSettings
 from crossfold.network import determinism
 
+from . import shortcuts
 from .evidence import Evidence
 from .findings import Diagnosis
-from .shortcuts import find_shortcuts
 
 
 def diagnose_data(
@@ -34,14 +34,20 @@ def diagnose_data(
     """
     determinism.prepare(num_threads)
     evidence = Evidence.read(examples, features, predictions, leaderboard)
+    left_out = _left_out(evidence, settings)
     found = Diagnosis(
-        left_out=_left_out(settings),
-        shortcuts=find_shortcuts(evidence) if settings.shortcuts else None,
+        left_out=left_out,
+        shortcuts=None if "shortcuts" in left_out else shortcuts.find_shortcuts(evidence),
     )
     found.write(diagnosis)
     return found
 
 
-def _left_out(settings: DiagnosisSettings) -> dict[str, str]:
+def _left_out(evidence: Evidence, settings: DiagnosisSettings) -> dict[str, str]:
     """Say why a part was not computed."""
-    return {} if settings.shortcuts else {"shortcuts": "diagnosis.shortcuts is false"}
+    left_out = {}
+    if not settings.shortcuts:
+        left_out["shortcuts"] = "diagnosis.shortcuts is false"
+    elif len(evidence.classes) > shortcuts.MAX_CLASSES:
+        left_out["shortcuts"] = f"there are more than {shortcuts.MAX_CLASSES} classes"
+    return left_out

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .evidence import Evidence, Numbers
 
 MAX_IMAGES = 2000
+# With more, these images are too few of each class, and the trees take too much memory.
+MAX_CLASSES = 500
 ALL = "all"
 # The names of the sets in texts.
 TITLES = {
@@ -166,11 +168,11 @@ def _spread(labels: Numbers) -> Numbers:
     """Choose at most MAX_IMAGES images, evenly in each class: whole small classes first.
 
     Returns:
-        Positions, ascending. Each class keeps two images, however many classes there are.
+        Positions, ascending.
     """
     sizes = np.bincount(labels)
     most = int(sizes.max())
-    while most > 2 and np.minimum(sizes, most).sum() > MAX_IMAGES:
+    while np.minimum(sizes, most).sum() > MAX_IMAGES:
         most -= 1
     chosen = []
     for label in range(len(sizes)):

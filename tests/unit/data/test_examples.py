@@ -71,6 +71,11 @@ def test_the_schema_is_as_documented(tmp_path: Path) -> None:
         "split": pa.string(),
         "fold": pa.int32(),
         "group": pa.int32(),
+        "num_bytes": pa.int32(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "camera": pa.string(),
+        "format": pa.string(),
     }
 
 
