@@ -6,6 +6,7 @@ from rich.console import Console
 
 from crossfold.cli import summary
 from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.shortcuts import FactsScore, Shortcuts
 from crossfold.records import (
     CorrectedScore,
     Evaluation,
@@ -17,16 +18,17 @@ from crossfold.runners.outcome import Outcome
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 BOARD = Leaderboard.read(RECORDED / "leaderboard.json")
+NO_FINDINGS = Diagnosis(left_out={})
 DECAYS = (0.001, 0.0032, 0.01, 0.032, 0.1, 0.32, 1)
 
 
-def shown(board: Leaderboard) -> list[str]:
+def shown(board: Leaderboard, diagnosis: Diagnosis = NO_FINDINGS) -> list[str]:
     """The lines of the summary in a terminal of 80 columns."""
     text = io.StringIO()
     outcome = Outcome(
         board,
         Evaluation.read(RECORDED / "evaluation.json"),
-        Diagnosis(left_out={}),
+        diagnosis,
         Registration.read(RECORDED / "registration.json"),
         *("", 7, 0, ()),
     )
@@ -77,3 +79,25 @@ def test_the_corrected_score_is_below_the_table() -> None:
     assert not any(
         "Corrected" in line for line in shown(BOARD.model_copy(update={"corrected": None}))
     )
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.9, True), (0.1, False)])
+def test_a_possible_shortcut_has_a_line(share: float, warned: bool) -> None:
+    score = FactsScore(
+        facts="camera",
+        macro_f1=0.8125,
+        interval=(0.75, 1),
+        chance=0.5,
+        share=share,
+        told_classes=(),
+    )
+    found = Shortcuts(
+        num_images=9,
+        num_all=9,
+        model_macro_f1=1,
+        model_interval=(1, 1),
+        scores=(score,),
+        constant=(),
+    )
+    lines = shown(BOARD, Diagnosis(left_out={}, shortcuts=found))
+    assert any("camera 0.8125" in line for line in lines) == warned
