@@ -35,6 +35,7 @@ def _render(outcome: Outcome) -> RenderableType:
         ),
         *_corrected(board),
         *_precision(board),
+        *_shortcuts(outcome.diagnosis),
         Text.assemble(
             ("\nTest split", "bold"), f", {num_test} images kept out of training and selection"
         ),
@@ -75,6 +76,16 @@ def _label_issues(diagnosis: Diagnosis) -> Iterator[Text]:
         number = found.num_issues
         place = f" ({REPORTS}/{LABEL_ISSUES})" if number else ""
         yield Text(f"Label errors: {number} image{'s' * (number != 1)} to review{place}")
+
+
+def _shortcuts(diagnosis: Diagnosis) -> Iterator[Text]:
+    if diagnosis.shortcuts and (found := diagnosis.shortcuts.suspicious):
+        scores = ", ".join(f"{one.title.lower()} {one.macro_f1:.4f}" for one in found)
+        yield Text(
+            f"! Possible shortcut: macro F1 without a look at the object: {scores}. See Shortcuts "
+            "in the report",
+            "yellow",
+        )
 
 
 def _leaderboard(board: Leaderboard) -> Table:

@@ -1,8 +1,10 @@
 """The table of examples: every image of a data version with its label, split and fold.
 
 One Parquet file with the columns path (str, below the data folder), image (the file's bytes, or
-null), label (int32), content_hash (str), split (str), fold (int32) and group (int32), and a column
-for each square geometry (see `SquareGeometry`): the raw pixels of the image's square, or null.
+null), label (int32), content_hash (str), split (str), fold (int32), group (int32), num_bytes
+(int32, of the file), width and height (int32, of the file's pixels, upright), camera (str, make and
+model by EXIF, or empty) and format (str, as Pillow names it), and a column for each square geometry
+(see `SquareGeometry`): the raw pixels of the image's square, or null.
 
 Images with the same number as `group` belong together: copies, images of one patient.
 
@@ -48,6 +50,11 @@ _COLUMNS = (
     ("split", pa.string()),
     ("fold", pa.int32()),
     ("group", pa.int32()),
+    ("num_bytes", pa.int32()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("camera", pa.string()),
+    ("format", pa.string()),
 )
 # Files are compressed already; level 1 of zstd makes squares 15 % smaller at hardly any cost.
 _COMPRESSION = {name: "NONE" if name == "image" else "SNAPPY" for name, _ in _COLUMNS}
@@ -71,6 +78,11 @@ class Example(NamedTuple):
     split: str
     fold: int
     group: int = -1
+    num_bytes: int = 0
+    width: int = 0
+    height: int = 0
+    camera: str = ""
+    format: str = ""
     squares: tuple[Square | None, ...] = ()
 
 
@@ -98,7 +110,7 @@ def write_examples(
     squares = _columns(len(geometries))
     schema = _schema(squares).with_metadata({b"crossfold": json.dumps(about).encode()})
     options = {
-        "use_dictionary": ["split"],
+        "use_dictionary": ["split", "camera", "format"],
         # Statistics of images would hold whole ones.
         "write_statistics": ["label", "fold", "split"],
         "compression": _COMPRESSION | dict.fromkeys(squares, "ZSTD"),

@@ -180,12 +180,23 @@ def _rows(report: FolderReport, squares: SquareFile) -> list[Example]:
         report.splits,
         report.folds,
         report.groups,
+        report.files,
         strict=True,
     )
     no_squares = (None,) * len(squares.geometries)
     rows = [
-        Example(path, None, label, content_hash, split, fold, group, no_squares)
-        for path, label, content_hash, split, fold, group in columns
+        Example(
+            path,
+            None,
+            label,
+            content_hash,
+            split,
+            fold,
+            group,
+            **file._asdict(),
+            squares=no_squares,
+        )
+        for path, label, content_hash, split, fold, group, file in columns
     ]
     return sorted(rows, key=lambda row: row.split == TEST)
 

@@ -5,6 +5,7 @@ from crossfold.records import Record, Scores
 from .confused_classes import ConfusedClasses
 from .label_errors import LabelErrors
 from .outliers import Outliers
+from .shortcuts import Shortcuts
 
 
 class Diagnosis(Record):
@@ -17,6 +18,7 @@ class Diagnosis(Record):
     label_errors: LabelErrors | None = None
     outliers: Outliers | None = None
     confused_classes: ConfusedClasses | None = None
+    shortcuts: Shortcuts | None = None
 
     @property
     def summary(self) -> Scores:
@@ -26,4 +28,6 @@ class Diagnosis(Record):
             figures["num_label_issues"] = self.label_errors.num_issues
         if self.outliers:
             figures["num_outliers"] = self.outliers.num_outliers
+        if self.shortcuts:
+            figures |= self.shortcuts.summary
         return figures

@@ -11,11 +11,11 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from crossfold.step.concurrency import Budget
 
-from . import decoder_warnings, libjpeg
+from . import decoder_warnings, exif, libjpeg
 from .bit_depth import stored_bits
 from .header import Header, open_image
 from .picture import STRIP, Picture, to_rgb
@@ -183,7 +183,7 @@ def _load(
     image_format, mode = image.format or "", image.mode
     is_16_bits = any(";16" in str(tile) for tile in image.tile)
     # Loading turns a TIFF, but a PNG may have its EXIF behind the pixels.
-    orientation = _orientation(image) if image_format == "TIFF" else 1
+    orientation = exif.orientation(image) if image_format == "TIFF" else 1
     stored: Image.Image = image
     libjpegs: list[str] = []
     if with_libjpegs and image_format in {"JPEG", "MPO"}:
@@ -191,7 +191,7 @@ def _load(
     else:
         image.load()
     if image_format != "TIFF":
-        orientation = _orientation(image)
+        orientation = exif.orientation(image)
     depth = 16 if is_16_bits else 8
     if image.mode.startswith(("I", "F")):
         depth = stored_bits(image, data)
@@ -206,6 +206,7 @@ def _load(
         mode=mode,
         depth=depth,
         turned=orientation in _TO_UPRIGHT,
+        camera=exif.camera(image),
         warnings=(*warnings, *libjpegs),
         _stored=stored,
         _turn=by_us,
@@ -224,15 +225,3 @@ def _load_jpeg(image: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, li
             return sound, []
     image.load()
     return image, libjpeg.warnings_of(data, mode)
-
-
-def _orientation(image: Image.Image) -> int:
-    """Read the EXIF orientation; 1 (upright) if missing or unreadable."""
-    if image.format == "JXL":
-        return 1  # the format has its own orientation, and the decoder applies it
-    if image.format == "HEIF":
-        return int(image.info.get("original_orientation") or 1)
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF; the pixels are sound
-        return 1

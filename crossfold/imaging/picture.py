@@ -32,6 +32,7 @@ class Picture:
     mode: str  # of the stored pixels, as Pillow names it
     depth: int  # bits of a stored value; more than 8 are scaled to 8
     turned: bool  # upright by the file's EXIF, or its format's own note
+    camera: str  # make and model by EXIF; empty if unknown
     warnings: tuple[str, ...]  # of the decoder; libjpeg's only if asked for
     _stored: Image.Image
     _turn: Image.Transpose | None

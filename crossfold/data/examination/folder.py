@@ -23,7 +23,7 @@ from crossfold.step.concurrency import in_order, num_cores
 from .copies import tie_copies
 from .findings import DataFacts, Pair, PairCounts
 from .groups import group_facts, join_groups, too_few_groups
-from .image import CheckedImage, check_image
+from .image import CheckedImage, FileFacts, check_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +54,7 @@ class FolderReport:
     paths: list[str]  # below the folder
     labels: list[int]
     content_hashes: list[str]
-    sizes: NDArray[np.int64]  # [N, 2], width and height of the file's pixels, upright
+    files: list[FileFacts]
     remarks: dict[str, dict[str, str]]  # kind -> path -> words; see `quality.KINDS`
     near_duplicates: Pairs  # as indices into `paths`, one of each content
     unusable: dict[str, str]  # path -> why
@@ -67,6 +67,12 @@ class FolderReport:
     folds: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()  # numbers of the groups, joined by copies and other ties
     tied: bool = False  # True if near duplicates tie groups
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Width and height of the file's pixels, upright, [N, 2]."""
+        sizes = [(file.width, file.height) for file in self.files]
+        return np.array(sizes, np.int64).reshape(-1, 2)
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -252,7 +258,7 @@ def examine_images(
         paths=usable,
         labels=labels,
         content_hashes=hashes,
-        sizes=np.array([images[path].size for path in usable], np.int64).reshape(-1, 2),
+        files=[images[path].file for path in usable],
         remarks=_by_kind({path: images[path].remarks for path in usable}),
         near_duplicates=_near_duplicates(pairs, decoded, usable, hashes),
         unusable=unusable,

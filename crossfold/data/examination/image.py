@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -28,15 +27,33 @@ if TYPE_CHECKING:
 SMALLEST_DECODED = (448, 448)
 
 
+class FileFacts(NamedTuple):
+    """Facts of an image's file that say nothing about what the image shows."""
+
+    num_bytes: int
+    width: int  # in the file's pixels, upright
+    height: int
+    camera: str  # make and model by EXIF; empty if unknown
+    format: str  # as Pillow names it
+
+
+NO_FILE = FileFacts(0, 0, 0, "", "")
+
+
 @dataclass(frozen=True)
 class CheckedImage:
     """The findings on an image file; one that is unusable has only the reason."""
 
     hash: str = ""  # see `content_hash`
-    size: tuple[int, int] = (0, 0)  # width and height in the file's pixels, upright
+    file: FileFacts = NO_FILE
     reduced: bool = False  # True if the hash is of fewer pixels than the file has
     remarks: dict[str, str] = field(default_factory=dict)
     reason: str = ""  # why the image is unusable
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in the file's pixels, upright."""
+        return self.file.width, self.file.height
 
 
 def check_image(
@@ -71,11 +88,11 @@ def _decode(
         sketch = np.asarray(small.convert("L"))
         checked = CheckedImage(
             content_hash(picture),
-            picture.original_size,
+            FileFacts(len(data), *picture.original_size, picture.camera, picture.format),
             picture.reduced,
             remarks(path, picture, small, sketch, image_size),
         )
-        wanted = [one for one in geometries if not _is_small(one, checked.size, len(data))]
+        wanted = [one for one in geometries if not _is_small(one, checked.file)]
         made = {one: picture.square(one) for one in wanted if picture.serves(one)}
     for one in wanted:  # of another reduction; a thread must not have two pictures open
         if one not in made:
@@ -83,10 +100,10 @@ def _decode(
     return checked, sketch, made
 
 
-def _is_small(geometry: SquareGeometry, size: tuple[int, int], num_bytes: int) -> bool:
+def _is_small(geometry: SquareGeometry, file: FileFacts) -> bool:
     """Tell whether an image has fewer pixels, and its file fewer bytes, than its square.
 
     The file then takes its square's place.
     """
     num_pixels = geometry.image_size**2
-    return math.prod(size) < num_pixels and num_bytes < 3 * num_pixels
+    return file.width * file.height < num_pixels and file.num_bytes < 3 * num_pixels

@@ -7,6 +7,7 @@ from rich.console import Console
 from crossfold.cli import summary
 from crossfold.diagnosis.findings import Diagnosis
 from crossfold.diagnosis.label_errors import LabelErrors
+from crossfold.diagnosis.shortcuts import FactsScore, Shortcuts
 from crossfold.records import (
     CorrectedScore,
     Evaluation,
@@ -18,11 +19,11 @@ from crossfold.runners.outcome import Outcome
 
 RECORDED = Path(__file__).parents[1] / "recorded"
 BOARD = Leaderboard.read(RECORDED / "leaderboard.json")
-NOT_DIAGNOSED = Diagnosis(left_out={})
+NO_FINDINGS = Diagnosis(left_out={})
 DECAYS = (0.001, 0.0032, 0.01, 0.032, 0.1, 0.32, 1)
 
 
-def shown(board: Leaderboard, diagnosis: Diagnosis = NOT_DIAGNOSED) -> list[str]:
+def shown(board: Leaderboard, diagnosis: Diagnosis = NO_FINDINGS) -> list[str]:
     """The lines of the summary in a terminal of 80 columns."""
     text = io.StringIO()
     outcome = Outcome(
@@ -97,3 +98,25 @@ def test_label_issues_are_counted(number: int, line: str) -> None:
         text.rstrip() for text in shown(BOARD, Diagnosis(left_out={}, label_errors=found))
     ]
     assert not any("Label errors" in text for text in shown(BOARD))
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.9, True), (0.1, False)])
+def test_a_possible_shortcut_has_a_line(share: float, warned: bool) -> None:
+    score = FactsScore(
+        facts="camera",
+        macro_f1=0.8125,
+        interval=(0.75, 1),
+        chance=0.5,
+        share=share,
+        told_classes=(),
+    )
+    found = Shortcuts(
+        num_images=9,
+        num_all=9,
+        model_macro_f1=1,
+        model_interval=(1, 1),
+        scores=(score,),
+        constant=(),
+    )
+    lines = shown(BOARD, Diagnosis(left_out={}, shortcuts=found))
+    assert any("camera 0.8125" in line for line in lines) == warned

@@ -49,7 +49,7 @@ def test_squares_are_found_by_a_geometry_that_kubeflow_has_handed_on(tmp_path: P
     handed_on = '{"image_size": 2, "interpolation": "bilinear", "crop": 1, "reducing_gap": 2}'
     (geometry,) = read_geometries([json.loads(handed_on)])
     square = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    row = Example("a/0.jpg", None, 0, "hash", TRAIN, 0, 0, (square,))
+    row = Example("a/0.jpg", None, 0, "hash", TRAIN, 0, squares=(square,))
     path = tmp_path / "examples"
     write_examples(path, [row], classes=("a",), data_hash="0f.dir", geometries=(geometry,))
     preprocessing = Preprocessing(2, reducing_gap=2.0)
@@ -71,6 +71,11 @@ def test_the_schema_is_as_documented(tmp_path: Path) -> None:
         "split": pa.string(),
         "fold": pa.int32(),
         "group": pa.int32(),
+        "num_bytes": pa.int32(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "camera": pa.string(),
+        "format": pa.string(),
     }
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.diagnosis.confused_classes import ConfusedClasses
 from crossfold.diagnosis.findings import Diagnosis
 from crossfold.diagnosis.label_errors import ClassLabels, LabelErrors, LabelIssue
+from crossfold.diagnosis.shortcuts import FactsScore, Shortcuts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import (
@@ -184,6 +186,7 @@ def render(
     leaderboard: dict[str, Any],
     *,
     data: DataSummary = DATA,
+    diagnosis: Diagnosis = NO_FINDINGS,
     registration: dict[str, Any] = FIRST,
     lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
@@ -192,9 +195,9 @@ def render(
     return report_page.render(
         evaluated,
         board,
-        NO_FINDINGS,
+        diagnosis,
         data,
-        draw(evaluated, board, NO_FINDINGS),
+        draw(evaluated, board, diagnosis),
         registration=Registration.model_validate(registration),
         lineage=lineage,
     )
@@ -287,6 +290,45 @@ def test_page_says_what_was_measured(
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_page_warns_of_facts_that_tell_the_classes_apart(
+    evaluation: dict[str, Any], leaderboard: dict[str, Any], undrawn: None
+) -> None:
+    scores = [
+        FactsScore(
+            facts=facts,
+            macro_f1=score,
+            interval=(score, 1),
+            chance=0.25,
+            share=share,
+            told_classes=told,
+        )
+        for facts, score, share, told in [
+            ("file", 0.875, 0.9, ()),
+            ("camera", 0.5, 0.3, ("c<at>",)),
+            ("border", 0.4375, 0.2, ()),
+            ("colour", 0.96875, 1.0, ("c<at>",)),
+        ]
+    ]
+    found = Shortcuts(
+        num_images=2000,
+        num_all=4000,
+        model_macro_f1=0.9375,
+        model_interval=(0.875, 1),
+        scores=tuple(scores),
+        constant=("dimensions",),
+    )
+    diagnosis = Diagnosis(left_out={}, shortcuts=found)
+    page = render(evaluation, leaderboard, diagnosis=diagnosis)
+    section = page[page.index('id="shortcuts"') :].split("</section>")[0]
+    first, second = re.findall(r'class="warning">(.*?)</p>', section)
+    assert first.startswith("File size and format") and "0.8750" in first
+    assert second.startswith("Camera") and "c&lt;at&gt;" in second
+    assert section.count("possible shortcut") == 2
+    assert all(text in section for text in ("2000 of 4000", "width and height", "0.9375", "30"))
+    left_out = Diagnosis(left_out={"shortcuts": "no <reason>"})
+    assert "no &lt;reason&gt;" in render(evaluation, leaderboard, diagnosis=left_out)
+
+
 def test_page_names_model_version_data_and_date(
     evaluation: dict[str, Any], leaderboard: dict[str, Any]
 ) -> None:
