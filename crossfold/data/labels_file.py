@@ -73,7 +73,7 @@ def _usage(table: CsvTable, present: set[str]) -> Iterator[str]:
         names = {row.cells["split"] for row in table.rows}
         ordered = sorted(filter(is_split, names), key=lambda name: NAMES.index(name.lower()))
         if ordered:
-            yield f"of the column split, {describe_use(ordered, 'split')}"
+            yield f"splits by the column split: {describe_use(ordered, 'split')}"
 
 
 def _faults(

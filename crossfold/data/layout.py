@@ -124,7 +124,7 @@ def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None)
         given_test=frozenset(
             path for paths in files.values() for path in paths if depth == 2 and is_test(_top(path))
         ),
-        usage=(describe_use(splits, "folder"),) if splits else (),
+        usage=(f"splits by folder: {describe_use(splits, 'folder')}",) if splits else (),
         class_depth=depth,
     )
 

@@ -17,11 +17,22 @@ def project(tmp_path: Path) -> Project:
 
 
 def run(project: Project, *options: str) -> tuple[str, Examples]:
-    """Add the data as they are, and run; return the output and the table of examples."""
-    project.call("dvc", "add", "data")
-    commit(project)
+    """Run on the data as they are; return the output and the table of examples."""
     output = project.call("crossfold", "run", *options)
     return output, Examples(Path(project.runs()[-1]["steps"]["fetch_data"]) / "examples")
+
+
+def scores_of_run(project: Project) -> dict[str, float]:
+    """Read the scores of the last run, without what the machine's speed changes."""
+    metrics = project.parent(project.runs()[-1]["run_id"]).data.metrics
+    scores = {name: value for name, value in metrics.items() if "f1" in name or "loss" in name}
+    assert len(scores) > 3
+    return scores
+
+
+def add(project: Project) -> None:
+    project.call("dvc", "add", "data")
+    commit(project)
 
 
 def splits(table: Examples) -> dict[str, tuple[int, str, int]]:
@@ -46,11 +57,12 @@ def describe_by_csv(data: Path) -> None:
 @pytest.mark.slow
 def test_a_csv_file_gives_the_same_splits_and_scores_as_folders(project: Project) -> None:
     _, by_folder = run(project)
-    scores = (project.root / "reports/metrics.json").read_bytes()
+    scores = scores_of_run(project)
     describe_by_csv(project.root / "data")
-    output, by_csv = run(project, "--set", "data.labels=labels.csv")
+    add(project)
+    _, by_csv = run(project, "--set", "data.labels=labels.csv")
     assert splits(by_csv) == splits(by_folder)
-    assert (project.root / "reports/metrics.json").read_bytes() == scores
+    assert scores_of_run(project) == scores
     assert by_csv.classes == by_folder.classes
     assert "1 file is not listed" in by_csv.facts.usage[0]
 
@@ -58,14 +70,14 @@ def test_a_csv_file_gives_the_same_splits_and_scores_as_folders(project: Project
 @pytest.mark.slow
 def test_folders_named_like_splits_are_used_as_such(project: Project) -> None:
     data = project.root / "data"
-    for path in sorted(data.rglob("*.bmp")):
-        number = sorted(path.parent.iterdir()).index(path)
-        split = ("train", "val", "test")[max(0, number - 17)]
+    for number, path in enumerate(sorted(data.rglob("*.bmp"))):
+        split = ("train", "val", "test", "train")[number % 4]
         (data / split / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.move(path, data / split / path.parent.name / path.name)
     for path in data.iterdir():
         if path.name.isdigit():
             path.rmdir()
+    add(project)
     _, table = run(project)
     tested = {str(path) for path in table.column("path", TEST)}
     assert tested == {path.relative_to(data).as_posix() for path in data.glob("test/*/*")}
