@@ -24,7 +24,7 @@ def run(project: Project, *options: str) -> tuple[str, Examples]:
 
 def scores_of_run(project: Project) -> dict[str, float]:
     """Read the scores of the last run, without what the machine's speed changes."""
-    metrics = project.parent(project.runs()[-1]["run_id"]).data.metrics
+    metrics = project.parent(project.runs()[-1]["id"]).data.metrics
     scores = {name: value for name, value in metrics.items() if "f1" in name or "loss" in name}
     assert len(scores) > 3
     return scores

@@ -99,8 +99,8 @@ def test_the_columns_group_and_split_are_used(data: Path) -> None:
     assert report.grouping.names["images/03.png"] == "plant 1"
     assert len(set(zip(report.groups, report.folds, strict=True))) == NUM_IMAGES
     assert report.usage[1] == (
-        "splits by the column split: train and valid are pooled: cross-validation makes its own folds; "
-        "Test is the test split (data.test_fraction is not used)"
+        "splits by the column split: train and valid are pooled: cross-validation "
+        "makes its own folds; Test is the test split (data.test_fraction is not used)"
     )
 
 
