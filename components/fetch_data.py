@@ -12,6 +12,7 @@ def fetch_data(
     folds: list,
     seed: int,
     max_skipped_fraction: float,
+    labels: str,
     groups: str,
     tie_near_duplicates: bool,
     squares: list,
@@ -27,6 +28,8 @@ def fetch_data(
         folds: The folds, as numbers from 0 on; the images outside the test split are dealt to them.
         seed: Seed of the holdout and the folds.
         max_skipped_fraction: Share of the images that may be skipped as unusable.
+        labels: Name of the CSV file in the data that lists the images with their labels, as JSON;
+            null if the folders are the classes.
         groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
             {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
         tie_near_duplicates: Whether near duplicates stay on one side of every split.
@@ -42,7 +45,7 @@ def fetch_data(
 
     with step("fetch_data", examples.path) as run:
         from crossfold.data.fetch import fetch_data
-        from crossfold.data.grouping.rule import read_rule
+        from crossfold.data.grouping.rule import read_file_name, read_rule
         from crossfold.data.splits import SplitSettings
         from crossfold.imaging.preprocessing import read_geometries
 
@@ -57,6 +60,7 @@ def fetch_data(
                 groups=read_rule(groups),
                 tie_near_duplicates=tie_near_duplicates,
             ),
+            labels=read_file_name(labels),
             geometries=read_geometries(squares),
             examples=Path(examples.path),
             data_page=Path(data_page.path),

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
-from crossfold.data.grouping.rule import FORMS, GroupRule
+from crossfold.data.grouping.rule import FORMS, CsvFileName, GroupRule
 from crossfold.diagnosis_settings import DIAGNOSIS, DiagnosisSettings
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
@@ -77,6 +77,12 @@ class DataSettings(Section):
     seed: Seed = Field(description="Seed of the holdout and the folds.")
     max_skipped_fraction: Number = Field(
         ge=0, lt=1, description="Share of the images that may be skipped as unusable."
+    )
+    labels: CsvFileName | None = Field(
+        default=None,
+        description="CSV file in `data/` that lists the images: columns `path` (below `data/`) and "
+        "`label` (the class), and optionally `group` and `split`. Files that it does not list are "
+        "left out. Without the setting: the folders are the classes.",
     )
     groups: GroupRule | None = Field(
         default=None,

@@ -48,6 +48,7 @@ def pipeline(
         folds: list[int],
         split_seed: int,
         max_skipped_fraction: float,
+        labels: str,
         groups: str,
         tie_near_duplicates: bool,
         squares: list,
@@ -88,6 +89,8 @@ def pipeline(
                 them.
             split_seed: Seed of the holdout and the folds.
             max_skipped_fraction: Share of the images that may be skipped as unusable.
+            labels: Name of the CSV file in the data that lists the images with their labels, as
+                JSON; null if the folders are the classes.
             groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
                 {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
             tie_near_duplicates: Whether near duplicates stay on one side of every split.
@@ -128,6 +131,7 @@ def pipeline(
             folds=folds,
             seed=split_seed,
             max_skipped_fraction=max_skipped_fraction,
+            labels=labels,
             groups=groups,
             tie_near_duplicates=tie_near_duplicates,
             squares=squares,

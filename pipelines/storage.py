@@ -1,9 +1,12 @@
 """Estimate the disk that each step's input and output files take."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crossfold.data.disk_need import estimate_need
+from crossfold.data.given_splits import test_share
+from crossfold.data.listing import list_paths
 from crossfold.imaging.preprocessing import read_geometries
 from crossfold.settings import PIXELS
 from crossfold.versioning import dvc
@@ -18,13 +21,16 @@ _COPIES_OF_WEIGHTS = 4
 _MAX_WEIGHTS = 2 * 2**30
 
 
-def estimate_storage(arguments: Mapping[str, Any], num_bytes_stored: int) -> dict[str, int]:
+def estimate_storage(
+    arguments: Mapping[str, Any], num_bytes_stored: int, paths: Iterable[str] = ()
+) -> dict[str, int]:
     """Estimate the bytes of steps' files; none without the sizes in the pointers.
 
     Args:
         arguments: The pipeline's arguments.
         num_bytes_stored: The bytes of one image's values at all cuts of all backbones except
             `pixels`.
+        paths: The paths of the data's files, as far as they are known here.
     """
     data = dvc.parse_pointer(arguments["data_pointer"])
     weights = dvc.parse_pointer(arguments["models_pointer"]).num_bytes
@@ -32,7 +38,7 @@ def estimate_storage(arguments: Mapping[str, Any], num_bytes_stored: int) -> dic
         return {}
     beside = _BESIDE + _COPIES_OF_WEIGHTS * min(weights, _MAX_WEIGHTS)
     geometries = read_geometries(arguments["squares"])
-    need = estimate_need(data, arguments["test_fraction"], geometries)
+    need = estimate_need(data, _test_share(arguments, paths), geometries)
     of_image = num_bytes_stored * (1 + len(arguments["views"]))
     if any(PIXELS in part["cuts"] for part in arguments["parts"] or [arguments]):
         of_image += sum(3 * one.image_size**2 for one in geometries)
@@ -48,3 +54,11 @@ def estimate_storage(arguments: Mapping[str, Any], num_bytes_stored: int) -> dic
         "train_final": features,
     }
     return {step: round(_MARGIN * size) + beside for step, size in sizes.items()}
+
+
+def _test_share(arguments: Mapping[str, Any], paths: Iterable[str]) -> float | None:
+    """Estimate the share of the test split; None if a CSV file may set it."""
+    if json.loads(arguments["labels"]):
+        return None
+    given = test_share(list_paths(paths))
+    return arguments["test_fraction"] if given is None else given

@@ -58,7 +58,7 @@ def fetch_sample_weights(folder: Path) -> str:
 
 
 def check_data(
-    folder: Annotated[Path, typer.Argument(help="Folder with one subfolder of images per class.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of images, with one subfolder per class.")],
     page: Annotated[Path, typer.Option(metavar="FILE", help="The HTML page to write.")] = Path(
         "reports/data.html"
     ),
@@ -78,6 +78,7 @@ def check_data(
         report = examine_folder(
             folder,
             groups=settings.data.groups,
+            labels=settings.data.labels,
             image_size=_image_size(settings),
             progress=progress,
         )

@@ -73,8 +73,11 @@ def _classes(report: FolderReport) -> RenderableType:
 def _totals(report: FolderReport) -> Iterator[Text]:
     total = f"\n{len(report.paths)} images of {len(report.classes)} classes"
     if report.splits:
-        total += f", {report.splits.count(TEST)} of them held out for the test"
+        held_out = "in the given test split" if report.given_test else "held out for the test"
+        total += f", {report.splits.count(TEST)} of them {held_out}"
     yield Text(total)
+    for line in report.usage:
+        yield Text(f"{line[0].upper()}{line[1:]}")
     yield Text(balance(report.counts))
     if report.num_copies:
         yield Text(f"Copies of others, kept together in every split: {report.num_copies}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crossfold.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from crossfold.imaging.preprocessing import SquareGeometry
@@ -55,10 +55,19 @@ class DiskNeed:
             )
 
 
+def least_need(pointer: Pointer, geometries: Sequence[SquareGeometry]) -> DiskNeed:
+    """Estimate the need for the share of test images that takes the least disk."""
+    needs = (estimate_need(pointer, test_share, geometries) for test_share in (0.0, 1.0))
+    return min(needs, key=lambda need: need.total)
+
+
 def estimate_need(
-    pointer: Pointer, test_fraction: float, geometries: Iterable[SquareGeometry]
+    pointer: Pointer, test_share: float | None, geometries: Iterable[SquareGeometry]
 ) -> DiskNeed:
     """Estimate the need from the size and the number of files in a pointer.
+
+    `test_share` is the share of the images in the test split. None is an unknown share: each image
+    is counted as its file or its squares, whichever is larger.
 
     A file takes its square's place if its image has fewer pixels. Those of a file of average size
     are estimated. Without the size or the number, nothing is estimated: the need is 0.
@@ -71,8 +80,10 @@ def estimate_need(
     of_squares = sum(
         of_file if _PIXELS_OF_BYTE * of_file < size else _CHANNELS * size for size in sizes
     )
+    if test_share is None:
+        test_share = float(of_file > of_squares)
     return DiskNeed(
         num_images=num_images,
         squares=round(num_images * of_squares),
-        table=round(num_images * ((1 - test_fraction) * of_squares + test_fraction * of_file)),
+        table=round(num_images * ((1 - test_share) * of_squares + test_share * of_file)),
     )

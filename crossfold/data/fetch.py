@@ -17,9 +17,9 @@ from crossfold.versioning.dvc import parse_pointer
 from crossfold.versioning.remote_files import remote_files
 
 from . import splits
-from .disk_need import estimate_need
+from .data_set import find_layout
+from .disk_need import estimate_need, least_need
 from .examples import Example, write_examples
-from .layout import judge_layout
 from .listing import list_paths
 from .models_folder import WeightsFiles, copy_weights, find_weights
 from .read_ahead import read_ahead
@@ -59,6 +59,7 @@ def fetch_data(
     data_pointer: str,
     remote: str,
     settings: splits.SplitSettings,
+    labels: str | None = None,
     geometries: Sequence[SquareGeometry],
     examples: Path,
     data_page: Path,
@@ -73,6 +74,7 @@ def fetch_data(
         data_pointer: the text of data.dvc.
         remote: the DVC remote's name, see `remote_files`.
         settings: the settings of the splits, see `splits.assign`.
+        labels: the setting `data.labels`, see `find_layout`.
         geometries: the geometries of the squares that training takes.
         examples: the table to write, see `crossfold.data.examples`.
         data_page: the page about the data to write, see `crossfold.data.examination.page`.
@@ -83,9 +85,11 @@ def fetch_data(
         OSError: no space left.
     """
     version = parse_pointer(data_pointer, "data.dvc")
-    estimate_need(version, settings.test_fraction, geometries).require(examples.parent)
+    least_need(version, geometries).require(examples.parent)  # before the remote is asked
     with remote_files(version, "data", remote) as source:
-        layout = judge_layout(source.name, list_paths(source.hashes), settings.groups)
+        layout = find_layout(source, list_paths(source.hashes), settings.groups, labels)
+        test_share = layout.test_share(settings.test_fraction)
+        estimate_need(version, test_share, geometries).require(examples.parent)
         try:
             report = write_table(source, layout, settings, geometries, version.md5, examples)
             write_page(data_page, report, source)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from crossfold.errors import UserError
 from crossfold.versioning.dvc import listed
 
+from .given_splits import describe_use, has_split_folders, is_split, is_test
 from .grouping.rule import FOLDER, FileGroups
 from .listing import escaped, is_misnamed, list_files
 
@@ -20,20 +21,6 @@ if TYPE_CHECKING:
 
     from .grouping.rule import GroupRule
     from .listing import Listing
-
-# In small letters: folders that divide images into splits, not into classes.
-_SPLITS = {
-    "train",
-    "training",
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "eval",
-    "test",
-    "testing",
-    "holdout",
-}
 
 
 @dataclass(frozen=True)
@@ -60,6 +47,9 @@ class Layout:
         notes: possible mistakes.
         ignored: hidden files and system files, see `listing.is_system_file`.
         groups: how to find an image's group; None without groups, or without their file.
+        given_test: paths of a given test split; empty if one is to be held out.
+        usage: sentences on what was recognised and how it is used.
+        class_depth: which folder of a path is the class, from 1, unless a CSV file names classes.
     """
 
     files: dict[str, list[str]]
@@ -67,11 +57,20 @@ class Layout:
     notes: tuple[Finding, ...]
     ignored: tuple[str, ...]
     groups: GroupRule | None = None
+    given_test: frozenset[str] = frozenset()
+    usage: tuple[str, ...] = ()
+    class_depth: int = 1
 
     @property
     def classes(self) -> dict[str, str]:
         """The class of each image, by its path."""
         return {path: name for name, paths in self.files.items() for path in paths}
+
+    def test_share(self, test_fraction: float) -> float:
+        """Compute the share of the images in the test split; `test_fraction` unless it is given."""
+        if not self.given_test:
+            return test_fraction
+        return len(self.given_test) / max(1, len(self.classes))
 
 
 def read_layout(folder: Path, groups: GroupRule | None = None) -> Layout:
@@ -80,18 +79,28 @@ def read_layout(folder: Path, groups: GroupRule | None = None) -> Layout:
     Raises:
         UserError: there is no such folder, it cannot be read, or none in it can be a class.
     """
+    return judge_layout(name_of(folder), list_folder(folder), groups)
+
+
+def list_folder(folder: Path) -> Listing:
+    """List the files of a folder of images.
+
+    Raises:
+        UserError: there is no such folder, or it cannot be read.
+    """
     if not folder.is_dir():
         raise UserError(f"{escaped(str(folder))} is not a folder")
     listing = list_files(folder)
     if "." in listing.unreadable:
         raise UserError(f"{escaped(str(folder))} cannot be read: permission denied")
-    return judge_layout(name_of(folder), listing, groups)
+    return listing
 
 
 def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None) -> Layout:
     """Find the classes among the files of a folder with this name.
 
-    A CSV file of groups may lie beside the classes.
+    Classes lie in it, or in folders that are all named like splits: `train/<class>`. A CSV file of
+    groups may lie beside them.
 
     Raises:
         UserError: no folder can be a class.
@@ -100,24 +109,37 @@ def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None)
     listing, missing = _without_group_file(name, listing, groups)
     if not listing.folders:
         raise UserError(_no_classes(name, listing))
-    files: dict[str, list[str]] = {
-        name: []
-        for name in listing.folders
-        if not is_misnamed(name) and name not in listing.unreadable
-    }
-    for path in listing.files:
-        if not is_misnamed(path) and _top(path) in files and "/" in path:
-            files[_top(path)].append(path)
-    faults = (*_faults(name, listing, files), *missing)
+    depth = 2 if has_split_folders(listing) else 1
+    files = _files_of_classes(listing, depth)
+    faults = (*folder_faults(name, listing), *_faults(name, listing, files, depth), *missing)
     if not files:
         raise UserError("\n\n".join(map(str, faults)))
+    splits = [f"{name}/{escaped(split)}" for split in listing.folders] if depth == 2 else []
     return Layout(
         files=files,
         faults=faults,
-        notes=tuple(_notes(name, listing, files, groups)),
+        notes=(*folder_notes(name, listing), *_notes(name, files, groups, depth)),
         ignored=tuple(map(escaped, listing.ignored)),
         groups=None if missing else groups,
+        given_test=frozenset(
+            path for paths in files.values() for path in paths if depth == 2 and is_test(_top(path))
+        ),
+        usage=(f"splits by folder: {describe_use(splits, 'folder')}",) if splits else (),
+        class_depth=depth,
     )
+
+
+def _files_of_classes(listing: Listing, depth: int) -> dict[str, list[str]]:
+    """List the files of each class, by the folder at a depth; empty classes in the first only."""
+    tops = [] if depth > 1 else listing.folders
+    files: dict[str, list[str]] = {
+        name: [] for name in tops if not is_misnamed(name) and name not in listing.unreadable
+    }
+    for path in listing.files:
+        parts = path.split("/")
+        if len(parts) > depth and not is_misnamed(path):
+            files.setdefault(parts[depth - 1], []).append(path)
+    return dict(sorted(files.items()))
 
 
 def find_misnamed(folder: Path) -> Finding | None:
@@ -169,50 +191,47 @@ def _shape(name: str) -> str:
     return f"images belong in {name}/<class>/"
 
 
-def _faults(name: str, listing: Listing, files: dict[str, list[str]]) -> Iterator[Finding]:
+def folder_faults(name: str, listing: Listing) -> Iterator[Finding]:
+    """Find faults that a folder may have whatever is in it: unreadable, unusable names."""
     if unreadable := [f"{name}/{escaped(path)}" for path in listing.unreadable]:
         yield Finding(
             "folders that cannot be read", tuple(unreadable), f"Allow it: `chmod -R u+rX {name}`"
         )
     if misnamed := _misnamed(name, listing):
         yield misnamed
-    if loose := [path for path in listing.files if "/" not in path and not is_misnamed(path)]:
+
+
+def _faults(
+    name: str, listing: Listing, files: dict[str, list[str]], depth: int
+) -> Iterator[Finding]:
+    shape = f"images belong in {name}/{listing.folders[0]}/<class>/" if depth > 1 else _shape(name)
+    loose = [path for path in listing.files if path.count("/") < depth and not is_misnamed(path)]
+    if loose:
+        advice = "Move or remove them"
+        if table := next((path for path in loose if path.lower().endswith(".csv")), None):
+            advice += f". If {table} lists the labels, set data.labels to its name"
         yield Finding(
-            f"files outside a class folder ({_shape(name)})",
+            f"files outside a class folder ({shape})",
             tuple(f"{name}/{path}" for path in loose),
-            "Move or remove them",
+            advice,
         )
-    if len(listing.folders) == 1:
+    classes = list(files) if depth > 1 else listing.folders
+    if len(classes) == 1:
         yield Finding(
-            f"{name}/ has only one class, {escaped(listing.folders[0])!r}: "
-            f"a classifier needs two ({_shape(name)})"
+            f"{name}/ has only one class, {escaped(classes[0])!r}: a classifier needs two ({shape})"
         )
-    elif _are_splits(files):
-        yield Finding(_divided_already(name, files))
+    elif depth == 1 and all(map(is_split, files)):
+        splits = " and ".join(f"{name}/{split}" for split in files)
+        yield Finding(
+            f"{splits} are splits, not classes, and no classes lie in them: {_shape(name)} or "
+            f"{name}/{next(iter(files), 'train')}/<class>/"
+        )
     with_files = {_top(path) for path in (*listing.files, *listing.unreadable)}
-    if empty := [f"{name}/{of_class}" for of_class in files if of_class not in with_files]:
-        yield Finding("class folders without images: fill or remove them", tuple(empty))
-
-
-def _are_splits(names: Iterable[str]) -> bool:
-    return all(name.lower() in _SPLITS for name in names)
-
-
-def _divided_already(name: str, files: dict[str, list[str]]) -> str:
-    """Explain how to restructure train/<class> and val/<class>."""
-    splits = " and ".join(f"{name}/{split}" for split in files)
-    classes = sorted(
-        {path.split("/")[1] for paths in files.values() for path in paths if path.count("/") > 1}
-    )
-    problem = f"{splits} are splits, not classes. Crossfold makes the splits itself: {_shape(name)}"
-    if not classes:
-        return problem
-    first, split = classes[0], next(iter(files))
-    return (
-        f"{problem}. The classes seem to be {_some(classes)}: move {name}/{split}/{first} to "
-        f"{name}/{first}/{split}, and so on (`mkdir {name}/{first}; mv {name}/{split}/{first} "
-        f"{name}/{first}/{split}`). Folders in a class folder belong to the class"
-    )
+    kind = "folders" if depth > 1 else "class folders"
+    if empty := [
+        f"{name}/{top}" for top in listing.folders if not (is_misnamed(top) or top in with_files)
+    ]:
+        yield Finding(f"{kind} without images: fill or remove them", tuple(empty))
 
 
 def _some(names: list[str]) -> str:
@@ -240,18 +259,22 @@ def _misnamed(name: str, listing: Listing) -> Finding | None:
     )
 
 
-def _notes(
-    name: str, listing: Listing, files: dict[str, list[str]], groups: GroupRule | None
-) -> Iterator[Finding]:
+def folder_notes(name: str, listing: Listing) -> Iterator[Finding]:
+    """Find possible mistakes in the names of files and folders."""
     if twins := list(_twins(name, listing)):
         yield Finding(
             "names that differ only by upper and lower case, or by Unicode form",
             tuple(twins),
             "macOS and Windows treat both as one file or folder and keep only one: rename one",
         )
+
+
+def _notes(
+    name: str, files: dict[str, list[str]], groups: GroupRule | None, depth: int
+) -> Iterator[Finding]:
     subfolders = {of_class: _subfolders(paths) for of_class, paths in files.items()}
     same = next(iter(subfolders.values()), frozenset())
-    if groups == FOLDER or len(same) < 2 or _are_splits(files):
+    if groups == FOLDER or len(same) < 2 or depth > 1:
         return
     if set(subfolders.values()) == {same}:
         yield Finding(
@@ -274,7 +297,7 @@ def _twins(folder: str, listing: Listing) -> Iterator[str]:
     for path in (*listing.files, *listing.folders):
         parent = f"{folder}/"
         for part in path.split("/"):
-            named[parent, _comparable(part)].add(part)
+            named[parent, comparable(part)].add(part)
             parent += f"{part}/"
     for (parent, _), names in sorted(named.items()):
         if len(names) > 1:
@@ -283,5 +306,6 @@ def _twins(folder: str, listing: Listing) -> Iterator[str]:
             yield escaped(" and ".join(f"{parent}{name}" for name in sorted(names))) + reason
 
 
-def _comparable(name: str) -> str:
+def comparable(name: str) -> str:
+    """Make names equal that differ only by case or Unicode form."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

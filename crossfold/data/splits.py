@@ -33,7 +33,11 @@ class SplitSettings:
 
 
 def assign(
-    labels: Sequence[int], content_hashes: Sequence[str], settings: SplitSettings
+    labels: Sequence[int],
+    content_hashes: Sequence[str],
+    settings: SplitSettings,
+    *,
+    hold_out: bool = True,
 ) -> tuple[list[str], list[int]]:
     """Assign every image to the test split or to a fold of the train split.
 
@@ -41,7 +45,7 @@ def assign(
     class the groups are ordered by SHA-256 of seed and content, which no platform, library version
     or file name changes. The first are the holdout, until it has `test_fraction` of the class and
     at least one image; each other group goes to the fold with the fewest images of the class, then
-    the fewest images, then the lowest index.
+    the fewest images, then the lowest index. Without `hold_out`, the test split stays empty.
 
     Returns:
         The split of each image, TRAIN or TEST, and its fold, NO_FOLD in the test split.
@@ -55,7 +59,7 @@ def assign(
     fold_sizes = [0] * settings.num_folds
     for _, groups in sorted(groups_of_class.items()):
         class_size = sum(group_sizes[group] for group in groups)
-        test_size = max(1, round(settings.test_fraction * class_size))
+        test_size = max(1, round(settings.test_fraction * class_size)) if hold_out else 0
         num_in_test = 0
         class_fold_sizes = [0] * settings.num_folds
         for group in sorted(groups, key=lambda group: draw(settings.seed, group)):

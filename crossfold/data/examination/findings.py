@@ -67,6 +67,7 @@ class DataFacts(BaseModel):
 
     num_images: int = 0
     num_test: int = 0
+    usage: tuple[str, ...] = ()  # what was recognised and how it is used
     notes: tuple[str, ...] = ()  # on the layout of the folder
     remarks: dict[str, int] = {}  # kind -> number of images; see `quality.KINDS`
     num_copies: int = 0  # images whose pixels another image before them has
@@ -77,7 +78,7 @@ class DataFacts(BaseModel):
 
     def lines(self) -> list[str]:
         """Format each fact as a line."""
-        lines = list(self.notes)
+        lines = [*self.usage, *self.notes]
         lines += [
             f"{KINDS[kind].title}: {number} of {self.num_images} images"
             for kind, number in self.remarks.items()

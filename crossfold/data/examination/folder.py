@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold.data import splits
+from crossfold.data.data_set import read_data_set
 from crossfold.data.grouping.assignment import assign_groups
 from crossfold.data.grouping.names import NO_GROUPING, Grouping, find_groups
-from crossfold.data.image_source import FolderSource
-from crossfold.data.layout import Finding, ignored_files, read_layout
+from crossfold.data.layout import Finding, ignored_files
 from crossfold.data.read_ahead import read_ahead
 from crossfold.data.splits import TEST, SplitSettings
 from crossfold.errors import UserError
@@ -22,6 +22,7 @@ from crossfold.step.concurrency import in_order, num_cores
 
 from .copies import tie_copies
 from .findings import DataFacts, Pair, PairCounts
+from .given_test import assign_around_test, given_test_faults
 from .groups import group_facts, join_groups, too_few_groups
 from .image import CheckedImage, FileFacts, check_image
 
@@ -63,6 +64,8 @@ class FolderReport:
     ignored: tuple[str, ...] = ()  # hidden files and system files
     image_size: int | None = None  # remarks name images smaller than this, in pixels
     grouping: Grouping = NO_GROUPING  # the names of the groups
+    usage: tuple[str, ...] = ()  # what was recognised and how it is used, in sentences
+    given_test: frozenset[str] = frozenset()  # paths; empty if a test split is held out
     splits: tuple[str, ...] = ()
     folds: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()  # numbers of the groups, joined by copies and other ties
@@ -113,6 +116,7 @@ class FolderReport:
         return DataFacts(
             num_images=len(self.paths),
             num_test=self.splits.count(TEST),
+            usage=self.usage,
             notes=(*map(str, self.notes), *ignored),
             remarks={kind: len(found) for kind, found in self.remarks.items()},
             num_copies=self.num_copies,
@@ -192,25 +196,27 @@ def examine_folder(
     folder: Path,
     *,
     groups: GroupRule | None = None,
+    labels: str | None = None,
     image_size: int | None = None,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
     """Examine every image of a folder with one subfolder per class, each once.
 
     Hidden files and system files are ignored. Any other file counts as an image, at any depth below
-    its class.
+    its class, unless a CSV file lists the images.
 
     Args:
         folder: the folder of the class folders.
         groups: how to find an image's group.
+        labels: name of the CSV file in the folder that lists the images with their labels.
         image_size: remark on images smaller than this, in pixels.
         progress: called with the images done, all images, and the unit.
 
     Raises:
-        UserError: as `read_layout`.
+        UserError: as `read_data_set`.
     """
-    layout = read_layout(folder, groups)
-    return examine_images(FolderSource(folder), layout, image_size=image_size, progress=progress)
+    source, layout = read_data_set(folder, groups, labels)
+    return examine_images(source, layout, image_size=image_size, progress=progress)
 
 
 def examine_images(
@@ -233,7 +239,7 @@ def examine_images(
     """
     class_of = layout.classes
     paths = sorted(class_of)
-    grouping = find_groups(layout.groups, source, paths)
+    grouping = find_groups(layout.groups, source, paths, layout.class_depth)
     index = Index()
     with read_ahead(source, paths) as ahead:
         images = _check(ahead, paths, image_size, index, squares, progress)
@@ -267,6 +273,8 @@ def examine_images(
         ignored=layout.ignored,
         image_size=image_size,
         grouping=grouping,
+        usage=layout.usage,
+        given_test=layout.given_test,
     )
 
 
@@ -303,16 +311,22 @@ def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
     """Give every usable image its split and fold.
 
     Raises:
-        UserError: the layout or the groups have faults, too many images are unusable, or a class
-            has too few images or groups for the holdout and every fold. The message lists every
-            problem.
+        UserError: the layout or the groups have faults, too many images are unusable, a class has
+            too few images or groups for the holdout and every fold, or a given test split shares
+            copies or groups with training. The message lists every problem.
     """
     tie = settings.tie_near_duplicates
     groups = join_groups(report, tie_near_duplicates=tie)
     of_images = report.labels, report.content_hashes
-    if grouped := not report.grouping.faults and (report.grouping.rule or tie):
+    grouped = bool(not report.grouping.faults and (report.grouping.rule or tie))
+    if report.given_test:
+        split_names, folds = assign_around_test(report, groups, settings, grouped=grouped)
+        find_faults = given_test_faults
+    elif grouped:
+        find_faults = too_few_groups
         split_names, folds = assign_groups(*of_images, groups, settings)
     else:
+        find_faults = _classes_too_small
         split_names, folds = splits.assign(*of_images, settings)
     report = replace(
         report, splits=tuple(split_names), folds=tuple(folds), groups=tuple(groups), tied=tie
@@ -321,7 +335,7 @@ def split_folder(report: FolderReport, settings: SplitSettings) -> FolderReport:
         *report.faults,
         *report.grouping.faults,
         *_too_many_unusable(report, settings.max_skipped_fraction),
-        *(too_few_groups if grouped else _classes_too_small)(report, settings),
+        *find_faults(report, settings),
     )
     if faults:
         raise UserError("\n\n".join(map(str, faults)))

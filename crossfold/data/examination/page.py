@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -143,11 +144,9 @@ def _class_rows(report: FolderReport) -> list[dict[str, Any]]:
 
 def _uneven(found: Iterable[str], report: FolderReport) -> str:
     """Describe a remark's counts by class, if it applies to some classes only."""
-    counts: dict[str, int] = {}
-    for path in found:
-        name = path.partition("/")[0]
-        counts[name] = counts.get(name, 0) + 1
-    if len(counts) == len(report.classes) or sum(counts.values()) < MIN_UNEVEN:
+    labels = dict(zip(report.paths, report.labels, strict=True))
+    counts = Counter(report.classes[labels[path]] for path in found)
+    if len(counts) == len(report.classes) or counts.total() < MIN_UNEVEN:
         return ""
     first = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
     more = f", and {len(counts) - len(first)} more" if len(counts) > len(first) else ""

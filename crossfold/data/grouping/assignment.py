@@ -24,6 +24,8 @@ def assign_groups(
     content_hashes: Sequence[str],
     groups: Sequence[int],
     settings: SplitSettings,
+    *,
+    hold_out: bool = True,
 ) -> tuple[list[str], list[int]]:
     """Assign every image to the test split or to a fold of the train split; divide no group.
 
@@ -44,6 +46,7 @@ def assign_groups(
         content_hashes: The content hash of each image, [N].
         groups: The number of each image's group, [N]. A group may have several classes.
         settings: The number of folds, the share to hold out, the seed.
+        hold_out: Whether to make a test split.
 
     Returns:
         The split of each image, TRAIN or TEST, and its fold, NO_FOLD in the test split. If a class
@@ -51,7 +54,7 @@ def assign_groups(
     """
     ordered = _ordered_groups(labels, content_hashes, groups, settings.seed)
     sizes = Counter(labels)
-    held_out = _hold_out(ordered, sizes, settings)
+    held_out = _hold_out(ordered, sizes, settings) if hold_out else {}
     fold_of = dict.fromkeys(held_out, NO_FOLD)
     rest = [group for group in ordered if group.number not in held_out]
     fold_of |= _deal(rest, sizes, settings.num_folds)

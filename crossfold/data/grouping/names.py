@@ -33,13 +33,16 @@ class Grouping:
 NO_GROUPING = Grouping()
 
 
-def find_groups(rule: GroupRule | None, source: ImageSource, paths: Sequence[str]) -> Grouping:
+def find_groups(
+    rule: GroupRule | None, source: ImageSource, paths: Sequence[str], class_depth: int = 1
+) -> Grouping:
     """Find the group of every image; no names without a rule.
 
     Args:
         rule: The setting `data.groups`.
         source: The images, and the CSV file beside them.
         paths: The paths of the images.
+        class_depth: Which folder of a path is the class, from 1.
     """
     if rule is None:
         return NO_GROUPING
@@ -51,10 +54,11 @@ def find_groups(rule: GroupRule | None, source: ImageSource, paths: Sequence[str
         about = f"file names do not match data.groups.pattern {rule.pattern}"
         advice = "Change the pattern so that it finds a group in every name, or rename these files"
     else:
-        found = {path: _subfolder(path) for path in paths}
+        found = {path: _subfolder(path, class_depth) for path in paths}
         about = "images are in no folder of a group"
         advice = (
-            f"With data.groups: folder, images belong in {source.name}/<class>/<group>/. "
+            "With data.groups: folder, images belong in "
+            f"{source.name}/{'<split>/' if class_depth > 1 else ''}<class>/<group>/. "
             "Move these images into such folders"
         )
     names = {path: name for path, name in found.items() if name}
@@ -72,7 +76,7 @@ def _matched(pattern: str, path: str) -> str | None:
     return name
 
 
-def _subfolder(path: str) -> str | None:
+def _subfolder(path: str, class_depth: int) -> str | None:
     """Name the folder below the class; deeper folders belong to it."""
     parts = path.split("/")
-    return parts[1] if len(parts) > 2 else None
+    return parts[class_depth] if len(parts) > class_depth + 1 else None

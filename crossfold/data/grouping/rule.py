@@ -41,6 +41,9 @@ def _beside_the_classes(name: str) -> str:
     return name
 
 
+CsvFileName = Annotated[str, AfterValidator(_beside_the_classes)]
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -56,7 +59,7 @@ class PatternGroups(_Form):
 class FileGroups(_Form):
     """Groups by a CSV file."""
 
-    file: Annotated[str, AfterValidator(_beside_the_classes)] = Field(
+    file: CsvFileName = Field(
         description="CSV file directly in `data/` with the columns `path` (below `data/`) and "
         "`group`."
     )
@@ -88,6 +91,12 @@ def read_rule(text: str) -> GroupRule | None:
     """Read a rule from JSON, as the pipeline passes it; null is no rule."""
     rule: GroupRule | None = TypeAdapter(GroupRule | None).validate_json(text)
     return rule
+
+
+def read_file_name(text: str) -> str | None:
+    """Read the name of a CSV file from JSON, as the pipeline passes it; null is none."""
+    name: str | None = TypeAdapter(CsvFileName | None).validate_json(text)
+    return name
 
 
 def describe(rule: GroupRule) -> str:

@@ -56,7 +56,13 @@ def upload(
             small=small,
             resources=settings.resources,
             storage=(
-                estimate_storage(parameters, model.num_bytes_stored) if present_data else NO_STORAGE
+                estimate_storage(
+                    parameters,
+                    model.num_bytes_stored,
+                    dvc.known_files(root, "data", settings.data.remote) or (),
+                )
+                if present_data
+                else NO_STORAGE
             ),
         )
         return api.upload(client, package), parameters

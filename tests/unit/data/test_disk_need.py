@@ -33,6 +33,12 @@ def test_without_both_numbers_nothing_is_estimated(numbers: tuple[int, int]) -> 
     assert estimate_need(Pointer(MD5, "data", *numbers), 0.2, SQUARES).total == 0
 
 
+def test_an_unknown_share_of_test_images_counts_the_larger_of_file_and_squares() -> None:
+    for size, larger in ((4_000_000, 4_000_000), (25_000, 150_000)):
+        need = estimate_need(Pointer(MD5, "data", 1000 * size, 1000), None, SQUARES)
+        assert need.table == 1000 * larger
+
+
 def test_a_disk_that_is_too_small_is_refused(tmp_path: Path) -> None:
     estimate_need(Pointer(MD5, "data", 10**6, 10), 0.2, SQUARES).require(tmp_path)
     need = estimate_need(Pointer(MD5, "data", 4 * 10**18, 10**12), 0.2, SQUARES)

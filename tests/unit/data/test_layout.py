@@ -96,19 +96,32 @@ def test_letters_of_all_scripts_and_joined_emoji_are_fine(folder: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("names", [("train", "val"), ("Train", "test", "valid")])
-def test_a_folder_that_is_divided_already_is_refused(
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "test", "valid"), ("training",)])
+def test_folders_named_like_splits_are_used_as_splits(
     tmp_path: Path, names: tuple[str, ...]
 ) -> None:
     for split_name in names:
         for name in ("cat", "dog"):
             (tmp_path / "data" / split_name / name).mkdir(parents=True)
             (tmp_path / "data" / split_name / name / "0.png").write_bytes(b"")
-    said = faults(tmp_path / "data")
-    assert "splits, not classes" in said
-    assert "cat, dog" in said
-    assert f"mv data/{names[0]}/cat data/cat/{names[0]}" in said
-    assert notes(tmp_path / "data") == ""
+    layout = read_layout(tmp_path / "data")
+    assert (layout.faults, layout.notes) == ((), ())
+    assert list(layout.files) == ["cat", "dog"]
+    assert layout.files["cat"] == sorted(f"{split_name}/cat/0.png" for split_name in names)
+    in_test = {"test/cat/0.png", "test/dog/0.png"}
+    assert layout.given_test == (in_test if "test" in names else set())
+    (usage,) = layout.usage
+    assert "cross-validation makes its own folds" in usage
+    assert ("data/test is the test split" if "test" in names else "is held out as usual") in usage
+    (tmp_path / "data" / names[0] / "9.png").write_bytes(b"")
+    assert f"data/{names[0]}/9.png" in faults(tmp_path / "data")
+
+
+def test_split_folders_without_classes_are_refused(folder: Path) -> None:
+    shutil.move(folder / "cat", folder / "train")
+    shutil.move(folder / "dog", folder / "val")
+    assert "splits, not classes" in faults(folder)
+    assert "data/train/<class>/" in faults(folder)
 
 
 def test_a_class_may_be_named_like_a_split_beside_others(folder: Path) -> None:

@@ -19,6 +19,7 @@ READERS = {
     "folds": {"fetch-data", "for-loop-1"},
     "split_seed": {"fetch-data"},
     "max_skipped_fraction": {"fetch-data"},
+    "labels": {"fetch-data"},
     "groups": {"fetch-data"},
     "tie_near_duplicates": {"fetch-data"},
     "squares": {"fetch-data"},

@@ -91,6 +91,10 @@ def test_the_disk_of_the_data_is_requested_where_it_can_be_estimated(
     assert with_views["train_fold"] == 1.5 * 2 * features + beside
     with_pixels = estimate_storage(changed | {"cuts": ["pixels"]}, 0)
     assert with_pixels["train_fold"] == 1.5 * 1000 * 30_000 + beside
+    half = estimate_storage(changed, 0, ["train/a/1.png", "test/a/2.png"])
+    assert half["evaluate_test"] == 1.5 * (500 * 30_000 + 500 * 4_000_000) + beside
+    described = estimate_storage(changed | {"labels": '"labels.csv"'}, 0)
+    assert described["evaluate_test"] == 1.5 * 1000 * 4_000_000 + beside
     compile_pipeline(tmp_path / "pipeline.yaml", changed, storage=storage)
     found = executors(next(iter(yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text()))))
     requests = {name: c["resources"].get("accelerator") for name, c in found.items()}

@@ -1,0 +1,121 @@
+"""Read the CSV files that lie beside the images and say something about each of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+from crossfold.imaging.decoding import BadImage
+
+from .layout import Finding
+from .listing import escaped
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from .image_source import ImageSource
+
+
+class Row(NamedTuple):
+    """A row of a CSV file with the column `path`, the image's path below the folder."""
+
+    line: int  # number of its last line, from 1
+    cells: Mapping[str, str]  # by column; the asked ones, and "" where the row has none
+
+    @property
+    def path(self) -> str:
+        """The image's path."""
+        return self.cells["path"]
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {escaped(self.path)}"
+
+
+class CsvTable(NamedTuple):
+    """The rows of a CSV file.
+
+    Attributes:
+        place: the file's path as messages have it, such as `data/labels.csv`.
+        columns: those asked for that the file has.
+        rows: in the file's order.
+    """
+
+    place: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_csv(
+    name: str, source: ImageSource, required: Sequence[str], optional: Sequence[str] = ()
+) -> CsvTable | Finding:
+    """Read a UTF-8 file with commas whose first line names its columns; others are ignored.
+
+    Spaces around cells are dropped, except around those of `path`.
+
+    Args:
+        name: the file's name in the folder of the images.
+        source: the folder.
+        required: the columns that the file must have, `path` first.
+        optional: columns that it may have.
+
+    Returns:
+        The table, or the reason why there is none.
+    """
+    place = f"{source.name}/{escaped(name)}"
+    try:
+        columns, rows = _parse(source.read(name).decode("utf-8-sig"), required, optional)
+    except (BadImage, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        return Finding(f"{place} cannot be read: {reason}")
+    except UnicodeDecodeError as error:
+        return Finding(f"{place} is not UTF-8 (byte {error.start}): save it as CSV in UTF-8")
+    except csv.Error as error:
+        return Finding(f"{place}: {error}")
+    return CsvTable(place, columns, rows)
+
+
+def _parse(
+    text: str, required: Sequence[str], optional: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[Row, ...]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    present = [column.strip() for column in reader.fieldnames or ()]
+    reader.fieldnames = present
+    if missing := [column for column in required if column not in present]:
+        raise csv.Error(
+            f"the first line has no column {' and no column '.join(missing)}. Write a first line "
+            f"`{','.join(required)}`, with commas between the columns"
+        )
+    columns = tuple(column for column in (*required, *optional) if column in present)
+    rows = []
+    for row in reader:
+        cells = {column: row[column] or "" for column in columns}
+        stripped = {c: cell if c == "path" else cell.strip() for c, cell in cells.items()}
+        rows.append(Row(reader.line_num, stripped))
+    return columns, tuple(rows)
+
+
+def unknown_paths(table: CsvTable, known: Collection[str], what: str) -> Iterator[Finding]:
+    """List the rows whose path is not known; `what` describes what it then is not."""
+    if unknown := [str(row) for row in table.rows if row.path not in known]:
+        yield Finding(
+            f"{table.place}: {len(unknown)} paths are no {what}",
+            tuple(unknown),
+            "Write paths below the folder, such as cat/1.jpg, or remove these lines",
+        )
+
+
+def repeated_paths(table: CsvTable) -> Iterator[Finding]:
+    """List the rows whose path an earlier row has."""
+    seen: set[str] = set()
+    twice = []
+    for row in table.rows:
+        if row.path in seen:
+            twice.append(str(row))
+        seen.add(row.path)
+    if twice:
+        yield Finding(
+            f"{table.place}: {len(twice)} paths are listed again",
+            tuple(twice),
+            "Keep one line of each",
+        )
