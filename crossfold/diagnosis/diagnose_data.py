@@ -4,15 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from crossfold.diagnosis_settings import DiagnosisSettings
 from crossfold.network import determinism
 from crossfold.records import Record
 
+from . import trust
 from .confused_classes import find_confused_classes
 from .evidence import Evidence
 from .findings import Diagnosis
 from .label_errors import find_label_errors
 from .outliers import find_outliers
+from .permutation_test import has_mixed_groups
 from .shortcuts import MAX_CLASSES, find_shortcuts
 
 NO_FEATURES = (
@@ -22,24 +26,44 @@ NO_FEATURES = (
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of the diagnosis: its setting, and the function that computes its record."""
+    """A part of the diagnosis: its setting, if it has one, and the function that computes it."""
 
-    setting: str
-    compute: Callable[[Evidence], Record]
+    setting: str | None
+    compute: Callable[[Evidence, DiagnosisSettings], Record]
     needs_features: bool = False
+    max_images: int | None = None
     max_classes: int | None = None
+    impossible: Callable[[Evidence], str] = lambda _: ""  # says why; empty if it is possible
 
 
-def _outliers(evidence: Evidence) -> Record:
+def _outliers(evidence: Evidence, _: DiagnosisSettings) -> Record:
     assert evidence.features is not None
     return find_outliers(evidence, evidence.features)
 
 
+def _no_choice(evidence: Evidence) -> str:
+    if len(trust.heads(evidence)) < 2:
+        return "there is only one head, so nothing is chosen among heads"
+    return "with two folds, none is left to choose by" if evidence.leaderboard.num_folds < 3 else ""
+
+
+def _no_exchange(evidence: Evidence) -> str:
+    mixed = has_mixed_groups(evidence.labels, evidence.groups)
+    return "groups hold several classes, so labels can't be exchanged between groups" * mixed
+
+
 _PARTS = {
-    "label_errors": _Part("label_errors", find_label_errors),
+    "label_errors": _Part("label_errors", lambda evidence, _: find_label_errors(evidence)),
     "outliers": _Part("label_errors", _outliers, needs_features=True),
-    "confused_classes": _Part("label_errors", find_confused_classes),
-    "shortcuts": _Part("shortcuts", find_shortcuts, max_classes=MAX_CLASSES),
+    "confused_classes": _Part("label_errors", lambda evidence, _: find_confused_classes(evidence)),
+    "shortcuts": _Part(
+        "shortcuts", lambda evidence, _: find_shortcuts(evidence), max_classes=MAX_CLASSES
+    ),
+    "repeated_cv": _Part("repeats", trust.repeated, True, trust.MAX_IMAGES),
+    "nested_cv": _Part("nested", trust.nested, True, trust.MAX_IMAGES, impossible=_no_choice),
+    "permutation_test": _Part("permutations", trust.permuted, True, impossible=_no_exchange),
+    "learning_curve": _Part("learning_curve", trust.more_images, True, trust.MAX_IMAGES),
+    "power": _Part(None, trust.comparison),
 }
 
 
@@ -70,9 +94,14 @@ def diagnose_data(
         name: _reason_to_leave_out(part, evidence, settings) for name, part in _PARTS.items()
     }
     left_out = {name: reason for name, reason in reasons.items() if reason}
-    computed = {
-        name: part.compute(evidence) for name, part in _PARTS.items() if name not in left_out
-    }
+    # The sums don't depend on the number of threads then, and threads that wait for products of
+    # small matrices take up to forty times as long.
+    with threadpool_limits(limits=1, user_api="blas"):
+        computed = {
+            name: part.compute(evidence, settings)
+            for name, part in _PARTS.items()
+            if name not in left_out
+        }
     found = Diagnosis.model_validate({"left_out": left_out, **computed})
     found.write(diagnosis)
     return found
@@ -80,11 +109,13 @@ def diagnose_data(
 
 def _reason_to_leave_out(part: _Part, evidence: Evidence, settings: DiagnosisSettings) -> str:
     """Say why a part cannot or shall not be computed; empty if it is."""
-    value = getattr(settings, part.setting)
+    value = getattr(settings, part.setting) if part.setting else True
     if not value:
         return f"diagnosis.{part.setting} is {str(value).lower()}"
     if part.needs_features and evidence.features is None:
         return NO_FEATURES
+    if part.max_images is not None and len(evidence.labels) > part.max_images:
+        return f"there are more than {part.max_images:,} images"
     if part.max_classes is not None and len(evidence.classes) > part.max_classes:
         return f"there are more than {part.max_classes} classes"
-    return ""
+    return part.impossible(evidence)

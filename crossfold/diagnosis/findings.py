@@ -4,7 +4,11 @@ from crossfold.records import Record, Scores
 
 from .confused_classes import ConfusedClasses
 from .label_errors import LabelErrors
+from .learning_curve import LearningCurve
 from .outliers import Outliers
+from .permutation_test import PermutationTest
+from .power import Power
+from .repeated_cv import NestedCV, RepeatedCV
 from .shortcuts import Shortcuts
 
 
@@ -19,6 +23,11 @@ class Diagnosis(Record):
     outliers: Outliers | None = None
     confused_classes: ConfusedClasses | None = None
     shortcuts: Shortcuts | None = None
+    repeated_cv: RepeatedCV | None = None
+    nested_cv: NestedCV | None = None
+    permutation_test: PermutationTest | None = None
+    learning_curve: LearningCurve | None = None
+    power: Power | None = None
 
     @property
     def summary(self) -> Scores:
@@ -30,4 +39,15 @@ class Diagnosis(Record):
             figures["num_outliers"] = self.outliers.num_outliers
         if self.shortcuts:
             figures |= self.shortcuts.summary
+        if self.repeated_cv:
+            best = max(head.macro_f1 for head in self.repeated_cv.heads)
+            figures["repeated_cv_macro_f1"] = best
+        if self.nested_cv:
+            figures["nested_cv_macro_f1"] = self.nested_cv.macro_f1
+        if self.permutation_test:
+            figures["permutation_p"] = self.permutation_test.p_value
+        if self.learning_curve:
+            figures["gain_by_half_more_images"] = self.learning_curve.gains[0].gain
+        if self.power:
+            figures["smallest_difference"] = self.power.smallest_difference
         return figures

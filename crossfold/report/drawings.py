@@ -22,6 +22,7 @@ def draw(
     chosen = leaderboard.chosen
     return {
         **_learning_curves(leaderboard),
+        **_learning_curve(diagnosis),
         "leaderboard": _drawing(
             figures.leaderboard(leaderboard),
             "Macro F1 of each candidate in cross-validation, with interval. The chosen one is "
@@ -69,6 +70,19 @@ def _learning_curves(leaderboard: Leaderboard) -> dict[str, Drawing]:
         "score_curves": _drawing(
             figures.score_curves(leaderboard), f"Validation macro F1 by epoch for: {names}."
         ),
+    }
+
+
+def _learning_curve(diagnosis: Diagnosis) -> dict[str, Drawing]:
+    curve = diagnosis.learning_curve
+    if curve is None:
+        return {}
+    points = ", ".join(f"{point.num_images}: {point.macro_f1:.3f}" for point in curve.points)
+    return {
+        "learning_curve": _drawing(
+            figures.learning_curve(curve),
+            f"Macro F1 by the number of training images, with a fitted curve. {points}.",
+        )
     }
 
 

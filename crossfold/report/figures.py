@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from crossfold.diagnosis.learning_curve import LearningCurve
 from crossfold.records import Bin, Calibration, Curves, FoldScores, Leaderboard, LeaderboardEntry
 
 from .palette import (
@@ -156,6 +157,27 @@ def _learning_curves(
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
         _plain(axes)
     column[-1].set_xlabel("epoch")
+    return figure
+
+
+def learning_curve(curve: LearningCurve) -> Figure:
+    """Draw macro F1 by the number of training images, and the fitted curve up to more images."""
+    figure = _figure("learning_curve", WIDTH, 2.8)
+    axes = figure.subplots()
+    sizes = np.array([point.num_images for point in curve.points])
+    means, lowest, highest = (
+        np.array([getattr(point, name) for point in curve.points])
+        for name in ("macro_f1", "lowest", "highest")
+    )
+    axes.vlines(sizes, lowest, highest, color=BLUE, alpha=0.4, linewidth=3)
+    axes.plot(sizes, means, "o", color=BLUE, markersize=4)
+    most = sizes[-1] + curve.gains[-1].num_more
+    for ends, style in (((sizes[0], sizes[-1]), "-"), ((sizes[-1], most), "--")):
+        x = np.linspace(*ends, 50)
+        axes.plot(x, curve.a - curve.b * x**-curve.c, style, color=VERMILION)
+    axes.set_xlabel("training images")
+    axes.set_ylabel("macro F1")
+    _plain(axes)
     return figure
 
 

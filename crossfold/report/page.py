@@ -86,6 +86,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["score"] = _score
     environment.filters["fixed"] = lambda number, digits=4: f"{number:.{digits}f}"
     environment.filters["signed"] = lambda number: f"{round(number, 4) + 0.0:+.4f}"  # no -0
+    environment.filters["signed_points"] = lambda number: f"{round(number, 1) + 0.0:+.1f}"
     environment.filters["interval"] = lambda ends: " to ".join(f"{end:.4f}" for end in ends)
     environment.filters["score_interval"] = lambda ends, metric: " to ".join(
         _score(end, metric) for end in ends
