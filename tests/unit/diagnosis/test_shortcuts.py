@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from PIL import Image
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.diagnosis import shortcuts
