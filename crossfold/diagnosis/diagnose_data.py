@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import scipy.optimize  # noqa: F401  # before the limit, which counts for loaded libraries only
 from threadpoolctl import threadpool_limits
 
 from crossfold.diagnosis_settings import DiagnosisSettings

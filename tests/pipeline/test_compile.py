@@ -75,7 +75,7 @@ def test_every_task_has_its_image_requests_and_limits(
     compiled: tuple[Project, list[Path]],
 ) -> None:
     containers = executors(compiled[1][0])
-    assert len(containers) == 8
+    assert len(containers) == 9
     for name, container in containers.items():
         role = image_tags.DATA if name in FETCHING else image_tags.TRAIN
         assert container["image"] == image_tags.image_name(role)
@@ -143,7 +143,7 @@ def test_only_the_registration_is_never_answered_from_the_cache(
     cached = {
         name: task["cachingOptions"].get("enableCache", False) for name, task in steps.items()
     }
-    assert len(cached) == 8
+    assert len(cached) == 9
     assert [name for name, enabled in cached.items() if not enabled] == ["register-model"]
 
 
