@@ -27,6 +27,7 @@ import requests
 import yaml
 from rich.console import Console
 
+from crossfold.diagnosis.findings import Diagnosis
 from crossfold.errors import UserError
 from crossfold.infra.cluster.kubectl import Object
 from crossfold.infra.image_tags import DATA
@@ -651,11 +652,14 @@ def test_what_was_found_is_read_from_mlflow(services: Services, mlflow: None) ->
     run = run_tree.parent_run("a-run", name="a run")
     for name in ("leaderboard.json", "evaluation.json", "registration.json"):
         run.log_artifact(RECORDED / name, name)
+    diagnosis = Diagnosis(left_out={"shortcuts": "diagnosis.shortcuts is false"})
+    run.log_artifact(diagnosis.to_json(), "diagnosis.json")
     run.log_artifact("<p>räport</p>", "report.html")
     steps = [Task("fetch_data", State.REUSED), Task("register_model", State.DONE)]
     outcome = read_outcome(services.cluster, "a-run", "http://kubeflow/a-run", steps)
     assert outcome.leaderboard == Leaderboard.read(RECORDED / "leaderboard.json")
     assert outcome.evaluation == Evaluation.read(RECORDED / "evaluation.json")
+    assert outcome.diagnosis == diagnosis
     assert outcome.registration == Registration.read(RECORDED / "registration.json")
     assert outcome.report_html == "<p>räport</p>"
     assert (outcome.num_steps, outcome.num_reused) == (2, 1)
