@@ -77,7 +77,7 @@ def test_the_best_of_equal_heads_is_optimistic() -> None:
         optimism.append(found.optimism)
         assert sum(found.num_chosen.values()) == 5
         assert found.optimism == pytest.approx(found.plain_macro_f1 - found.macro_f1, abs=1e-5)
-    assert min(optimism) >= 0 and np.mean(optimism) > 0
+    assert np.mean(optimism) > 0  # of one data set it may be negative
 
 
 def test_permutations_tell_a_signal_from_none() -> None:
