@@ -19,7 +19,7 @@ from crossfold.data.examination.page import write_page
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.fetch import write_table
 from crossfold.data.image_source import FolderSource
-from crossfold.data.layout import read_layout
+from crossfold.data.layouts.layout import read_layout
 from crossfold.data.samples.digits import random_resnet18
 from crossfold.data.splits import SplitSettings
 from crossfold.settings import Backbone, Candidate

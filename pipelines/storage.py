@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from crossfold.data.disk_need import estimate_need
-from crossfold.data.given_splits import test_share
-from crossfold.data.listing import list_paths
+from crossfold.data.layouts.given_splits import test_share
+from crossfold.data.layouts.listing import list_paths
 from crossfold.imaging.preprocessing import read_geometries
 from crossfold.settings import PIXELS
 from crossfold.versioning import dvc

@@ -12,7 +12,7 @@ from rich.text import Text
 from crossfold.data.examination.findings import Pair, groups, near_duplicates
 from crossfold.data.examination.folder import FolderReport, balance
 from crossfold.data.examination.groups import group_facts
-from crossfold.data.layout import ignored_files
+from crossfold.data.layouts.layout import ignored_files
 from crossfold.data.splits import TEST
 from crossfold.imaging.quality import KINDS
 from crossfold.versioning.dvc import listed

@@ -17,10 +17,10 @@ from crossfold.versioning.dvc import parse_pointer
 from crossfold.versioning.remote_files import remote_files
 
 from . import splits
-from .data_set import find_layout
 from .disk_need import estimate_need, least_need
 from .examples import Example, write_examples
-from .listing import list_paths
+from .layouts.data_set import find_layout
+from .layouts.listing import list_paths
 from .models_folder import WeightsFiles, copy_weights, find_weights
 from .read_ahead import read_ahead
 from .splits import TEST, TRAIN
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from crossfold.imaging.preprocessing import SquareGeometry
 
     from .image_source import ImageSource
-    from .layout import Layout
+    from .layouts.layout import Layout
     from .square_file import SquareFile
 
 _logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from crossfold.imaging.decoding import MAX_FILE_SIZE, read_image
 
-from .layout import name_of
-from .listing import escaped
+from .layouts.layout import name_of
+from .layouts.listing import escaped
 
 if TYPE_CHECKING:
     from pathlib import Path

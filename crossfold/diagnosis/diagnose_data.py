@@ -4,22 +4,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import scipy.optimize  # noqa: F401  # before the limit, which counts for loaded libraries only
 from threadpoolctl import threadpool_limits
 
+from crossfold.data.examples import TEST
 from crossfold.diagnosis_settings import DiagnosisSettings
 from crossfold.network import determinism
 from crossfold.records import Record
 
-from . import trust
-from .confused_classes import find_confused_classes
 from .evidence import Evidence
 from .findings import Diagnosis
-from .label_errors import find_label_errors
-from .outliers import find_outliers
-from .permutation_test import has_mixed_groups
-from .shortcuts import MAX_CLASSES, find_shortcuts
+from .labels.confused_classes import find_confused_classes
+from .labels.label_errors import find_label_errors
+from .labels.outliers import find_outliers
+from .shortcuts.shortcut_test import MAX_CLASSES, find_shortcuts
+from .trust.learning_curve import learning_curve
+from .trust.nested_cv import nest_cv
+from .trust.permutation_test import has_mixed_groups, permutation_test
+from .trust.power import power
+from .trust.repeated_cv import repeat_cv
 
+MAX_IMAGES = 5000  # with more, a hundred fits take minutes
 NO_FEATURES = (
     "no candidate trains only the head of the chosen backbone, so its features are not stored"
 )
@@ -37,13 +41,52 @@ class _Part:
     impossible: Callable[[Evidence], str] = lambda _: ""  # says why; empty if it is possible
 
 
-def _outliers(evidence: Evidence, _: DiagnosisSettings) -> Record:
-    assert evidence.features is not None
-    return find_outliers(evidence, evidence.features)
+def _repeated_cv(evidence: Evidence, settings: DiagnosisSettings) -> Record:
+    return repeat_cv(
+        evidence.head_inputs,
+        evidence.labels,
+        evidence.content_hashes,
+        evidence.groups,
+        evidence.heads,
+        num_folds=evidence.leaderboard.num_folds,
+        num_repeats=settings.repeats,
+    )
+
+
+def _nested_cv(evidence: Evidence, _: DiagnosisSettings) -> Record:
+    return nest_cv(evidence.head_inputs, evidence.labels, evidence.folds, evidence.heads)
+
+
+def _permutation_test(evidence: Evidence, settings: DiagnosisSettings) -> Record:
+    return permutation_test(
+        evidence.head_inputs,
+        evidence.labels,
+        evidence.folds,
+        evidence.groups,
+        num_permutations=settings.permutations,
+    )
+
+
+def _learning_curve(evidence: Evidence, _: DiagnosisSettings) -> Record:
+    heads = evidence.heads
+    best = next(e for e in evidence.leaderboard.ranked if e.candidate.name in heads).candidate
+    return learning_curve(
+        evidence.head_inputs,
+        evidence.labels,
+        evidence.folds,
+        evidence.groups,
+        evidence.classes,
+        head=best.name,
+        weight_decay=best.weight_decay,
+    )
+
+
+def _power(evidence: Evidence, _: DiagnosisSettings) -> Record:
+    return power(evidence.leaderboard, len(evidence.labels), evidence.table.count(TEST))
 
 
 def _no_choice(evidence: Evidence) -> str:
-    if len(trust.heads(evidence)) < 2:
+    if len(evidence.heads) < 2:
         return "there is only one head, so nothing is chosen among heads"
     return "with two folds, none is left to choose by" if evidence.leaderboard.num_folds < 3 else ""
 
@@ -55,16 +98,18 @@ def _no_exchange(evidence: Evidence) -> str:
 
 _PARTS = {
     "label_errors": _Part("label_errors", lambda evidence, _: find_label_errors(evidence)),
-    "outliers": _Part("label_errors", _outliers, needs_features=True),
+    "outliers": _Part(
+        "label_errors", lambda evidence, _: find_outliers(evidence, evidence.head_inputs), True
+    ),
     "confused_classes": _Part("label_errors", lambda evidence, _: find_confused_classes(evidence)),
     "shortcuts": _Part(
         "shortcuts", lambda evidence, _: find_shortcuts(evidence), max_classes=MAX_CLASSES
     ),
-    "repeated_cv": _Part("repeats", trust.repeated, True, trust.MAX_IMAGES),
-    "nested_cv": _Part("nested", trust.nested, True, trust.MAX_IMAGES, impossible=_no_choice),
-    "permutation_test": _Part("permutations", trust.permuted, True, impossible=_no_exchange),
-    "learning_curve": _Part("learning_curve", trust.more_images, True, trust.MAX_IMAGES),
-    "power": _Part(None, trust.comparison),
+    "repeated_cv": _Part("repeats", _repeated_cv, True, MAX_IMAGES),
+    "nested_cv": _Part("nested", _nested_cv, True, MAX_IMAGES, impossible=_no_choice),
+    "permutation_test": _Part("permutations", _permutation_test, True, impossible=_no_exchange),
+    "learning_curve": _Part("learning_curve", _learning_curve, True, MAX_IMAGES),
+    "power": _Part(None, _power),
 }
 
 

@@ -1,6 +1,6 @@
 """Collect what a run knows of each image outside the test split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,9 @@ class Evidence:
         paths: the path of each image.
         labels: int64 [N].
         folds: int64 [N].
-        groups: int64 [N]; images with the same number belong together.
+        content_hashes: the hash of each image's content.
+        groups: int64 [N]; images with the same number belong together. The numbers follow the
+            groups' contents, so no order that they decide depends on the files' names.
         probabilities: float32 [N, K], the chosen candidate's, out of fold.
         features: float32 [N, C], the input of the head of the chosen candidate's backbone, as a
             mean over positions; None if no candidate trains that head alone.
@@ -39,6 +41,7 @@ class Evidence:
     paths: tuple[str, ...]
     labels: Numbers
     folds: Numbers
+    content_hashes: tuple[str, ...]
     groups: Numbers
     probabilities: Values
     features: Values | None
@@ -56,11 +59,39 @@ class Evidence:
             paths=tuple(table.column("path", TRAIN)),
             labels=stored.labels,
             folds=stored.folds,
-            groups=table.column("group", TRAIN).astype(np.int64),
+            content_hashes=(contents := tuple(table.column("content_hash", TRAIN))),
+            groups=number_by_content(table.column("group", TRAIN), contents),
             probabilities=_out_of_fold(predictions, board),
             features=stored.head_inputs(stored.backbone(board.chosen.candidate.backbone)),
             leaderboard=board,
         )
+
+    @property
+    def head_inputs(self) -> Values:
+        """The features; only for a run that has them."""
+        assert self.features is not None
+        return self.features
+
+    @property
+    def heads(self) -> dict[str, float]:
+        """The weight decays of the candidates that train the chosen backbone's head, by name."""
+        board = self.leaderboard
+        return {
+            entry.candidate.name: entry.candidate.weight_decay
+            for entry in board.candidates
+            if entry.candidate.freeze_backbone and entry.backbone.name == board.chosen.backbone.name
+        }
+
+
+def number_by_content(groups: Iterable[int], content_hashes: Sequence[str]) -> Numbers:
+    """Number the groups of N images anew, in the order of their smallest content hash, [N]."""
+    smallest: dict[int, str] = {}
+    numbers = list(groups)
+    for group, content_hash in zip(numbers, content_hashes, strict=True):
+        smallest[group] = min(content_hash, smallest.get(group, content_hash))
+    ordered = sorted(smallest, key=smallest.__getitem__)
+    places = {group: place for place, group in enumerate(ordered)}
+    return np.array([places[group] for group in numbers], np.int64)
 
 
 def _out_of_fold(predictions: Sequence[Path], board: Leaderboard) -> Values:

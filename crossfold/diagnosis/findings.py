@@ -2,14 +2,11 @@
 
 from crossfold.records import Record, Scores
 
-from .confused_classes import ConfusedClasses
-from .label_errors import LabelErrors
-from .learning_curve import LearningCurve
-from .outliers import Outliers
-from .permutation_test import PermutationTest
-from .power import Power
-from .repeated_cv import NestedCV, RepeatedCV
-from .shortcuts import Shortcuts
+from .labels.confused_classes import ConfusedClasses
+from .labels.label_errors import LabelErrors
+from .labels.outliers import Outliers
+from .shortcuts.shortcut_test import Shortcuts
+from .trust.records import LearningCurve, NestedCV, PermutationTest, Power, RepeatedCV
 
 
 class Diagnosis(Record):

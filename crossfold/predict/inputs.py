@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crossfold.data.listing import files_below, is_system_file
+from crossfold.data.layouts.listing import files_below, is_system_file
 from crossfold.errors import UserError
 from crossfold.versioning.dvc import listed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.diagnosis.label_errors import LabelIssue
+from crossfold.diagnosis.labels.label_errors import LabelIssue
 from crossfold.evaluation.metrics import fold_metrics
 from crossfold.records import Curves, Evaluation, Leaderboard
 

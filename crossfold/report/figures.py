@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from crossfold.diagnosis.learning_curve import LearningCurve
+from crossfold.diagnosis.trust.records import LearningCurve
 from crossfold.records import Bin, Calibration, Curves, FoldScores, Leaderboard, LeaderboardEntry
 
 from .palette import (

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import jinja2
 
 from crossfold.data.samples.sample import weights_warning
-from crossfold.diagnosis import outliers
 from crossfold.diagnosis.findings import Diagnosis
+from crossfold.diagnosis.labels import outliers
 from crossfold.evaluation import metrics, shown_images
 from crossfold.evaluation.metrics import Metric
 from crossfold.html.jinja_environment import template_environment

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crossfold.data.layout import find_misnamed
+from crossfold.data.layouts.layout import find_misnamed
 from crossfold.data.models_folder import copy_weights, find_weights
 from crossfold.data.samples import sample
 from crossfold.errors import UserError

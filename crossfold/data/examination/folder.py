@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossfold.data import splits
-from crossfold.data.data_set import read_data_set
 from crossfold.data.grouping.assignment import assign_groups
 from crossfold.data.grouping.names import NO_GROUPING, Grouping, find_groups
-from crossfold.data.layout import Finding, ignored_files
+from crossfold.data.layouts.data_set import read_data_set
+from crossfold.data.layouts.layout import Finding, ignored_files
 from crossfold.data.read_ahead import read_ahead
 from crossfold.data.splits import TEST, SplitSettings
 from crossfold.errors import UserError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from crossfold.data.grouping.rule import GroupRule
     from crossfold.data.image_source import ImageSource
-    from crossfold.data.layout import Layout
+    from crossfold.data.layouts.layout import Layout
     from crossfold.data.square_file import SquareFile
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from crossfold.data import splits
 from crossfold.data.grouping.assignment import assign_groups
-from crossfold.data.layout import Finding
-from crossfold.data.listing import escaped
+from crossfold.data.layouts.layout import Finding
+from crossfold.data.layouts.listing import escaped
 from crossfold.data.splits import NO_FOLD, TEST
 
 if TYPE_CHECKING:

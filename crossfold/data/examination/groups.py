@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crossfold.data.grouping.joining import join_images
 from crossfold.data.grouping.rule import describe
-from crossfold.data.layout import Finding
+from crossfold.data.layouts.layout import Finding
 
 from .findings import GroupFacts
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crossfold.data.csv_table import read_csv, repeated_paths, unknown_paths
-from crossfold.data.layout import Finding
+from crossfold.data.layouts.csv_table import read_csv, repeated_paths, unknown_paths
+from crossfold.data.layouts.layout import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from crossfold.data.csv_table import CsvTable
     from crossfold.data.image_source import ImageSource
+    from crossfold.data.layouts.csv_table import CsvTable
 
 COLUMNS = ("path", "group")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from crossfold.data.layout import Finding
+from crossfold.data.layouts.layout import Finding
 
 from .csv_file import read_groups
 from .rule import FileGroups, GroupRule, PatternGroups

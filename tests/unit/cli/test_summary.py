@@ -6,8 +6,8 @@ from rich.console import Console
 
 from crossfold.cli import summary
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.diagnosis.label_errors import LabelErrors
-from crossfold.diagnosis.shortcuts import FactsScore, Shortcuts
+from crossfold.diagnosis.labels.label_errors import LabelErrors
+from crossfold.diagnosis.shortcuts.shortcut_test import FactsScore, Shortcuts
 from crossfold.records import (
     CorrectedScore,
     Evaluation,

@@ -22,6 +22,7 @@ def evidence(table: Path, labels: Numbers, probabilities: NDArray[np.float64]) -
         paths=tuple(f"{n}.png" for n in number),
         labels=labels,
         folds=number % 2,
+        content_hashes=tuple(f"{n:06}" for n in number),
         groups=number,
         probabilities=probabilities.astype(np.float32),
         features=None,

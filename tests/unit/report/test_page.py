@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
-from crossfold.diagnosis.confused_classes import ConfusedClasses
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.diagnosis.label_errors import ClassLabels, LabelErrors, LabelIssue
-from crossfold.diagnosis.shortcuts import FactsScore, Shortcuts
+from crossfold.diagnosis.labels.confused_classes import ConfusedClasses
+from crossfold.diagnosis.labels.label_errors import ClassLabels, LabelErrors, LabelIssue
+from crossfold.diagnosis.shortcuts.shortcut_test import FactsScore, Shortcuts
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
 from crossfold.records import (

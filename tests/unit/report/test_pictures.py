@@ -7,8 +7,8 @@ import pytest
 from crossfold.data.examination.findings import DataFacts, Pair
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.diagnosis.label_errors import LabelErrors, LabelIssue
-from crossfold.diagnosis.outliers import Outlier, Outliers
+from crossfold.diagnosis.labels.label_errors import LabelErrors, LabelIssue
+from crossfold.diagnosis.labels.outliers import Outlier, Outliers
 from crossfold.records import ActivationMap
 from crossfold.report import pictures as report_pictures
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
-from crossfold.diagnosis.confused_classes import ConfusedClasses, ConfusedPair
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.diagnosis.label_errors import ClassLabels, LabelErrors, LabelIssue
-from crossfold.diagnosis.outliers import Outlier, Outliers
+from crossfold.diagnosis.labels.confused_classes import ConfusedClasses, ConfusedPair
+from crossfold.diagnosis.labels.label_errors import ClassLabels, LabelErrors, LabelIssue
+from crossfold.diagnosis.labels.outliers import Outlier, Outliers
 from crossfold.records import DivergedEntry, DivergedFold, Evaluation, Leaderboard, Registration
 from crossfold.report.drawings import draw
 from crossfold.report.page import render

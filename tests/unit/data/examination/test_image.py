@@ -15,7 +15,7 @@ from crossfold.data.examination.image import check_image
 from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.data.fetch import write_table
 from crossfold.data.image_source import FolderSource
-from crossfold.data.layout import read_layout
+from crossfold.data.layouts.layout import read_layout
 from crossfold.data.splits import SplitSettings
 from crossfold.data.square_file import square_file
 from crossfold.imaging import decoding
@@ -184,7 +184,7 @@ import re, sys
 from pathlib import Path
 from crossfold.data.examination import folder
 from crossfold.data.image_source import FolderSource
-from crossfold.data.layout import read_layout
+from crossfold.data.layouts.layout import read_layout
 from crossfold.data.square_file import square_file
 from crossfold.imaging.preprocessing import SquareGeometry
 

@@ -14,7 +14,7 @@ from .listing import escaped
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from .image_source import ImageSource
+    from crossfold.data.image_source import ImageSource
 
 
 class Row(NamedTuple):

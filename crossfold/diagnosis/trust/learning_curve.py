@@ -3,11 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold.diagnosis.rounding import rounded
 from crossfold.evaluation import metrics
 from crossfold.evaluation.metrics import TAILS
-from crossfold.records import Interval, Record
 
-from .head_fits import Numbers, ScaledRows, Values, rounded
+from .head_fits import Numbers, ScaledRows, Values
+from .records import CurvePoint, Gain, LearningCurve
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
 NUM_DRAWS = 2
@@ -19,70 +20,34 @@ MAX_CLASSES_NAMED = 3
 Scores = NDArray[np.float64]
 
 
-class CurvePoint(Record):
-    """The mean macro F1 over folds and draws on a number of training images, and its range."""
-
-    num_images: int
-    macro_f1: float
-    lowest: float
-    highest: float
-    class_f1: tuple[float, ...]
-
-
-class Gain(Record):
-    """The estimated gain of macro F1 by more images, like the present ones."""
-
-    num_more: int
-    gain: float
-    interval: Interval
-
-
-class LearningCurve(Record):
-    """Points, the fitted curve at more images, and the classes that gain most by more images.
-
-    The curve is a - b * n ** -c.
-    """
-
-    head: str
-    points: tuple[CurvePoint, ...]
-    a: float
-    b: float
-    c: float
-    gains: tuple[Gain, ...]
-    gaining_classes: tuple[str, ...]
-
-    @property
-    def can_extrapolate(self) -> bool:
-        """Whether the interval of the first gain is narrower than the curve's rise so far."""
-        low, high = self.gains[0].interval
-        return high - low < 2 * max(self.points[-1].macro_f1 - self.points[0].macro_f1, 0.02)
-
-
 def learning_curve(
     features: Values,
     labels: Numbers,
     folds: Numbers,
+    groups: Numbers,
     classes: tuple[str, ...],
     *,
     head: str,
     weight_decay: float,
 ) -> LearningCurve:
-    """Cross-validate a head on shares of the other folds' images, and fit an inverse power law.
+    """Cross-validate a head on shares of the other folds' groups, and fit an inverse power law.
 
-    The shares are nested and have the same share of each class. C. Cortes, L. Jackel, S. Solla,
-    V. Vapnik and J. Denker, "Learning curves: asymptotic values and rate of convergence", NIPS
-    1993, pages 327-334. The intervals draw folds and draws again; folds share images, so they are
-    rather too narrow.
+    The shares are nested, divide no group, and have about the same share of each class. The
+    intervals draw folds and draws again; folds share images, so they are rather too narrow.
+
+    C. Cortes, L. Jackel, S. Solla, V. Vapnik and J. Denker, "Learning curves: asymptotic values
+    and rate of convergence", NIPS 1993, pages 327-334.
 
     Args:
         features: the head's input [N, C].
         labels: int [N].
         folds: int [N].
+        groups: int [N], see `Evidence`.
         classes: the names of the classes.
         head: its name.
         weight_decay: its weight decay.
     """
-    scores, sizes, class_f1 = _measure(features, labels, folds, len(classes), weight_decay)
+    scores, sizes, class_f1 = _measure(features, labels, folds, groups, len(classes), weight_decay)
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(scores), size=(_NUM_RESAMPLES, len(scores)))
     a, b, c = _fit(sizes, scores.mean(axis=0)[None])
@@ -122,7 +87,12 @@ def learning_curve(
 
 
 def _measure(
-    features: Values, labels: Numbers, folds: Numbers, num_classes: int, weight_decay: float
+    features: Values,
+    labels: Numbers,
+    folds: Numbers,
+    groups: Numbers,
+    num_classes: int,
+    weight_decay: float,
 ) -> tuple[Scores, Scores, Scores]:
     """Score a head on each share.
 
@@ -132,7 +102,7 @@ def _measure(
     scores, sizes = [], []
     predicted = np.empty((NUM_DRAWS, len(SHARES), len(labels)), np.int64)
     for draw in range(NUM_DRAWS):
-        rank = np.random.default_rng(draw).permutation(len(labels))
+        rank = np.random.default_rng(draw).permutation(groups.max() + 1)[groups]
         for fold in np.unique(folds):
             held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
             places = _shares(labels[others], rank[others])
@@ -150,14 +120,19 @@ def _measure(
     return np.array(scores), np.reshape(sizes, (-1, len(SHARES))).mean(axis=0), class_f1
 
 
-def _shares(labels: Numbers, rank: Values) -> Scores:
-    """Place each image within its class by its rank, from 0 to below 1."""
+def _shares(labels: Numbers, rank: Numbers) -> Scores:
+    """Place each image within its class by its group's rank, from 0 to below 1.
+
+    The whole group is at the place of its first image in any class.
+    """
     places = np.empty(len(labels))
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
-        ordered = of_class[np.argsort(rank[of_class])]
+        ordered = of_class[np.argsort(rank[of_class], kind="stable")]
         places[ordered] = np.arange(len(ordered)) / len(ordered)
-    return places
+    first = np.full(rank.max() + 1, np.inf)
+    np.minimum.at(first, rank, places)
+    return first[rank]
 
 
 def _f1(labels: Numbers, predicted: Numbers, num_classes: int) -> Scores:

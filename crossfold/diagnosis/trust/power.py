@@ -2,25 +2,14 @@
 
 from math import sqrt
 
-from crossfold.records import Leaderboard, Record
+from crossfold.diagnosis.rounding import rounded
+from crossfold.records import Leaderboard
+
+from .records import Power
 
 _Z_ALPHA = 1.959964  # two-sided 5 %
 _Z_POWER = 0.841621  # 80 %
 DIFFERENCES = (0.01, 0.02, 0.05)
-
-
-class Power(Record):
-    """What McNemar's test of two models on the same test images can show, 4 times in 5.
-
-    `disagreement` is the share of images that only one of two models has right, taken from the
-    candidates' out-of-fold predictions. `smallest_difference` is one of accuracy.
-    `num_needed` is the number of test images for a difference of accuracy.
-    """
-
-    num_test: int
-    disagreement: float
-    smallest_difference: float
-    num_needed: dict[float, int]
 
 
 def power(board: Leaderboard, num_images: int, num_test: int) -> Power:
@@ -37,7 +26,7 @@ def power(board: Leaderboard, num_images: int, num_test: int) -> Power:
     disagreement = _disagreement(board, num_images)
     return Power(
         num_test=num_test,
-        disagreement=round(disagreement, 6),
+        disagreement=rounded(disagreement),
         smallest_difference=round(_smallest_difference(disagreement, num_test), 4),
         num_needed={one: _num_needed(one, max(one, disagreement)) for one in DIFFERENCES},
     )

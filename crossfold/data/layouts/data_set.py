@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from crossfold.data.grouping.rule import FileGroups
+from crossfold.data.image_source import FolderSource
 from crossfold.errors import UserError
 
-from .grouping.rule import FileGroups
-from .image_source import FolderSource
 from .labels_file import read_labels
 from .layout import Finding, judge_layout, list_folder
 from .listing import escaped
@@ -16,8 +16,9 @@ from .listing import escaped
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .grouping.rule import GroupRule
-    from .image_source import ImageSource
+    from crossfold.data.grouping.rule import GroupRule
+    from crossfold.data.image_source import ImageSource
+
     from .layout import Layout
     from .listing import Listing
 

@@ -3,10 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.diagnosis import outliers
-from crossfold.diagnosis.outliers import NUM_NEIGHBOURS, find_outliers, nearest_distances
-
-from .evidences import evidence, with_groups
+from crossfold.diagnosis.labels import outliers
+from crossfold.diagnosis.labels.outliers import NUM_NEIGHBOURS, find_outliers, nearest_distances
+from tests.unit.diagnosis.evidences import evidence, with_groups
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], 40)

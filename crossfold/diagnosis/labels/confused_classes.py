@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crossfold.diagnosis.rounding import DIGITS, rounded_probabilities
 from crossfold.records import Record
 
-from .label_errors import DIGITS, estimated_errors, rounded
+from .label_errors import estimated_errors
 
 if TYPE_CHECKING:
     # Importing it imports torch, which readers of the record do without.
-    from .evidence import Evidence
+    from crossfold.diagnosis.evidence import Evidence
 
 MAX_P_VALUE = 0.05
 MAX_PAIRS = 100  # in the record
@@ -57,7 +58,7 @@ def find_confused_classes(evidence: Evidence) -> ConfusedClasses:
 
     from crossfold.evaluation.candidate_comparison import holm
 
-    labels, probabilities = evidence.labels, rounded(evidence.probabilities)
+    labels, probabilities = evidence.labels, rounded_probabilities(evidence.probabilities)
     num_classes = len(evidence.classes)
     mistakes = np.zeros((num_classes, num_classes), np.int64)
     np.add.at(mistakes, (labels, probabilities.argmax(axis=1)), 1)

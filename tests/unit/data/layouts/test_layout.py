@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from crossfold.data.examination.folder import FolderReport, examine_folder, split_folder
-from crossfold.data.layout import ignored_files, read_layout
-from crossfold.data.listing import escaped, is_system_file, list_files, list_paths
+from crossfold.data.layouts.layout import ignored_files, read_layout
+from crossfold.data.layouts.listing import escaped, is_system_file, list_files, list_paths
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 
@@ -173,7 +173,8 @@ def test_a_folder_that_cannot_be_read_is_refused(folder: Path) -> None:
     (folder / "dog" / "more").mkdir()
     (folder / "emu").mkdir()
     program = (
-        "import sys; from pathlib import Path; from crossfold.data.layout import read_layout;"
+        "import sys; from pathlib import Path;"
+        "from crossfold.data.layouts.layout import read_layout;"
         "print(*read_layout(Path(sys.argv[1])).faults)"
     )
     command = [sys.executable, "-c", program, str(folder)]

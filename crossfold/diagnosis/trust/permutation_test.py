@@ -2,23 +2,14 @@
 
 import numpy as np
 
-from crossfold.records import Record
+from crossfold.diagnosis.rounding import rounded
 
 from .head_fits import MIN_STD, Numbers, Values
+from .records import PermutationTest
 
 MAX_IMAGES = 2000
 _PENALTY = 0.1  # of the mean squared length of an image's features
 _MOST_AT_A_TIME = 2**23  # numbers of the scores of some permutations
-
-
-class PermutationTest(Record):
-    """The balanced accuracy of a ridge classifier, out of fold, and what permuted labels reach."""
-
-    balanced_accuracy: float
-    best_permuted: float
-    p_value: float
-    num_permutations: int
-    num_images: int
 
 
 def permutation_test(
@@ -34,7 +25,7 @@ def permutation_test(
 
     Each group must hold one class, see `has_mixed_groups`.
     """
-    chosen = evenly(labels, MAX_IMAGES)
+    chosen = _evenly(labels, groups, MAX_IMAGES)
     features, labels, folds = features[chosen], labels[chosen], folds[chosen]
     present, of_group = np.unique(groups[chosen], return_inverse=True)
     of_groups = np.empty(len(present), np.int64)
@@ -45,8 +36,8 @@ def permutation_test(
     real, others = scores[0], scores[1:]
     at_least = int((others >= real - 1e-9).sum())
     return PermutationTest(
-        balanced_accuracy=round(float(real), 6),
-        best_permuted=round(float(others.max()), 6),
+        balanced_accuracy=rounded(real),
+        best_permuted=rounded(others.max()),
         p_value=(1 + at_least) / (1 + num_permutations),
         num_permutations=num_permutations,
         num_images=len(labels),
@@ -59,11 +50,11 @@ def has_mixed_groups(labels: Numbers, groups: Numbers) -> bool:
     return bool((labels[first][of_group] != labels).any())
 
 
-def evenly(labels: Numbers, most: int) -> Numbers:
-    """Choose at most `most` images, the same share of each class, in order."""
+def _evenly(labels: Numbers, groups: Numbers, most: int) -> Numbers:
+    """Choose at most `most` images, the same share of each class, in the order of the groups."""
     if len(labels) <= most:
         return np.arange(len(labels))
-    order = np.argsort(labels, kind="stable")
+    order = np.lexsort((groups, labels))
     return np.sort(order[np.arange(most) * len(labels) // most])
 
 

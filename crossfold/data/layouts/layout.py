@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from crossfold.data.grouping.rule import FOLDER, FileGroups
 from crossfold.errors import UserError
 from crossfold.versioning.dvc import listed
 
 from .given_splits import describe_use, has_split_folders, is_split, is_test
-from .grouping.rule import FOLDER, FileGroups
 from .listing import escaped, is_misnamed, list_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from .grouping.rule import GroupRule
+    from crossfold.data.grouping.rule import GroupRule
+
     from .listing import Listing
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold.diagnosis.rounding import rounded
 from crossfold.evaluation.metrics import ClassCounts, class_counts, confusion_matrix, scores
 from crossfold.evaluation.metrics import bootstrap_intervals as intervals
 from crossfold.records import Interval, Record, Scores
@@ -20,7 +21,7 @@ from crossfold.records import Interval, Record, Scores
 from .facts import BORDER, CAMERA, COLOUR, DIMENSIONS, FILE, Values, read_facts
 
 if TYPE_CHECKING:
-    from .evidence import Evidence, Numbers
+    from crossfold.diagnosis.evidence import Evidence, Numbers
 
 MAX_IMAGES = 2000
 # With more, these images are too few of each class, and the trees take too much memory.
@@ -43,7 +44,6 @@ MIN_LEAD = 0.1  # over chance, in macro F1
 MIN_CLASS_SHARE = 0.95  # of the model's F1 of one class
 MIN_CLASS_F1 = 0.9
 MIN_CLASS_IMAGES = 10
-_DIGITS = 6
 
 
 class FactsScore(Record):
@@ -147,7 +147,7 @@ def score_facts(
     return Shortcuts(
         num_images=len(labels),
         num_all=num_all,
-        model_macro_f1=round(model, _DIGITS),
+        model_macro_f1=rounded(model),
         model_interval=_interval(labels, probabilities),
         scores=tuple(
             _score(
@@ -217,10 +217,10 @@ def _score(
     )
     return FactsScore(
         facts=name,
-        macro_f1=round(macro_f1, _DIGITS),
+        macro_f1=rounded(macro_f1),
         interval=_interval(labels, probabilities),
-        chance=round(chance, _DIGITS),
-        share=round(max(0.0, macro_f1 - chance) / lead, _DIGITS) if lead > 0 else None,
+        chance=rounded(chance),
+        share=rounded(max(0.0, macro_f1 - chance) / lead) if lead > 0 else None,
         told_classes=tuple(classes[label] for label in np.flatnonzero(told)),
     )
 
@@ -241,4 +241,4 @@ def _chance(counts: ClassCounts) -> float:
 
 def _interval(labels: Numbers, probabilities: NDArray[Any]) -> Interval:
     low, high = intervals(labels, probabilities)["macro_f1"]
-    return round(low, _DIGITS), round(high, _DIGITS)
+    return rounded(low), rounded(high)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold.diagnosis.rounding import DIGITS, rounded, rounded_probabilities
 from crossfold.records import Record
 
 if TYPE_CHECKING:
     # Importing it imports torch, which readers of the record do without.
-    from .evidence import Evidence, Numbers, Values
+    from crossfold.diagnosis.evidence import Evidence, Numbers
 
 
 MAX_ISSUES = 1000  # in the record
-DIGITS = 6  # of stored figures: more may differ between machines
 
 Probabilities = NDArray[np.float64]
 
@@ -66,7 +66,7 @@ def find_label_errors(evidence: Evidence) -> LabelErrors:
     probability of their label ("prune by class" in section 3.2 of the paper), unless the label is
     the most probable class. The suggested class is the most probable one.
     """
-    labels, probabilities = evidence.labels, rounded(evidence.probabilities)
+    labels, probabilities = evidence.labels, rounded_probabilities(evidence.probabilities)
     errors = estimated_errors(labels, probabilities)
     listed = issue_positions(labels, probabilities, errors)
     num_classes = len(evidence.classes)
@@ -77,23 +77,15 @@ def find_label_errors(evidence: Evidence) -> LabelErrors:
         num_images=len(labels),
         num_mistakes=int((probabilities.argmax(axis=1) != labels).sum()),
         num_issues=len(listed),
-        error_share=round(float(errors.sum()) / len(labels), DIGITS),
+        error_share=rounded(errors.sum() / len(labels)),
         classes=tuple(
-            ClassLabels(
-                name=name, num_images=images, num_issues=issues, num_errors=round(wrong, DIGITS)
-            )
+            ClassLabels(name=name, num_images=images, num_issues=issues, num_errors=rounded(wrong))
             for name, images, issues, wrong in zip(
                 evidence.classes, images_of, listed_of, errors.sum(axis=1).tolist(), strict=True
             )
         ),
         issues=tuple(_issue(evidence, probabilities[i], i) for i in listed[:MAX_ISSUES].tolist()),
     )
-
-
-def rounded(probabilities: Values) -> Probabilities:
-    """Drop the digits that may differ between machines, so that ranks and counts don't."""
-    wide: Probabilities = probabilities.astype(np.float64)
-    return wide.round(DIGITS)
 
 
 def estimated_errors(labels: Numbers, probabilities: Probabilities) -> NDArray[np.float64]:

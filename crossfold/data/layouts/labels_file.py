@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from crossfold.data.grouping.rule import FOLDER, FileGroups
 from crossfold.errors import UserError
 
 from .csv_table import read_csv, repeated_paths, unknown_paths
 from .given_splits import NAMES, describe_use, is_split, is_test
-from .grouping.rule import FOLDER, FileGroups
 from .layout import Finding, Layout, comparable, folder_faults, folder_notes
 from .listing import escaped, is_misnamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from crossfold.data.grouping.rule import GroupRule
+    from crossfold.data.image_source import ImageSource
+
     from .csv_table import CsvTable, Row
-    from .grouping.rule import GroupRule
-    from .image_source import ImageSource
     from .listing import Listing
 
 COLUMNS = ("path", "label")

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold.diagnosis.rounding import DIGITS
 from crossfold.records import Record
-
-from .label_errors import DIGITS
 
 if TYPE_CHECKING:
     # Importing it imports torch, which readers of the record do without.
-    from .evidence import Evidence, Numbers, Values
+    from crossfold.diagnosis.evidence import Evidence, Numbers, Values
 
 NUM_NEIGHBOURS = 5
 MIN_JUDGED = 10  # images of a class: with fewer, median and spread mean little

@@ -4,15 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossfold.diagnosis.label_errors import (
+from crossfold.diagnosis.labels.label_errors import (
     confident_joint,
     estimated_errors,
     find_label_errors,
     issue_positions,
-    rounded,
 )
-
-from .evidences import RECORDED, evidence
+from crossfold.diagnosis.rounding import rounded_probabilities
+from tests.unit.diagnosis.evidences import RECORDED, evidence
 
 # Of cleanlab; the file names the version and the calls.
 JUDGED = json.loads((RECORDED / "label_issues.json").read_text(encoding="utf-8"))["cases"]
@@ -20,7 +19,10 @@ JUDGED = json.loads((RECORDED / "label_issues.json").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("case", JUDGED.values(), ids=JUDGED)
 def test_cleanlab_lists_the_same_images(case: dict[str, list[int]]) -> None:
-    labels, probabilities = np.array(case["labels"]), rounded(np.array(case["probabilities"]))
+    labels, probabilities = (
+        np.array(case["labels"]),
+        rounded_probabilities(np.array(case["probabilities"])),
+    )
     assert confident_joint(labels, probabilities).tolist() == case["confident_joint"]
     errors = estimated_errors(labels, probabilities)
     ours, theirs = set(issue_positions(labels, probabilities, errors)), set(case["issues"])

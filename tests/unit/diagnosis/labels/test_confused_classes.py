@@ -2,10 +2,9 @@ from pathlib import Path
 
 import numpy as np
 
-from crossfold.diagnosis.confused_classes import find_confused_classes
 from crossfold.diagnosis.evidence import Evidence
-
-from .evidences import evidence
+from crossfold.diagnosis.labels.confused_classes import find_confused_classes
+from tests.unit.diagnosis.evidences import evidence
 
 NUM_CLASSES, NUM_IMAGES = 5, 40  # of each class
 LABELS = np.repeat(np.arange(NUM_CLASSES), NUM_IMAGES)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from crossfold.evaluation import metrics
 
@@ -59,8 +60,6 @@ class ScaledRows:
         L-BFGS runs on weights that are scaled by a bound of the objective's curvature along each
         axis, as in `training.head.fit_head`.
         """
-        from scipy.optimize import minimize
-
         classes, targets = np.unique(labels, return_inverse=True)
         one_hot = np.eye(len(classes))[targets]
         scale = np.sqrt(self.variances / len(classes) + weight_decay)[:, None]
@@ -112,8 +111,3 @@ def scores_of_folds(predicted: Numbers, labels: Numbers, folds: Numbers) -> NDAr
             for head in predicted
         ]
     )
-
-
-def rounded(value: float) -> float:
-    """Round to six digits, so that a figure does not depend on how a processor rounds."""
-    return round(float(value), 6) + 0.0

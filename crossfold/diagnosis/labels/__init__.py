@@ -1,0 +1,1 @@
+"""Which images may have a wrong label or no class, and which classes are confused."""

@@ -1,0 +1,1 @@
+"""Whether facts that need no look at the object tell the classes apart."""

@@ -1,0 +1,1 @@
+"""How far the score can be trusted, and what more images are worth."""
