@@ -3,6 +3,7 @@
 torch trains, and is the reference for the graphs; see docs/decisions/019-engine.md.
 """
 
+import functools
 import logging
 import tempfile
 import warnings
@@ -147,6 +148,10 @@ def compiled(
         # Integers would saturate. In float32, each layer's input and weights are rounded all the
         # same, and the values agree with those of other processors to about 1 %.
         settings["LP_TRANSFORMS_MODE"] = False
+    if precision == "bfloat16" and not has_bfloat16():
+        logging.warning(
+            "this processor has no instructions for bfloat16: the network is computed in float32"
+        )
     network = openvino.Core().compile_model(model, "CPU", settings)
 
     def compute(batch: np.ndarray[Any, Any]) -> list[Values]:
@@ -155,6 +160,16 @@ def compiled(
         return list(network.infer_new_request([batch]).values())
 
     return compute
+
+
+@functools.cache
+def has_bfloat16() -> bool:
+    """Tell whether OpenVINO computes in bfloat16 on this processor when asked to."""
+    value = opset13.parameter([1], np.float32)
+    graph = openvino.Model([opset13.relu(value)], [value])
+    settings = {"INFERENCE_PRECISION_HINT": _TYPES["bfloat16"]}
+    used = openvino.Core().compile_model(graph, "CPU", settings)
+    return bool(used.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.bf16)
 
 
 def split(model: openvino.Model) -> tuple[openvino.Model, openvino.Model]:

@@ -173,6 +173,9 @@ def test_bfloat16_gives_the_features_in_fewer_digits(
     found = safetensors_file.read(tmp_path / "features")[0]["shuffle/head"]
     wanted = safetensors_file.read(features)[0]["shuffle/head"]
     assert found.dtype == np.float32
+    if not openvino_engine.has_bfloat16():
+        np.testing.assert_array_equal(found, wanted)
+        return
     assert 0.95 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1 - 1e-6
 
 

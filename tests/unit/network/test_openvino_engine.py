@@ -85,14 +85,18 @@ def test_values_of_an_image_are_the_same_in_every_batch_and_process() -> None:
     assert whole.startswith(values_of_images(3))
 
 
-def test_bfloat16_gives_the_same_in_fewer_digits() -> None:
+def test_bfloat16_gives_the_same_in_fewer_digits_or_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = openvino_engine.from_torch(prefix("resnet18", ["head"]), 40)
     exact, fewer = (
         openvino_engine.compiled(model, precision, 1)(pixels(4, 40))[0]
         for precision in ("float32", "bfloat16")
     )
     difference = np.abs(exact - fewer).max() / np.abs(exact).max()
-    assert 1e-5 < difference < 0.05
+    computed = openvino_engine.has_bfloat16()
+    assert 1e-5 < difference < 0.05 if computed else difference == 0
+    assert ("no instructions for bfloat16" in caplog.text) is not computed
 
 
 def test_a_saved_graph_computes_the_same_when_its_file_is_gone(tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ def test_a_network_in_bfloat16_predicts_the_same_in_fewer_digits(
     fewer = save(tmp_path / "fewer", build(SMALL), precision="bfloat16")
     exact = Classifier(exported(saved)).predict(pixels(8, 33))
     error = np.abs(exact - Classifier(exported(fewer)).predict(pixels(8, 33))).max()
-    assert 1e-6 < error < 0.02
+    assert 1e-6 < error < 0.02 if openvino_engine.has_bfloat16() else error == 0
 
 
 def test_threads_that_ask_at_once_each_get_their_own_answer(saved: Path) -> None:
