@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 
 import psutil
@@ -55,16 +56,20 @@ def test_a_signal_during_a_call_ends_the_process() -> None:
     def interrupt(*_: object) -> None:
         raise InterruptedError
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    main = threading.main_thread().ident
+    assert main
+    timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1))
+    before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with mlflow_process() as call:
+            call(os.getpid)  # it has started
+            timer.start()
             with pytest.raises(InterruptedError):
                 call(time.sleep, 3600)
             with pytest.raises(StepError, match="has not answered"):
                 call(os.getpid)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_the_death_of_the_process_is_an_error_and_does_not_hang() -> None:
