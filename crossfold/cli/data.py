@@ -67,6 +67,7 @@ def check_data(
     from crossfold.data.examination.folder import examine_folder, split_folder
     from crossfold.data.examination.page import write_page
     from crossfold.data.image_source import FolderSource
+    from crossfold.data.layouts.corrections import CorrectionFiles
     from crossfold.data.splits import SplitSettings
     from crossfold.settings import load_settings
 
@@ -79,6 +80,7 @@ def check_data(
             folder,
             groups=settings.data.groups,
             labels=settings.data.labels,
+            corrections=CorrectionFiles(settings.data.exclude, settings.data.relabel),
             image_size=_image_size(settings),
             progress=progress,
         )
