@@ -80,3 +80,12 @@ def read_data_set(
     listing = list_folder(folder)
     source = FolderSource(folder)
     return source, find_layout(source, listing, groups, labels, corrections)
+
+
+def read_uncorrected(
+    folder: Path, groups: GroupRule | None, labels: str | None, corrections: CorrectionFiles
+) -> tuple[FolderSource, Layout]:
+    """Find the classes of a folder as they are before any correction; see `read_data_set`."""
+    source = FolderSource(folder)
+    listing, _ = take_files(source.name, list_folder(folder), corrections.by_setting)
+    return source, _as_given(source, listing, groups, labels)
