@@ -15,6 +15,8 @@ def fetch_data(
     labels: str,
     groups: str,
     tie_near_duplicates: bool,
+    exclude: str,
+    relabel: str,
     squares: list,
     examples: Output[Dataset],
     data_page: Output[HTML],
@@ -33,6 +35,8 @@ def fetch_data(
         groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
             {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
         tie_near_duplicates: Whether near duplicates stay on one side of every split.
+        exclude: Name of the CSV file in the data that lists images to leave out, as JSON, or null.
+        relabel: Name of the CSV file in the data that gives images another label, as JSON, or null.
         squares: The geometries of the squares that the backbones take: size, interpolation, crop
             and reducing gap of each.
         examples: Table with each training image's squares, each test image's file, label, split,
@@ -46,6 +50,7 @@ def fetch_data(
     with step("fetch_data", examples.path) as run:
         from crossfold.data.fetch import fetch_data
         from crossfold.data.grouping.rule import read_file_name, read_rule
+        from crossfold.data.layouts.corrections import CorrectionFiles
         from crossfold.data.splits import SplitSettings
         from crossfold.imaging.preprocessing import read_geometries
 
@@ -61,6 +66,7 @@ def fetch_data(
                 tie_near_duplicates=tie_near_duplicates,
             ),
             labels=read_file_name(labels),
+            corrections=CorrectionFiles(read_file_name(exclude), read_file_name(relabel)),
             geometries=read_geometries(squares),
             examples=Path(examples.path),
             data_page=Path(data_page.path),

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
-from crossfold.data.grouping.rule import FORMS, CsvFileName, GroupRule
+from crossfold.data.grouping.rule import FORMS, CsvFileName, GroupRule, file_of
 from crossfold.diagnosis_settings import DIAGNOSIS, DiagnosisSettings
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice
@@ -97,6 +97,26 @@ class DataSettings(Section):
         description="`true`: near duplicates, too, are never on two sides of a split. Without the "
         "setting: `false`.",
     )
+    exclude: CsvFileName | None = Field(
+        default=None,
+        description="CSV file in `data/` with the column `path` (below `data/`): these images are "
+        "left out. Without the setting: none.",
+    )
+    relabel: CsvFileName | None = Field(
+        default=None,
+        description="CSV file in `data/` with the columns `path` (below `data/`) and `label`: "
+        "these images get this label, which must be a class. Without the setting: none.",
+    )
+
+    @model_validator(mode="after")
+    def _files_differ(self) -> Self:
+        others = {self.labels, file_of(self.groups)} - {None}
+        if self.exclude in others or self.relabel in {*others, self.exclude} - {None}:
+            raise ValueError(
+                "exclude and relabel: each needs a file for itself, such as exclude.csv and "
+                "relabel.csv"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,7 @@ NOT_IN_STEPS = {
 }
 # Passed as JSON, because a setting of several forms, or one that may be null, has no type of
 # Kubeflow's.
-AS_JSON = {"data.groups", "data.labels"}
+AS_JSON = {"data.groups", "data.labels", "data.exclude", "data.relabel"}
 # The settings of the networks, which each part of the extraction gets as one dictionary.
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 # The settings that only diagnose_data reads, as one dictionary.

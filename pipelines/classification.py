@@ -51,6 +51,8 @@ def pipeline(
         labels: str,
         groups: str,
         tie_near_duplicates: bool,
+        exclude: str,
+        relabel: str,
         squares: list,
         part: str,
         backbone: dict,
@@ -94,6 +96,10 @@ def pipeline(
             groups: How to find an image's group (patient, plant, camera), as JSON: "folder",
                 {"pattern": REGULAR EXPRESSION}, {"file": CSV FILE}, or null.
             tie_near_duplicates: Whether near duplicates stay on one side of every split.
+            exclude: Name of the CSV file in the data that lists images to leave out, as JSON, or
+                null.
+            relabel: Name of the CSV file in the data that gives images another label, as JSON, or
+                null.
             squares: The distinct geometries of the squares that the backbones take.
             part: Name of the only backbone. This parameter and those up to num_shards are empty
                 if there are several parts.
@@ -134,6 +140,8 @@ def pipeline(
             labels=labels,
             groups=groups,
             tie_near_duplicates=tie_near_duplicates,
+            exclude=exclude,
+            relabel=relabel,
             squares=squares,
         )
         configure(fetched, resources["fetch_data"])

@@ -66,6 +66,24 @@ def require_output_file(option: str, path: Path) -> None:
         raise UserError(f"{option} {path}: permission denied")
 
 
+def require_page(page: Path) -> None:
+    """Check that the page can be written, before the slow examination of the images.
+
+    It creates no folder, because a failed examination writes no page.
+
+    Raises:
+        UserError: the page can't be written there.
+    """
+    try:
+        if page.is_dir():
+            raise UserError(f"--page {page}: it is a folder; name a file")
+        folder = next(path for path in page.parents if path.exists() or path.is_symlink())
+    except OSError as error:
+        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--page {page}: {folder} is not a writable folder")
+
+
 def require_free_port(port: int) -> None:
     """Check that a port on this machine is free.
 

@@ -1,6 +1,5 @@
 """Commands that prepare images and weights: sample, check-data, weights."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ from rich.markup import escape
 
 from crossfold.errors import UserError
 
-from .console import PARAMS, console
+from .console import PARAMS, console, require_page
 
 if TYPE_CHECKING:
     from crossfold.settings import Backbone, Settings
@@ -67,18 +66,20 @@ def check_data(
     from crossfold.data.examination.folder import examine_folder, split_folder
     from crossfold.data.examination.page import write_page
     from crossfold.data.image_source import FolderSource
+    from crossfold.data.layouts.corrections import CorrectionFiles
     from crossfold.data.splits import SplitSettings
     from crossfold.settings import load_settings
 
     from .data_summary import progress_bar, show
 
     settings = load_settings(PARAMS)
-    _require_page(page)
+    require_page(page)
     with progress_bar(console) as progress:
         report = examine_folder(
             folder,
             groups=settings.data.groups,
             labels=settings.data.labels,
+            corrections=CorrectionFiles(settings.data.exclude, settings.data.relabel),
             image_size=_image_size(settings),
             progress=progress,
         )
@@ -126,24 +127,6 @@ def _own_size(settings: "Settings", backbone: "Backbone") -> int:
     weights = Path("models") / backbone.weights
     given = weights if weights.exists() else None
     return find_preprocessing(backbone.architecture, given, backbone).image_size
-
-
-def _require_page(page: Path) -> None:
-    """Check that the page can be written, before the slow examination of the images.
-
-    It creates no folder, because a failed examination writes no page.
-
-    Raises:
-        UserError: the page can't be written there.
-    """
-    try:
-        if page.is_dir():
-            raise UserError(f"--page {page}: it is a folder; name a file")
-        folder = next(path for path in page.parents if path.exists() or path.is_symlink())
-    except OSError as error:
-        raise UserError(f"--page {page}: it cannot be written: {error.strerror}") from None
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--page {page}: {folder} is not a writable folder")
 
 
 @weights.command("list")

@@ -19,6 +19,7 @@ from crossfold.versioning.remote_files import remote_files
 from . import splits
 from .disk_need import estimate_need, least_need
 from .examples import Example, write_examples
+from .layouts.corrections import NO_CORRECTIONS
 from .layouts.data_set import find_layout
 from .layouts.listing import list_paths
 from .models_folder import WeightsFiles, copy_weights, find_weights
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from crossfold.imaging.preprocessing import SquareGeometry
 
     from .image_source import ImageSource
+    from .layouts.corrections import CorrectionFiles
     from .layouts.layout import Layout
     from .square_file import SquareFile
 
@@ -60,6 +62,7 @@ def fetch_data(
     remote: str,
     settings: splits.SplitSettings,
     labels: str | None = None,
+    corrections: CorrectionFiles = NO_CORRECTIONS,
     geometries: Sequence[SquareGeometry],
     examples: Path,
     data_page: Path,
@@ -75,6 +78,7 @@ def fetch_data(
         remote: the DVC remote's name, see `remote_files`.
         settings: the settings of the splits, see `splits.assign`.
         labels: the setting `data.labels`, see `find_layout`.
+        corrections: the settings `data.exclude` and `data.relabel`, see `find_layout`.
         geometries: the geometries of the squares that training takes.
         examples: the table to write, see `crossfold.data.examples`.
         data_page: the page about the data to write, see `crossfold.data.examination.page`.
@@ -87,7 +91,8 @@ def fetch_data(
     version = parse_pointer(data_pointer, "data.dvc")
     least_need(version, geometries).require(examples.parent)  # before the remote is asked
     with remote_files(version, "data", remote) as source:
-        layout = find_layout(source, list_paths(source.hashes), settings.groups, labels)
+        listing = list_paths(source.hashes)
+        layout = find_layout(source, listing, settings.groups, labels, corrections)
         test_share = layout.test_share(settings.test_fraction)
         estimate_need(version, test_share, geometries).require(examples.parent)
         try:

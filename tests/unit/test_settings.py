@@ -205,6 +205,14 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
 
 
 @pytest.mark.parametrize(
+    "other", ["relabel=c.csv", "labels=c.csv", "groups={file: c.csv}"], ids=str
+)
+def test_each_correction_has_a_file_for_itself(other: str) -> None:
+    message = mistakes("data.exclude=c.csv", f"data.{other}")
+    assert "data: exclude and relabel: each needs a file for itself" in message
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         ("training.num_epochs=many", ["training.num_epochs", "'many'", "integer"]),
@@ -234,6 +242,7 @@ def test_the_same_candidate_twice_is_refused_however_it_is_written() -> None:
         ("data.groups={pattern: '(?P<a>.)(?P<b>.)'}", ["data.groups.pattern", "has 2 named"]),
         ("data.groups={file: ../g.csv}", ["data.groups.file: '../g.csv'", "directly in data/"]),
         ("data.groups={file: 7}", ["data.groups.file: 7 is not allowed", "string"]),
+        ("data.exclude=sub/e.csv", ["data.exclude: 'sub/e.csv'", "directly in data/"]),
         ("data.tie_near_duplicates=1", ["data.tie_near_duplicates", "boolean"]),
         ("data.remote=7", ["data.remote", "7 is not allowed", "string"]),
         (

@@ -11,6 +11,7 @@ import numpy as np
 from crossfold.data import splits
 from crossfold.data.grouping.assignment import assign_groups
 from crossfold.data.grouping.names import NO_GROUPING, Grouping, find_groups
+from crossfold.data.layouts.corrections import NO_CORRECTIONS
 from crossfold.data.layouts.data_set import read_data_set
 from crossfold.data.layouts.layout import Finding, ignored_files
 from crossfold.data.read_ahead import read_ahead
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from crossfold.data.grouping.rule import GroupRule
     from crossfold.data.image_source import ImageSource
+    from crossfold.data.layouts.corrections import CorrectionFiles
     from crossfold.data.layouts.layout import Layout
     from crossfold.data.square_file import SquareFile
 
@@ -197,6 +199,7 @@ def examine_folder(
     *,
     groups: GroupRule | None = None,
     labels: str | None = None,
+    corrections: CorrectionFiles = NO_CORRECTIONS,
     image_size: int | None = None,
     progress: Callable[[int, int, str], None] = _no_progress,
 ) -> FolderReport:
@@ -209,13 +212,14 @@ def examine_folder(
         folder: the folder of the class folders.
         groups: how to find an image's group.
         labels: name of the CSV file in the folder that lists the images with their labels.
+        corrections: names of the CSV files of excluded and relabelled images.
         image_size: remark on images smaller than this, in pixels.
         progress: called with the images done, all images, and the unit.
 
     Raises:
         UserError: as `read_data_set`.
     """
-    source, layout = read_data_set(folder, groups, labels)
+    source, layout = read_data_set(folder, groups, labels, corrections)
     return examine_images(source, layout, image_size=image_size, progress=progress)
 
 
@@ -239,7 +243,7 @@ def examine_images(
     """
     class_of = layout.classes
     paths = sorted(class_of)
-    grouping = find_groups(layout.groups, source, paths, layout.class_depth)
+    grouping = find_groups(layout.groups, source, paths, layout.class_depth, layout.excluded)
     index = Index()
     with read_ahead(source, paths) as ahead:
         images = _check(ahead, paths, image_size, index, squares, progress)

@@ -8,7 +8,7 @@ from crossfold.data.layouts.csv_table import read_csv, repeated_paths, unknown_p
 from crossfold.data.layouts.layout import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from crossfold.data.image_source import ImageSource
     from crossfold.data.layouts.csv_table import CsvTable
@@ -17,7 +17,7 @@ COLUMNS = ("path", "group")
 
 
 def read_groups(
-    name: str, source: ImageSource, paths: Sequence[str]
+    name: str, source: ImageSource, paths: Sequence[str], excluded: Collection[str] = ()
 ) -> tuple[dict[str, str], tuple[Finding, ...]]:
     """Read a UTF-8 file with the columns path (below the folder) and group, and maybe others.
 
@@ -25,6 +25,7 @@ def read_groups(
         name: The file's name in the folder of the classes.
         source: The folder.
         paths: The paths of the images, each of which needs a line.
+        excluded: The paths of excluded images, which may have a line.
 
     Returns:
         The group of each image, and the file's faults.
@@ -32,6 +33,7 @@ def read_groups(
     table = read_csv(name, source, COLUMNS)
     if isinstance(table, Finding):
         return {}, (table,)
+    table = table._replace(rows=tuple(row for row in table.rows if row.path not in excluded))
     groups = {row.path: row.cells["group"] for row in table.rows}
     return groups, tuple(_faults(table, paths))
 

@@ -13,7 +13,7 @@ from .csv_file import read_groups
 from .rule import FileGroups, GroupRule, PatternGroups
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from crossfold.data.image_source import ImageSource
 
@@ -34,7 +34,11 @@ NO_GROUPING = Grouping()
 
 
 def find_groups(
-    rule: GroupRule | None, source: ImageSource, paths: Sequence[str], class_depth: int = 1
+    rule: GroupRule | None,
+    source: ImageSource,
+    paths: Sequence[str],
+    class_depth: int = 1,
+    excluded: Collection[str] = (),
 ) -> Grouping:
     """Find the group of every image; no names without a rule.
 
@@ -43,11 +47,12 @@ def find_groups(
         source: The images, and the CSV file beside them.
         paths: The paths of the images.
         class_depth: Which folder of a path is the class, from 1.
+        excluded: The paths of excluded images, which a CSV file may still list.
     """
     if rule is None:
         return NO_GROUPING
     if isinstance(rule, FileGroups):
-        names, faults = read_groups(rule.file, source, paths)
+        names, faults = read_groups(rule.file, source, paths, excluded)
         return Grouping(rule, names, faults)
     if isinstance(rule, PatternGroups):
         found = {path: _matched(rule.pattern, path) for path in paths}

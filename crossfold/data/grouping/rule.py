@@ -93,6 +93,11 @@ def read_rule(text: str) -> GroupRule | None:
     return rule
 
 
+def file_of(rule: GroupRule | None) -> str | None:
+    """Name the CSV file of a rule; None if it has none."""
+    return rule.file if isinstance(rule, FileGroups) else None
+
+
 def read_file_name(text: str) -> str | None:
     """Read the name of a CSV file from JSON, as the pipeline passes it; null is none."""
     name: str | None = TypeAdapter(CsvFileName | None).validate_json(text)

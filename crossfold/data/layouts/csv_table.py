@@ -12,7 +12,7 @@ from .layout import Finding
 from .listing import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from crossfold.data.image_source import ImageSource
 
@@ -93,6 +93,17 @@ def _parse(
         stripped = {c: cell if c == "path" else cell.strip() for c, cell in cells.items()}
         rows.append(Row(reader.line_num, stripped))
     return columns, tuple(rows)
+
+
+def faulty_rows(
+    table: CsvTable, problem: str, applies: Callable[[Row], bool], advice: str, column: str = ""
+) -> Iterator[Finding]:
+    """List the rows to which a problem applies, with their cell of a column, if one is named."""
+    rows = [row for row in table.rows if applies(row)]
+    if rows:
+        cells = [f" ({row.cells[column]!r})" if column else "" for row in rows]
+        lines = tuple(f"{row}{cell}" for row, cell in zip(rows, cells, strict=True))
+        yield Finding(f"{table.place}: {len(rows)} images {problem}", lines, advice)
 
 
 def unknown_paths(table: CsvTable, known: Collection[str], what: str) -> Iterator[Finding]:

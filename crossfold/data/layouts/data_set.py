@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crossfold.data.grouping.rule import FileGroups
+from crossfold.data.grouping.rule import file_of
 from crossfold.data.image_source import FolderSource
 from crossfold.errors import UserError
 
+from .corrections import NO_CORRECTIONS, correct, read_corrections
 from .labels_file import read_labels
-from .layout import Finding, judge_layout, list_folder
-from .listing import escaped
+from .layout import judge_layout, list_folder, take_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crossfold.data.grouping.rule import GroupRule
     from crossfold.data.image_source import ImageSource
 
+    from .corrections import CorrectionFiles
     from .layout import Layout
     from .listing import Listing
 
@@ -28,6 +29,7 @@ def find_layout(
     listing: Listing,
     groups: GroupRule | None = None,
     labels: str | None = None,
+    corrections: CorrectionFiles = NO_CORRECTIONS,
 ) -> Layout:
     """Find the classes of a data set, and its faults.
 
@@ -36,31 +38,39 @@ def find_layout(
         listing: its files.
         groups: the setting `data.groups`.
         labels: the setting `data.labels`.
+        corrections: the settings `data.exclude` and `data.relabel`.
 
     Raises:
-        UserError: there is no class, or the CSV file cannot be read.
+        UserError: there is no class, or the CSV file of labels cannot be read.
     """
+    listing, missing = take_files(source.name, listing, corrections.by_setting)
+    layout = _as_given(source, listing, groups, labels)
+    if missing:
+        return replace(layout, faults=(*layout.faults, *missing.values()))
+    return correct(layout, read_corrections(corrections, source, layout))
+
+
+def _as_given(
+    source: ImageSource, listing: Listing, groups: GroupRule | None, labels: str | None
+) -> Layout:
+    """Find the classes before any correction."""
     if labels is None:
         return judge_layout(source.name, listing, groups)
-    if labels not in listing.files:
-        raise UserError(
-            f"{source.name}/ has no {escaped(labels)}, which params.yaml data.labels names: add "
-            "it, or change data.labels"
-        )
-    groups_file = groups.file if isinstance(groups, FileGroups) else None
-    images = [path for path in listing.files if path not in (labels, groups_file)]
-    layout = read_labels(labels, source, replace(listing, files=images), groups)
-    if groups_file is None or groups_file in listing.files:
+    named = {"data.labels": labels, "data.groups": file_of(groups)}
+    images, missing = take_files(source.name, listing, named)
+    if "data.labels" in missing:
+        raise UserError(str(missing["data.labels"]))
+    layout = read_labels(labels, source, images, groups)
+    if not missing:
         return layout
-    missing = Finding(
-        f"{source.name}/ has no {escaped(groups_file)}, which params.yaml data.groups names: add "
-        "it, or change data.groups"
-    )
-    return replace(layout, faults=(*layout.faults, missing), groups=None)
+    return replace(layout, faults=(*layout.faults, *missing.values()), groups=None)
 
 
 def read_data_set(
-    folder: Path, groups: GroupRule | None = None, labels: str | None = None
+    folder: Path,
+    groups: GroupRule | None = None,
+    labels: str | None = None,
+    corrections: CorrectionFiles = NO_CORRECTIONS,
 ) -> tuple[FolderSource, Layout]:
     """Find the classes of a folder on this machine; see `find_layout`.
 
@@ -69,4 +79,13 @@ def read_data_set(
     """
     listing = list_folder(folder)
     source = FolderSource(folder)
-    return source, find_layout(source, listing, groups, labels)
+    return source, find_layout(source, listing, groups, labels, corrections)
+
+
+def read_uncorrected(
+    folder: Path, groups: GroupRule | None, labels: str | None, corrections: CorrectionFiles
+) -> tuple[FolderSource, Layout]:
+    """Find the classes of a folder as they are before any correction; see `read_data_set`."""
+    source = FolderSource(folder)
+    listing, _ = take_files(source.name, list_folder(folder), corrections.by_setting)
+    return source, _as_given(source, listing, groups, labels)

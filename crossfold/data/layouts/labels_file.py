@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 from crossfold.data.grouping.rule import FOLDER, FileGroups
 from crossfold.errors import UserError
 
-from .csv_table import read_csv, repeated_paths, unknown_paths
+from .csv_table import faulty_rows, read_csv, repeated_paths, unknown_paths
 from .given_splits import NAMES, describe_use, is_split, is_test
 from .layout import Finding, Layout, comparable, folder_faults, folder_notes
 from .listing import escaped, is_misnamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from crossfold.data.grouping.rule import GroupRule
     from crossfold.data.image_source import ImageSource
 
-    from .csv_table import CsvTable, Row
+    from .csv_table import CsvTable
     from .listing import Listing
 
 COLUMNS = ("path", "label")
@@ -92,15 +92,17 @@ def _faults(
         )
     yield from unknown_paths(table, present, "files of the folder")
     yield from repeated_paths(table)
-    yield from _lines(table, "have no label", lambda row: not row.cells["label"], "Name the class")
-    yield from _lines(
+    yield from faulty_rows(
+        table, "have no label", lambda row: not row.cells["label"], "Name the class"
+    )
+    yield from faulty_rows(
         table,
         "have a label with control characters",
         lambda row: is_misnamed(row.cells["label"]),
         "Rename the class",
     )
     if "split" in table.columns:
-        yield from _lines(
+        yield from faulty_rows(
             table,
             "have an unknown split",
             lambda row: not is_split(row.cells["split"]),
@@ -112,16 +114,6 @@ def _faults(
             f"{table.place} has only one class, {escaped(next(iter(files)))!r}: a classifier "
             "needs two"
         )
-
-
-def _lines(
-    table: CsvTable, problem: str, applies: Callable[[Row], bool], advice: str, column: str = ""
-) -> Iterator[Finding]:
-    rows = [row for row in table.rows if applies(row)]
-    if rows:
-        cells = [f" ({row.cells[column]!r})" if column else "" for row in rows]
-        lines = tuple(f"{row}{cell}" for row, cell in zip(rows, cells, strict=True))
-        yield Finding(f"{table.place}: {len(rows)} images {problem}", lines, advice)
 
 
 def _similar_labels(labels: Iterable[str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from crossfold.data.grouping.rule import FOLDER, FileGroups
+from crossfold.data.grouping.rule import FOLDER, file_of
 from crossfold.errors import UserError
 from crossfold.versioning.dvc import listed
 
@@ -16,7 +16,7 @@ from .given_splits import describe_use, has_split_folders, is_split, is_test
 from .listing import escaped, is_misnamed, list_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from crossfold.data.grouping.rule import GroupRule
@@ -51,6 +51,7 @@ class Layout:
         given_test: paths of a given test split; empty if one is to be held out.
         usage: sentences on what was recognised and how it is used.
         class_depth: which folder of a path is the class, from 1, unless a CSV file names classes.
+        excluded: paths of the images that `data.exclude` leaves out; they are not in `files`.
     """
 
     files: dict[str, list[str]]
@@ -61,6 +62,7 @@ class Layout:
     given_test: frozenset[str] = frozenset()
     usage: tuple[str, ...] = ()
     class_depth: int = 1
+    excluded: frozenset[str] = frozenset()
 
     @property
     def classes(self) -> dict[str, str]:
@@ -107,7 +109,8 @@ def judge_layout(folder: str, listing: Listing, groups: GroupRule | None = None)
         UserError: no folder can be a class.
     """
     name = escaped(folder)
-    listing, missing = _without_group_file(name, listing, groups)
+    listing, absent = take_files(name, listing, {"data.groups": file_of(groups)})
+    missing = tuple(absent.values())
     if not listing.folders:
         raise UserError(_no_classes(name, listing))
     depth = 2 if has_split_folders(listing) else 1
@@ -165,17 +168,29 @@ def _top(path: str) -> str:
     return path.partition("/")[0]
 
 
-def _without_group_file(
-    name: str, listing: Listing, groups: GroupRule | None
-) -> tuple[Listing, tuple[Finding, ...]]:
-    """Take the CSV file of groups off the list, or state that it is missing."""
-    if not isinstance(groups, FileGroups):
-        return listing, ()
-    if groups.file not in listing.files:
-        fault = f"{name}/ has no {escaped(groups.file)}, which params.yaml data.groups names"
-        return listing, (Finding(f"{fault}: add it, or change data.groups"),)
-    files = [path for path in listing.files if path != groups.file]
-    return replace(listing, files=files), ()
+def take_files(
+    name: str, listing: Listing, files: Mapping[str, str | None]
+) -> tuple[Listing, dict[str, Finding]]:
+    """Take the CSV files that settings name off the list.
+
+    Args:
+        name: the folder's name, as messages have it.
+        listing: the folder's files.
+        files: setting -> its file, or None.
+
+    Returns:
+        The other files, and a finding for each setting whose file is missing.
+    """
+    missing = {
+        setting: Finding(
+            f"{name}/ has no {escaped(file)}, which params.yaml {setting} names: add it, or change "
+            f"{setting}"
+        )
+        for setting, file in files.items()
+        if file is not None and file not in listing.files
+    }
+    named = set(files.values())
+    return replace(listing, files=[path for path in listing.files if path not in named]), missing
 
 
 def _no_classes(name: str, listing: Listing) -> str:
@@ -210,7 +225,10 @@ def _faults(
     if loose:
         advice = "Move or remove them"
         if table := next((path for path in loose if path.lower().endswith(".csv")), None):
-            advice += f". If {table} lists the labels, set data.labels to its name"
+            advice += (
+                f". If {table} lists the labels, set data.labels to its name; if it corrects "
+                "some of them, data.exclude or data.relabel"
+            )
         yield Finding(
             f"files outside a class folder ({shape})",
             tuple(f"{name}/{path}" for path in loose),
@@ -235,7 +253,8 @@ def _faults(
         yield Finding(f"{kind} without images: fill or remove them", tuple(empty))
 
 
-def _some(names: list[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
+    """Join the first five names, and count the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
 
@@ -279,7 +298,7 @@ def _notes(
         return
     if set(subfolders.values()) == {same}:
         yield Finding(
-            f"every class folder has the same folders: {_some(sorted(same))}. They count as "
+            f"every class folder has the same folders: {first_names(sorted(same))}. They count as "
             f"parts of the class. If they are the classes, {_shape(name)}"
         )
 

@@ -177,3 +177,24 @@ def test_too_few_groups_are_listed_by_class(project: Path) -> None:
     assert "a class needs 6 groups" in done.stderr
     assert "class '[red]dog': 9 images in 1 group\n" in done.stderr
     assert "class 'cat'" not in done.stderr and "g.csv" not in done.stderr
+
+
+def test_corrections_are_counted_in_the_terminal_and_on_the_page(project: Path) -> None:
+    params = project / "params.yaml"
+    text = params.read_text().replace("exclude: null", "exclude: exclude.csv")
+    params.write_text(text.replace("relabel: null", "relabel: relabel.csv"))
+    (project / "data/exclude.csv").write_text("path\n[red]dog/8.jpg\n")
+    (project / "data/relabel.csv").write_text("path,label\n[red]dog/7.png,cat\n")
+    done = check(project, "data")
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (project / "reports/data.html").read_text()
+    for fact in (
+        "Images excluded by data/exclude.csv: 1",
+        "Images relabelled by data/relabel.csv: 1",
+    ):
+        assert fact in done.stdout and fact in page
+    (project / "data/relabel.csv").write_text("path,label\n[red]dog/8.jpg,emu\n")
+    done = check(project, "data")
+    assert done.returncode == 2
+    assert "are also in data/exclude.csv:\n  line 2: [red]dog/8.jpg" in done.stderr
+    assert "a label that is no class:\n  line 2: [red]dog/8.jpg ('emu')" in done.stderr

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from crossfold.data.examination.findings import PairCounts
 from crossfold.data.examples import TEST, Examples
 from crossfold.data.fetch import FetchedData, fetch_data, fetch_weights
 from crossfold.data.grouping.rule import FileGroups
+from crossfold.data.layouts.corrections import CorrectionFiles
 from crossfold.data.splits import SplitSettings
 from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import SquareGeometry
@@ -648,6 +650,56 @@ def test_fetch_data_keeps_groups_copies_and_near_duplicates_together(
     assert (facts.named, facts.number, facts.largest_size, facts.tied) == (26, 24, 3, True)
     assert "groups by groups.csv, kept together in every split: 24 (26 before" in caplog.text
     assert set(place) == set(names)
+
+
+def in_folders(data: Path) -> str | None:
+    """Leave a folder per class; return data.labels."""
+    return None
+
+
+def in_split_folders(data: Path) -> str | None:
+    for path in sorted(data.rglob("*.png")):
+        split = "test" if path.stem in "67" else "train"
+        (data / split / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(data / split / path.parent.name / path.name)
+    for name in CLASSES:
+        (data / name).rmdir()
+    return None
+
+
+def in_a_csv_file(data: Path) -> str | None:
+    paths = [path.relative_to(data) for path in sorted(data.rglob("*.png"))]
+    lines = [f"images/{path},{path.parent}" for path in paths]
+    (data / "images").mkdir()
+    for name in CLASSES:
+        (data / name).rename(data / "images" / name)
+    (data / "labels.csv").write_text("\n".join(["path,label", *lines]))
+    return "labels.csv"
+
+
+@pytest.mark.parametrize("arrange", [in_folders, in_split_folders, in_a_csv_file])
+def test_fetch_data_applies_the_corrections_in_every_layout(
+    project: Path, arrange: Callable[[Path], str | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = project / "data"
+    labels = arrange(data)
+    paths = [path.relative_to(data).as_posix() for path in sorted(data.rglob("*.png"))]
+    cat, dog = (next(p for p in paths if p.endswith(f"{end}.png")) for end in ("cat/7", "dog/0"))
+    (data / "exclude.csv").write_text(f"path\n{cat}\n")
+    (data / "relabel.csv").write_text(f"path,label\n{dog},emu\n")
+    add(project)
+    ensure_pushed(project, "sample")
+    wrong = CorrectionFiles("relabel.csv", "exclude.csv")
+    assert "no column label" in refused(project, labels=labels, corrections=wrong)
+    right = CorrectionFiles("exclude.csv", "relabel.csv")
+    fetched = fetch(project, labels=labels, corrections=right)
+    table = Examples(project.parent / "examples")
+    label_of = dict(zip(table.column("path", None), table.column("label", None), strict=True))
+    assert label_of.keys() == set(paths) - {cat}
+    assert CLASSES[label_of[dog]] == "emu"
+    assert fetched.counts == {"cat": 7, "dog": 7, "emu": 9}
+    assert "images excluded by data/exclude.csv: 1" in table.facts.lines()
+    assert "images relabelled by data/relabel.csv: 1" in caplog.text
 
 
 def add_photographs(data: Path) -> None:

@@ -22,6 +22,8 @@ READERS = {
     "labels": {"fetch-data"},
     "groups": {"fetch-data"},
     "tie_near_duplicates": {"fetch-data"},
+    "exclude": {"fetch-data"},
+    "relabel": {"fetch-data"},
     "squares": {"fetch-data"},
     "part": {"fetch-weights", "extract-features"},
     "backbone": {"extract-features"},
