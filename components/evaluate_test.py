@@ -18,8 +18,8 @@ def evaluate_test(
         examples: Table of images; only the test split is predicted.
         model: Folder with the whole network.
         num_threads: Processor threads.
-        evaluation: Probabilities, scores, intervals, curves, calibration and latency. Kubeflow
-            shows the scores.
+        evaluation: Probabilities, scores, intervals, curves, calibration, prediction sets and
+            latency. Kubeflow shows the scores.
         roc_and_confusion_matrix: ROC curve and confusion matrix for Kubeflow's page.
     """
     from pathlib import Path
@@ -28,12 +28,13 @@ def evaluate_test(
 
     with step("evaluate_test", evaluation.path) as run:
         from crossfold.evaluation.test_split import evaluate_test
-        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE, determinism
 
         evaluated = evaluate_test(
             examples=Path(examples.path),
             model=Path(model.path) / NETWORK_FILE,
             exported=Path(model.path) / GRAPH_FILE,
+            sets=Path(model.path) / SETS_FILE,
             num_threads=num_threads,
             evaluation=Path(evaluation.path),
         )

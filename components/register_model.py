@@ -45,7 +45,7 @@ def register_model(
     from crossfold.step.runtime import step
 
     with step("register_model", registration.path) as run:
-        from crossfold.network import GRAPH_FILE, NETWORK_FILE
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE
         from crossfold.registry import gate, register
         from crossfold.tracking import run_tree
 
@@ -53,6 +53,7 @@ def register_model(
             examples=Path(examples.path),
             model=Path(model.path) / NETWORK_FILE,
             exported=Path(model.path) / GRAPH_FILE,
+            sets=Path(model.path) / SETS_FILE,
             leaderboard=Path(leaderboard.path),
             evaluation=Path(evaluation.path),
             diagnosis=Path(diagnosis.path),

@@ -1,12 +1,13 @@
 """Step: train the chosen candidate on every image outside the test split."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Metrics, Model, Output
+from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
 
 @dsl.component(base_image="crossfold-train", install_kfp_package=False)
 def train_final(
     features: Input[Dataset],
+    predictions: Input[list[Artifact]],
     leaderboard: Input[Metrics],
     num_epochs: int,
     batch_size: int,
@@ -22,6 +23,7 @@ def train_final(
 
     Args:
         features: Stored features, pretrained weights, labels and folds.
+        predictions: Out-of-fold probabilities and results of each fold.
         leaderboard: Results of cross-validation, with the chosen candidate.
         num_epochs: Epochs of the fit, as in the folds. A head is trained to convergence instead.
         batch_size: Images per optimizer step.
@@ -31,14 +33,15 @@ def train_final(
         test_time: Whether predictions are means over the image and its views.
         precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
         num_threads: Processor threads.
-        model: Folder with the whole network: its weights, and the exported graph.
+        model: Folder with the whole network: its weights, the exported graph, and the scores of the
+            training images for prediction sets.
     """
     from pathlib import Path
 
     from crossfold.step.runtime import step
 
     with step("train_final", model.path) as run:
-        from crossfold.network import GRAPH_FILE, NETWORK_FILE, determinism
+        from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE, determinism
         from crossfold.training.recipe import FitSettings
         from crossfold.training.train_final import train_final
 
@@ -46,6 +49,7 @@ def train_final(
         folder.mkdir(exist_ok=True)
         scores = train_final(
             features=Path(features.path),
+            predictions=[Path(artifact.path) for artifact in predictions],
             leaderboard=Path(leaderboard.path),
             settings=FitSettings(
                 num_epochs=num_epochs,
@@ -59,6 +63,7 @@ def train_final(
             num_threads=num_threads,
             model=folder / NETWORK_FILE,
             exported=folder / GRAPH_FILE,
+            sets=folder / SETS_FILE,
         )
         environment = determinism.describe()
         model.metadata.update(environment)  # register_model makes them tags of the version

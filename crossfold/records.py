@@ -490,12 +490,51 @@ class ActivationMap(Record):
     values: tuple[tuple[float, ...], ...]
 
 
+class ClassCoverage(Record):
+    """A class's test images, and how many of them have a prediction set with the true label."""
+
+    name: str
+    num_images: int
+    num_covered: int
+    interval: Interval
+
+
+class MeasuredCoverage(Record):
+    """The prediction sets for one coverage, on the test split.
+
+    `measured` is the share of sets that hold the true label. `num_single`, `num_several` and
+    `num_empty` count sets by their size; `num_single_right` counts those whose only label is true.
+    `worst` is the class with the lowest coverage. The classes `always_inside` have too few training
+    images to be ruled out, so they are in every set.
+    """
+
+    coverage: float
+    measured: float
+    interval: Interval
+    mean_size: float
+    num_single: int
+    num_single_right: int
+    num_several: int
+    num_empty: int
+    worst: ClassCoverage
+    always_inside: tuple[str, ...]
+
+
+class MeasuredSets(Record):
+    """The prediction sets on the test split; `num_novel` is None if novelty can't be told."""
+
+    num_images: int
+    num_novel: int | None
+    levels: tuple[MeasuredCoverage, ...]
+
+
 class Evaluation(PredictedImages):
     """The results of the model on the test split.
 
     The confusion matrix has a row for each true class. The activation maps are those of the report;
     there are none if the network has no feature map. The latency varies from run to run. The
     hashes identify the model's file (SHA-256), the data (DVC's hash) and the test split (SHA-256).
+    `prediction_sets` is None in evaluations from before there were any.
     """
 
     metrics: Scores
@@ -510,6 +549,7 @@ class Evaluation(PredictedImages):
     data_hash: str
     split_hash: str
     export: Export
+    prediction_sets: MeasuredSets | None = None
 
     @property
     def summary(self) -> Scores:

@@ -219,6 +219,7 @@ def pipeline(
 
         final = train_final(
             features=features,
+            predictions=dsl.Collected(trained.outputs["predictions"]),
             leaderboard=aggregated.outputs["leaderboard"],
             portable=portable,
             num_epochs=num_epochs,

@@ -23,14 +23,14 @@ from .console import (
     require_free_port,
     require_local_store,
 )
-from .prediction_outputs import Format, Row, Table, Write, format_for, writer
+from .prediction_outputs import Format, Row, Shown, Table, Write, format_for, writer
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from crossfold.network.openvino_engine import Classifier
     from crossfold.predict.local_version import KnownVersion
-    from crossfold.predict.model import Prediction
+    from crossfold.predict.model import AskedSets, Prediction
     from crossfold.settings import Settings
 
 Model = Annotated[
@@ -68,6 +68,14 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of classes per image.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 64,
+    coverage: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Also give a set of labels that holds the true one for this share of the images, "
+            "such as 0.95; the decision is the only label in the set, or unsure.",
+        ),
+    ] = None,
     explain: Annotated[
         Path | None,
         typer.Option(
@@ -89,23 +97,25 @@ def predict(
         raise UserError("--model is for a model that is loaded here, not for one behind --server")
     if server and explain:
         raise UserError("--explain is for a model that is loaded here, not for one behind --server")
+    if coverage is not None:
+        _require_coverage(coverage)
     settings = None if server else _settings()
     kind = _format(kind, output)
     if explain:
         _require_new_folder(explain)
     paths = find_images(images)
     if server:
-        predictions, batch_size = _asked(server, paths, not_written), 1
+        predictions, batch_size = _asked(server, paths, coverage, not_written), 1
     else:
         assert settings is not None
-        predictions = _predicted(model, settings, paths, batch_size, explain)
+        predictions = _predicted(model, settings, paths, batch_size, coverage, explain)
 
     num_failed = 0
     with (
         signals_interrupt(f"interrupted{not_written}"),
         closing(predictions),
         _bar(kind, output, len(paths)) as advance,
-        _destination(kind, output, paths, top_k) as write,
+        _destination(kind, output, paths, Shown(top_k, coverage is not None)) as write,
     ):
         rows = map(Row, paths, predictions)
         while batch := list(islice(rows, batch_size)):
@@ -140,6 +150,7 @@ def _predicted(
     settings: "Settings",
     paths: Sequence[str],
     batch_size: int,
+    coverage: float | None,
     explain: Path | None,
 ) -> Generator["Prediction", None, None]:
     """Predict image files with a registered version, and explain the predictions in a folder.
@@ -159,11 +170,30 @@ def _predicted(
         write_picture = picture_writer(version, explain, len(paths))
     else:
         network, version = _known(name) or _looked_up(name)
-    predictions = predict_images(network, paths, read_image, batch_size)
+    sets = None if coverage is None else _sets(version, coverage)
+    predictions = predict_images(network, paths, read_image, batch_size, sets)
     for number, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
         if write_picture and prediction.error is None:
             write_picture(number, path, prediction)
         yield prediction._replace(model=version.name, version=str(version.version))
+
+
+def _require_coverage(coverage: float) -> None:
+    from crossfold.evaluation.prediction_sets.class_scores import require_coverage
+
+    try:
+        require_coverage(coverage)
+    except UserError as error:
+        raise UserError(f"--{error}") from None
+
+
+def _sets(version: "KnownVersion | ModelVersion", coverage: float) -> "AskedSets":
+    from crossfold.predict import local_version
+    from crossfold.predict.model import AskedSets, load_reference
+
+    if isinstance(version, local_version.KnownVersion):
+        return AskedSets(local_version.load_reference(version), coverage)
+    return AskedSets(load_reference(version), coverage)
 
 
 def _known(name: str) -> "tuple[Classifier, KnownVersion] | None":
@@ -191,7 +221,7 @@ def _looked_up(name: str) -> "tuple[Classifier, ModelVersion]":
 
 
 def _asked(
-    server: str, paths: Sequence[str], not_written: str
+    server: str, paths: Sequence[str], coverage: float | None, not_written: str
 ) -> Generator["Prediction", None, None]:
     """Predict image files with a running server.
 
@@ -201,7 +231,7 @@ def _asked(
     from crossfold.predict.client import LostServerError, ask
 
     try:
-        yield from ask(server, paths)
+        yield from ask(server, paths, coverage)
     except LostServerError as error:
         raise StepError(f"{error}{not_written}") from None
 
@@ -249,7 +279,7 @@ def _require_new_folder(folder: Path) -> None:
 
 @contextmanager
 def _destination(
-    kind: Format, output: Path | None, paths: list[str], top_k: int
+    kind: Format, output: Path | None, paths: list[str], shown: Shown
 ) -> Iterator[Write]:
     """Open the destination of the predictions: a file, the terminal's table, or stdout.
 
@@ -257,14 +287,14 @@ def _destination(
         A function that writes a batch of rows.
     """
     if output:
-        with _whole_file(output) as file, writer(kind, file, paths, top_k) as write:
+        with _whole_file(output) as file, writer(kind, file, paths, shown) as write:
             yield write
     elif kind is Format.TABLE and console.is_terminal:
-        table = Table(paths, top_k)
+        table = Table(paths, shown)
         yield lambda rows: console.print(Text("\n").join(table.lines(rows)), soft_wrap=True)
     else:
         # Bypass rich, which turns tabs into spaces.
-        with writer(kind, sys.stdout.buffer, paths, top_k) as write:
+        with writer(kind, sys.stdout.buffer, paths, shown) as write:
 
             def write_now(rows: Sequence[Row]) -> None:
                 write(rows)

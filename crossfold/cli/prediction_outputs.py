@@ -37,6 +37,13 @@ class Row(NamedTuple):
     prediction: "Prediction"
 
 
+class Shown(NamedTuple):
+    """What is shown of a row: a number of classes, and its prediction set if asked for."""
+
+    top_k: int = 1
+    sets: bool = False
+
+
 Write = Callable[[Sequence[Row]], None]
 
 _BY_SUFFIX = {
@@ -50,6 +57,7 @@ _BY_SUFFIX = {
 # Rows in a row group of a Parquet file; one group is held in memory.
 _ROWS_IN_GROUP = 10_000
 _WIDEST_PATH = 80
+_NOVEL = {True: "yes", False: "no", None: "unknown"}
 _IN_ONE_LINE = dict.fromkeys(map(ord, "\t\n\r"), "�")
 
 
@@ -74,29 +82,29 @@ def format_for(kind: Format | None, output: Path) -> Format:
 
 
 @contextmanager
-def writer(kind: Format, file: BinaryIO, paths: Sequence[str], top_k: int) -> Iterator[Write]:
+def writer(kind: Format, file: BinaryIO, paths: Sequence[str], shown: Shown) -> Iterator[Write]:
     """Open a writer of rows in a format; the file stays open afterwards.
 
     Args:
         kind: The format.
         file: The file to write to.
         paths: The paths of all rows to come, for the width of a table's first column.
-        top_k: Number of classes per row.
+        shown: What is shown of each row.
 
     Yields:
         A function that writes a batch of rows.
     """
     if kind is Format.PARQUET:
-        with _parquet(file, top_k) as write:
+        with _parquet(file, shown) as write:
             yield write
     elif kind is Format.JSON:
-        yield _encoded(file, _json(top_k))
+        yield _encoded(file, _json(shown))
         file.write(b"\n]\n")
     elif kind is Format.TABLE:
-        yield _encoded(file, _table_text(Table(paths, top_k)))
+        yield _encoded(file, _table_text(Table(paths, shown)))
     else:
         text = {Format.LINES: _lines, Format.CSV: _csv, Format.JSONL: _jsonl}[kind]
-        yield _encoded(file, text(top_k))
+        yield _encoded(file, text(shown))
 
 
 def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
@@ -108,86 +116,99 @@ def _encoded(file: BinaryIO, text: Callable[[Sequence[Row]], str]) -> Write:
     return write
 
 
-def _columns(top_k: int) -> list[str]:
+def _columns(shown: Shown) -> list[str]:
     """List the columns of CSV, JSON and Parquet."""
-    more = [f"{name}_{n}" for n in range(2, top_k + 1) for name in ("label", "probability")]
-    return ["path", "label", "probability", *more, "error", "model", "version"]
+    ranks = range(2, shown.top_k + 1)
+    more = [f"{name}_{n}" for n in ranks for name in ("label", "probability")]
+    sets = ["decision", "set", "novel"] if shown.sets else []
+    return ["path", "label", "probability", *more, *sets, "error", "model", "version"]
 
 
-def _values(row: Row, top_k: int) -> list[Any]:
+def _values(row: Row, shown: Shown) -> list[Any]:
     """List a row's values in the order of `_columns`; None for a missing value."""
-    classes: list[Any] = [value for pair in row.prediction.most_likely(top_k) for value in pair]
-    classes += [None] * (2 * top_k - len(classes))
-    prediction = row.prediction
-    return [row.path, *classes, prediction.error, prediction.model, prediction.version]
+    prediction, num_classes = row.prediction, shown.top_k
+    classes: list[Any] = [value for pair in prediction.most_likely(num_classes) for value in pair]
+    classes += [None] * (2 * num_classes - len(classes))
+    sets: list[Any] = [None] * 3 if shown.sets else []
+    if answer := prediction.answer:
+        sets = [answer.decision, list(answer.labels), answer.novel]
+    return [row.path, *classes, *sets, prediction.error, prediction.model, prediction.version]
 
 
-def _lines(top_k: int) -> Callable[[Sequence[Row]], str]:
-    """Build a formatter of one line per row: path, class, probability and model between tabs."""
+def _lines(shown: Shown) -> Callable[[Sequence[Row]], str]:
+    """Build a formatter of one line per row: path, class, probability and model between tabs.
+
+    With sets, the decision, whether the image is novel and the labels of the set follow.
+    """
 
     def text(rows: Sequence[Row]) -> str:
         return "".join(
-            "\t".join((row.path.translate(_IN_ONE_LINE), *_cells(row, top_k))) + "\n"
+            "\t".join((row.path.translate(_IN_ONE_LINE), *_cells(row, shown))) + "\n"
             for row in rows
         )
 
     return text
 
 
-def _cells(row: Row, top_k: int) -> list[str]:
-    """Format a row for people: classes and probabilities in turn, then the model; or the error."""
+def _cells(row: Row, shown: Shown) -> list[str]:
+    """Format a row for people: classes and probabilities in turn, model, set; or the error."""
     prediction = row.prediction
     if prediction.error is not None:
         return [prediction.error]
-    classes = prediction.most_likely(top_k)
+    classes = prediction.most_likely(shown.top_k)
     cells = [cell for label, probability in classes for cell in (label, f"{probability:.4f}")]
-    return [*cells, f"{prediction.model}/{prediction.version}"] if prediction.model else cells
+    model = f"{prediction.model}/{prediction.version}" if prediction.model else ""
+    if answer := prediction.answer:
+        return [*cells, model, answer.decision, _NOVEL[answer.novel], ", ".join(answer.labels)]
+    return [*cells, model] if model else cells
 
 
-def _csv(top_k: int) -> Callable[[Sequence[Row]], str]:
-    header = [_columns(top_k)]
+def _csv(shown: Shown) -> Callable[[Sequence[Row]], str]:
+    header = [_columns(shown)]
 
     def text(rows: Sequence[Row]) -> str:
         lines = io.StringIO()
         table = csv.writer(lines, lineterminator="\n")
         table.writerows(header)
         header.clear()
-        table.writerows(_values(row, top_k) for row in rows)
+        table.writerows(map(_csv_cell, _values(row, shown)) for row in rows)
         return lines.getvalue()
 
     return text
 
 
-def _jsonl(top_k: int) -> Callable[[Sequence[Row]], str]:
+def _csv_cell(value: Any) -> Any:
+    """Write what CSV has no form for as JSON: a set, and whether an image is novel."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | bool) else value
+
+
+def _jsonl(shown: Shown) -> Callable[[Sequence[Row]], str]:
     """Build a formatter of one JSON object per line (https://jsonlines.org)."""
-    return lambda rows: "".join(f"{row}\n" for row in _objects(rows, top_k))
+    return lambda rows: "".join(f"{row}\n" for row in _objects(rows, shown))
 
 
-def _json(top_k: int) -> Callable[[Sequence[Row]], str]:
+def _json(shown: Shown) -> Callable[[Sequence[Row]], str]:
     """Build a formatter of a JSON array, one object per line, without the closing bracket."""
     before = chain(["[\n"], repeat(",\n"))
-    return lambda rows: "".join(f"{next(before)}{row}" for row in _objects(rows, top_k))
+    return lambda rows: "".join(f"{next(before)}{row}" for row in _objects(rows, shown))
 
 
-def _objects(rows: Sequence[Row], top_k: int) -> Iterator[str]:
-    columns = _columns(top_k)
+def _objects(rows: Sequence[Row], shown: Shown) -> Iterator[str]:
+    columns = _columns(shown)
     for row in rows:
-        values = _values(row._replace(path=_utf8(row.path)), top_k)
+        values = _values(row._replace(path=_utf8(row.path)), shown)
         yield json.dumps(dict(zip(columns, values, strict=True)), ensure_ascii=False)
 
 
 @contextmanager
-def _parquet(file: BinaryIO, top_k: int) -> Iterator[Write]:
+def _parquet(file: BinaryIO, shown: Shown) -> Iterator[Write]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = _columns(top_k)
-    schema = pa.schema(
-        [
-            pa.field(name, pa.float64() if name.startswith("probability") else pa.string())
-            for name in columns
-        ]
-    )
+    columns = _columns(shown)
+    kinds = {"set": pa.list_(pa.string()), "novel": pa.bool_()}
+    kinds |= {name: pa.float64() for name in columns if name.startswith("probability")}
+    schema = pa.schema([pa.field(name, kinds.get(name, pa.string())) for name in columns])
     waiting: list[list[Any]] = []
     with pq.ParquetWriter(file, schema) as table:
 
@@ -198,7 +219,7 @@ def _parquet(file: BinaryIO, top_k: int) -> Iterator[Write]:
                 waiting.clear()
 
         def write(rows: Sequence[Row]) -> None:
-            waiting.extend(_values(row._replace(path=_utf8(row.path)), top_k) for row in rows)
+            waiting.extend(_values(row._replace(path=_utf8(row.path)), shown) for row in rows)
             if len(waiting) >= _ROWS_IN_GROUP:
                 flush()
 
@@ -209,25 +230,31 @@ def _parquet(file: BinaryIO, top_k: int) -> Iterator[Write]:
 class Table:
     """Rows for people, in columns with widths that are fixed before the first row."""
 
-    def __init__(self, paths: Sequence[str], top_k: int) -> None:
+    def __init__(self, paths: Sequence[str], shown: Shown) -> None:
         widest = max((cell_len(_printable(path)) for path in paths), default=0)
         self._path_width = min(max(widest, len("image")), _WIDEST_PATH)
-        self._top_k = top_k
+        self._shown = shown
         self._label_width = 0  # unknown until the first batch
+        self._model_width = 0
 
     def lines(self, rows: Sequence[Row]) -> Iterator[Text]:
         """Yield a line per row; before the very first row, a line with the column names."""
         if not self._label_width:
             classes = {name for row in rows for name in row.prediction.probabilities}
             self._label_width = max(len("class"), *(cell_len(name) for name in classes), 0)
-            names = [*["class", "probability"] * self._top_k, "model"]
+            models = (f"{row.prediction.model}/{row.prediction.version}" for row in rows)
+            self._model_width = max(len("model"), *map(cell_len, models)) * self._shown.sets
+            names = [*["class", "probability"] * self._shown.top_k, "model"]
+            names += ["decision", "novel", "set"] if self._shown.sets else []
             yield Text(self._line("image", names), style="bold")
         for row in rows:
             style = "" if row.prediction.error is None else "red"
-            yield Text(self._line(row.path, _cells(row, self._top_k)), style=style)
+            yield Text(self._line(row.path, _cells(row, self._shown)), style=style)
 
     def _line(self, path: str, cells: Sequence[str]) -> str:
-        widths = [self._path_width, *[self._label_width, len("probability")] * self._top_k, 0]
+        classes = [self._label_width, len("probability")] * self._shown.top_k
+        sets = [max(self._label_width, len("decision")), len("unknown"), 0]
+        widths = [self._path_width, *classes, self._model_width, *sets]
         texts = [_printable(text) for text in (path, *cells)]
         padded = [
             text + " " * (width - cell_len(text))

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.data.examples import TRAIN, Examples
+from crossfold.evaluation.out_of_fold import chosen_probabilities
 from crossfold.features.features_file import Features
-from crossfold.network import safetensors_file
-from crossfold.records import FoldResults, Leaderboard
+from crossfold.records import Leaderboard
 
 Numbers = NDArray[np.int64]
 Values = NDArray[Any]
@@ -61,7 +61,7 @@ class Evidence:
             folds=stored.folds,
             content_hashes=(contents := tuple(table.column("content_hash", TRAIN))),
             groups=number_by_content(table.column("group", TRAIN), contents),
-            probabilities=_out_of_fold(predictions, board),
+            probabilities=chosen_probabilities(predictions, board),
             features=stored.head_inputs(stored.backbone(board.chosen.candidate.backbone)),
             leaderboard=board,
         )
@@ -92,15 +92,3 @@ def number_by_content(groups: Iterable[int], content_hashes: Sequence[str]) -> N
     ordered = sorted(smallest, key=smallest.__getitem__)
     places = {group: place for place, group in enumerate(ordered)}
     return np.array([places[group] for group in numbers], np.int64)
-
-
-def _out_of_fold(predictions: Sequence[Path], board: Leaderboard) -> Values:
-    """Collect the chosen candidate's probabilities in the order of the images."""
-    rows, probabilities = [], []
-    for path in predictions:
-        arrays, metadata = safetensors_file.read(path)
-        names = [r.candidate.name for r in FoldResults.model_validate(metadata).results]
-        rows.append(arrays["row"])
-        probabilities.append(arrays[f"probabilities_{names.index(board.chosen.candidate.name)}"])
-    ordered: Values = np.concatenate(probabilities)[np.argsort(np.concatenate(rows))]
-    return ordered

@@ -17,6 +17,9 @@ from crossfold.step.progress import report_progress
 from . import calibration, explanations, export_check, latency, metrics
 from .curves import compute_curves
 from .export_check import TorchSample
+from .prediction_sets import measured_coverage
+from .prediction_sets.measured_coverage import NoveltyCounter
+from .prediction_sets.reference import Reference
 
 # The latency is timed on the test split's first images, up to the one that reaches these bytes.
 NUM_LATENCY_IMAGES = 50
@@ -28,6 +31,7 @@ def evaluate_test(
     examples: Path,
     model: Path,
     exported: Path,
+    sets: Path,
     num_threads: int,
     evaluation: Path,
 ) -> Evaluation:
@@ -46,7 +50,9 @@ def evaluate_test(
         Network(model),
     )
     compared = TorchSample(reference, table.count(TEST))
-    paths, labels, computed = score(network, table, num_threads, compared)
+    known = Reference.read(sets)
+    counter = NoveltyCounter(network, known)
+    paths, labels, computed = score(counter, table, num_threads, compared)
     export = export_check.compare(reference, computed[compared.positions], compared.probabilities())
     probabilities = metrics.floored(computed)
     predicted = PredictedImages(
@@ -65,6 +71,7 @@ def evaluate_test(
         data_hash=table.data_hash,
         split_hash=split_hash(table),
         export=export,
+        prediction_sets=measured_coverage.measure(known, labels, computed, counter.num_novel),
     )
     evaluated.write(evaluation)
     return evaluated
@@ -101,7 +108,7 @@ def split_hash(table: Examples) -> str:
 
 
 def score(
-    network: Classifier | Network,
+    network: Classifier | Network | NoveltyCounter,
     table: Examples,
     num_threads: int,
     torch_sample: TorchSample | None = None,

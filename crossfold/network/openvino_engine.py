@@ -67,9 +67,15 @@ class Classifier:
         self, images: np.ndarray[Any, np.dtype[np.uint8]]
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Predict probabilities float32 [N, K] for uint8 pixels [N, S, S, 3] of its size."""
+        _, probabilities = self.predict_with_features(images)
+        return probabilities
+
+    def predict_with_features(self, images: Bytes) -> tuple[Values, Values]:
+        """Predict as `predict` does; return the images' input of the head [N, C, ...] too."""
         (features,) = self._features(images)
         (probabilities,) = self._head(features)
-        return probabilities
+        num_views = len(features) // len(images)
+        return features[::num_views], probabilities  # an image comes before its other views
 
 
 def export(weights: Path, path: Path, frozen: FrozenGraph | None = None) -> None:

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Generator, Sequence
 
 from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.reference import Answer
 from crossfold.imaging.decoding import BadImage, read_image
 
 from .model import Prediction
@@ -27,10 +28,13 @@ class _UnpredictedError(Exception):
     """A server fails to predict one image; it may predict others."""
 
 
-def ask(server: str, paths: Sequence[str]) -> Generator[Prediction, None, None]:
+def ask(
+    server: str, paths: Sequence[str], coverage: float | None = None
+) -> Generator[Prediction, None, None]:
     """Predict image files in order with the server at a URL; send each file unchanged.
 
-    After the first prediction, a refused request or a timeout becomes that image's error.
+    With a coverage, ask for prediction sets too. After the first prediction, a refused request or a
+    timeout becomes that image's error.
 
     Raises:
         UserError: no server answers there, or it doesn't serve a model of Crossfold.
@@ -45,16 +49,18 @@ def ask(server: str, paths: Sequence[str]) -> Generator[Prediction, None, None]:
         except BadImage as error:
             yield Prediction(None, {}, str(error))
         else:
-            yield _ask_again(server, encoded) if has_predicted else _ask_first(server, encoded)
+            ask_once = _ask_again if has_predicted else _ask_first
+            yield ask_once(server, encoded, coverage)
             has_predicted = True
 
 
-def _ask_first(server: str, encoded: bytes) -> Prediction:
+def _ask_first(server: str, encoded: bytes, coverage: float | None) -> Prediction:
     try:
-        return _ask(server, encoded)
+        return _ask(server, encoded, coverage)
     except _UnpredictedError as error:
         raise UserError(
-            f"the server at {server} {error}. It may not serve a model of Crossfold; see its log"
+            f"the server at {server} {error}. It may not serve a model of Crossfold"
+            f"{' with prediction sets' if coverage else ''}; see its log"
         ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(
@@ -62,9 +68,9 @@ def _ask_first(server: str, encoded: bytes) -> Prediction:
         ) from None
 
 
-def _ask_again(server: str, encoded: bytes) -> Prediction:
+def _ask_again(server: str, encoded: bytes, coverage: float | None) -> Prediction:
     try:
-        return _ask(server, encoded)
+        return _ask(server, encoded, coverage)
     except _UnpredictedError as error:
         return Prediction(None, {}, f"the server {error}")
     except (OSError, http.client.HTTPException) as error:
@@ -75,7 +81,7 @@ def _ask_again(server: str, encoded: bytes) -> Prediction:
         ) from None
 
 
-def _ask(server: str, encoded: bytes) -> Prediction:
+def _ask(server: str, encoded: bytes, coverage: float | None) -> Prediction:
     """Request the prediction of one image.
 
     Raises:
@@ -83,13 +89,18 @@ def _ask(server: str, encoded: bytes) -> Prediction:
         OSError, http.client.HTTPException: no answer arrives, or it is not HTTP.
         ValueError: the URL is invalid.
     """
-    body = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
+    body: dict[str, object] = {"dataframe_records": [{"image": base64.b64encode(encoded).decode()}]}
+    if coverage is not None:
+        body["params"] = {"coverage": coverage}
     answer = _post(f"{server.rstrip('/')}/invocations", json.dumps(body).encode())
     try:
         content = json.loads(answer)
         (row,) = content["predictions"]
         origin = (content.get("model"), content.get("version"))  # missing in MLflow's own server
-        return Prediction(row["label"], row["probabilities"], row["error"], *origin)
+        of_sets = None
+        if coverage is not None and row["error"] is None:
+            of_sets = Answer(tuple(row["set"]), row["novel"])
+        return Prediction(row["label"], row["probabilities"], row["error"], *origin, of_sets)
     except (KeyError, TypeError, ValueError):
         raise _UnpredictedError("does not answer with a prediction") from None
 

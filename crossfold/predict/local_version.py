@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from crossfold.network import GRAPH_FILE
+from crossfold.evaluation.prediction_sets.reference import Reference
+from crossfold.network import GRAPH_FILE, SETS_FILE
 from crossfold.records import Record
 from crossfold.tracking.sqlite_store import SQLITE, state
 
 from .file_hashes import ARTIFACTS, registered_hashes, verify_file
-from .model import open_network
+from .model import open_network, without_sets
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -29,13 +30,27 @@ _FOLDER = Path("runs", "cache", "versions")
 
 
 class KnownVersion(Record):
-    """A version of a store in this `state`, and its network's file with the registered hash."""
+    """A version of a store in this `state`, and its network's file with the registered hash.
+
+    `sets_sha256` is the hash of the file for prediction sets beside it; None if there is none.
+    """
 
     state: str
     name: str
     version: str
     graph: str
     sha256: str
+    sets_sha256: str | None
+
+    @property
+    def sets(self) -> Path:
+        """The path of the file for prediction sets."""
+        return Path(self.graph).with_name(SETS_FILE)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether all files are there."""
+        return Path(self.graph).exists() and (self.sets_sha256 is None or self.sets.exists())
 
 
 class Lookup(NamedTuple):
@@ -63,7 +78,7 @@ def begin(root: Path, name: str) -> Lookup | None:
 def recall(lookup: Lookup) -> KnownVersion | None:
     """Read MLflow's last answer; None if the store or the version's file has changed since."""
     known = KnownVersion.recall(lookup.entry)
-    return known if known and known.state == lookup.state and Path(known.graph).exists() else None
+    return known if known and known.state == lookup.state and known.has_files else None
 
 
 def load(known: KnownVersion) -> "Classifier":
@@ -75,6 +90,18 @@ def load(known: KnownVersion) -> "Classifier":
     graph = Path(known.graph)
     verify_file(graph, known.sha256, f"{known.name} version {known.version}")
     return open_network(graph)
+
+
+def load_reference(known: KnownVersion) -> Reference:
+    """Load what a version's prediction sets are told from.
+
+    Raises:
+        UserError: the version has no such file, or it was modified.
+    """
+    if known.sets_sha256 is None:
+        raise without_sets(known.name, known.version)
+    verify_file(known.sets, known.sets_sha256, f"{known.name} version {known.version}")
+    return Reference.read(known.sets)
 
 
 def remember(lookup: Lookup, client: "MlflowClient", version: "ModelVersion") -> None:
@@ -92,5 +119,6 @@ def remember(lookup: Lookup, client: "MlflowClient", version: "ModelVersion") ->
         version=str(version.version),
         graph=str(graph),
         sha256=hashes[f"{ARTIFACTS}/{GRAPH_FILE}"],
+        sets_sha256=hashes.get(f"{ARTIFACTS}/{SETS_FILE}"),
     )
     known.remember(lookup.entry)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.reference import Answer, Reference
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import SquareGeometry
-from crossfold.network import GRAPH_FILE, NETWORK_FILE
+from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE
 from crossfold.step.concurrency import num_cores
 
 from .file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
@@ -35,17 +36,28 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 class Prediction(NamedTuple):
-    """The prediction for one image and its version; for an unusable image, the error."""
+    """The prediction for one image and its version; for an unusable image, the error.
+
+    `answer` is its prediction set, if one was asked for.
+    """
 
     label: str | None
     probabilities: dict[str, float]
     error: str | None
     model: str | None = None
     version: str | None = None
+    answer: Answer | None = None
 
     def most_likely(self, num_classes: int) -> list[tuple[str, float]]:
         """List the most likely classes with their probabilities; the first is the label's."""
         return nlargest(num_classes, self.probabilities.items(), key=lambda item: item[1])
+
+
+class AskedSets(NamedTuple):
+    """Prediction sets that are asked for: those of a version, with this coverage."""
+
+    reference: Reference
+    coverage: float
 
 
 def predict_images(
@@ -53,6 +65,7 @@ def predict_images(
     sources: Sequence[Source],
     read: Callable[[Source], bytes],
     batch_size: int = BATCH_SIZE,
+    sets: AskedSets | None = None,
 ) -> Generator[Prediction, None, None]:
     """Predict images in order; an unusable one gets a prediction with its error.
 
@@ -61,7 +74,7 @@ def predict_images(
     """
     geometry = network.preprocessing.geometry
     if len(sources) == 1:
-        yield from _predict_batch(network, [_load(sources[0], read, geometry)])
+        yield from _predict_batch(network, [_load(sources[0], read, geometry)], sets)
         return
     remaining = iter(sources)
     decoders = ThreadPoolExecutor(num_cores())
@@ -77,21 +90,33 @@ def predict_images(
         while batch:
             loaded = [image.result() for image in batch]
             batch = decode_ahead()
-            yield from _predict_batch(network, loaded)
+            yield from _predict_batch(network, loaded, sets)
     finally:
         decoders.shutdown(cancel_futures=True)
 
 
-def _predict_batch(network: "Classifier", loaded: "Sequence[Pixels | str]") -> Iterator[Prediction]:
+def _predict_batch(
+    network: "Classifier", loaded: "Sequence[Pixels | str]", sets: AskedSets | None
+) -> Iterator[Prediction]:
     pixels = [image for image in loaded if not isinstance(image, str)]
-    predicted = iter(network.predict(np.stack(pixels)) if pixels else ())
+    predicted = iter(_predict_pixels(network, np.stack(pixels), sets) if pixels else ())
     for image in loaded:
         if isinstance(image, str):
             yield Prediction(None, {}, image)
         else:
-            probabilities = next(predicted)
-            by_class = dict(zip(network.classes, probabilities.tolist(), strict=True))
-            yield Prediction(network.classes[probabilities.argmax()], by_class, None)
+            yield next(predicted)
+
+
+def _predict_pixels(
+    network: "Classifier", pixels: Pixels, sets: AskedSets | None
+) -> Iterator[Prediction]:
+    features, probabilities = network.predict_with_features(pixels)
+    answers: Sequence[Answer | None] = [None] * len(pixels)
+    if sets:
+        answers = sets.reference.answers(features, probabilities, sets.coverage)
+    for of_image, answer in zip(probabilities, answers, strict=True):
+        by_class = dict(zip(network.classes, of_image.tolist(), strict=True))
+        yield Prediction(network.classes[of_image.argmax()], by_class, None, answer=answer)
 
 
 def _load(
@@ -167,6 +192,26 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
         exported, network = Path(folder) / GRAPH_FILE, download(version, NETWORK_FILE, folder)
         export(network, exported)
         return open_network(exported, num_threads)
+
+
+def load_reference(version: "ModelVersion") -> Reference:
+    """Load what a version's prediction sets are told from.
+
+    Raises:
+        UserError: the version has no such file, or it is missing or modified.
+    """
+    if f"{ARTIFACTS}/{SETS_FILE}" not in (registered_hashes(version.tags) or {}):
+        raise without_sets(version.name, str(version.version))
+    with tempfile.TemporaryDirectory() as folder:
+        return Reference.read(download(version, SETS_FILE, folder))
+
+
+def without_sets(name: str, version: str) -> UserError:
+    """Build the error for a version that was registered before there were prediction sets."""
+    return UserError(
+        f"{name} version {version} has no prediction sets: an earlier Crossfold registered it. "
+        "Predict without a coverage, or train a new version with `crossfold run`"
+    )
 
 
 def load_network(version: "ModelVersion") -> "Network":

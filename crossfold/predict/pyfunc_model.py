@@ -6,6 +6,7 @@ https://mlflow.org/docs/latest/ml/model/models-from-code/
 import base64
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import mlflow
 import pandas as pd
 import yaml
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 # Absolute, also inside the room: MLflow runs a copy of this file outside its package.
+from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.class_scores import require_coverage
+from crossfold.evaluation.prediction_sets.reference import Reference
 from crossfold.imaging.decoding import BadImage, read_image, refuse_large
-from crossfold.network import GRAPH_FILE
+from crossfold.network import GRAPH_FILE, SETS_FILE
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
-from crossfold.predict.model import open_network, predict_images
+from crossfold.predict.model import AskedSets, Prediction, open_network, predict_images
 
 # Environment variable: the only folder that the model may open files below.
 IMAGE_ROOT = "CROSSFOLD_IMAGE_ROOT"
@@ -37,15 +42,16 @@ class ImageClassifier(PythonModel):
     """A classifier for MLflow: takes encoded images, gives labels and probabilities."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Verify and load the network.
+        """Verify and load the network, and what prediction sets are told from.
 
         Raises:
-            UserError: the network's file is not the one that was registered.
+            UserError: one of the files is not the one that was registered.
         """
-        graph = Path(context.artifacts[GRAPH_FILE])
+        graph, sets = (Path(context.artifacts[name]) for name in (GRAPH_FILE, SETS_FILE))
         version, registered = _registered(graph.parents[1])
-        verify_file(graph, registered[f"{ARTIFACTS}/{GRAPH_FILE}"], version)
-        self.network = open_network(graph)
+        for path in (graph, sets):
+            verify_file(path, registered[f"{ARTIFACTS}/{path.name}"], version)
+        self.network, self.reference = open_network(graph), Reference.read(sets)
 
     def predict(
         self,
@@ -59,14 +65,41 @@ class ImageClassifier(PythonModel):
         clients, unless CROSSFOLD_IMAGE_ROOT names a folder. If that variable is set, a server and
         a model in Python both open only files below that folder.
 
+        `params` may have `coverage`, the share of images whose prediction set holds the true label.
+
         Returns:
             A row per image: `label`, `probabilities` (by class) and `error`. An unusable image has
-            only the error.
+            only the error. With a coverage, also `decision` (the only label in the set, or
+            "unsure"), `set` (a list of labels) and `novel` (None if that can't be told).
+
+        Raises:
+            MlflowException: the coverage is not between 0 and 1.
         """
-        predictions = predict_images(self.network, list(model_input["image"]), _encoded)
+        sets = self._asked_sets((params or {}).get("coverage"))
+        images = list(model_input["image"])
+        predictions = list(predict_images(self.network, images, _encoded, sets=sets))
         # dtype=object keeps a missing label as None; pandas' strings would make it NaN, which
         # JSON doesn't have.
-        return pd.DataFrame(predictions, dtype=object)[["label", "probabilities", "error"]]
+        frame = pd.DataFrame(predictions, dtype=object)[["label", "probabilities", "error"]]
+        return frame.join(_answers(predictions)) if sets else frame
+
+    def _asked_sets(self, coverage: float | None) -> AskedSets | None:
+        if coverage is None:
+            return None
+        try:
+            require_coverage(coverage)
+        except UserError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
+        return AskedSets(self.reference, coverage)
+
+
+def _answers(predictions: Sequence[Prediction]) -> pd.DataFrame:
+    """Make columns of the prediction sets; None for an unusable image."""
+    rows = [
+        (answer.decision, list(answer.labels), answer.novel) if answer else (None, None, None)
+        for answer in (prediction.answer for prediction in predictions)
+    ]
+    return pd.DataFrame(rows, columns=["decision", "set", "novel"], dtype=object)
 
 
 def _registered(folder: Path) -> tuple[str, dict[str, str]]:

@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import NamedTuple
 
 # An image may have 256 MiB (decoding.MAX_FILE_SIZE); base64 turns three bytes into four.
 MAX_BODY = 256 * 1024**2 // 3 * 4 + 1024**2
@@ -28,11 +29,19 @@ class RefusedRequestError(Exception):
         self.status, self.message = status, message
 
 
-def read_images(content_type: str, body: bytes) -> list[object]:
-    """Read the column `image` of a request, without checking that its values are images.
+class ScoringRequest(NamedTuple):
+    """The column `image` of a request, and the coverage of the sets that it asks for, if any."""
+
+    images: list[object]
+    coverage: float | None = None
+
+
+def read_request(content_type: str, body: bytes) -> ScoringRequest:
+    """Read a request, without checking that its images are images.
 
     Raises:
-        RefusedRequestError: the body has no such column, no images, or another format.
+        RefusedRequestError: the body has no column `image`, no images, unknown params, or another
+            format.
     """
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [text.partition("=")[2].strip('"') for text in parameters if "charset=" in text]
@@ -41,17 +50,17 @@ def read_images(content_type: str, body: bytes) -> list[object]:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "set the header Content-Type to application/json or text/csv, in UTF-8",
         )
-    images = _from_json(body) if kind == "application/json" else _from_csv(body)
-    if not images:
+    request = _from_json(body) if kind == "application/json" else ScoringRequest(_from_csv(body))
+    if not request.images:
         raise _bad_request("the request has no images")
-    return images
+    return request
 
 
 def _bad_request(message: str) -> RefusedRequestError:
     return RefusedRequestError(HTTPStatus.BAD_REQUEST, message)
 
 
-def _from_json(body: bytes) -> list[object]:
+def _from_json(body: bytes) -> ScoringRequest:
     try:
         sent = json.loads(body)
     except RecursionError:
@@ -62,9 +71,22 @@ def _from_json(body: bytes) -> list[object]:
     if len(forms) != 1:
         raise _bad_request(f"send one of {', '.join(_FORMS)}, such as {_EXAMPLE}")
     try:
-        return list(_column(sent[forms[0]]))
+        images = list(_column(sent[forms[0]]))
     except (LookupError, TypeError, ValueError):
         raise _bad_request(f"{forms[0]} has no column {_COLUMN!r}: send {_EXAMPLE}") from None
+    return ScoringRequest(images, _coverage(sent.get("params") or {}))
+
+
+def _coverage(params: object) -> float | None:
+    if not isinstance(params, dict) or params.keys() - {"coverage"}:
+        raise _bad_request('params: only "coverage" is known, as in {"coverage": 0.95}')
+    coverage = params.get("coverage")
+    if coverage is None:
+        return None
+    # JSON's true is an int in Python, but lies outside of the range.
+    if not isinstance(coverage, int | float) or not 0 < coverage < 1:
+        raise _bad_request("params: coverage is not a number between 0 and 1, such as 0.95")
+    return coverage
 
 
 def _column(table: object) -> Iterator[object]:

@@ -40,7 +40,7 @@ from starlette.routing import Route
 from crossfold.errors import UserError
 
 from .file_hashes import registered_hashes, verify_folder
-from .scoring_requests import MAX_BODY, RefusedRequestError, read_images
+from .scoring_requests import MAX_BODY, RefusedRequestError, read_request
 
 _HOST = "127.0.0.1"
 # Seconds that running requests may take to finish after a signal.
@@ -97,12 +97,26 @@ class ScoringApp:
         return JSONResponse({"predictions": rows, **self._origin}, headers=self._headers)
 
     def _predict(self, content_type: str, body: bytes) -> list[dict[str, Any]]:
-        images = read_images(content_type, body)
+        images, coverage = read_request(content_type, body)
         # dtype=object, because pandas' strings would turn a missing image into NaN.
         frame = pd.DataFrame({"image": pd.Series(images, dtype=object)})
-        found: Any = self._model.predict(frame)
+        if coverage is None:
+            found: Any = self._model.predict(frame)
+        else:
+            self._require_sets()
+            found = self._model.predict(frame, params={"coverage": coverage})
         rows: list[dict[str, Any]] = found.to_dict("records")
         return rows
+
+    def _require_sets(self) -> None:
+        """Refuse a version from before prediction sets; MLflow would ignore the parameter."""
+        params = self._model.metadata.get_params_schema()  # type: ignore[no-untyped-call]
+        if params is None:
+            raise RefusedRequestError(
+                HTTPStatus.BAD_REQUEST,
+                "params: this version has no prediction sets: an earlier Crossfold registered it. "
+                "Ask without a coverage, or train a new version with `crossfold run`",
+            )
 
     async def _healthy(self, _: Request) -> Response:
         return PlainTextResponse("\n", headers=self._headers)

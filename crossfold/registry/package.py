@@ -5,17 +5,18 @@ import shutil
 import tempfile
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import NamedTuple
 
 import mlflow
 import mlflow.pyfunc
 import pandas as pd
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Map
 
 import crossfold
 from crossfold.data.examples import Examples
-from crossfold.network import GRAPH_FILE, NETWORK_FILE
+from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE
 from crossfold.predict.file_hashes import ARTIFACTS, TAG, hash_folder
 
 from . import training_image_hashes
@@ -34,13 +35,20 @@ REQUIREMENTS = (
 _NOT_PACKAGED = shutil.ignore_patterns("__pycache__", "cli", "infra", "reproduce", "runners")
 
 
-def save_model(folder: Path, model: Path, exported: Path, table: Examples, about: Model) -> None:
-    """Write an MLflow model folder: code, network and exported graph as safetensors, no pickle.
+class PackagedFiles(NamedTuple):
+    """The files of a model, as train_final wrote them."""
+
+    network: Path
+    exported: Path
+    sets: Path
+
+
+def save_model(folder: Path, files: PackagedFiles, table: Examples, about: Model) -> None:
+    """Write an MLflow model folder: code, and the model's files as safetensors, no pickle.
 
     Args:
         folder: The folder to create; it must not exist.
-        model: The network's file, as train_final wrote it.
-        exported: The exported graph, as train_final wrote it.
+        files: The model's files.
         table: The run's images. The first test image becomes the input example. The content hashes
             of the training images go into the folder, so that the model is never judged on them.
         about: MLflow's record of the model, which is completed.
@@ -50,8 +58,9 @@ def save_model(folder: Path, model: Path, exported: Path, table: Examples, about
     with tempfile.TemporaryDirectory() as staging:
         artifacts = Path(staging) / ARTIFACTS
         artifacts.mkdir()
-        shutil.copyfile(model, artifacts / NETWORK_FILE)
-        shutil.copyfile(exported, artifacts / GRAPH_FILE)
+        shutil.copyfile(files.network, artifacts / NETWORK_FILE)
+        shutil.copyfile(files.exported, artifacts / GRAPH_FILE)
+        shutil.copyfile(files.sets, artifacts / SETS_FILE)
         training_image_hashes.write(artifacts / training_image_hashes.FILE, table)
         package = Path(staging) / "crossfold"
         shutil.copytree(Path(crossfold.__file__).parent, package, ignore=_NOT_PACKAGED)
@@ -85,6 +94,8 @@ def _signature() -> ModelSignature:
                 ColSpec(DataType.string, "error", required=False),
             ]
         ),
+        # Without it, predictions have no sets.
+        ParamSchema([ParamSpec("coverage", DataType.double, default=None)]),
     )
 
 

@@ -42,6 +42,7 @@ class _Model:
     name: str
     network: Path
     exported: Path
+    sets: Path
     table: Examples
     evaluated: Evaluation
     tags: Mapping[str, str]
@@ -52,6 +53,7 @@ def register_model(
     examples: Path,
     model: Path,
     exported: Path,
+    sets: Path,
     leaderboard: Path,
     evaluation: Path,
     diagnosis: Path,
@@ -94,7 +96,7 @@ def register_model(
         **version_tags.of_run(parent),
         "models_hash": pointer_hash(models_pointer, "models.dvc"),
     }
-    trained = _Model(model_name, model, exported, table, evaluated, tags)
+    trained = _Model(model_name, model, exported, sets, table, evaluated, tags)
     registered = _register(run, trained, rule, num_threads)
     registered.write(registration)
     page = _describe(run.client, registered, board, evaluated, diagnosed, table, drawings)
@@ -186,14 +188,15 @@ def _create_version(run: run.Run, model: _Model) -> ModelVersion:
     """
     from mlflow.models import Model
 
-    from .package import save_model
+    from .package import PackagedFiles, save_model
 
     client, scores = run.client, model.evaluated.metrics
     logged = client.create_logged_model(run.experiment_id, model.name, source_run_id=run.id)
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "model"
         about = Model(model_id=logged.model_id, run_id=run.id)
-        save_model(saved, model.network, model.exported, model.table, about)
+        files = PackagedFiles(model.network, model.exported, model.sets)
+        save_model(saved, files, model.table, about)
         hashes = file_hashes.hash_folder(saved)
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")

@@ -1,10 +1,12 @@
 """Train the chosen candidate on every image outside the test split."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.build import build_reference
 from crossfold.features.features_file import Features
 from crossfold.network import determinism, openvino_engine, trained_network
 from crossfold.records import Leaderboard, Scores
@@ -20,16 +22,18 @@ from .recipe import FitSettings, Recipe
 def train_final(
     *,
     features: Path,
+    predictions: Sequence[Path],
     leaderboard: Path,
     settings: FitSettings,
     num_threads: int,
     model: Path,
     exported: Path,
+    sets: Path,
 ) -> Scores:
     """Train the chosen candidate as in the folds, on all their images.
 
-    Writes the network, and its export. In int8, the export has the quantized graph that computed
-    the features.
+    Writes the network, its export, and the file that prediction sets are told from. In int8, the
+    export has the quantized graph that computed the features.
 
     Returns:
         The fold metrics of the trained network on the training images.
@@ -75,6 +79,7 @@ def train_final(
         views=settings.predicted_views,
     )
     openvino_engine.export(model, exported, frozen)
+    build_reference(stored, predictions, board).write(sets)
     return fold_scores(labels, probabilities)
 
 

@@ -39,8 +39,9 @@ from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, normalization, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
-from crossfold.registry.package import save_model
+from crossfold.registry.package import PackagedFiles, save_model
 from tests.unit.networks import IMAGENET
+from tests.unit.references import write_reference
 
 from .projects import SOURCE, Project, alive, wait_until
 
@@ -107,7 +108,10 @@ def _register(project: Project, name: str, suffix: str, image_size: int) -> None
         precision="float32",
     )
     export(network, exported)
-    save_model(model, network, exported, Examples(project.root / "examples"), Model())
+    sets = project.root / f"sets{suffix}"
+    write_reference(sets, CLASSES)
+    files = PackagedFiles(network, exported, sets)
+    save_model(model, files, Examples(project.root / "examples"), Model())
     client = project.client()
     client.create_registered_model(name)
     tags = {file_hashes.TAG: json.dumps(file_hashes.hash_folder(model))}

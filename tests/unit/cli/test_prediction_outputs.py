@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossfold.cli import prediction_outputs
-from crossfold.cli.prediction_outputs import Format, Row, format_for, writer
+from crossfold.cli.prediction_outputs import Format, Row, Shown, format_for, writer
 from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.reference import Answer
 from crossfold.predict.model import Prediction
 
 ZOO = ("zoo", "3")
@@ -25,9 +26,11 @@ ROWS = [CAT, BROKEN, OWL]
 COLUMNS = ["path", "label", "probability", "label_2", "probability_2", "error", "model", "version"]
 
 
-def written(kind: Format, rows: list[Row], top_k: int = 1, batch_size: int = 2) -> bytes:
+def written(
+    kind: Format, rows: list[Row], top_k: int = 1, batch_size: int = 2, sets: bool = False
+) -> bytes:
     file = io.BytesIO()
-    with writer(kind, file, [row.path for row in rows], top_k) as write:
+    with writer(kind, file, [row.path for row in rows], Shown(top_k, sets)) as write:
         for start in range(0, len(rows), batch_size):
             write(rows[start : start + batch_size])
     return file.getvalue()
@@ -139,3 +142,47 @@ def test_a_file_has_the_format_that_is_chosen_or_its_names(
 def test_an_unknown_ending_is_refused() -> None:
     with pytest.raises(UserError, match=r"a\.xlsx: .*--format.*\.parquet"):
         format_for(None, Path("a.xlsx"))
+
+
+# Prediction sets
+
+SURE = CAT._replace(prediction=CAT.prediction._replace(answer=Answer(("cat",), False)))
+TORN = OWL._replace(prediction=OWL.prediction._replace(answer=Answer(("cat", "owl"), None)))
+LOST = OWL._replace(path="x", prediction=OWL.prediction._replace(answer=Answer((), True)))
+ANSWERED = [SURE, TORN, BROKEN, LOST]
+
+
+def test_sets_are_columns_before_the_error() -> None:
+    text = written(Format.JSONL, ANSWERED, sets=True)
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert list(rows[0]) == ["path", *COLUMNS[1:3], "decision", "set", "novel", *COLUMNS[5:]]
+    assert [(row["decision"], row["set"], row["novel"]) for row in rows] == [
+        ("cat", ["cat"], False),
+        ("unsure", ["cat", "owl"], None),
+        (None, None, None),
+        ("unsure", [], True),
+    ]
+    table = list(csv.DictReader(io.StringIO(written(Format.CSV, ANSWERED, sets=True).decode())))
+    assert [(row["set"], row["novel"]) for row in table] == [
+        ('["cat"]', "false"),
+        ('["cat", "owl"]', ""),
+        ("", ""),
+        ("[]", "true"),
+    ]
+    frame = pd.read_parquet(io.BytesIO(written(Format.PARQUET, ANSWERED, sets=True)))
+    assert [None if labels is None else list(labels) for labels in frame["set"]] == [
+        row["set"] for row in rows
+    ]
+    assert frame["novel"].tolist() == [False, None, None, True]
+
+
+def test_sets_are_shown_to_people_after_the_model() -> None:
+    assert written(Format.TABLE, ANSWERED, sets=True).decode().splitlines() == [
+        "image                class         probability  model  decision      novel    set",
+        "a/cat.png            cat           0.7500       zoo/3  cat           no       cat",
+        "owl.png              owl           0.8750       zoo/3  unsure        unknown  cat, owl",
+        "a/broken, or so.png  the file is empty",
+        "x                    owl           0.8750       zoo/3  unsure        yes",
+    ]
+    *_, last = written(Format.LINES, ANSWERED[:2], sets=True).decode().splitlines()
+    assert last == "owl.png\towl\t0.8750\tzoo/3\tunsure\tunknown\tcat, owl"

@@ -56,9 +56,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, features: Path) -> tuple[Path,
     )
     train_final(
         **common,
+        predictions=[folder / f"predictions {fold}" for fold in range(3)],
         leaderboard=folder / "leaderboard",
         model=folder / "model",
         exported=folder / "exported",
+        sets=folder / "sets",
     )
     return folder / "leaderboard", folder / "model"
 
@@ -71,6 +73,7 @@ def evaluate(
         examples=examples,
         model=model,
         exported=model.with_name("exported"),
+        sets=model.with_name("sets"),
         num_threads=num_threads,
         evaluation=folder / "evaluation",
     )

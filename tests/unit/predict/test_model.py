@@ -36,8 +36,8 @@ def _write_image(path: Path, seed: int) -> Path:
     return path
 
 
-def _predict(paths: list[Path], network: Classifier, **options: int) -> list[Prediction]:
-    return list(predict_images(network, paths, read_image, **options))
+def _predict(paths: list[Path], network: Classifier, batch_size: int = 64) -> list[Prediction]:
+    return list(predict_images(network, paths, read_image, batch_size))
 
 
 def test_each_file_gets_the_label_of_the_highest_probability(

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import pytest
 
-from crossfold.predict.scoring_requests import RefusedRequestError, read_images
+from crossfold.predict.scoring_requests import RefusedRequestError, read_request
 
 JSON = "application/json"
 
@@ -30,7 +30,22 @@ def test_every_form_of_the_protocol_is_read(body: dict[str, object]) -> None:
         "Application/JSON; charset=UTF-8",
         'application/json;charset="utf8"',
     ):
-        assert read_images(content_type, json.dumps(body).encode()) == ["a", "b"]
+        assert read_request(content_type, json.dumps(body).encode()).images == ["a", "b"]
+
+
+def test_sets_are_asked_for_by_their_coverage() -> None:
+    assert read_request(JSON, b'{"inputs": ["a"]}').coverage is None
+    assert read_request(JSON, b'{"inputs": ["a"], "params": {"coverage": null}}').coverage is None
+    asked = read_request(JSON, b'{"inputs": ["a"], "params": {"coverage": 0.95}}')
+    assert asked == (["a"], 0.95)
+
+
+@pytest.mark.parametrize("coverage", ["0", "1", "95", "-0.5", "NaN", "true", '"0.95"', "[0.9]"])
+def test_a_coverage_is_a_share(coverage: str) -> None:
+    body = f'{{"inputs": ["a"], "params": {{"coverage": {coverage}}}}}'.encode()
+    with pytest.raises(RefusedRequestError, match="between 0 and 1") as refused:
+        read_request(JSON, body)
+    assert refused.value.status is HTTPStatus.BAD_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -38,16 +53,16 @@ def test_every_form_of_the_protocol_is_read(body: dict[str, object]) -> None:
     ["image\na\nb\n", "\ufeffimage\r\na\r\nb\r\n\r\n", 'id,image\n1,"a"\n2,b'],
 )
 def test_csv_has_a_column_of_images(text: str) -> None:
-    assert read_images("text/csv", text.encode()) == ["a", "b"]
+    assert read_request("text/csv", text.encode()).images == ["a", "b"]
 
 
 def test_csv_may_hold_base64_in_lines_and_more_than_pythons_limit() -> None:
     image = "\n".join(["A" * 76] * 3000)
-    assert read_images("text/csv; charset=utf-8", f'image\n"{image}"\n'.encode()) == [image]
+    assert read_request("text/csv; charset=utf-8", f'image\n"{image}"\n'.encode()).images == [image]
 
 
 def test_one_image_need_not_be_a_list() -> None:
-    assert read_images(JSON, b'{"inputs": {"image": "a"}}') == ["a"]
+    assert read_request(JSON, b'{"inputs": {"image": "a"}}').images == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +78,8 @@ def test_one_image_need_not_be_a_list() -> None:
         (JSON, b'["a"]', HTTPStatus.BAD_REQUEST, "send one of dataframe_records"),
         (JSON, b'{"image": "a"}', HTTPStatus.BAD_REQUEST, "send one of dataframe_records"),
         (JSON, b'{"inputs": [], "instances": []}', HTTPStatus.BAD_REQUEST, "send one of"),
+        (JSON, b'{"inputs": ["a"], "params": {"top_k": 3}}', HTTPStatus.BAD_REQUEST, "coverage"),
+        (JSON, b'{"inputs": ["a"], "params": [0.9]}', HTTPStatus.BAD_REQUEST, "coverage"),
         (JSON, b'{"inputs": []}', HTTPStatus.BAD_REQUEST, "has no images"),
         (JSON, b'{"inputs": {"pixels": ["a"]}}', HTTPStatus.BAD_REQUEST, "no column 'image'"),
         (JSON, b'{"inputs": [{"pixels": "a"}]}', HTTPStatus.BAD_REQUEST, "no column 'image'"),
@@ -92,7 +109,7 @@ def test_a_request_without_images_is_refused_in_one_line(
     content_type: str, body: bytes, status: HTTPStatus, said: str
 ) -> None:
     with pytest.raises(RefusedRequestError) as caught:
-        read_images(content_type, body)
+        read_request(content_type, body)
     assert caught.value.status == status
     assert said in caught.value.message
     assert "\n" not in caught.value.message

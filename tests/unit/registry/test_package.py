@@ -21,7 +21,8 @@ from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, safetensors_file, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict.model import open_network
-from crossfold.registry.package import save_model
+from crossfold.registry.package import PackagedFiles, save_model
+from tests.unit.references import write_reference
 
 LOAD = """
 import sys, mlflow.pyfunc, pandas
@@ -55,7 +56,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory, examples: Path) -> Path:
     )
     export(network, parent / "exported")
     folder = parent / "model"
-    save_model(folder, network, parent / "exported", Examples(examples), Model())
+    write_reference(parent / "sets", ("red", "green", "blue"))
+    files = PackagedFiles(network, parent / "exported", parent / "sets")
+    save_model(folder, files, Examples(examples), Model())
     return folder
 
 
@@ -101,6 +104,7 @@ def test_no_file_is_a_pickle_and_none_is_named(folder: Path) -> None:
     assert flavors["python_function"]["artifacts"].keys() == {
         "graph.safetensors",
         "network.safetensors",
+        "prediction_sets.safetensors",
         "training_images.safetensors",
     }
     assert flavors["python_function"]["model_code_path"].endswith("/pyfunc_model.py")

@@ -33,6 +33,7 @@ from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Regis
 from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import run_tree, store
 from tests.unit.networks import FACTS, IMAGENET
+from tests.unit.references import write_reference
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
@@ -179,6 +180,7 @@ def _register(
             examples=examples,
             model=model,
             exported=_exported(model),
+            sets=_sets(folder),
             leaderboard=folder / "leaderboard",
             evaluation=folder / f"{model.name}.evaluation",
             diagnosis=folder / "diagnosis",
@@ -197,6 +199,11 @@ def _register(
             summary=folder / "summary",
             run=run,
         )
+
+
+def _sets(folder: Path) -> Path:
+    write_reference(folder / "sets", CLASSES)
+    return folder / "sets"
 
 
 def _exported(model: Path) -> Path:

@@ -11,7 +11,15 @@ from crossfold.evaluation import calibration, metrics
 from crossfold.features.features_file import Features
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, openvino_engine, safetensors_file, trained_network
-from crossfold.records import Choice, Leaderboard, LeaderboardEntry, NamedCandidate, Scores
+from crossfold.records import (
+    Choice,
+    DivergedResult,
+    FoldResults,
+    Leaderboard,
+    LeaderboardEntry,
+    NamedCandidate,
+    Scores,
+)
 from crossfold.settings import Candidate, View
 from crossfold.training import train_final as step
 from crossfold.training.feature_rows import FeatureRows
@@ -49,17 +57,42 @@ def _board(candidates: list[Candidate], chosen: int) -> Leaderboard:
     )
 
 
+def _predictions(features: Path, candidates: list[Candidate], folder: Path) -> Path:
+    """Write made-up out-of-fold predictions of all images, as if there were one fold."""
+    stored = Features(features)
+    num_images, num_classes = len(stored.labels), len(stored.classes)
+    drawn = np.random.default_rng(0).dirichlet(np.ones(num_classes), num_images)
+    results = tuple(
+        DivergedResult(
+            candidate=NamedCandidate(name=candidate.name, **candidate.model_dump()),
+            diverged=None,
+            fold=0,
+            num_epochs=None,
+        )
+        for candidate in candidates
+    )
+    safetensors_file.write(
+        folder / "predictions",
+        {"row": np.arange(num_images)}
+        | {f"probabilities_{n}": drawn.astype(np.float32) for n in range(len(candidates))},
+        FoldResults(classes=stored.classes, backbones=(), results=results).model_dump(),
+    )
+    return folder / "predictions"
+
+
 def train_final(
     features: Path, tmp_path: Path, candidate: Candidate, **changes: Any
 ) -> tuple[trained_network.Network, Scores]:
     _board([FULL, candidate], chosen=1).write(tmp_path / "leaderboard")
     scores = step.train_final(
         features=features,
+        predictions=[_predictions(features, [FULL, candidate], tmp_path)],
         leaderboard=tmp_path / "leaderboard",
         settings=fit_settings(**changes),
         num_threads=1,
         model=tmp_path / "model",
         exported=tmp_path / "exported",
+        sets=tmp_path / "sets",
     )
     return trained_network.Network(tmp_path / "model"), scores
 
