@@ -9,7 +9,7 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import data, infra, predict, registry, run
+from . import data, infra, leakage, predict, registry, run
 from .console import fail
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compile": run.compile_,
     "sample": data.sample,
     "check-data": data.check_data,
+    "check-leakage": leakage.check_leakage,
     "clean": run.clean,
     "mlflow-ui": infra.mlflow_ui,
     "images": infra.images,
