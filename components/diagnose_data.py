@@ -11,6 +11,7 @@ def diagnose_data(
     predictions: Input[list[Artifact]],
     leaderboard: Input[Metrics],
     settings: dict,
+    class_weights: str,
     num_threads: int,
     diagnosis: Output[Metrics],
 ) -> None:
@@ -22,6 +23,7 @@ def diagnose_data(
         predictions: Out-of-fold probabilities and results of each fold.
         leaderboard: Results of cross-validation, with the chosen candidate.
         settings: What to compute, as in params.yaml's section diagnosis.
+        class_weights: Weights of the classes in the loss, "none" or "balanced".
         num_threads: Processor threads.
         diagnosis: Findings about images and scores. Kubeflow shows the figures.
     """
@@ -32,6 +34,7 @@ def diagnose_data(
     with step("diagnose_data", diagnosis.path) as run:
         from crossfold.diagnosis.diagnose_data import diagnose_data
         from crossfold.diagnosis_settings import DiagnosisSettings
+        from crossfold.records import ClassWeights
 
         found = diagnose_data(
             examples=Path(examples.path),
@@ -39,6 +42,7 @@ def diagnose_data(
             predictions=[Path(artifact.path) for artifact in predictions],
             leaderboard=Path(leaderboard.path),
             settings=DiagnosisSettings(**settings),
+            class_weights=ClassWeights(class_weights),
             num_threads=num_threads,
             diagnosis=Path(diagnosis.path),
         )

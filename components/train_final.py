@@ -13,6 +13,7 @@ def train_final(
     batch_size: int,
     seed: int,
     portable: bool,
+    class_weights: str,
     views: list,
     test_time: bool,
     precision: str,
@@ -29,6 +30,7 @@ def train_final(
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
+        class_weights: Weights of the classes in the loss, "none" or "balanced".
         views: Kinds of views that are trained on beside the images themselves.
         test_time: Whether predictions are means over the image and its views.
         precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
@@ -42,6 +44,7 @@ def train_final(
 
     with step("train_final", model.path) as run:
         from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE, determinism
+        from crossfold.records import ClassWeights
         from crossfold.training.recipe import FitSettings
         from crossfold.training.train_final import train_final
 
@@ -56,6 +59,7 @@ def train_final(
                 batch_size=batch_size,
                 seed=seed,
                 portable=portable,
+                class_weights=ClassWeights(class_weights),
                 views=tuple(views),
                 test_time=test_time,
                 precision=precision,

@@ -13,6 +13,7 @@ def train_fold(
     batch_size: int,
     seed: int,
     portable: bool,
+    class_weights: str,
     views: list,
     test_time: bool,
     precision: str,
@@ -29,6 +30,7 @@ def train_fold(
         batch_size: Images per optimizer step.
         seed: Seed of the initial weights and the order of the images.
         portable: Use only arithmetic that is the same on every x86-64 processor with AVX2.
+        class_weights: Weights of the classes in the loss, "none" or "balanced".
         views: Kinds of views that are trained on beside the images themselves.
         test_time: Whether predictions are means over the image and its views.
         precision: Number format of the computation, "float32", "bfloat16", "int8" or "auto".
@@ -41,6 +43,7 @@ def train_fold(
 
     with step("train_fold", predictions.path, fold) as run:
         from crossfold.network import determinism
+        from crossfold.records import ClassWeights
         from crossfold.settings import Candidate
         from crossfold.training.candidate_runs import log_candidates
         from crossfold.training.recipe import FitSettings
@@ -51,6 +54,7 @@ def train_fold(
             batch_size=batch_size,
             seed=seed,
             portable=portable,
+            class_weights=ClassWeights(class_weights),
             views=tuple(views),
             test_time=test_time,
             precision=precision,

@@ -171,6 +171,13 @@ class Choice(StrEnum):
     SMALLEST = "smallest"
 
 
+class ClassWeights(StrEnum):
+    """How classes weigh in the loss, see `training.class_weights`."""
+
+    NONE = "none"
+    BALANCED = "balanced"
+
+
 def _is_none(value: object) -> bool:
     return value is None
 

@@ -21,7 +21,7 @@ from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.data.grouping.rule import FORMS, CsvFileName, GroupRule, file_of
 from crossfold.diagnosis_settings import DIAGNOSIS, DiagnosisSettings
 from crossfold.errors import UserError, suggestion
-from crossfold.records import Choice
+from crossfold.records import Choice, ClassWeights
 from crossfold.resource_settings import NO_RESOURCES, Number, ResourceSettings, Section
 
 Value = TypeVar("Value")
@@ -425,7 +425,7 @@ class AugmentationSettings(Section):
 
 
 class TrainingSettings(Section):
-    """Training of every candidate except heads, which have no epochs."""
+    """Training of the candidates. Heads have no epochs and no batches."""
 
     num_epochs: int = Field(
         ge=1,
@@ -440,6 +440,12 @@ class TrainingSettings(Section):
         description="Train heads with arithmetic that gives the same bits on every x86-64 "
         "processor with AVX2. `false` is faster where transformers are trained deeper than the "
         "head. Without the setting: `true`.",
+    )
+    class_weights: ClassWeights = Field(
+        default=ClassWeights.NONE,
+        strict=False,
+        description="`balanced`: each class weighs the same in the loss, however few images it "
+        "has. `none`: each image weighs the same. Without the setting: `none`.",
     )
 
     @model_validator(mode="before")

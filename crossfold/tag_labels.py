@@ -95,6 +95,7 @@ _TAGS = (
     Tag("torch", "torch build", "Computed with", ALL),
     Tag("openvino", "OpenVINO", "Computed with", Place.REPORT),
     Tag("libraries", "versions of the libraries", "Computed with", Place.REPORT, is_json=True),
+    Tag("class_weights", "weights of the classes in the loss", "Settings", BOTH),
     Tag("averaged_views", "views that a prediction averages over", "Settings", BOTH),
     Tag("settings", "settings (params.yaml)", "Settings", Place.REPORT, is_json=True),
     Tag("files_sha256", "files (SHA-256)", "Files", is_json=True),

@@ -67,6 +67,7 @@ def pipeline(
         candidates: list,
         choice: str,
         portable: bool,
+        class_weights: str,
         num_epochs: int,
         batch_size: int,
         training_seed: int,
@@ -117,6 +118,7 @@ def pipeline(
             choice: "best", or "smallest": the fewest parameters within one standard error.
             portable: Train heads with arithmetic that is the same on every x86-64 processor with
                 AVX2.
+            class_weights: Weights of the classes in the loss, "none" or "balanced".
             num_epochs: Epochs of each fit. A head is trained to convergence instead.
             batch_size: Images per optimizer step.
             training_seed: Seed of the initial weights and the order of the images.
@@ -190,6 +192,7 @@ def pipeline(
                 fold=fold,
                 candidates=candidates,
                 portable=portable,
+                class_weights=class_weights,
                 num_epochs=num_epochs,
                 batch_size=batch_size,
                 seed=training_seed,
@@ -213,6 +216,7 @@ def pipeline(
             predictions=dsl.Collected(trained.outputs["predictions"]),
             leaderboard=aggregated.outputs["leaderboard"],
             settings=diagnosis,
+            class_weights=class_weights,
             num_threads=threads_alone,
         )
         configure(diagnosed, resources["diagnose_data"])
@@ -222,6 +226,7 @@ def pipeline(
             predictions=dsl.Collected(trained.outputs["predictions"]),
             leaderboard=aggregated.outputs["leaderboard"],
             portable=portable,
+            class_weights=class_weights,
             num_epochs=num_epochs,
             batch_size=batch_size,
             seed=training_seed,

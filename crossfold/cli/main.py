@@ -9,7 +9,7 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import data, infra, predict, registry, review, run
+from . import data, infra, leakage, predict, registry, review, run
 from .console import fail
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compile": run.compile_,
     "sample": data.sample,
     "check-data": data.check_data,
+    "check-leakage": leakage.check_leakage,
     "review-labels": review.review_labels,
     "clean": run.clean,
     "mlflow-ui": infra.mlflow_ui,

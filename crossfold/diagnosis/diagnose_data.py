@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from crossfold.data.examples import TEST
 from crossfold.diagnosis_settings import DiagnosisSettings
 from crossfold.network import determinism
-from crossfold.records import Record
+from crossfold.records import ClassWeights, Record
 
 from .evidence import Evidence
 from .findings import Diagnosis
@@ -50,11 +50,18 @@ def _repeated_cv(evidence: Evidence, settings: DiagnosisSettings) -> Record:
         evidence.heads,
         num_folds=evidence.leaderboard.num_folds,
         num_repeats=settings.repeats,
+        weighting=evidence.class_weights,
     )
 
 
 def _nested_cv(evidence: Evidence, _: DiagnosisSettings) -> Record:
-    return nest_cv(evidence.head_inputs, evidence.labels, evidence.folds, evidence.heads)
+    return nest_cv(
+        evidence.head_inputs,
+        evidence.labels,
+        evidence.folds,
+        evidence.heads,
+        evidence.class_weights,
+    )
 
 
 def _permutation_test(evidence: Evidence, settings: DiagnosisSettings) -> Record:
@@ -68,8 +75,7 @@ def _permutation_test(evidence: Evidence, settings: DiagnosisSettings) -> Record
 
 
 def _learning_curve(evidence: Evidence, _: DiagnosisSettings) -> Record:
-    heads = evidence.heads
-    best = next(e for e in evidence.leaderboard.ranked if e.candidate.name in heads).candidate
+    best = evidence.best_head
     return learning_curve(
         evidence.head_inputs,
         evidence.labels,
@@ -78,6 +84,7 @@ def _learning_curve(evidence: Evidence, _: DiagnosisSettings) -> Record:
         evidence.classes,
         head=best.name,
         weight_decay=best.weight_decay,
+        weighting=evidence.class_weights,
     )
 
 
@@ -120,6 +127,7 @@ def diagnose_data(
     predictions: Sequence[Path],
     leaderboard: Path,
     settings: DiagnosisSettings,
+    class_weights: ClassWeights,
     num_threads: int,
     diagnosis: Path,
 ) -> Diagnosis:
@@ -131,11 +139,12 @@ def diagnose_data(
         predictions: the out-of-fold predictions of each fold.
         leaderboard: the results of cross-validation.
         settings: what to compute.
+        class_weights: how classes weigh in the loss of the heads.
         num_threads: processor threads.
         diagnosis: the file to write.
     """
     determinism.prepare(num_threads)
-    evidence = Evidence.read(examples, features, predictions, leaderboard)
+    evidence = Evidence.read(examples, features, predictions, leaderboard, class_weights)
     reasons = {
         name: _reason_to_leave_out(part, evidence, settings) for name, part in _PARTS.items()
     }

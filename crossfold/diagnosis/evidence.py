@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from crossfold.data.examples import TRAIN, Examples
 from crossfold.evaluation.out_of_fold import chosen_probabilities
 from crossfold.features.features_file import Features
-from crossfold.records import Leaderboard
+from crossfold.records import ClassWeights, Leaderboard, NamedCandidate
 
 Numbers = NDArray[np.int64]
 Values = NDArray[Any]
@@ -34,6 +34,7 @@ class Evidence:
         features: float32 [N, C], the input of the head of the chosen candidate's backbone, as a
             mean over positions; None if no candidate trains that head alone.
         leaderboard: the results of cross-validation.
+        class_weights: how classes weigh in the loss.
     """
 
     table: Examples
@@ -46,12 +47,18 @@ class Evidence:
     probabilities: Values
     features: Values | None
     leaderboard: Leaderboard
+    class_weights: ClassWeights = ClassWeights.NONE
 
     @classmethod
     def read(
-        cls, examples: Path, features: Path, predictions: Sequence[Path], leaderboard: Path
+        cls,
+        examples: Path,
+        features: Path,
+        predictions: Sequence[Path],
+        leaderboard: Path,
+        class_weights: ClassWeights,
     ) -> Self:
-        """Read the artifacts of a run."""
+        """Read the artifacts of a run, and keep its setting `training.class_weights`."""
         table, stored, board = Examples(examples), Features(features), Leaderboard.read(leaderboard)
         return cls(
             table=table,
@@ -64,6 +71,7 @@ class Evidence:
             probabilities=chosen_probabilities(predictions, board),
             features=stored.head_inputs(stored.backbone(board.chosen.candidate.backbone)),
             leaderboard=board,
+            class_weights=class_weights,
         )
 
     @property
@@ -81,6 +89,12 @@ class Evidence:
             for entry in board.candidates
             if entry.candidate.freeze_backbone and entry.backbone.name == board.chosen.backbone.name
         }
+
+    @property
+    def best_head(self) -> NamedCandidate:
+        """The candidate of `heads` with the best score; only for a run that has its features."""
+        heads = self.heads
+        return next(e for e in self.leaderboard.ranked if e.candidate.name in heads).candidate
 
 
 def number_by_content(groups: Iterable[int], content_hashes: Sequence[str]) -> Numbers:

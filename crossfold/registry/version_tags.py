@@ -14,6 +14,7 @@ from crossfold.data.examples import TEST, TRAIN, Examples
 from crossfold.records import (
     ChampionComparison,
     ChosenPrecision,
+    ClassWeights,
     Evaluation,
     Leaderboard,
     Promotion,
@@ -81,7 +82,7 @@ def of_computing(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Collect seeds, threads of the folds and averaged views from the settings, as tags."""
+    """Collect seeds, threads of the folds, class weights and averaged views, as tags."""
     wanted = {
         "seed_split": ("data", "seed"),
         "seed_training": ("training", "seed"),
@@ -92,6 +93,9 @@ def of_settings(settings: Mapping[str, Any]) -> dict[str, str]:
         for tag, (section, key) in wanted.items()
         if key in settings.get(section, {})
     }
+    weighting = settings.get("training", {}).get("class_weights", ClassWeights.NONE)
+    if weighting != ClassWeights.NONE:
+        tags["class_weights"] = str(weighting)
     augmentation = settings.get("augmentation", {})
     if augmentation.get("test_time"):
         tags["averaged_views"] = ", ".join(augmentation["views"])

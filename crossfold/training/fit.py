@@ -59,7 +59,13 @@ def fit(
         history: list[dict[str, float]] = []
         rows = training.with_views()
         with determinism.one_thread():
-            loss = fit_head(suffix, rows, recipe.candidate.weight_decay, progress)
+            loss = fit_head(
+                suffix,
+                rows,
+                recipe.candidate.weight_decay,
+                progress,
+                recipe.settings.class_weights,
+            )
         if not math.isfinite(loss):
             raise DivergedError(None)
     else:

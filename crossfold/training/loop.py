@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from crossfold.evaluation import metrics
 from crossfold.network import determinism
 from crossfold.network.views import mean_over_views
 from crossfold.records import Scores
 
+from .class_weights import class_weights
 from .feature_rows import FeatureRows
 from .learning_rate import cosine_schedule
 from .recipe import Recipe
@@ -102,17 +103,35 @@ def train_one_epoch(
     rows = rows.drawn(np.random.default_rng(views_seed))
     order = np.random.default_rng(order_seed).permutation(len(rows.rows))
     torch.manual_seed(int(dropout_seed))  # dropout and `DrawnViews` use the global generator
+    weights = _class_weights(rows, recipe)
     probabilities, done = [], 0
     for features, labels in rows.batches(recipe.settings.batch_size, order):
         with determinism.at_precision(recipe.precision):
             logits = model(features).float()
         optimizer.zero_grad()
-        torch.autograd.backward(nn.functional.cross_entropy(logits, labels))
+        torch.autograd.backward(_mean_loss(logits, labels, weights))
         optimizer.step()
         probabilities.append(logits.detach().softmax(dim=1).numpy())
         done += len(labels)
         progress(done / len(order))
     return fold_scores(rows.labels[rows.rows[order]], np.concatenate(probabilities))
+
+
+def _class_weights(rows: FeatureRows, recipe: Recipe) -> Tensor | None:
+    labels, num_classes = rows.labels[rows.rows], int(rows.labels.max()) + 1
+    weights = class_weights(labels, num_classes, recipe.settings.class_weights)
+    return None if weights is None else torch.from_numpy(weights).float()
+
+
+def _mean_loss(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Compute the mean cross-entropy of a batch.
+
+    A weighted sum is divided by the number of images, not by the batch's sum of weights as torch
+    does: that would give a rare class less weight in the batches that have it.
+    """
+    if weights is None:
+        return nn.functional.cross_entropy(logits, labels)
+    return nn.functional.cross_entropy(logits, labels, weights, reduction="sum") / len(labels)
 
 
 @torch.inference_mode()

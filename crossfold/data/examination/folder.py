@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from crossfold.data.square_file import SquareFile
 
 MAX_LEAKS_SHOWN = 12  # pairs in the report
+# Different images of a class: for the test split, and for each of two folds.
+_FEWEST = 3
 IMBALANCED = 2.0  # of the largest class to the smallest
 
 
@@ -186,7 +188,7 @@ def balance(counts: dict[str, int]) -> str:
     return (
         f"The classes are unequal: {largest} has {most} images, {smallest} has {fewest}, "
         f"a ratio of {most / max(fewest, 1):.1f} to 1. Macro F1 counts each class equally, "
-        "accuracy does not"
+        "accuracy does not. To train the classes equally too, set training.class_weights"
     )
 
 
@@ -415,7 +417,9 @@ def _classes_too_small(report: FolderReport, settings: SplitSettings) -> Iterato
             f"params.yaml data.num_folds {num_folds} and data.test_fraction {test_fraction:g}, a "
             f"class needs {_num_needed(num_folds, test_fraction)} different images",
             tuple(lines),
-            "Add images to these classes, or lower data.num_folds",
+            "Add images to these classes, merge them with others, or leave them out. Lower "
+            f"data.num_folds only for classes of at least {_FEWEST}: a class of one image can be "
+            "trained on or tested, and one of two leaves a fold without any",
         )
 
 

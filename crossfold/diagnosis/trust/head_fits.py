@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from crossfold.evaluation import metrics
+from crossfold.records import ClassWeights
+from crossfold.training.class_weights import class_weights
 
 # As in training.head, whose import would import torch.
 MIN_STD = 0.1
@@ -30,37 +32,53 @@ class ScaledRows:
     Attributes:
         training: float64 [T, D].
         validation: float64 [V, D].
-        variances: of the training rows along the axes, float64 [D].
+        labels: of the training rows, int64 [T].
+        weights: of the training rows in the loss, float64 [T, 1], with the mean 1; or None.
+        variances: of the training rows along the axes, with these weights, float64 [D].
     """
 
     training: Values
     validation: Values
+    labels: Numbers
+    weights: Values | None
     variances: Values
 
     @classmethod
-    def of(cls, features: Values, training: Numbers, validation: Numbers) -> Self:
+    def of(
+        cls,
+        features: Values,
+        labels: Numbers,
+        training: Numbers,
+        validation: Numbers,
+        weighting: ClassWeights = ClassWeights.NONE,
+    ) -> Self:
         """Scale rows of features [N, C] by their indices, as `training.head.Moments` does."""
         rows, others = (features[indices].astype(np.float64) for indices in (training, validation))
+        weights = _of_rows(labels[training], weighting)
         mean, std = rows.mean(axis=0), rows.std(axis=0)
         scale = np.maximum(std, MIN_STD * std.mean() or 1)
+        if weights is not None:
+            mean = (rows * weights).mean(axis=0)
         rows, others = (rows - mean) / scale, (others - mean) / scale
+        weighted = rows if weights is None else rows * np.sqrt(weights)
         if len(rows) < rows.shape[1]:
-            lengths, left = np.linalg.eigh(rows @ rows.T)
+            lengths, left = np.linalg.eigh(weighted @ weighted.T)
             kept = lengths > 1e-10 * lengths[-1]
-            axes = rows.T @ (left[:, kept] / np.sqrt(lengths[kept]))
+            axes = weighted.T @ (left[:, kept] / np.sqrt(lengths[kept]))
         else:
-            lengths, axes = np.linalg.eigh(rows.T @ rows)
+            lengths, axes = np.linalg.eigh(weighted.T @ weighted)
             kept = lengths > 1e-10 * lengths[-1]
             axes = axes[:, kept]
-        return cls(rows @ axes, others @ axes, lengths[kept] / len(rows))
+        variances = lengths[kept] / len(rows)
+        return cls(rows @ axes, others @ axes, labels[training], weights, variances)
 
-    def predict(self, labels: Numbers, weight_decay: float) -> Numbers:
-        """Train a head on the training rows' labels [T], and predict the validation rows [V].
+    def predict(self, weight_decay: float) -> Numbers:
+        """Train a head on the training rows, and predict the validation rows, int64 [V].
 
         L-BFGS runs on weights that are scaled by a bound of the objective's curvature along each
         axis, as in `training.head.fit_head`.
         """
-        classes, targets = np.unique(labels, return_inverse=True)
+        classes, targets = np.unique(self.labels, return_inverse=True)
         one_hot = np.eye(len(classes))[targets]
         scale = np.sqrt(self.variances / len(classes) + weight_decay)[:, None]
         rows = self.training / scale.T
@@ -72,8 +90,11 @@ class ScaledRows:
             logits -= logits.max(axis=1, keepdims=True)
             odds = np.exp(logits)
             sums = odds.sum(axis=1, keepdims=True)
-            loss = float((np.log(sums[:, 0]) - (logits * one_hot).sum(axis=1)).mean())
+            losses = np.log(sums[:, 0]) - (logits * one_hot).sum(axis=1)
             errors = (odds / sums - one_hot) / len(rows)
+            if self.weights is not None:
+                losses, errors = losses * self.weights[:, 0], errors * self.weights
+            loss = float(losses.mean())
             decayed = weight_decay * weights / scale**2
             gradient = np.vstack([rows.T @ errors + decayed, errors.sum(axis=0)])
             return loss + float((decayed * weights).sum()) / 2, gradient.ravel()
@@ -86,16 +107,25 @@ class ScaledRows:
         return predicted
 
 
+def _of_rows(labels: Numbers, weighting: ClassWeights) -> Values | None:
+    weights = class_weights(labels, int(labels.max()) + 1, weighting)
+    return None if weights is None else weights[labels][:, None]
+
+
 def out_of_fold(
-    features: Values, labels: Numbers, folds: Numbers, weight_decays: Values
+    features: Values,
+    labels: Numbers,
+    folds: Numbers,
+    weight_decays: Values,
+    weighting: ClassWeights = ClassWeights.NONE,
 ) -> Numbers:
     """Predict each image with heads that are trained on the other folds, int64 [H, N]."""
     predicted = np.empty((len(weight_decays), len(labels)), np.int64)
     for fold in np.unique(folds):
         held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        rows = ScaledRows.of(features, others, held_out)
+        rows = ScaledRows.of(features, labels, others, held_out, weighting)
         for head, weight_decay in zip(predicted, weight_decays, strict=True):
-            head[held_out] = rows.predict(labels[others], float(weight_decay))
+            head[held_out] = rows.predict(float(weight_decay))
     return predicted
 
 

@@ -1,11 +1,15 @@
 """Estimate what more images are worth: the head's score on shares of the training images."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crossfold.diagnosis.rounding import rounded
 from crossfold.evaluation import metrics
 from crossfold.evaluation.metrics import TAILS
+from crossfold.records import ClassWeights
 
 from .head_fits import Numbers, ScaledRows, Values
 from .records import CurvePoint, Gain, LearningCurve
@@ -29,6 +33,7 @@ def learning_curve(
     *,
     head: str,
     weight_decay: float,
+    weighting: ClassWeights = ClassWeights.NONE,
 ) -> LearningCurve:
     """Cross-validate a head on shares of the other folds' groups, and fit an inverse power law.
 
@@ -46,8 +51,10 @@ def learning_curve(
         classes: the names of the classes.
         head: its name.
         weight_decay: its weight decay.
+        weighting: the classes' weights in the loss.
     """
-    scores, sizes, class_f1 = _measure(features, labels, folds, groups, len(classes), weight_decay)
+    fit = partial(_fit_head, features, labels, weight_decay, weighting)
+    scores, sizes, class_f1 = _measure(fit, labels, folds, groups, len(classes))
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(scores), size=(_NUM_RESAMPLES, len(scores)))
     a, b, c = _fit(sizes, scores.mean(axis=0)[None])
@@ -86,15 +93,27 @@ def learning_curve(
     )
 
 
-def _measure(
+def _fit_head(
     features: Values,
+    labels: Numbers,
+    weight_decay: float,
+    weighting: ClassWeights,
+    training: Numbers,
+    validation: Numbers,
+) -> Numbers:
+    return ScaledRows.of(features, labels, training, validation, weighting).predict(weight_decay)
+
+
+def _measure(
+    fit: Callable[[Numbers, Numbers], Numbers],
     labels: Numbers,
     folds: Numbers,
     groups: Numbers,
     num_classes: int,
-    weight_decay: float,
 ) -> tuple[Scores, Scores, Scores]:
     """Score a head on each share.
+
+    `fit` trains on the images with some indices, and predicts those with others.
 
     Returns:
         Macro F1 [D, S] of draws and folds, mean training images [S], and F1 by class [S, K].
@@ -105,12 +124,11 @@ def _measure(
         rank = np.random.default_rng(draw).permutation(groups.max() + 1)[groups]
         for fold in np.unique(folds):
             held_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            places = _shares(labels[others], rank[others])
+            places = group_places(labels[others], rank[others])
             of_fold = []
             for number, share in enumerate(SHARES):
                 chosen = others[places < share]
-                rows = ScaledRows.of(features, chosen, held_out)
-                found = rows.predict(labels[chosen], weight_decay)
+                found = fit(chosen, held_out)
                 predicted[draw, number, held_out] = found
                 of_fold.append(metrics.macro_f1(labels[held_out], found, num_classes))
                 sizes.append(len(chosen))
@@ -120,7 +138,7 @@ def _measure(
     return np.array(scores), np.reshape(sizes, (-1, len(SHARES))).mean(axis=0), class_f1
 
 
-def _shares(labels: Numbers, rank: Numbers) -> Scores:
+def group_places(labels: Numbers, rank: Numbers) -> Scores:
     """Place each image within its class by its group's rank, from 0 to below 1.
 
     The whole group is at the place of its first image in any class.

@@ -6,13 +6,18 @@ import numpy as np
 
 from crossfold.diagnosis.rounding import rounded
 from crossfold.evaluation import metrics
+from crossfold.records import ClassWeights
 
 from .head_fits import Numbers, ScaledRows, Values, out_of_fold, scores_of_folds
 from .records import NestedCV
 
 
 def nest_cv(
-    features: Values, labels: Numbers, folds: Numbers, weight_decays: dict[str, float]
+    features: Values,
+    labels: Numbers,
+    folds: Numbers,
+    weight_decays: dict[str, float],
+    weighting: ClassWeights = ClassWeights.NONE,
 ) -> NestedCV:
     """Cross-validate the choice of a head by the run's folds: each in turn is new to the choice.
 
@@ -28,12 +33,13 @@ def nest_cv(
     for one, two in combinations(numbers, 2):
         pair = np.isin(folds, (one, two))
         held_out, others = np.flatnonzero(pair), np.flatnonzero(~pair)
-        rows = ScaledRows.of(features, others, held_out)
-        predicted = np.stack([rows.predict(labels[others], float(decay)) for decay in decays])
+        rows = ScaledRows.of(features, labels, others, held_out, weighting)
+        predicted = np.stack([rows.predict(float(decay)) for decay in decays])
         of_pair = scores_of_folds(predicted, labels[held_out], folds[held_out])
         inner[:, one, two], inner[:, two, one] = of_pair[:, 1], of_pair[:, 0]
     chosen = inner.sum(axis=2).argmax(axis=0)
-    outer = scores_of_folds(out_of_fold(features, labels, folds, decays), labels, folds)
+    predicted = out_of_fold(features, labels, folds, decays, weighting)
+    outer = scores_of_folds(predicted, labels, folds)
     unseen = outer[chosen, np.arange(len(numbers))]
     spread = metrics.mean_std_interval(unseen.tolist(), len(numbers))
     plain = float(outer.mean(axis=1).max())

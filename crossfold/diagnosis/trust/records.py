@@ -102,3 +102,41 @@ class Power(Record):
     disagreement: float
     smallest_difference: float
     num_needed: dict[float, int]
+
+
+class LeakageScores(Record):
+    """A head's scores in repeated cross-validation; `lowest` and `highest` are of macro F1."""
+
+    macro_f1: float
+    lowest: float
+    highest: float
+    accuracy: float
+
+
+class LeakageCheck(Record):
+    """A head's scores with folds that keep ties together, and with folds that draw images alone.
+
+    `ties` says what ties images. `num_groups` counts tied sets and images without a tie. Of
+    `num_test` test images, `num_test_near_training` look nearly like a training image.
+    """
+
+    head: str
+    ties: str
+    num_images: int
+    num_groups: int
+    num_folds: int
+    num_repeats: int
+    together: LeakageScores
+    alone: LeakageScores
+    num_test: int
+    num_test_near_training: int
+
+    @property
+    def optimism(self) -> float:
+        """By how much macro F1 is higher if folds draw images alone."""
+        return self.alone.macro_f1 - self.together.macro_f1
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether every repetition that draws images alone scores above every other one."""
+        return self.alone.lowest > self.together.highest

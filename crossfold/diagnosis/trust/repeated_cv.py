@@ -1,6 +1,6 @@
 """Repeat cross-validation of the heads with other folds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from crossfold.data.grouping.assignment import assign_groups
 from crossfold.data.splits import SplitSettings
 from crossfold.diagnosis.rounding import rounded
 from crossfold.evaluation import metrics
+from crossfold.records import ClassWeights
 
 from .head_fits import Numbers, Values, out_of_fold, scores_of_folds
 from .records import RepeatedCV, RepeatedHead
@@ -25,6 +26,7 @@ def repeat_cv(
     *,
     num_folds: int,
     num_repeats: int,
+    weighting: ClassWeights = ClassWeights.NONE,
 ) -> RepeatedCV:
     """Cross-validate the heads with other folds in each repetition, stratified and grouped.
 
@@ -39,17 +41,29 @@ def repeat_cv(
         weight_decays: the heads by name.
         num_folds: folds of each repetition.
         num_repeats: repetitions.
+        weighting: the classes' weights in the loss.
     """
-    scores = []
+    scores, decays = [], np.array(list(weight_decays.values()))
+    for folds in repeated_folds(labels, content_hashes, groups, num_folds, num_repeats):
+        predicted = out_of_fold(features, labels, folds, decays, weighting)
+        scores.append(scores_of_folds(predicted, labels, folds))
+    return _summarise(np.stack(scores), list(weight_decays), num_folds)
+
+
+def repeated_folds(
+    labels: Numbers,
+    content_hashes: Sequence[str],
+    groups: Numbers,
+    num_folds: int,
+    num_repeats: int,
+) -> Iterator[Numbers]:
+    """Yield the fold of each image, int64 [N], for each repetition."""
     for seed in range(num_repeats):
         settings = SplitSettings(num_folds, test_fraction=0, seed=seed)
         _, assigned = assign_groups(
             labels.tolist(), content_hashes, groups.tolist(), settings, hold_out=False
         )
-        folds = np.array(assigned)
-        predicted = out_of_fold(features, labels, folds, np.array(list(weight_decays.values())))
-        scores.append(scores_of_folds(predicted, labels, folds))
-    return _summarise(np.stack(scores), list(weight_decays), num_folds)
+        yield np.array(assigned)
 
 
 def _summarise(scores: Scores, names: list[str], num_folds: int) -> RepeatedCV:

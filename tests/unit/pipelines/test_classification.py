@@ -38,6 +38,7 @@ READERS = {
     "candidates": {"train-fold"},
     "choice": {"aggregate-cv"},
     "portable": {"train-fold", "train-final"},
+    "class_weights": {"train-fold", "train-final", "diagnose-data"},
     "num_epochs": {"train-fold", "train-final"},
     "batch_size": {"train-fold", "train-final"},
     "training_seed": {"train-fold", "train-final"},

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
+from crossfold.records import ClassWeights
 from crossfold.training import head
+from crossfold.training.class_weights import class_weights
 from crossfold.training.feature_rows import FeatureRows
 
 from .recipes import rows_of
@@ -20,11 +22,15 @@ def problem(num_images: int = 60) -> FeatureRows:
 
 
 def trained(
-    rows: FeatureRows, weight_decay: float, seed: int = 0, suffix: nn.Module | None = None
+    rows: FeatureRows,
+    weight_decay: float,
+    seed: int = 0,
+    suffix: nn.Module | None = None,
+    weighting: ClassWeights = ClassWeights.NONE,
 ) -> nn.Module:
     torch.manual_seed(seed)
     suffix = suffix or nn.Sequential(nn.Linear(rows.features.shape[1], 3))
-    head.fit_head(suffix, rows, weight_decay, lambda share: None)
+    head.fit_head(suffix, rows, weight_decay, lambda share: None, weighting)
     return suffix
 
 
@@ -37,6 +43,55 @@ def test_a_head_is_the_logistic_regression_that_scikit_learn_finds(weight_decay:
     wanted.fit(scaled, rows.labels)
     np.testing.assert_allclose(found.detach(), wanted.predict_proba(scaled), atol=2e-4)
     assert found.std() > 0.05
+
+
+def unequal_rows() -> FeatureRows:
+    """All images of the first class, a quarter of the second, a tenth of the third."""
+    rows = problem(120)
+    kept = [n for n in range(120) if n // 3 % (1, 4, 10)[n % 3] == 0]
+    return rows_of(rows.features[kept], rows.labels[kept])
+
+
+def test_a_balanced_head_is_the_one_that_scikit_learn_finds() -> None:
+    rows = unequal_rows()
+    suffix = trained(rows, 0.01, weighting=ClassWeights.BALANCED)
+    found = suffix(torch.from_numpy(rows.features)).softmax(1).detach().numpy()
+    scaled = (rows.features - rows.features.mean(0)) / rows.features.std(0)
+    wanted = LogisticRegression(
+        C=1 / (0.01 * len(scaled)), tol=1e-8, max_iter=10_000, class_weight="balanced"
+    ).fit(scaled, rows.labels)
+    np.testing.assert_allclose(found, wanted.predict_proba(scaled), atol=2e-4)
+    plain = trained(rows, 0.01)(torch.from_numpy(rows.features)).softmax(1).detach().numpy()
+    assert found[:, 2].mean() > 2 * plain[:, 2].mean()
+
+
+def test_the_weighted_correlation_bounds_the_curvature_of_the_weighted_loss() -> None:
+    """At two classes, Böhning's bound is the factor of fit_head: no curvature is above 1."""
+    rows = problem(60)
+    labels = (np.arange(60) % 12 == 0).astype(np.int64)
+    weights = class_weights(labels, 2, ClassWeights.BALANCED)
+    assert weights is not None
+    weighted = FeatureRows(rows.features, labels, rows.rows)
+    moments = head.Moments.of(weighted, torch.from_numpy(weights))
+    expected = np.cov(rows.features.T.astype(np.float64), aweights=weights[labels], ddof=0)
+    std = rows.features.astype(np.float64).std(0)
+    np.testing.assert_allclose(moments.correlation, expected / std / std[:, None], rtol=1e-6)
+    scaled = (torch.from_numpy(rows.features).double() - moments.mean) / moments.std
+    bound = moments.correlation / 2 + 0.01 * torch.eye(5)
+
+    def loss(weight: Tensor) -> Tensor:
+        logits = scaled @ weight.T
+        each = nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
+        of_images = torch.from_numpy(weights[labels])
+        return (each * of_images).mean() + 0.01 / 2 * weight.square().sum()
+
+    for size in (0.0, 0.3):
+        weight = size * torch.from_numpy(np.random.default_rng(1).normal(size=(2, 5)))
+        of_weights = torch.autograd.functional.hessian(loss, weight)  # type: ignore[no-untyped-call]
+        root = torch.linalg.inv(torch.linalg.cholesky(bound))
+        root = torch.eye(2, dtype=torch.float64).kron(root.contiguous())
+        hessian = of_weights.reshape(10, 10)
+        assert float(torch.linalg.eigvalsh(root @ hessian @ root.T).max()) <= 1 + 1e-6
 
 
 def test_neither_the_initial_weights_nor_the_batches_matter(

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from crossfold.records import ClassWeights
 from crossfold.training.feature_rows import FeatureRows
 from crossfold.training.loop import evaluate, train_one_epoch
 from crossfold.training.recipe import Recipe
@@ -48,6 +49,21 @@ def test_an_epoch_has_each_image_once_in_a_view_drawn_by_seed_and_epoch() -> Non
         train_one_epoch(model, optimizer, rows, recipe, epoch)
     assert all([row // 3 for row in epoch] == list(range(32)) for epoch in seen)
     assert len({tuple(row % 3 for row in epoch) for epoch in seen}) == 3 and seen[0] == seen[3]
+
+
+@pytest.mark.parametrize("size", [40, 10])
+def test_balanced_classes_pull_equally_in_an_epoch_however_few_images_one_has(size: int) -> None:
+    """At equal probabilities, the gradients of an epoch's batches by the bias cancel out."""
+    labels = np.repeat([0, 1, 2], [30, 8, 2])
+    rows = rows_of(np.zeros((40, 4)), labels)
+    for kind, moved in ((ClassWeights.BALANCED, False), (ClassWeights.NONE, True)):
+        model = nn.Linear(4, 3)
+        nn.init.zeros_(model.weight)
+        nn.init.zeros_(model.bias)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        recipe = Recipe(PARTIAL, fit_settings(batch_size=size, class_weights=kind))
+        train_one_epoch(model, optimizer, rows, recipe, 1)
+        assert (float(model.bias.detach().abs().max()) > 1e-6) is moved
 
 
 @pytest.mark.parametrize("test_time", [False, True])

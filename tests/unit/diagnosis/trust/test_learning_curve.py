@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossfold.diagnosis.trust.learning_curve import _shares, learning_curve
+from crossfold.diagnosis.trust.learning_curve import group_places, learning_curve
 
 from .drawn import drawn
 
@@ -29,7 +29,7 @@ def test_a_learning_curve_foretells_the_score_of_more_images() -> None:
 def test_shares_divide_no_group_and_hold_each_class() -> None:
     groups = np.arange(60) // 5
     labels = groups % 3
-    places = _shares(labels, np.random.default_rng(0).permutation(12)[groups])
+    places = group_places(labels, np.random.default_rng(0).permutation(12)[groups])
     for share in (0.2, 0.5, 0.8):
         chosen = places < share
         assert all(len(set(chosen[groups == group])) == 1 for group in range(12))
