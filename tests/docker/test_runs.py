@@ -21,7 +21,7 @@ import yaml
 from docker.errors import NotFound
 
 from crossfold.cli.console import console
-from crossfold.network import NETWORK_FILE
+from crossfold.network import NETWORK_FILE, SETS_FILE
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.runners.local.backends.containers import IMAGE_USER, _Container
@@ -79,11 +79,14 @@ def steps_containers(engine: docker.DockerClient, run_id: str) -> list[Any]:
 # The same pipeline in both
 
 
-def weights(project: Project, finished: Finished) -> bytes:
-    return (Path(finished.run["steps"]["train_final"]) / "model" / NETWORK_FILE).read_bytes()
+def results(finished: Finished) -> dict[str, bytes]:
+    steps = {title: Path(folder) for title, folder in finished.run["steps"].items()}
+    model = steps["train_final"] / "model"
+    files = [steps["diagnose_data"] / "diagnosis", model / NETWORK_FILE, model / SETS_FILE]
+    return {path.name: path.read_bytes() for path in files}
 
 
-def test_containers_and_processes_give_the_same_numbers_and_weights(
+def test_containers_and_processes_give_the_same_numbers_weights_and_diagnosis(
     project: Project, in_processes: Finished, in_containers: Finished
 ) -> None:
     builds = []
@@ -93,7 +96,7 @@ def test_containers_and_processes_give_the_same_numbers_and_weights(
     assert builds[0] == builds[1], "build the images with the torch that is installed: TORCH=…"
     assert titles(in_containers.output, "↺") == []
     assert in_containers.metrics == in_processes.metrics
-    assert weights(project, in_containers) == weights(project, in_processes)
+    assert results(in_containers) == results(in_processes)
     assert "crossfold version 1 (registered before, the same weights)" in in_containers.output
 
 

@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock
 
 from crossfold.data.samples.digits import RANDOM_WEIGHTS
-from crossfold.network import GRAPH_FILE, NETWORK_FILE
+from crossfold.network import GRAPH_FILE, NETWORK_FILE, SETS_FILE
 
 from .projects import NUM_FOLDS, STEPS, Project, alive, commit, titles, wait_until
 
@@ -303,7 +303,7 @@ def test_a_run_without_the_cache_gives_the_same_numbers_and_weights(
         Path(finished.run["steps"]["train_final"]) / "model" for finished in (first, uncached)
     )
     assert one != other
-    for name in (NETWORK_FILE, GRAPH_FILE):
+    for name in (NETWORK_FILE, GRAPH_FILE, SETS_FILE):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
