@@ -27,7 +27,7 @@ def review_labels(
         "reports/review_labels.html"
     ),
 ) -> None:
-    """Write a page to review the labels that a run suspects, and to save the decisions as CSV."""
+    """Write a page to review suspicious labels, which saves the decisions as CSV files."""
     from crossfold.review.decisions import read_decisions
     from crossfold.review.page import reviewable, write_page
     from crossfold.settings import load_settings

@@ -14,7 +14,6 @@ from PIL import Image
 from crossfold.diagnosis.labels.label_errors import LabelIssue
 from crossfold.errors import UserError
 from crossfold.review.decisions import Decisions, read_decisions
-from crossfold.review.label_issues import read_issues
 from crossfold.review.page import render, reviewable
 from crossfold.settings import DataSettings
 
@@ -139,18 +138,3 @@ def test_faulty_decisions_are_refused(data: Path) -> None:
     (data / "relabel.csv").write_text("path,label\ncat/0.png,fox\n")
     with pytest.raises(UserError, match=r"no class:\n  line 2: cat/0.png \('fox'\)"):
         decisions(data)
-
-
-def test_issues_are_read_as_a_run_writes_them(tmp_path: Path) -> None:
-    path = tmp_path / "label_issues.csv"
-    header = ",".join(LabelIssue.model_fields)
-    path.write_text(f'{header}\n"cat/ä, b.png",cat,dog,0.0123,0.9\n', encoding="utf-8")
-    assert read_issues(path) == (issue("cat/ä, b.png"),)
-    path.write_text(f"{header}\n")
-    assert read_issues(path) == ()
-    path.write_text(f"{header}\ncat/0.png,cat\n")
-    with pytest.raises(UserError, match="has been modified"):
-        read_issues(path)
-    path.unlink()
-    with pytest.raises(UserError, match="`crossfold run` writes it"):
-        read_issues(path)
