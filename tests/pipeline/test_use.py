@@ -176,6 +176,7 @@ def test_a_folder_with_a_broken_image_is_written_whole(
         ),
         (["images", "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
+        (["images", "--coverage", "95"], "--coverage 95.0: not between 0 and 1"),
         (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
         (["images", "--explain", "good"], "--explain good: the folder is not empty"),
         (["images", "--explain", "params.yaml"], "--explain params.yaml: not a new folder"),
@@ -214,6 +215,35 @@ def test_each_prediction_is_explained_by_a_picture(project: Project) -> None:
             left, right = (np.asarray(picture.crop((x, 0, x + 224, 224))) for x in (0, 224))
         assert np.abs(left.astype(int) - right).mean() > 20
     assert project.unfinished_files() == []
+
+
+def _sets_of(probabilities: dict[str, float], coverage: float) -> list[str]:
+    """The labels of a set: a p-value is the probability, in steps (see `write_reference`)."""
+    return [name for name, share in probabilities.items() if share > 1 - coverage]
+
+
+def test_a_coverage_gives_sets_and_an_old_version_has_none(
+    project: Project, expected: dict[str, dict[str, float]]
+) -> None:
+    command = ("crossfold", "predict", "good", "--coverage", "0.7", "--format", "jsonl")
+    for _ in range(2):  # the second one without MLflow
+        rows = [json.loads(line) for line in project.call(*command).splitlines()]
+        assert [row["set"] for row in rows] == [
+            _sets_of(expected[Path(row["path"]).name], 0.7) for row in rows
+        ]
+        assert {row["novel"] for row in rows} == {None}
+        for row in rows:
+            assert row["decision"] == (row["set"][0] if len(row["set"]) == 1 else "unsure")
+    client = project.client()
+    hashes = file_hashes.registered_hashes(client.get_model_version("crossfold", "1").tags)
+    assert hashes
+    del hashes["artifacts/prediction_sets.safetensors"]
+    client.create_registered_model("old")
+    source = (project.root / "model").as_uri()
+    client.create_model_version("old", source, tags={file_hashes.TAG: json.dumps(hashes)})
+    for _ in range(2):
+        said = project.call(*command, "--model", "old/1", status=2)
+        assert "old version 1 has no prediction sets" in said and "Traceback" not in said
 
 
 def _free_port() -> str:
@@ -343,6 +373,18 @@ def test_a_served_model_answers_a_real_request(
     project: Project, served: str, expected: dict[str, dict[str, float]]
 ) -> None:
     _check_answers(project, served, expected, HTTPStatus.UNPROCESSABLE_ENTITY)
+
+
+def test_a_served_model_takes_a_coverage(
+    project: Project, served: str, expected: dict[str, dict[str, float]]
+) -> None:
+    server = ("--server", f"http://127.0.0.1:{served}", "--format", "jsonl")
+    said = project.call("crossfold", "predict", "good", *server, "--coverage", "0.7")
+    for row in map(json.loads, said.splitlines()):
+        assert row["set"] == _sets_of(expected[Path(row["path"]).name], 0.7)
+    refused = _ask(served, b'{"inputs": ["AAAA"], "params": {"coverage": 95}}')
+    assert refused.status == HTTPStatus.BAD_REQUEST
+    assert "between 0 and 1" in refused.content["message"]
 
 
 def test_an_image_is_sent_in_any_form(

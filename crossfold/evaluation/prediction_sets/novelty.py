@@ -55,8 +55,11 @@ class Novelty:
     def distances(self, features: Values) -> NDArray[np.float64]:
         """Measure the distance to the nearest reference [N], from the input of the head."""
         means = features.reshape(*features.shape[:2], -1).mean(axis=2)
-        cosines = _unit_length(means - self._mean) @ self._directions.T
-        distances: NDArray[np.float64] = 1 - cosines.max(axis=1).astype(np.float64)
+        # One image at a time: the threads of a matrix product wait for each other.
+        cosines = [
+            np.vecdot(self._directions, image).max() for image in _unit_length(means - self._mean)
+        ]
+        distances: NDArray[np.float64] = 1 - np.array(cosines, np.float64)
         return distances.round(_DIGITS)
 
     @cached_property

@@ -126,6 +126,16 @@ def test_a_change_during_the_lookup_is_not_overlooked(store: Path, tmp_path: Pat
     assert recalled(tmp_path) is None
 
 
+def test_a_version_without_prediction_sets_is_remembered_as_such(
+    store: Path, tmp_path: Path
+) -> None:
+    look_up(tmp_path)
+    known = recalled(tmp_path)
+    assert known and known.sets_sha256 is None
+    with pytest.raises(UserError, match="crossfold version 1 has no prediction sets"):
+        local_version.load_reference(known)
+
+
 def test_a_store_with_a_write_ahead_log_is_asked_each_time(store: Path, tmp_path: Path) -> None:
     """Its file stays the same while the log takes the changes."""
     look_up(tmp_path)

@@ -13,12 +13,23 @@ from crossfold.predict import server
 BODY = b'{"inputs": ["AAAA"]}'
 
 
+class _OldModel:
+    """A model that was registered before there were prediction sets."""
+
+    @property
+    def metadata(self) -> "_OldModel":
+        return self
+
+    def get_params_schema(self) -> None:
+        return None
+
+
 class _FailingModel:
     def predict(self, _: object) -> None:
         raise RuntimeError("no such file: /srv/secret")
 
 
-def _answer(parts: list[bytes]) -> tuple[int, dict[str, Any]]:
+def _answer(parts: list[bytes], model: Any = None) -> tuple[int, dict[str, Any]]:
     """Let the application answer a request that announces no length."""
     waiting = [*parts]
     sent: list[Message] = []
@@ -37,8 +48,8 @@ def _answer(parts: list[bytes]) -> tuple[int, dict[str, Any]]:
         sent.append(message)
 
     async def ask() -> None:
-        model: Any = _FailingModel()
-        app = server.ScoringApp(model, "crossfold", "1").starlette()
+        failing: Any = _FailingModel()
+        app = server.ScoringApp(model or failing, "crossfold", "1").starlette()
         await app(scope, receive, send)
 
     with contextlib.suppress(RuntimeError):  # it goes on, for the server's output
@@ -51,6 +62,13 @@ def test_a_failure_of_the_model_is_one_line_without_its_reason() -> None:
     assert (status, answer["version"]) == (500, "1")
     assert "/srv/secret" not in str(answer)
     assert "\n" not in answer["message"]
+
+
+def test_a_version_without_prediction_sets_refuses_a_coverage() -> None:
+    """MLflow would drop the parameter and answer without sets."""
+    status, answer = _answer([b'{"inputs": ["A"], "params": {"coverage": 0.9}}'], _OldModel())
+    assert status == 400
+    assert "no prediction sets" in answer["message"]
 
 
 def test_a_body_that_grows_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

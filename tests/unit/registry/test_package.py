@@ -30,6 +30,25 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 print(model.predict(pandas.DataFrame({"image": [b"junk"]})).to_json())
 """
 
+LOAD_WITH_COVERAGE = """
+import base64, io, json, sys, mlflow.pyfunc, pandas
+from PIL import Image
+model = mlflow.pyfunc.load_model(sys.argv[1])
+file = io.BytesIO()
+Image.new("RGB", (32, 32), "red").save(file, format="PNG")
+frame = pandas.DataFrame({"image": [file.getvalue(), b"junk"]})
+asked = model.predict(frame, params={"coverage": 0.5})
+assert model.predict(frame).equals(asked[["label", "probabilities", "error"]])
+print(asked.to_json(orient="records"))
+for wrong in (1.5, "0.9"):
+    try:
+        model.predict(frame, params={"coverage": wrong})
+    except mlflow.exceptions.MlflowException as error:
+        assert error.error_code == "INVALID_PARAMETER_VALUE" and "coverage" in str(error)
+    else:
+        raise AssertionError(wrong)
+"""
+
 
 class Payload:
     """What makes a file, as soon as it is unpickled."""
@@ -67,16 +86,35 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
-def load(folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+def load(folder: Path, script: str = LOAD, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Load the folder in a process of its own, as MLflow does, and predict with it."""
     return subprocess.run(
-        [sys.executable, "-c", LOAD, str(folder)],
+        [sys.executable, "-c", script, str(folder)],
         env={**os.environ, **variables},
         cwd=folder.parent,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_the_model_that_mlflow_loads_takes_a_coverage(folder: Path) -> None:
+    done = load(folder, LOAD_WITH_COVERAGE)
+    assert done.returncode == 0, done.stderr
+    row, broken = json.loads(done.stdout)
+    # The p-value of a label is its probability, see `write_reference`.
+    wanted = [name for name, share in row["probabilities"].items() if share > 0.5]
+    assert row["set"] == wanted
+    assert row["decision"] == (wanted[0] if wanted else "unsure")
+    assert row["novel"] is None
+    assert broken["error"] and broken["decision"] is broken["set"] is None
+
+
+def test_the_scores_for_sets_are_verified(folder: Path) -> None:
+    write_reference(folder / "artifacts/prediction_sets.safetensors", ("blue", "green", "red"))
+    done = load(folder)
+    assert done.returncode != 0
+    assert "prediction_sets.safetensors " in done.stderr and "SHA-256" in done.stderr
 
 
 def is_pickle(path: Path) -> bool:

@@ -8,6 +8,8 @@ import torch
 
 from crossfold.errors import UserError
 from crossfold.evaluation import calibration, metrics
+from crossfold.evaluation.prediction_sets.class_scores import UNITS
+from crossfold.evaluation.prediction_sets.reference import Reference
 from crossfold.features.features_file import Features
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import cutting, openvino_engine, safetensors_file, trained_network
@@ -176,3 +178,18 @@ def test_a_final_fit_that_diverges_writes_no_network(features: Path, tmp_path: P
     with pytest.raises(UserError, match=r"conv5 lr=1e\+30 wd=0\.05 diverges in epoch 1"):
         train_final(features, tmp_path, WILD, num_epochs=2)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(("candidate", "is_told"), [(HEAD, True), (PARTIAL, False)])
+def test_scores_are_kept_calibrated_and_novelty_is_told_of_a_frozen_network(
+    features: Path, tmp_path: Path, candidate: Candidate, is_told: bool
+) -> None:
+    train_final(features, tmp_path, candidate, num_epochs=1)
+    found, stored = Reference.read(tmp_path / "sets"), Features(features)
+    drawn = safetensors_file.read(tmp_path / "predictions")[0]["probabilities_1"]
+    calibrated = calibration.tempered(drawn, 1.5)  # the board's temperature
+    for label, scores in enumerate(found.scores.by_class):
+        wanted = 1 - calibrated[stored.labels == label, label]
+        assert scores / UNITS == pytest.approx(np.sort(wanted), abs=1e-6)
+    assert found.classes == stored.classes
+    assert (found.novelty is not None) == is_told
