@@ -18,10 +18,10 @@ MAX_CANDIDATES = 10  # of the leaderboard; the report has all
 def show(console: Console, outcome: Outcome) -> None:
     """Print a run's summary: leaderboard, test scores, registered version and gate."""
     console.print()
-    console.print(_render(outcome), soft_wrap=True)
+    console.print(_render(outcome, console.width), soft_wrap=True)
 
 
-def _render(outcome: Outcome) -> RenderableType:
+def _render(outcome: Outcome, width: int) -> RenderableType:
     board, registered = outcome.leaderboard, outcome.registration
     num_test = len(outcome.evaluation.labels)
     verb = "registered" if registered.created else "registered before, the same weights"
@@ -29,7 +29,7 @@ def _render(outcome: Outcome) -> RenderableType:
     places = "\n".join((f"Report:   {REPORTS}/report.html", *outcome.places, steps))
     return Group(
         Text(f"Cross-validation, {board.num_folds} folds (mean ± standard deviation)", "bold"),
-        _leaderboard(board),
+        _leaderboard(board, width),
         Text.assemble(
             "\nChosen: ", (board.chosen.candidate.name, "bold"), f", trained {_length(board)}"
         ),
@@ -88,10 +88,12 @@ def _shortcuts(diagnosis: Diagnosis) -> Iterator[Text]:
         )
 
 
-def _leaderboard(board: Leaderboard) -> Table:
+def _leaderboard(board: Leaderboard, width: int) -> Table:
+    """Build the leaderboard with the metric that ranks, and the others that fit the width."""
     costs = ("params", "CPU ms") if board.compares_backbones else ()
-    # Beside the costs, 80 columns have room for the metric that ranks.
-    in_folds = metrics.fold_metrics()[: 1 if costs else None]
+    longest = max(len(entry.candidate.name) for entry in board.candidates)
+    room = width - len("→  ") - longest - sum(len(f"  {cost}  ") for cost in costs)
+    in_folds = metrics.fold_metrics()[: max(1, room // len("  0.0000 ± 0.0000"))]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("", "candidate", *(metric.heading for metric in in_folds), *costs):
         table.add_column(heading)

@@ -57,8 +57,14 @@ METRICS = (
         "precision",
         lambda s: s.counts.precision.mean(axis=0),
     ),
-    Metric("macro_recall", "macro recall", "recall", lambda s: s.counts.recall.mean(axis=0)),
+    Metric(
+        "macro_recall",
+        "balanced accuracy (macro recall)",
+        "recall",
+        lambda s: s.counts.recall.mean(axis=0),
+    ),
     Metric("loss", "loss", "loss", lambda s: s.mean(s.losses), in_folds=True),
+    Metric("mcc", "Matthews’ correlation", "MCC", lambda s: s.counts.matthews, in_folds=True),
 )
 
 
@@ -93,6 +99,21 @@ class ClassCounts:
     def f1(self) -> NDArray[np.float64]:
         """The harmonic mean of precision and recall."""
         return ratio(2 * self.hits, self.predicted + self.support)
+
+    @property
+    def matthews(self) -> NDArray[np.float64]:
+        """Matthews' correlation coefficient, from -1 to 1; 0 if one class alone is predicted.
+
+        For several classes: J. Gorodkin, "Comparing two K-category assignments by a K-category
+        correlation coefficient", Computational Biology and Chemistry 28 (2004), pages 367-374.
+        """
+        predicted, support = self.predicted.astype(np.float64), self.support.astype(np.float64)
+        num_images = support.sum(axis=0)
+
+        between = num_images * self.hits.sum(axis=0) - (predicted * support).sum(axis=0)
+        of_predicted = num_images**2 - (predicted**2).sum(axis=0)
+        of_support = num_images**2 - (support**2).sum(axis=0)
+        return ratio(between, np.sqrt(of_predicted * of_support))
 
 
 @dataclass(frozen=True)

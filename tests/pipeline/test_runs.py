@@ -71,7 +71,7 @@ def test_a_run_shows_each_step_and_ends_with_a_summary(first: Finished) -> None:
     assert f"Chosen: {metrics['candidate']}, trained " in first.output
     assert "Test split, 40 images" in first.output
     test = metrics["test"]
-    names = ("macro_f1", "accuracy", "macro_precision", "macro_recall", "loss")
+    names = ("macro_f1", "accuracy", "macro_precision", "macro_recall", "loss", "mcc")
     assert re.search(" +".join(f"{test[name]:.4f}" for name in names), first.output)
     assert "crossfold version 1 (registered), aliases: challenger, champion" in first.output
     assert "Gate passed: " in first.output

@@ -154,7 +154,7 @@ def test_a_new_metric_is_in_the_terminal(
     board: Leaderboard, evaluation: Evaluation, tags: dict[str, str]
 ) -> None:
     shown = printed(
-        summary._render(Outcome(board, evaluation, NO_FINDINGS, REGISTRATION, "", 7, 0, ()))
+        summary._render(Outcome(board, evaluation, NO_FINDINGS, REGISTRATION, "", 7, 0, ()), 200)
     )
     value = f"{evaluation.metrics['kappa']:.4f}"
     assert shown.count("kappa") == 2

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from crossfold.evaluation.metrics import METRICS
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.records import (
     CheckedNetwork,
@@ -33,7 +34,7 @@ def test_a_file_is_written_as_it_was_read(name: str, record: type[Record], tmp_p
 def test_a_fold_keeps_its_scores_among_its_other_keys() -> None:
     board = Leaderboard.read(RECORDED / "leaderboard.json")
     fold = board.chosen.folds[0]
-    assert {"macro_f1", "accuracy", "loss", "macro_precision", "macro_recall"} == set(fold.scores)
+    assert set(fold.scores) == {metric.name for metric in METRICS}
     assert {"train_loss", "val_macro_f1"} < set(fold.history[0].scores)
     assert list(fold.model_dump()) == sorted(fold.model_dump())
 

@@ -65,7 +65,7 @@ def test_the_best_ten_of_many_candidates_fit_into_80_columns(long_board: Leaderb
     assert rows[:10] == list(range(first, first + 10)) and rows[10:] == [None] * 11
     assert "11 more" in lines[first + 10]
     assert max(len(line.rstrip()) for line in lines[first - 1 : first + 11]) <= 80
-    assert lines[first].split()[-3:] == ["0.0033", "11.18M", "1.5"]
+    assert lines[first].split()[-3:] == ["0.0054", "11.18M", "1.5"]
 
 
 def test_the_corrected_score_is_below_the_table() -> None:

@@ -44,8 +44,23 @@ def test_scores_and_confusion_match_sklearn(num_images: int, num_classes: int) -
             "macro_f1": f1.mean(),
             "macro_precision": precision.mean(),
             "macro_recall": recall.mean(),
+            "mcc": sk.matthews_corrcoef(labels, predictions),
         }
     )
+
+
+def test_matthews_correlation_of_many_images_does_not_overflow() -> None:
+    """As of 4 million images: the squares of their number have more than 64 bits."""
+    confusion = np.array([[1_500_000, 500_000], [100_000, 1_900_000]])
+    hits = np.sqrt(1.6 * 2.4 * 2 * 2)
+    expected = (1.5 * 1.9 - 0.5 * 0.1) / hits
+    assert metrics.class_counts(confusion).matthews == pytest.approx(expected)
+
+
+def test_balanced_accuracy_is_macro_recall() -> None:
+    labels, probabilities = random_case(300, 4)
+    found = metrics.scores(labels, probabilities)["macro_recall"]
+    assert found == pytest.approx(sk.balanced_accuracy_score(labels, probabilities.argmax(axis=1)))
 
 
 def test_loss_of_an_impossible_label_is_finite() -> None:

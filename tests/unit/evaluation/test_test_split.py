@@ -164,6 +164,7 @@ def test_the_scores_are_scikit_learns(
             "macro_f1": f1,
             "macro_precision": precision,
             "macro_recall": recall,
+            "mcc": sklearn.metrics.matthews_corrcoef(labels, predicted),
             "loss": loss,
         }
     )

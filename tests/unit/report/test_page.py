@@ -57,6 +57,7 @@ def evaluation() -> dict[str, Any]:
             "macro_f1": 0.4,
             "macro_precision": 0.5,
             "macro_recall": 0.6,
+            "mcc": 1 / 3,
         },
         "intervals": {
             "loss": [0.1, 0.9],
@@ -64,6 +65,7 @@ def evaluation() -> dict[str, Any]:
             "macro_f1": [0.25, 0.5],
             "macro_precision": [0.3, 0.7],
             "macro_recall": [0.35, 0.85],
+            "mcc": [-0.25, 0.75],
         },
         "class_f1_intervals": [[0.55, 0.95], [0.45, 1.0], [0.0, 0.0]],
         "confusion_matrix": [[2, 1, 0], [1, 2, 0], [0, 0, 0]],
@@ -230,7 +232,7 @@ def test_int8_is_compared_with_float32_backbone_by_backbone(
 
 
 def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
-    scores = {"macro_f1": macro_f1, "accuracy": macro_f1, "loss": 0.3}
+    scores = {"macro_f1": macro_f1, "accuracy": macro_f1, "loss": 0.3, "mcc": 0.5}
     epoch = {f"{split}_{key}": v for split in ("train", "val") for key, v in scores.items()}
     history = [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}]
     return {
@@ -243,7 +245,7 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
         },
         "backbone": FACTS,
         "mean": scores,
-        "std": {"macro_f1": 0.1, "accuracy": 0.1, "loss": 0.1},
+        "std": dict.fromkeys(scores, 0.1),
         "against_chosen": None
         if name == "quick"
         else {
@@ -253,7 +255,7 @@ def _candidate(name: str, macro_f1: float) -> dict[str, Any]:
             "only_this_right": 2,
             "p_value": 0.00073,
         },
-        "interval": {"macro_f1": [0.4, 1.2], "accuracy": [0.4, 1.2], "loss": [0.1, 0.5]},
+        "interval": {key: [0.4, 1.2] for key in scores} | {"loss": [0.1, 0.5]},
         "folds": [
             {"fold": fold, "num_epochs": 2, "history": history, **scores} for fold in range(2)
         ],
@@ -570,6 +572,8 @@ def test_metrics_file_is_for_dvc(
             "loss_std": 0.1,
             "macro_f1": 0.75,
             "macro_f1_std": 0.1,
+            "mcc": 0.5,
+            "mcc_std": 0.1,
         },
         "test": evaluation["metrics"],
     }
