@@ -47,6 +47,7 @@ SECTIONS = [
     "pr-curves",
     "roc-curves",
     "calibration",
+    "prediction-sets",
     "per-class",
     "mistakes",
     "label-errors",

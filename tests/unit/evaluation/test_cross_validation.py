@@ -36,6 +36,7 @@ def predictions(
                 "macro_f1": scores[fold][0],
                 "accuracy": scores[fold][0] / 2,
                 "loss": scores[fold][1],
+                "mcc": scores[fold][0] / 4,
                 "num_epochs": scores[fold][2],
                 "history": [{"epoch": 1, "val_loss": scores[fold][1]}],
             }
@@ -125,10 +126,20 @@ def test_the_leaderboard_has_means_spreads_and_every_fold(tmp_path: Path) -> Non
     entry = board.candidates[0]
     assert entry.candidate.model_dump() == {**CANDIDATE, "name": "a"}
     assert entry.mean == pytest.approx(
-        {"macro_f1": mean(f1), "accuracy": mean(f1) / 2, "loss": mean(loss)}
+        {
+            "macro_f1": mean(f1),
+            "accuracy": mean(f1) / 2,
+            "loss": mean(loss),
+            "mcc": mean(f1) / 4,
+        }
     )
     assert entry.std == pytest.approx(
-        {"macro_f1": stdev(f1), "accuracy": stdev(f1) / 2, "loss": stdev(loss)}
+        {
+            "macro_f1": stdev(f1),
+            "accuracy": stdev(f1) / 2,
+            "loss": stdev(loss),
+            "mcc": stdev(f1) / 4,
+        }
     )
     for name, (low, high) in entry.interval.items():
         assert low < entry.mean[name] < high
