@@ -64,6 +64,7 @@ def _result(fold: int, name: str, learning_rate: float) -> dict[str, Any]:
         "macro_f1": 0.9,
         "accuracy": 0.91,
         "loss": 0.3,
+        "mcc": 0.8,
         "history": history,
     }
 
@@ -271,7 +272,8 @@ def test_a_head_has_no_rate_and_a_diverged_candidate_no_scores(client: MlflowCli
     runs = _runs(client, f"tags.mlflow.parentRunId = '{step.id}'")
     found = {run.data.params["candidate"]: run.data for run in runs}
     assert found["head"].params["learning_rate"] == "none"
-    assert found["head"].metrics == {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.3}
+    scores = {"macro_f1": 0.9, "accuracy": 0.91, "loss": 0.3, "mcc": 0.8}
+    assert found["head"].metrics == scores
     assert found["wild"].metrics == {}
     assert found["wild"].tags["crossfold.diverged"] == "epoch 2"
 

@@ -120,7 +120,7 @@ def test_the_final_network_says_of_pixels_what_the_suffix_says_of_features(
     suffix = trainable_suffix(untrained, recipe, Preprocessing(32))
     _, probabilities = fit(suffix, rows, None, recipe, lambda share: None)
     scored = metrics.scores(stored.labels, probabilities)
-    assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1")}
+    assert figures == {name: scored[name] for name in ("loss", "accuracy", "macro_f1", "mcc")}
 
     pixels, _ = safetensors_file.read(path)
     found = network.predict(np.array(pixels[stored_as("pixels")]))
