@@ -41,7 +41,7 @@ RARELY_LEGITIMATE = (FILE, DIMENSIONS, CAMERA, BORDER)
 # For a warning; docs/decisions/051-shortcuts.md has the cases that they come from.
 MIN_SHARE = 0.6  # of the model's lead over chance
 MIN_LEAD = 0.1  # over chance, in macro F1
-MIN_CLASS_SHARE = 0.95  # of the model's F1 of one class
+MIN_CLASS_SHARE = 0.95  # of the model's lead over chance, in the F1 of one class
 MIN_CLASS_F1 = 0.9
 MIN_CLASS_IMAGES = 10
 
@@ -210,11 +210,12 @@ def _score(
     classes: tuple[str, ...],
 ) -> FactsScore:
     counts = _counts(labels, probabilities)
-    macro_f1, chance = float(counts.f1.mean()), _chance(counts)
+    chances = _chances(counts)
+    macro_f1, chance = float(counts.f1.mean()), float(chances.mean())
     lead = float(model.f1.mean()) - chance
-    told = (counts.f1 >= np.maximum(MIN_CLASS_F1, MIN_CLASS_SHARE * model.f1)) & (
-        counts.support >= MIN_CLASS_IMAGES
-    )
+    # A class of nearly all images has a high F1 by chance.
+    is_near = counts.f1 - chances >= MIN_CLASS_SHARE * (model.f1 - chances)
+    told = is_near & (counts.f1 >= MIN_CLASS_F1) & (counts.support >= MIN_CLASS_IMAGES)
     return FactsScore(
         facts=name,
         macro_f1=rounded(macro_f1),
@@ -230,13 +231,14 @@ def _counts(labels: Numbers, probabilities: NDArray[Any]) -> ClassCounts:
     return class_counts(confusion_matrix(labels, predictions, num_classes))
 
 
-def _chance(counts: ClassCounts) -> float:
-    """Compute the expected macro F1 over all permutations of the labels.
+def _chances(counts: ClassCounts) -> Values:
+    """Compute the expected F1 of each class over all permutations of the labels, [K].
 
     The hits of a class are hypergeometric then: n m / N of its n images and m predictions.
     """
     n, m, total = counts.support, counts.predicted, counts.support.sum()
-    return float((2 * n * m / (total * (n + m))).mean())
+    expected: Values = 2 * n * m / (total * (n + m))
+    return expected
 
 
 def _interval(labels: Numbers, probabilities: NDArray[Any]) -> Interval:

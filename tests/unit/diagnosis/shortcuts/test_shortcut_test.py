@@ -43,6 +43,13 @@ def test_one_class_from_another_camera_is_found() -> None:
     assert score.told_classes == ("dog",)
 
 
+def test_a_class_of_nearly_all_images_is_not_told_by_noise() -> None:
+    labels = (np.arange(240) % 40 == 0).astype(np.int64)
+    model = np.where(np.eye(2)[labels] > 0, 0.98, 0.02)
+    result = score_facts({BORDER: NOISE}, labels, FOLDS, model, ("many", "few"), num_all=240)
+    assert not result.suspicious
+
+
 def test_mean_colour_gives_no_warning() -> None:
     result = found(colour=LABELS[:, None] + 0.1 * NOISE)
     assert by_name(result)[COLOUR].macro_f1 > 0.98
