@@ -305,7 +305,7 @@ class DivergedEntry(Record):
 class CorrectedScore(Record):
     """An estimate of the chosen candidate's macro F1 without the optimism of the choice.
 
-    `optimism` is its mean over the folds minus `macro_f1`; see `candidate_choice.corrected_score`.
+    `optimism` is its mean over the folds minus `macro_f1`; see `candidates.choice.corrected_score`.
     """
 
     macro_f1: float

@@ -9,8 +9,9 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import data, infra, leakage, predict, registry, review, run
+from . import data, infra, leakage, registry, review, run
 from .console import fail
+from .prediction import predict
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException

@@ -22,8 +22,8 @@ from crossfold.records import (
 )
 
 from . import calibration, metrics
-from .candidate_choice import Rule, corrected_score
-from .candidate_comparison import compare
+from .candidates.choice import Rule, corrected_score
+from .candidates.comparison import compare
 
 
 @dataclass(frozen=True)

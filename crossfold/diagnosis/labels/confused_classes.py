@@ -56,7 +56,7 @@ def find_confused_classes(evidence: Evidence) -> ConfusedClasses:
     """
     from scipy.special import gammainc
 
-    from crossfold.evaluation.candidate_comparison import holm
+    from crossfold.evaluation.candidates.comparison import holm
 
     labels, probabilities = evidence.labels, rounded_probabilities(evidence.probabilities)
     num_classes = len(evidence.classes)

@@ -32,7 +32,7 @@ def test_help_imports_neither_the_settings_nor_numpy() -> None:
 
 def test_a_remembered_version_is_predicted_without_mlflow() -> None:
     run(
-        "import sys, crossfold.cli.predict, crossfold.predict.model\n"
+        "import sys, crossfold.cli.prediction.predict, crossfold.predict.model\n"
         "import crossfold.predict.local_version, crossfold.network.openvino_engine\n"
         "import crossfold.runners.local.mlflow_store\n"
         "assert not sys.modules.keys() & {'mlflow', 'torch'}"

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from crossfold.evaluation import metrics
+from crossfold.evaluation.paired_interval import Outcomes, macro_f1_interval
 from crossfold.records import CandidateComparison
-
-from . import metrics
-from .paired_interval import Outcomes, macro_f1_interval
 
 
 def compare(

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 from rich.text import Text
 
-from crossfold.errors import UserError
-from crossfold.runners.failures import StepError, signals_interrupt
-from crossfold.step.files import replaced_whole
-
-from .console import (
+from crossfold.cli.console import (
     PARAMS,
     console,
     errors,
@@ -23,7 +19,11 @@ from .console import (
     require_free_port,
     require_local_store,
 )
-from .prediction_outputs import Format, Row, Shown, Table, Write, format_for, writer
+from crossfold.errors import UserError
+from crossfold.runners.failures import StepError, signals_interrupt
+from crossfold.step.files import replaced_whole
+
+from .outputs import Format, Row, Shown, Table, Write, format_for, writer
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from crossfold.evaluation.candidate_comparison import compare, holm
+from crossfold.evaluation.candidates.comparison import compare, holm
 
 
 def test_a_candidate_is_compared_with_the_chosen_one_image_by_image() -> None:

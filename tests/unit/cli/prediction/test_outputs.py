@@ -8,8 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from crossfold.cli import prediction_outputs
-from crossfold.cli.prediction_outputs import Format, Row, Shown, format_for, writer
+from crossfold.cli.prediction import outputs
+from crossfold.cli.prediction.outputs import Format, Row, Shown, format_for, writer
 from crossfold.errors import UserError
 from crossfold.evaluation.prediction_sets.reference import Answer
 from crossfold.predict.model import Prediction
@@ -85,7 +85,7 @@ def test_parquet_is_read_by_pandas() -> None:
 
 
 def test_parquet_is_written_group_by_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prediction_outputs, "_ROWS_IN_GROUP", 4)
+    monkeypatch.setattr(outputs, "_ROWS_IN_GROUP", 4)
     file = pq.ParquetFile(io.BytesIO(written(Format.PARQUET, ROWS * 3)))
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [4, 4, 1]
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from crossfold.evaluation import candidate_choice, metrics
-from crossfold.evaluation.candidate_choice import Rule, corrected_score
+from crossfold.evaluation import metrics
+from crossfold.evaluation.candidates import choice
+from crossfold.evaluation.candidates.choice import Rule, corrected_score
 from crossfold.records import CorrectedScore
 
 NUM_CLASSES = 4
@@ -106,18 +107,16 @@ def test_the_groups_count_as_images_one_by_one(monkeypatch: pytest.MonkeyPatch) 
     order = np.lexsort([*predictions[::-1], labels])
     labels, predictions = labels[order], predictions[:, order]
     drawn = []
-    times_drawn = candidate_choice._Groups._times_drawn
+    times_drawn = choice._Groups._times_drawn
 
-    def recorded(
-        groups: candidate_choice._Groups, num: int, rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def recorded(groups: choice._Groups, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
         drawn.append(times_drawn(groups, num, rng))
         return drawn[-1]
 
-    monkeypatch.setattr(candidate_choice._Groups, "_times_drawn", recorded)
+    monkeypatch.setattr(choice._Groups, "_times_drawn", recorded)
     found = corrected(labels, predictions)
     (times,) = drawn
-    assert times.shape == (candidate_choice.NUM_RESAMPLES, 30)
+    assert times.shape == (choice.NUM_RESAMPLES, 30)
     assert (times.sum(axis=1) == 30).all()
     scores = [metrics.macro_f1(labels, of_one, NUM_CLASSES) for of_one in predictions]
     lost = []

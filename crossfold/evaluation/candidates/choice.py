@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from crossfold.evaluation.metrics import TAILS, ClassCounts, ratio
 from crossfold.records import Choice, CorrectedScore, LeaderboardEntry
-
-from .metrics import TAILS, ClassCounts, ratio
 
 NUM_RESAMPLES = 1000
 _MOST_DRAWN = 2**22  # images drawn at a time, to bound memory

@@ -1,0 +1,1 @@
+"""Compare candidates by their out-of-fold predictions, and choose one."""
