@@ -24,6 +24,9 @@ def test_the_sample_as_shipped_gives_a_champion(tmp_path: Path) -> None:
     # README has the hash of processors with AVX-512, and that of AVX2 alone.
     lineage = json.loads(project.call("crossfold", "lineage", "@champion", "--json"))
     assert lineage["weights_hash"] in (SOURCE / "README.md").read_text()
+    checked = project.call("crossfold", "check-leakage")
+    assert "252 training images in 250 sets that belong together: copies" in checked
+    assert "No clear difference" in checked
 
 
 @pytest.mark.slow
