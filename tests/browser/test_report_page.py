@@ -15,6 +15,9 @@ from crossfold.data.examination.findings import DataFacts, Pair, PairCounts
 from crossfold.diagnosis.findings import Diagnosis
 from crossfold.evaluation import calibration, metrics
 from crossfold.evaluation.curves import compute_curves
+from crossfold.evaluation.prediction_sets.class_scores import ClassScores
+from crossfold.evaluation.prediction_sets.measured_coverage import measure
+from crossfold.evaluation.prediction_sets.reference import Reference
 from crossfold.evaluation.shown_images import (
     NUM_MISTAKES,
     NUM_RIGHT,
@@ -127,7 +130,7 @@ def candidate(name: str, pixels: np.ndarray, labels: np.ndarray, num_epochs: int
         folds.append({"fold": fold, "num_epochs": num_epochs, "history": history, **validated})
     spread = {
         key: metrics.mean_std_interval([fold[key] for fold in folds], NUM_FOLDS)
-        for key in ("macro_f1", "accuracy", "loss")
+        for key in (metric.name for metric in metrics.fold_metrics())
     }
     return {
         "candidate": {
@@ -152,7 +155,10 @@ def page() -> str:
     pixels, labels = load_digits(return_X_y=True)
     pixels = pixels / 16
     test = np.arange(len(labels)) % 5 == 0
-    probabilities = train(0, pixels[~test], labels[~test]).predict_proba(pixels[test])
+    classifier = train(0, pixels[~test], labels[~test])
+    probabilities = classifier.predict_proba(pixels[test])
+    scores = ClassScores.of(labels[~test], classifier.predict_proba(pixels[~test]))
+    known = Reference(tuple(CLASSES), scores, novelty=None)
     confusion = metrics.confusion_matrix(labels[test], probabilities.argmax(axis=1), 10)
     paths = [f"data/{CLASSES[label]}/{i}.bmp" for i, label in enumerate(labels)]
     tested = [path for path, is_test in zip(paths, test, strict=True) if is_test]
@@ -183,6 +189,7 @@ def page() -> str:
                 "max_difference": 0.0,
                 "num_different": 0,
             },
+            "prediction_sets": measure(known, labels[test], probabilities, num_novel=3),
         }
     )
     leaderboard: dict[str, Any] = {
