@@ -32,7 +32,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project's code that has built no image."""
     for name in ("crossfold", "requirements", "components", "pipelines", "images"):
         shutil.copytree(
-            PROJECT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "build.*")
+            PROJECT / name,
+            tmp_path / name,
+            ignore=shutil.ignore_patterns("__pycache__", "build.json"),
         )
     shutil.copy(PROJECT / ".dockerignore", tmp_path)
     monkeypatch.setattr(image_tags, "ROOT", tmp_path)
