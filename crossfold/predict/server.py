@@ -110,8 +110,7 @@ class ScoringApp:
 
     def _require_sets(self) -> None:
         """Refuse a version from before prediction sets; MLflow would ignore the parameter."""
-        params = self._model.metadata.get_params_schema()  # type: ignore[no-untyped-call]
-        if params is None:
+        if self._model.metadata.signature.params is None:
             raise RefusedRequestError(
                 HTTPStatus.BAD_REQUEST,
                 "params: this version has no prediction sets: an earlier Crossfold registered it. "

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, Schema
 from starlette.types import Message
 
 from crossfold.predict import server
@@ -16,12 +18,7 @@ BODY = b'{"inputs": ["AAAA"]}'
 class _OldModel:
     """A model that was registered before there were prediction sets."""
 
-    @property
-    def metadata(self) -> "_OldModel":
-        return self
-
-    def get_params_schema(self) -> None:
-        return None
+    metadata = Model(signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])))
 
 
 class _FailingModel:

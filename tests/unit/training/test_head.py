@@ -87,7 +87,7 @@ def test_the_weighted_correlation_bounds_the_curvature_of_the_weighted_loss() ->
 
     for size in (0.0, 0.3):
         weight = size * torch.from_numpy(np.random.default_rng(1).normal(size=(2, 5)))
-        of_weights = torch.autograd.functional.hessian(loss, weight)  # type: ignore[no-untyped-call]
+        of_weights = torch.func.hessian(loss)(weight)
         root = torch.linalg.inv(torch.linalg.cholesky(bound))
         root = torch.eye(2, dtype=torch.float64).kron(root.contiguous())
         hessian = of_weights.reshape(10, 10)
