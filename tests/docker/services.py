@@ -64,7 +64,8 @@ class Services:
             f"com.docker.compose.project={self.project}",
             f"com.docker.compose.service={name}",
         ]
-        (container,) = self.engine.containers.list(all=True, filters={"label": labels})
+        filters = {"label": labels}
+        (container,) = self.engine.containers.list(all=True, filters=filters, ignore_removed=True)
         return container
 
     def kill(self, name: str) -> None:

@@ -72,7 +72,9 @@ def in_containers(
 
 
 def steps_containers(engine: docker.DockerClient, run_id: str) -> list[Any]:
-    found = engine.containers.list(all=True, filters={"label": f"crossfold.run={run_id}"})
+    filters = {"label": f"crossfold.run={run_id}"}
+    # A container that is removed between the listing and its inspection is none.
+    found = engine.containers.list(all=True, filters=filters, ignore_removed=True)
     return list(found)
 
 
