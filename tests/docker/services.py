@@ -27,6 +27,7 @@ from ..pipeline.projects import Project
 
 PROJECT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+MIN_SECRETS = 5  # services.env has more
 MINIO = "v0.0.0-20250907161309-07c3a429bfed"  # the commit of the release in compose.yaml
 
 
@@ -90,6 +91,32 @@ class Services:
         """Return a client with a user's key; without a name, with the one that runs have."""
         names = {"dvc": "AWS_SECRET_ACCESS_KEY", "mlflow": "S3_PASSWORD_MLFLOW"}
         return s3_client(self.s3_endpoint, user, self.settings[names[user]])
+
+    def secrets(self) -> set[str]:
+        """Return every password and key of the services."""
+        words = ("PASSWORD", "SECRET")
+        found = {v for k, v in self.settings.items() if any(word in k for word in words)}
+        assert len(found) > MIN_SECRETS
+        return found
+
+    def dump(self) -> bytes:
+        """Return all databases as SQL."""
+        code, output = self.container("postgres").exec_run(
+            ["pg_dumpall", "--host=127.0.0.1", "--username=mlflow", "--no-role-passwords"],
+            environment={"PGPASSWORD": self.settings["POSTGRES_PASSWORD"]},
+        )
+        assert code == 0, output.decode()
+        return bytes(output)
+
+    def objects(self, bucket: str) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and the content of each object."""
+        client = self.s3(bucket)
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for found in page.get("Contents", []):
+                yield (
+                    found["Key"],
+                    client.get_object(Bucket=bucket, Key=found["Key"])["Body"].read(),
+                )
 
     def psql(self, query: str, database: str = "mlflow") -> list[str]:
         """Return the rows that PostgreSQL answers, columns separated by |."""

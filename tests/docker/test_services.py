@@ -77,6 +77,23 @@ def test_nothing_is_open_to_other_machines(services: Services) -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["postgres", "minio", "mlflow"])
+def test_a_service_has_no_capability_and_writes_to_its_volumes_only(
+    services: Services, name: str
+) -> None:
+    script = "id -u; grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; touch /x 2>&1; true"
+    _, output = services.container(name).exec_run(["sh", "-c", script])
+    uid, *facts, refused = output.decode().splitlines()
+    # MinIO's own image is root's; the one of the tests is not.
+    assert uid == {"postgres": "999", "minio": "65532", "mlflow": "65532"}[name]
+    assert [fact.split() for fact in facts] == [
+        ["CapEff:", "0000000000000000"],
+        ["NoNewPrivs:", "1"],
+        ["Seccomp:", "2"],
+    ]
+    assert "Read-only file system" in refused
+
+
 def test_mlflow_asks_for_a_login(services: Services, login: tuple[str, str]) -> None:
     def status(path: str, auth: tuple[str, str] | None, method: str = "GET") -> int:
         url = services.tracking_uri + path
