@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+from crossfold.network.processor import has_int8
+
 from . import report
 from .dataset import PHOTO_SIZE, Workload, Workspace
 from .engine import Engine, measure_engine
@@ -33,7 +35,8 @@ class Benchmark:
         self.num_rounds, self.few = num_rounds, few
         self.machine = this_machine()
         has_bfloat16 = "avx512_bf16" in self.machine.flags
-        self.precisions = ("float32", *(["bfloat16"] if has_bfloat16 else []), "int8")
+        offered = {"float32": True, "bfloat16": has_bfloat16, "int8": has_int8()}
+        self.precisions = tuple(name for name, available in offered.items() if available)
 
     def small(self) -> Comparison:
         """Compare with the naive loop on photos of 640×480."""
