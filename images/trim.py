@@ -26,7 +26,6 @@ UNUSED = (
     "openvino/libs/libopenvino_c.so*",
     "numpy/distutils",
     "**/*.pxd",
-    "*.dist-info/sboms",
     "pyarrow/src",
     "pyarrow/includes",
     "pyarrow/*.p[xy][dix]",

@@ -102,6 +102,7 @@ def test_a_commit_changes_no_name(tree: Path) -> None:
         ("images/mlflow/auth.ini", {MLFLOW}),
         (".dockerignore", ALL),
         ("requirements/uv.txt", ALL),
+        ("requirements/sbom.txt", ALL),
         ("requirements/data.txt", {DATA}),
         ("requirements/train.txt", {TRAIN}),
         ("requirements/torch.txt", {TRAIN}),
