@@ -124,6 +124,14 @@ lint: setup ## Check style and format (ruff), types (mypy) and layers (import-li
 lint-workflows: ## Check the workflows of GitHub Actions (actionlint; needs Go)
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
+.PHONY: lint-secrets
+lint-secrets: ## Search the git history, or the folder FOLDER=…, for secrets (gitleaks; needs Go)
+	go run github.com/zricethezav/gitleaks/v8@v8.30.1 $(if $(FOLDER),dir "$(FOLDER)",git .) --config .gitleaks.toml --no-banner --redact --verbose
+
+.PHONY: audit
+audit: setup ## Look for known vulnerabilities in all locked packages (pip-audit; needs PyPI)
+	$(BIN)/python requirements/audit.py
+
 .PHONY: format
 format: setup ## Fix style and format with ruff
 	$(BIN)/ruff check --fix
