@@ -1,4 +1,4 @@
-"""Write the reference pages from the code: commands, settings, steps.
+"""Write the reference pages from the code: commands, settings, steps, licences.
 
     make reference
 
@@ -7,6 +7,7 @@ A test fails while a page differs from the code.
 
 import importlib
 import pkgutil
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pipelines.classification import pipeline
 
 FOLDER = Path(__file__).resolve().parent
 PARAMS = FOLDER.parents[1] / "params.yaml"
+LICENCES = FOLDER.parents[1] / "requirements/licences.toml"
 NOTICE = "<!-- Generated from the code by `make reference`. Do not edit. -->"
 
 # JSON schema's names, and pydantic's for a bound on a checked number.
@@ -186,6 +188,31 @@ def _kind(spec: Any) -> str:
     return f"list of {name}" if spec.is_artifact_list else name
 
 
+def licences() -> Iterator[str]:
+    """List the licences of the locked packages, and the exceptions from the allow-list."""
+    record = tomllib.loads(LICENCES.read_text(encoding="utf-8"))
+    packages: dict[str, str] = record["packages"]
+    yield "# Licences"
+    yield (
+        f"Crossfold locks {len(packages)} packages, for your machine, for development and for the "
+        "images. `requirements/licences.toml` has the licence of each as an "
+        "[SPDX expression](https://spdx.org/licenses/), and the list of allowed licences."
+    )
+    yield _table(
+        ("licence", "packages"),
+        [
+            (f"`{licence}`", ", ".join(n for n, held in packages.items() if held == licence))
+            for licence in sorted(set(packages.values()))
+        ],
+    )
+    yield "## Exceptions"
+    yield "The licences of these packages are not in the list of allowed ones."
+    yield _table(
+        ("packages", "reason"),
+        [(", ".join(entry["packages"]), entry["reason"]) for entry in record["exceptions"]],
+    )
+
+
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(" | ".join(["", *map(_cell, line), ""]).strip() for line in lines)
@@ -197,6 +224,7 @@ def _cell(text: str) -> str:
 
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
     "commands.md": commands,
+    "licences.md": licences,
     "settings.md": settings,
     "steps.md": steps,
 }
