@@ -39,6 +39,7 @@ class Torch(StrEnum):
 class BuildArguments:
     """Build arguments of the images, which also depend on the project's files."""
 
+    # A tag, not a digest: see the end of docs/decisions/058-supply-chain.md.
     python_image: str = "python:3.11-slim-bookworm"
     torch: Torch = Torch.CPU
 
