@@ -12,10 +12,15 @@ import json
 import sys
 from collections.abc import Iterator
 from http import HTTPStatus
+from itertools import islice
 from typing import NamedTuple
 
 # An image may have 256 MiB (decoding.MAX_FILE_SIZE); base64 turns three bytes into four.
 MAX_BODY = 256 * 1024**2 // 3 * 4 + 1024**2
+MAX_IMAGES = 10_000
+# A byte or two of JSON or CSV can become an object of 100 bytes. Base64 has none of these.
+_SEPARATORS = (b",", b"[", b"{")
+_MAX_SEPARATORS = 10 * MAX_IMAGES
 _COLUMN = "image"
 _FORMS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 _EXAMPLE = '{"dataframe_records": [{"image": "<base64>"}]}'
@@ -41,7 +46,7 @@ def read_request(content_type: str, body: bytes) -> ScoringRequest:
 
     Raises:
         RefusedRequestError: the body has no column `image`, no images, unknown params, or another
-            format.
+            format, or too many images.
     """
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [text.partition("=")[2].strip('"') for text in parameters if "charset=" in text]
@@ -50,10 +55,21 @@ def read_request(content_type: str, body: bytes) -> ScoringRequest:
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             "set the header Content-Type to application/json or text/csv, in UTF-8",
         )
+    if sum(map(body.count, _SEPARATORS)) > _MAX_SEPARATORS:
+        raise _too_large()
     request = _from_json(body) if kind == "application/json" else ScoringRequest(_from_csv(body))
     if not request.images:
         raise _bad_request("the request has no images")
+    if len(request.images) > MAX_IMAGES:
+        raise _too_large()
     return request
+
+
+def _too_large() -> RefusedRequestError:
+    return RefusedRequestError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"a request may have {MAX_IMAGES} images at most, and few other values: send several",
+    )
 
 
 def _bad_request(message: str) -> RefusedRequestError:
@@ -120,9 +136,10 @@ def _column(table: object) -> Iterator[object]:
 def _from_csv(body: bytes) -> list[object]:
     csv.field_size_limit(sys.maxsize)
     try:
-        table = csv.DictReader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True)
+        lines = io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline="")
+        table = csv.DictReader(lines, strict=True)
         if _COLUMN not in (table.fieldnames or ()):
             raise _bad_request(f"the first line of the CSV does not name a column {_COLUMN!r}")
-        return [row[_COLUMN] for row in table]
+        return [row[_COLUMN] for row in islice(table, MAX_IMAGES + 1)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise _bad_request(f"the body is not CSV in UTF-8: {error}") from None

@@ -39,13 +39,15 @@ from starlette.routing import Route
 
 from crossfold.errors import UserError
 
+from .connection_limits import MAX_CONNECTIONS, BodyReader, LimitedProtocol
 from .file_hashes import registered_hashes, verify_folder
-from .scoring_requests import MAX_BODY, RefusedRequestError, read_request
+from .scoring_requests import RefusedRequestError, read_request
 
 _HOST = "127.0.0.1"
 # Seconds that running requests may take to finish after a signal.
 _PATIENCE = 5
 _MAX_NAMED = 5  # rows in an error's message
+_MAX_PATH = 100  # characters of it in an error's message
 
 
 class _Server(uvicorn.Server):
@@ -61,8 +63,11 @@ class _Server(uvicorn.Server):
 class ScoringApp:
     """A web application that answers with a model's predictions, its name and its version."""
 
-    def __init__(self, model: PyFuncModel, name: str, version: str) -> None:
+    def __init__(
+        self, model: PyFuncModel, name: str, version: str, reader: BodyReader | None = None
+    ) -> None:
         self._model = model
+        self._reader = reader or BodyReader()
         self._origin = {"model": name, "version": version}
         self._headers = {"X-Crossfold-Model": f"{quote(name)}/{version}"}
         self._limiter = CapacityLimiter(os.cpu_count() or 1)
@@ -84,14 +89,14 @@ class ScoringApp:
         )
 
     async def _invocations(self, request: Request) -> Response:
+        content_type = request.headers.get("content-type", "")
         try:
-            body = await _read_body(request)
+            async with self._reader.body(request) as body:
+                rows = await anyio.to_thread.run_sync(
+                    self._predict, content_type, body, limiter=self._limiter
+                )
         except ClientDisconnect:
             return Response()  # the client is gone, but starlette needs a response
-        content_type = request.headers.get("content-type", "")
-        rows = await anyio.to_thread.run_sync(
-            self._predict, content_type, body, limiter=self._limiter
-        )
         if unusable := _name_unusable(rows):
             return self._error(HTTPStatus.UNPROCESSABLE_ENTITY, unusable, predictions=rows)
         return JSONResponse({"predictions": rows, **self._origin}, headers=self._headers)
@@ -125,7 +130,8 @@ class ScoringApp:
 
     async def _no_such_request(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        message = f"{request.method} {request.url.path}: send POST /invocations"
+        path = request.scope["raw_path"].decode("ascii")[:_MAX_PATH]  # without line breaks
+        message = f"{request.method} {path}: send POST /invocations"
         return self._error(HTTPStatus(error.status_code), message)
 
     async def _refused(self, _: Request, error: Exception) -> Response:
@@ -141,26 +147,6 @@ class ScoringApp:
         """Build an error response like MLflow's, with one line instead of a stack trace."""
         answer = {"error_code": status.name, "message": message, **content, **self._origin}
         return JSONResponse(answer, status, headers=self._headers)
-
-
-async def _read_body(request: Request) -> bytes:
-    """Read a request's body.
-
-    Raises:
-        RefusedRequestError: the body exceeds MAX_BODY; the rest is not read.
-    """
-    too_large = RefusedRequestError(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a request may have {MAX_BODY} bytes at most"
-    )
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > MAX_BODY:
-        raise too_large
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise too_large
-    return bytes(body)
 
 
 def _name_unusable(rows: list[dict[str, Any]]) -> str:
@@ -186,14 +172,22 @@ def main(name: str, version: str, port: int) -> None:
         except Exception as error:  # a version's files may contain anything
             sys.exit(f"error: {name} version {version} cannot be served: {error}")
         os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # the model opens no paths now
-        config = uvicorn.Config(
-            ScoringApp(model, name, version).starlette(),
-            _HOST,
-            port,
-            log_level="warning",
-            timeout_graceful_shutdown=_PATIENCE,
-        )
-        _Server(config).run()
+        run(ScoringApp(model, name, version), port)
+
+
+def run(app: ScoringApp, port: int) -> None:
+    """Answer requests within the limits of `connection_limits` until a signal arrives."""
+    config = uvicorn.Config(
+        app.starlette(),
+        _HOST,
+        port,
+        log_level="warning",
+        http=LimitedProtocol,
+        ws="none",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=_PATIENCE,
+    )
+    _Server(config).run()
 
 
 def _load(name: str, version: str, folder: str) -> PyFuncModel:

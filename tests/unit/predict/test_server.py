@@ -5,12 +5,12 @@ import contextlib
 import json
 from typing import Any
 
-import pytest
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, Schema
 from starlette.types import Message
 
 from crossfold.predict import server
+from crossfold.predict.connection_limits import BodyReader
 
 BODY = b'{"inputs": ["AAAA"]}'
 
@@ -26,7 +26,9 @@ class _FailingModel:
         raise RuntimeError("no such file: /srv/secret")
 
 
-def _answer(parts: list[bytes], model: Any = None) -> tuple[int, dict[str, Any]]:
+def _answer(
+    parts: list[bytes], model: Any = None, reader: BodyReader | None = None
+) -> tuple[int, dict[str, Any]]:
     """Let the application answer a request that announces no length."""
     waiting = [*parts]
     sent: list[Message] = []
@@ -46,7 +48,7 @@ def _answer(parts: list[bytes], model: Any = None) -> tuple[int, dict[str, Any]]
 
     async def ask() -> None:
         failing: Any = _FailingModel()
-        app = server.ScoringApp(model or failing, "crossfold", "1").starlette()
+        app = server.ScoringApp(model or failing, "crossfold", "1", reader).starlette()
         await app(scope, receive, send)
 
     with contextlib.suppress(RuntimeError):  # it goes on, for the server's output
@@ -68,9 +70,13 @@ def test_a_version_without_prediction_sets_refuses_a_coverage() -> None:
     assert "no prediction sets" in answer["message"]
 
 
-def test_a_body_that_grows_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "MAX_BODY", 100)
-    parts = [BODY] * 9
-    status, answer = _answer(parts)
+def test_a_body_that_grows_too_large_is_refused() -> None:
+    status, answer = _answer([BODY] * 9, reader=BodyReader(of_one=100))
     assert status == 413
     assert "100 bytes" in answer["message"]
+
+
+def test_bodies_that_are_too_large_together_are_refused_until_others_are_answered() -> None:
+    reader = BodyReader(of_all=len(BODY))
+    assert _answer([BODY, BODY], reader=reader)[0] == 503
+    assert _answer([BODY], reader=reader)[0] == 500, "the bytes of the first one are free again"
