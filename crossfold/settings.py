@@ -1,13 +1,13 @@
 """Read params.yaml as frozen, validated, typed settings."""
 
 import os
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     Discriminator,
@@ -19,12 +19,18 @@ from pydantic import (
 
 from crossfold.architectures import ARCHITECTURES, TIMM, TORCHVISION, timm_name
 from crossfold.data.grouping.rule import FORMS, CsvFileName, GroupRule, file_of
+from crossfold.data.layouts.listing import escaped
 from crossfold.diagnosis_settings import DIAGNOSIS, DiagnosisSettings
 from crossfold.errors import UserError, suggestion
 from crossfold.records import Choice, ClassWeights
 from crossfold.resource_settings import NO_RESOURCES, Number, ResourceSettings, Section
+from crossfold.step.yaml_text import parse_yaml
 
 Value = TypeVar("Value")
+# Aliases make a few lines of YAML a value that takes gigabytes as text.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_SHORT.maxlevel = 3
 
 PIXELS = "pixels"
 HEAD = "head"
@@ -586,10 +592,10 @@ def load_settings(path: Path, changes: Sequence[str] = ()) -> Settings:
             or has a forbidden value; the message lists every such key, its value, and the rule.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run crossfold in the project's folder") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
+    except ValueError as error:  # also if it is not UTF-8
         raise UserError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} has no settings: restore it: git checkout {path}")
@@ -609,8 +615,8 @@ def _apply(values: Any, change: str) -> None:
         raise UserError(f"--set {change}: write it as KEY=VALUE, as in training.num_epochs=5")
     *parents, last = key.split(".")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        value = parse_yaml(text)
+    except ValueError:
         raise UserError(f"--set {change}: {text!r} is not a YAML value") from None
     try:
         section = values
@@ -634,9 +640,16 @@ def _follows(problem: Any) -> bool:
     return bool(problem["type"] == "too_short" and problem["input"])
 
 
+def _shown(value: object) -> str:
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "this number"
+
+
 def _explain(problem: Any) -> str:
     forms = (_ONE, _SEVERAL, _NUMBER, _RANGE, *FORMS)
-    key = ".".join(str(part) for part in problem["loc"] if part not in forms)
+    key = escaped(".".join(str(part) for part in problem["loc"] if part not in forms))
     match problem["type"]:
         case "extra_forbidden":
             return f"{key}: there is no such setting"
@@ -646,7 +659,7 @@ def _explain(problem: Any) -> str:
             message = str(problem["ctx"]["error"])
             return f"{key}: {message}" if key else message
         case "model_type":
-            return f"{key}: {problem['input']!r} is not allowed: input should be a section"
+            return f"{key}: {_shown(problem['input'])} is not allowed: input should be a section"
         case _:
             allowed = problem["msg"].lower().replace("tuple", "list")
-            return f"{key}: {problem['input']!r} is not allowed: {allowed}"
+            return f"{key}: {_shown(problem['input'])} is not allowed: {allowed}"

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from crossfold.errors import UserError
+from crossfold.step.yaml_text import parse_yaml
 
 from .remotes import REMOTE, Remote, find_remote, patience_with, refused_by_dvc, remote_config
 
@@ -93,12 +92,13 @@ def parse_pointer(text: str, name: str = "the pointer", *, of_file: bool = False
     """
     suffix = r"(\.dir)?" if of_file else r"\.dir"
     try:
-        (out,) = yaml.safe_load(text)["outs"]
+        (out,) = parse_yaml(text)["outs"]
         numbers = (_number(out.get(key)) for key in ("size", "nfiles"))
         pointer = Pointer(out["md5"], out["path"], *numbers)
-        if out["hash"] == "md5" and re.fullmatch(f"[0-9a-f]{{32}}{suffix}", pointer.md5):
+        is_md5 = re.fullmatch(f"[0-9a-f]{{32}}{suffix}", pointer.md5)
+        if out["hash"] == "md5" and is_md5 and isinstance(pointer.path, str):
             return pointer
-    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError):
         pass
     raise UserError(
         f"{name} is not a DVC 3 pointer to one folder: "

@@ -1,3 +1,4 @@
+import functools
 import pkgutil
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import components
 from crossfold.cli.data import digits_options
+from crossfold.data.layouts.listing import escaped
 from crossfold.errors import UserError
 from crossfold.settings import Candidate, load_settings
 
@@ -414,3 +416,63 @@ def test_any_value_is_a_setting_or_a_mistake_that_names_its_key(key: str, value:
         load_settings(SHIPPED, [f"{key}={value}"])
     except UserError as error:
         assert key in str(error)
+
+
+HOSTILE_TEXT = st.text(max_size=8) | st.sampled_from(["\n", "\x1b[2J", "\u2028", "<<", "a.b", "~"])
+HOSTILE = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.dates() | HOSTILE_TEXT,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(HOSTILE_TEXT | st.integers(), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@hypothesis.settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.sampled_from(KEYS), HOSTILE, HOSTILE_TEXT)
+def test_any_tree_is_settings_or_one_line_for_each_mistake(
+    tmp_path_factory: pytest.TempPathFactory, key: str, value: object, name: str
+) -> None:
+    tree = yaml.safe_load(SHIPPED.read_text())
+    section, _, last = key.rpartition(".")
+    place = functools.reduce(
+        lambda inside, part: inside[int(part) if part.isdecimal() else part],
+        section.split(".") if section else [],
+        tree,
+    )
+    place[int(last) if last.isdecimal() else last] = value
+    tree[name] = value
+    path = tmp_path_factory.getbasetemp() / "hostile.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError) as refused:
+        load_settings(path)
+    _, *problems = str(refused.value).split("\n")
+    assert all(line.startswith("  ") and line.isprintable() for line in problems)
+    assert any(line.startswith(f"  {escaped(name)}: ") for line in problems) or name in tree
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 600,
+        "{a: " * 600,
+        "data: !!timestamp tomorrow",
+        "data: !!bool perhaps",
+        "data: 0x" + "f" * 5000,
+        "data: " + "9" * 5000,
+        "\n".join(
+            [
+                "a: &a0 [x, x]",
+                *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 12)),
+                "data: *a11",
+            ]
+        ),
+    ],
+    ids=["lists", "sections", "no time", "no truth", "hexadecimal", "digits", "aliases"],
+)
+def test_yaml_that_breaks_the_parser_or_its_printing_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        load_settings(path)
+    assert len(str(refused.value)) < 10_000
