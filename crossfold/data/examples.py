@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crossfold.data.examination.findings import DataFacts
+from crossfold.errors import UserError
 from crossfold.imaging import decoding
 from crossfold.imaging.preprocessing import SquareGeometry, read_geometries
 from crossfold.step.concurrency import in_order
@@ -166,23 +168,27 @@ class Examples:
         geometries: the geometries of the squares.
         skipped: a line for each image that was left out.
         facts: the findings about the images.
+
+    Raises:
+        UserError: the file is damaged, or another program wrote it.
     """
 
     def __init__(self, path: Path, shard: int = 0, num_shards: int = 1) -> None:
         self._path = path
-        metadata = pq.read_metadata(path)
-        self._splits = [_splits(metadata, group) for group in range(metadata.num_row_groups)]
+        with _refusing_damage(path):
+            metadata = pq.read_metadata(path)
+            about: dict[str, Any] = json.loads((metadata.metadata or {})[b"crossfold"])
+            self._splits = [_splits(metadata, group) for group in range(metadata.num_row_groups)]
+            self.classes: tuple[str, ...] = tuple(about["classes"])
+            self.data_hash: str = about["data_hash"]
+            self.geometries = read_geometries(about["geometries"])
+            self.skipped: tuple[str, ...] = tuple(about["skipped"])
+            self.facts = DataFacts.model_validate(about["facts"])
         groups = [
             group for group, splits in enumerate(self._splits) if num_shards == 1 or TRAIN in splits
         ]
         start, stop = (len(groups) * n // num_shards for n in (shard, shard + 1))
         self._groups = groups[start:stop]
-        about: dict[str, Any] = json.loads(metadata.metadata[b"crossfold"])
-        self.classes: tuple[str, ...] = tuple(about["classes"])
-        self.data_hash: str = about["data_hash"]
-        self.geometries = read_geometries(about["geometries"])
-        self.skipped: tuple[str, ...] = tuple(about["skipped"])
-        self.facts = DataFacts.model_validate(about["facts"])
 
     def count(self, split: str | None) -> int:
         """Count the images in `split`, or all of them."""
@@ -293,6 +299,23 @@ class Examples:
         return [*(name for one, name in columns if one == geometry), "image"]
 
 
+@contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (
+        OSError,
+        pa.ArrowException,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"{path} is damaged, or Crossfold did not write it ({error}). Delete it, and run again"
+        ) from None
+
+
 def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:
     """List the splits of a row group; there are two at most."""
     row_group = metadata.row_group(group)
@@ -301,6 +324,8 @@ def _splits(metadata: pq.FileMetaData, group: int) -> set[str]:
         for column in map(row_group.column, range(row_group.num_columns))
         if column.path_in_schema == "split"
     )
+    if statistics is None:
+        raise ValueError("it has no statistics of the splits")
     return {statistics.min, statistics.max}
 
 

@@ -66,7 +66,7 @@ def copy_weights(tensors: Path, config: Path, target: Path) -> None:
             (length,) = struct.unpack("<Q", source.read(8))
             header = json.loads(source.read(min(length, _MAX_HEADER)))
             header.setdefault("__metadata__", {})[CONFIG] = config.read_text(encoding="utf-8")
-        except (struct.error, ValueError, AttributeError):
+        except (struct.error, ValueError, TypeError, AttributeError, RecursionError):
             raise UserError(
                 f"params.yaml model.weights: {_TENSORS} or {CONFIG} of the folder is damaged, or "
                 "in another format"

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 from torch import nn
 
 from crossfold.errors import UserError
@@ -59,11 +60,13 @@ class Features:
         labels: int64 [N].
         folds: int64 [N].
         backbones: the backbones, with the time that each took.
+
+    Raises:
+        UserError: the file is damaged, or another program wrote it.
     """
 
     def __init__(self, path: Path) -> None:
-        self._arrays, metadata = safetensors_file.read(path)
-        about = StoredFeatures.model_validate(metadata)
+        self._arrays, about = _read(path)
         self.classes = about.classes
         self.labels = np.array(self._arrays[LABEL])
         self.folds = np.array(self._arrays[FOLD])
@@ -144,6 +147,17 @@ def create(
     return arrays
 
 
+def _read(path: Path) -> tuple[dict[str, Array], StoredFeatures]:
+    arrays, metadata = safetensors_file.read(path)
+    try:
+        about = StoredFeatures.model_validate(metadata)
+    except ValidationError:
+        raise safetensors_file.unreadable(path, "its metadata are not those of features") from None
+    if missing := [name for name in (LABEL, FOLD) if name not in arrays]:
+        raise safetensors_file.unreadable(path, f"it has no array {missing[0]}")
+    return arrays, about
+
+
 def bytes_of_row(array: Array) -> int:
     """Count the bytes that one image takes in an array."""
     size: int = math.prod(array.shape[1:]) * array.itemsize
@@ -181,8 +195,7 @@ def join_features(*, parts: Sequence[Path], features: Path) -> None:
     weights: dict[str, Array] = {}
     backbones: dict[str, BackboneFacts] = {}
     for path in parts:
-        arrays, metadata = safetensors_file.read(path)
-        about = StoredFeatures.model_validate(metadata)
+        arrays, about = _read(path)
         (backbone,) = about.backbones
         _require_same_precision(backbones.setdefault(backbone.name, backbone), backbone)
         for name, array in arrays.items():  # equal arrays of several backbones have one name

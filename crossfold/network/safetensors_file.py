@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 
 from crossfold.data.models_folder import safetensors_header
+from crossfold.errors import UserError
 
 _DTYPES = {"F32": "<f4", "I64": "<i8", "U8": "|u1"}
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
@@ -64,17 +66,41 @@ def write(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) 
 
 
 def read(path: Path) -> tuple[dict[str, Array], Any]:
-    """Open the file's arrays, mapped read-only, and its metadata."""
+    """Open the file's arrays, mapped read-only, and its metadata.
+
+    Raises:
+        UserError: the file is damaged, or another program wrote it.
+    """
     return _map(path, "r"), read_metadata(path)
 
 
 def read_metadata(path: Path) -> Any:
-    """Read only the metadata, without touching the arrays."""
+    """Read only the metadata, without touching the arrays.
+
+    Raises:
+        UserError: as `read`.
+    """
     header, _ = _header(path)
-    return json.loads(header["__metadata__"]["crossfold"])
+    try:
+        return json.loads(header["__metadata__"]["crossfold"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, reason: object) -> UserError:
+    """Build the error for a file of a step that is damaged, or that another program wrote."""
+    return UserError(
+        f"{path} is damaged, or Crossfold did not write it ({reason}). Delete it, and run again"
+    )
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """Read the header and the place of its end, once the library finds the whole file sound."""
+    try:
+        with safetensors.safe_open(path, "np"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise unreadable(path, error) from None
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         return json.loads(file.read(length)), 8 + length
@@ -86,6 +112,8 @@ def _map(path: Path, mode: Any) -> dict[str, Array]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
+        if entry["dtype"] not in _DTYPES:
+            raise unreadable(path, f"{name} has the type {entry['dtype']}")
         dtype, shape = _DTYPES[entry["dtype"]], tuple(entry["shape"])
         if 0 in shape:  # an empty range cannot be mapped
             arrays[name] = np.zeros(shape, dtype)
