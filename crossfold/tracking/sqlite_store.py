@@ -6,7 +6,8 @@ MLflow records every artifact's absolute address and has no command that changes
 import hashlib
 import os
 import sqlite3
-from contextlib import closing
+import tempfile
+from contextlib import closing, suppress
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -32,13 +33,16 @@ def artifact_folder(store: Path) -> Path:
 
 
 def prepare_store(store: Path) -> None:
-    """Create a store's folder if it is missing, and update the addresses of a moved store.
+    """Create a store if it is missing, and update the addresses of a moved store.
 
     Raises:
         UserError: the store cannot be read or written.
+        Exception: MLflow's, if it cannot make its tables; no store is left then.
     """
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
+        if not store.exists():
+            _create(store)
         _update_locations(store)
     except (OSError, sqlite3.Error) as error:
         raise UserError(
@@ -73,6 +77,21 @@ def find_experiment(store: Path, name: str) -> int | None:
         query = "SELECT experiment_id FROM experiments WHERE name = ?"
         row = database.execute(query, (name,)).fetchone()
         return row and int(row[0])
+
+
+def _create(store: Path) -> None:
+    """Create a store completely or not at all, for example on a full disk.
+
+    MLflow makes its tables in dozens of transactions. If it is stopped between two of them, no
+    later start gets past the half that is there.
+    """
+    from mlflow.tracking import MlflowClient  # slow, and needed once in a project's life
+
+    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".mlflow-") as folder:
+        whole = Path(folder) / store.name
+        MlflowClient(tracking_uri=f"{SQLITE}{whole}", registry_uri=f"{SQLITE}{whole}")
+        with suppress(FileExistsError):  # another process was quicker, and may have used its own
+            os.link(whole, store)
 
 
 def _update_locations(store: Path) -> None:

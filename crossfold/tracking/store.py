@@ -56,14 +56,16 @@ def _connect(uri: str, patience: float) -> MlflowClient:
     # Users need not read that MLflow creates the tables of a new store.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
     # MLflow repeats a failed connection for minutes: right in mid-run, wrong at the start.
-    if uri.startswith(SQLITE):
-        prepare_store(Path(uri.removeprefix(SQLITE)))
-    elif uri.startswith(("http://", "https://")):
+    if uri.startswith(("http://", "https://")):
         _check_server(uri, patience)
     if folder := os.environ.get(SERVED_ARTIFACTS):
         _reach_through_server(folder)
     try:
+        if uri.startswith(SQLITE):
+            prepare_store(Path(uri.removeprefix(SQLITE)))
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except UserError:
+        raise
     except Exception as error:
         raise _unfit_store(uri, error) from error
 
@@ -120,7 +122,8 @@ def _unfit_store(uri: str, error: Exception) -> UserError:
             f"the tracking store {store} was made by another version of MLflow. Back it up and run "
             f"`mlflow db upgrade {store}`; if it was made by a newer version, install that one."
         )
-    return UserError(f"the tracking store {store} cannot be used: {message[:MAX_ERROR_LENGTH]}")
+    reason = message.splitlines()[0][:MAX_ERROR_LENGTH]  # then comes the SQL
+    return UserError(f"the tracking store {store} cannot be used: {reason}")
 
 
 def without_login(uri: str) -> str:

@@ -1,3 +1,4 @@
+import resource
 import shutil
 import sqlite3
 from contextlib import closing
@@ -7,6 +8,7 @@ import pytest
 from mlflow.entities import LoggedModelOutput
 from mlflow.tracking import MlflowClient
 
+from crossfold.errors import UserError
 from crossfold.tracking import run_tree
 from crossfold.tracking.sqlite_store import find_experiment, prepare_store
 from crossfold.tracking.store import connect
@@ -87,3 +89,20 @@ def test_an_experiment_is_found_by_its_name(store: Path, tmp_path: Path) -> None
     assert find_experiment(store, "letters") is None
     prepare_store(tmp_path / "new.db")
     assert find_experiment(tmp_path / "new.db", "digits") is None
+
+
+def test_a_store_that_cannot_be_completed_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow would leave half of its tables, and never get past them."""
+    store = tmp_path / "runs/mlflow.db"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))  # it has 1 MB when complete
+    try:
+        with pytest.raises(UserError, match=str(store)):
+            open_store(store, monkeypatch)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(store.parent.iterdir()) == []
+    open_store(store, monkeypatch).create_experiment("digits")
+    assert files(store) == {"mlflow.db"}
