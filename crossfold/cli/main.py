@@ -1,5 +1,6 @@
 """The `crossfold` command."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -46,6 +47,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "mlflow-ui": infra.mlflow_ui,
     "images": infra.images,
 }
+# What the user can mend about a file or its disk.
+_OF_THE_DISK = (
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM),
+    *(errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+)
 for name, command in COMMANDS.items():
     app.command(name)(command)
 GROUPS = {"weights": data.weights, "services": infra.services, "cluster": infra.cluster}
@@ -74,9 +80,9 @@ def main() -> None:
         fail(str(error), 1)
     except Interrupted as error:
         fail(str(error), 128 + error.signum)
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
         path = error.filename2 or error.filename  # after a failed replacement, its target
-        if path is None:  # not about a file, so a bug
+        if path is None or error.errno not in _OF_THE_DISK:  # not about a file, so a bug
             raise
         fail(f"{path}: {error.strerror}", 2)
     except _mlflows_error() as error:

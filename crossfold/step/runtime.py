@@ -1,6 +1,5 @@
 """Run a step's work with a record, an MLflow run, and one way to fail."""
 
-import errno
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crossfold.errors import UserError
 
 from .files import replaced_whole
+from .full_disk import explain_full_disk
 
 if TYPE_CHECKING:
     from crossfold.tracking.run import Run
@@ -73,15 +73,16 @@ def step(name: str, output: str, iteration: int | str | None = None) -> Iterator
 
     folder = Path(output).parent
     record = Record(name, iteration, os.environ.get("CROSSFOLD_RUN_ID", ""), time.time())
-    record.write(folder)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        with (
-            run_tree.step_run(name, iteration=iteration, params=_inputs()) as run,
-            _full_disk_refused(folder),
-        ):
-            record.mlflow_run_id = run.id
-            yield run
+        with _full_disk_refused(folder):  # MLflow's local store may be on the same disk
+            record.write(folder)
+            with (
+                run_tree.step_run(name, iteration=iteration, params=_inputs()) as run,
+                _full_disk_refused(folder),
+            ):
+                record.mlflow_run_id = run.id
+                yield run
         record.status = "finished"
     except UserError as error:
         record.status, record.error = "refused", str(error)
@@ -96,7 +97,7 @@ def step(name: str, output: str, iteration: int | str | None = None) -> Iterator
         raise
     finally:
         record.ended = time.time()
-        record.write(folder)
+        _write_in_the_end(record, folder)
 
 
 def _inputs() -> dict[str, Any]:
@@ -112,6 +113,15 @@ def _inputs() -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "lineage"}
 
 
+def _write_in_the_end(record: Record, folder: Path) -> None:
+    """Write the record; a disk that is still full must not hide the error, and fails a success."""
+    try:
+        record.write(folder)
+    except OSError:
+        if record.status == "finished":
+            raise
+
+
 def _stop(signum: int, _: FrameType | None) -> None:
     """Raise an exception, so that the record and the MLflow run show that the step has ended."""
     sys.exit(128 + signum)
@@ -122,16 +132,16 @@ def _full_disk_refused(folder: Path) -> Iterator[None]:
     """Turn a full disk into a UserError, and delete the step's outputs to make room."""
     try:
         yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        message = explain_full_disk(error, folder)
+        if not message or isinstance(error, UserError):
             raise
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != RECORD:
                 path.unlink()
-        where = f" ({error.filename})" if error.filename else ""
-        raise UserError(f"no space is left on the disk{where}: free some and run again") from None
+        raise UserError(message) from None
 
 
 def write_metrics(path: str, figures: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Run the pipeline on this machine: check, connect to MLflow, run the steps, write the reports."""
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from crossfold.runners.local.backends.base import Backend
 from crossfold.runners.outcome import Outcome
 from crossfold.runners.pre_run_checks import check_model, check_pointers
 from crossfold.settings import Settings
+from crossfold.step.full_disk import explain_full_disk
 from crossfold.tracking import names
 from crossfold.versioning import dvc
 from pipelines.arguments import arguments
@@ -109,13 +109,12 @@ def _full_disk_explained(home: Path) -> Iterator[None]:
     """Turn a full disk into a StepError with advice."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise StepError(
-            f"{error.strerror}: free space on the disk of {home}, then run again. No finished "
-            "step is repeated"
-        ) from None
+    except UserError:
+        raise
+    except Exception as error:
+        if message := explain_full_disk(error, home):
+            raise StepError(message) from None
+        raise
 
 
 def _run(

@@ -22,6 +22,7 @@ from kfp.local import cache
 from crossfold.runners.display import Display
 from crossfold.runners.failures import StepError
 from crossfold.step import runtime
+from crossfold.step.full_disk import explain_full_disk
 from crossfold.tracking import names
 
 from .run_folders import Run
@@ -81,7 +82,9 @@ class Session:
         except StepError as error:
             fault = str(error)
         except OSError as error:
-            fault = f"its log, or the run's record beside it, cannot be written: {error.strerror}"
+            fault = explain_full_disk(error, log) or (
+                f"{log}, or the run's record beside it, cannot be written: {error.strerror}"
+            )
         if self._stopping:
             raise StepError("interrupted")
         if fault:

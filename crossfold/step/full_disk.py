@@ -1,0 +1,31 @@
+"""Recognise a full disk in the errors of any library, and explain it."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+# Libraries wrap the system's error in one of theirs; SQLite has its own words.
+_TEXTS = ("database or disk is full", *map(os.strerror, _NUMBERS))
+
+
+def explain_full_disk(error: BaseException, place: Path) -> str:
+    """Explain a full disk or an exceeded quota; "" for any other error.
+
+    The error may not tell the path that it is about. `place`, a file or folder that the process
+    writes to, then stands for it.
+    """
+    if getattr(error, "errno", None) not in _NUMBERS and not _is_worded(error):
+        return ""
+    path = getattr(error, "filename", None) or place
+    free = shutil.disk_usage(place if place.exists() else place.parent).free
+    return (
+        f"{path}: no space is left on the disk, or the quota is used up ({free / 1e6:.1f} MB are "
+        "free). Free some space, then run again: no finished step is repeated"
+    )
+
+
+def _is_worded(error: BaseException) -> bool:
+    message = str(error)
+    return any(text in message for text in _TEXTS)
