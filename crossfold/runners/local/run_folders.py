@@ -33,6 +33,7 @@ class Run:
     `steps` maps the title of each finished step to its output folder, relative to the folder of all
     runs, since the project may be moved. `processes` maps the process ids of running steps to their
     start times, since ids are reused. `containers` lists the container ids of running steps.
+    `number` orders the runs of a project: the clock may be set back between two of them.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Run:
     steps: dict[str, str] = field(default_factory=dict)
     processes: dict[int, float] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
+    number: int = 0  # of a run of an earlier release
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: a signal's handler may interrupt its holder
@@ -140,8 +142,9 @@ def _tree(pid: int, created: float) -> list[psutil.Process]:
 def new_run(home: Path, fingerprint: str) -> Run:
     """Create a run with a new folder."""
     now = time.time()
+    number = max((run.number for run in all_runs(home)), default=0) + 1
     name = f"{datetime.fromtimestamp(now):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    run = Run(name, home / name, fingerprint, now)
+    run = Run(name, home / name, fingerprint, now, number=number)
     run.folder.mkdir(parents=True)
     run.save()
     return run
@@ -150,7 +153,7 @@ def new_run(home: Path, fingerprint: str) -> Run:
 def all_runs(home: Path) -> list[Run]:
     """List the recorded runs, oldest first."""
     runs = [load_run(path) for path in home.glob("*/run.json")]
-    return sorted(runs, key=lambda run: run.started)
+    return sorted(runs, key=lambda run: (run.number, run.started))
 
 
 def load_run(path: Path) -> Run:

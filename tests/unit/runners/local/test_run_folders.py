@@ -14,6 +14,7 @@ from crossfold.runners.local.run_folders import (
     INTERRUPTED,
     RUNNING,
     all_runs,
+    choose_run,
     end_all,
     new_run,
 )
@@ -83,14 +84,31 @@ def test_a_run_is_on_the_disk_from_its_start(tmp_path: Path) -> None:
     assert json.loads((run.folder / "run.json").read_text())["status"] == RUNNING
 
 
-def test_runs_are_listed_oldest_first(tmp_path: Path) -> None:
+def test_runs_are_listed_oldest_first_though_the_clock_was_set_back(tmp_path: Path) -> None:
     runs = [new_run(tmp_path, str(number)) for number in range(4)]
-    for run, started in zip(runs, (3.0, 1.0, 4.0, 2.0), strict=True):
+    for run, started in zip(runs, (4e9, 1.0, 3e9, 2.0), strict=True):
         run.started = started
         run.end(FINISHED)
     (tmp_path / "cache").mkdir()
-    assert [run.fingerprint for run in all_runs(tmp_path)] == ["1", "3", "0", "2"]
+    assert [run.fingerprint for run in all_runs(tmp_path)] == ["0", "1", "2", "3"]
     assert len({run.id for run in runs}) == 4
+
+
+def test_runs_of_an_earlier_release_are_in_the_order_of_their_starts(tmp_path: Path) -> None:
+    for number, started in enumerate((3.0, 1.0, 2.0)):
+        run = new_run(tmp_path, str(number))
+        run.started, run.number = started, 0
+        run.save()
+    new_run(tmp_path, "new")
+    assert [run.fingerprint for run in all_runs(tmp_path)] == ["1", "2", "0", "new"]
+
+
+def test_an_unfinished_run_from_the_future_does_not_hide_a_later_one(tmp_path: Path) -> None:
+    future, present = new_run(tmp_path, "future"), new_run(tmp_path, "present")
+    future.started += 1e9  # the clock was set back after it
+    for run in (future, present):
+        run.end(INTERRUPTED)
+    assert choose_run(tmp_path, "present", caching=True).id == present.id
 
 
 def test_a_process_that_ended_is_forgotten(tmp_path: Path, start: Start) -> None:
