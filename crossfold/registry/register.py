@@ -112,15 +112,19 @@ def _register(run: run.Run, model: _Model, rule: gate.Rule, num_threads: int) ->
     client, name = run.client, model.name
     _ensure_registered_model(client, name)
     version = _find_version(client, model)
-    created = version is None
+    created = False
     while True:  # repeats if another process changes the champion in the meantime
         # Judge before registering: if the champion can't be loaded, no unjudged version is left.
         champion = aliases.find_champion(client, name)
         decision = _judge(version, champion, model, rule, num_threads)
-        version = version or _create_version(run, model)
+        if version is None:
+            new = _create_version(run, model)
+            version = _find_version(client, model) or new
+            created = version.run_id == new.run_id
         num_judged_before = _count_judged(client, model)
         if _apply(client, version, champion, decision, num_judged_before):
             break
+        version = client.get_model_version(name, version.version)  # for the tags that it has now
     return Registration(
         name=name,
         version=str(version.version),
@@ -172,12 +176,33 @@ def _summary(registered: Registration, parent: run.Run) -> str:
 
 
 def _find_version(client: MlflowClient, model: _Model) -> ModelVersion | None:
-    """Look up the version with the model's weights and data; None if there is none."""
+    """Look up the version with the model's weights and data; None if there is none.
+
+    There may be several: another run registered the same model at the same moment, or the answer to
+    a creation was lost and MLflow's client asked again. The first one stays. Each process finds it
+    and deletes the others, which have not been judged yet.
+    """
     same = {key: model.tags[key] for key in ("weights_hash", "data_hash")}
     versions = client.search_model_versions(
         f"name = '{model.name}' and tags.weights_hash = '{same['weights_hash']}'"
     )
-    return next((version for version in versions if same.items() <= version.tags.items()), None)
+    alike = sorted(
+        (version for version in versions if same.items() <= version.tags.items()),
+        key=lambda version: ("gate" not in version.tags, int(version.version)),
+    )
+    for other in alike[1:]:
+        if "gate" not in other.tags:
+            _delete_version(client, other)
+    return alike[0] if alike else None
+
+
+def _delete_version(client: MlflowClient, version: ModelVersion) -> None:
+    """Delete a version, which another process may have deleted already."""
+    try:
+        client.delete_model_version(version.name, version.version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _create_version(run: run.Run, model: _Model) -> ModelVersion:
@@ -200,7 +225,7 @@ def _create_version(run: run.Run, model: _Model) -> ModelVersion:
         hashes = file_hashes.hash_folder(saved)
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run.id, [LoggedModelOutput(logged.model_id, step=0)])
+    _log_output(client, run.id, logged.model_id)
     now = logged.creation_timestamp
     client.log_batch(
         run.id,
@@ -222,6 +247,15 @@ def _create_version(run: run.Run, model: _Model) -> ModelVersion:
         f"{scores['macro_f1']:.4f}, accuracy {scores['accuracy']:.4f}",
         model_id=logged.model_id,
     )
+
+
+def _log_output(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Log a model as a run's output; MLflow refuses the repetition of a request that arrived."""
+    try:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    except MlflowException as error:
+        if "unique constraint" not in str(error).lower():
+            raise
 
 
 def _ensure_registered_model(client: MlflowClient, name: str) -> None:

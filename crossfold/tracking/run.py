@@ -117,13 +117,17 @@ class Run:
 
     @contextmanager
     def child(self, name: str, tags: Mapping[str, str]) -> Iterator["Run"]:
-        """Open a nested run for the block; one with these tags from an earlier try is replaced."""
-        for earlier in child_runs(self.client, self.experiment_id, self.id):
-            if tags.items() <= earlier.data.tags.items():
-                self.client.delete_run(earlier.info.run_id)
+        """Open a nested run for the block; it replaces others with these tags.
+
+        They are from an earlier try, or from a request whose answer was lost and that MLflow's
+        client repeated.
+        """
         run = self.client.create_run(
             self.experiment_id, run_name=name, tags={**tags, PARENT_TAG: self.id}
         )
+        for other in child_runs(self.client, self.experiment_id, self.id):
+            if other.info.run_id != run.info.run_id and tags.items() <= other.data.tags.items():
+                self.client.delete_run(other.info.run_id)
         child = Run(self.client, run)
         with ending(child):
             yield child

@@ -261,7 +261,8 @@ def _find_or_create(
     """Find the only run of its kind or create it, though several processes may try at once.
 
     MLflow has no such operation. A process that sees another's run beside its new one deletes the
-    new one and looks again. Age can't decide which one stays: an older run may appear later.
+    new one and looks again. Age can't decide which one stays: an older run may appear later. A
+    single process may see two as well: MLflow's client repeats a request whose answer was lost.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(TryAgain),
@@ -306,9 +307,15 @@ def _find_or_create_step(
     parent = _find_or_create_parent(client, experiment_id, run_id, run_id)
     if isinstance(iteration, int):  # a fold; parts are few and have names
         parent = _find_or_create_loop(client, parent, name)
-    siblings = child_runs(client, experiment_id, parent.info.run_id)
-    step = _find_step(siblings, name, iteration)
-    return step or _create_step(client, run_id, parent, name, iteration)
+    tags = _step_tags(name, iteration)
+
+    def find() -> list[MlflowRun]:
+        siblings = child_runs(client, experiment_id, parent.info.run_id)
+        return [run for run in siblings if tags.items() <= run.data.tags.items()]
+
+    return _find_or_create(
+        client, find, lambda: _create_step(client, run_id, parent, name, iteration)
+    )
 
 
 def _find_step(

@@ -504,16 +504,7 @@ def test_of_two_registrations_at_once_one_is_judged_against_the_other(
 ) -> None:
     wrong = _save_network(tmp_path / "wrong", examples, right=-1)
     _register(monkeypatch, examples, wrong, floor=0)
-    models = []
-    for name, right in (("one", 1), ("two", 2)):
-        (tmp_path / name).mkdir()
-        models.append(_save_network(tmp_path / name / name, examples, right=right))
-        _evaluate(examples, models[-1]).write(tmp_path / name / f"{name}.evaluation")
-    processes = [
-        subprocess.Popen([sys.executable, "-c", REGISTER, examples, mine, other])
-        for mine, other in (models, models[::-1])
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
+    _register_at_once(tmp_path, examples, {"one": 1, "two": 2})
     aliases = client.get_registered_model("colours").aliases
     champion = int(aliases["champion"])
     assert champion in (2, 3)
@@ -526,6 +517,37 @@ def test_of_two_registrations_at_once_one_is_judged_against_the_other(
     tags = client.get_model_version("colours", str(5 - champion)).tags
     assert tags["gate"] == "refused"
     assert json.loads(tags["gate_comparison"])["champion_version"] == str(champion)
+
+
+@pytest.mark.slow
+def test_two_registrations_of_one_model_at_once_make_one_version(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = _save_network(tmp_path / "wrong", examples, right=-1)
+    _register(monkeypatch, examples, wrong, floor=0)
+    registered = _register_at_once(tmp_path, examples, {"one": 1, "two": 1})
+    (version,) = {one.version for one in registered}
+    assert sorted(one.created for one in registered) == [False, True]
+    numbers = {int(one.version) for one in client.search_model_versions("name = 'colours'")}
+    assert numbers == {1, int(version)}
+    aliases = client.get_registered_model("colours").aliases
+    assert (int(aliases["champion"]), int(aliases["former-champion"])) == (int(version), 1)
+    assert client.get_model_version("colours", version).tags["gate"] == "passed"
+
+
+def _register_at_once(tmp_path: Path, examples: Path, models: dict[str, int]) -> list[Registration]:
+    """Register a network for each name, from a checkout of its own, by what it has right."""
+    paths = []
+    for name, right in models.items():
+        (tmp_path / name).mkdir()
+        paths.append(_save_network(tmp_path / name / name, examples, right=right))
+        _evaluate(examples, paths[-1]).write(tmp_path / name / f"{name}.evaluation")
+    processes = [
+        subprocess.Popen([sys.executable, "-c", REGISTER, examples, mine, other])
+        for mine, other in (paths, paths[::-1])
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    return [Registration.read(path.parent / "registration") for path in paths]
 
 
 class _KilledError(BaseException):
