@@ -3,7 +3,7 @@
 import multiprocessing
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -195,7 +195,10 @@ def _answer(
 ) -> None:
     from crossfold.extraction import network_check
 
+    answer: CheckedNetwork | UserError
     try:
-        connection.send(network_check.check_network(backbone, weights, cuts))
+        answer = network_check.check_network(backbone, weights, cuts)
     except UserError as error:
-        connection.send(error)
+        answer = error
+    with suppress(BrokenPipeError):  # a signal has ended the command in the meantime
+        connection.send(answer)
