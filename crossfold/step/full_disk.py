@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT)
-# Libraries wrap the system's error in one of theirs; SQLite has its own words.
-_TEXTS = ("database or disk is full", *map(os.strerror, _NUMBERS))
+# Libraries wrap the system's error in one of theirs, and some have words of their own: SQLite, and
+# C++'s streams, with which OpenVINO writes.
+_TEXTS = (*map(os.strerror, _NUMBERS), "database or disk is full", "iostream error")
 
 
 def explain_full_disk(error: BaseException, place: Path) -> str:

@@ -17,7 +17,7 @@ from .projects import STEPS, Project, titles
 
 pytestmark = pytest.mark.slow
 
-SIZES = ("300k", "1500k", "45m", "75m", "105m", "1g")
+SIZES = ("300k", "1500k", "45m", "105m", "150m", "1g")
 READ_ONLY = "read-only"
 RUNS = f"""
 mkdir runs

@@ -15,15 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.pipeline.projects import wait_until
-
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
     """Serve the SQLite store `folder`/mlflow.db during the block; yields the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "mlflow", "server", "--workers=1", "--serve-artifacts"),
@@ -37,19 +33,29 @@ def mlflow_server(folder: Path) -> Iterator[int]:
         start_new_session=True,
     )
     try:
-        wait_until(lambda: _is_healthy(port))
+        _wait_until_healthy(port, process)
         yield port
     finally:
         os.killpg(process.pid, 15)
         process.wait()
 
 
-def _is_healthy(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-            return True
-    except OSError:
-        return False
+def free_port() -> int:
+    """Find a free port on this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_healthy(port: int, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("mlflow server did not come up")
 
 
 class Proxy(ThreadingHTTPServer):

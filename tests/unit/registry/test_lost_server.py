@@ -79,7 +79,7 @@ def test_a_lost_answer_to_every_write_makes_nothing_twice(
 ) -> None:
     """On a slow network, which is also cut for some seconds."""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lost answers")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     good = _save_network(tmp_path / "good", examples, right=1)
     network.every_answer_lost, network.delay = True, 0.2
     network.cut_at, network.cut_for = "model-versions/create", 5

@@ -62,7 +62,7 @@ def test_a_process_that_waits_shows_that_it_lives(uri: str) -> None:
     """Its tag changes with each look at the others, so nobody takes it for a killed one's."""
     client = MlflowClient(uri, uri)
     client.set_registered_model_tag("animals", HOLDER, "0")
-    seen = set()
+    seen: set[str] = set()
 
     def waits() -> bool:
         tags = client.get_registered_model("animals").tags

@@ -28,17 +28,26 @@ def write_tensors() -> None:
     raise SafetensorError(f"I/O error: {os.strerror(errno.ENOSPC)} (os error {errno.ENOSPC})")
 
 
+def write_graph() -> None:
+    """As OpenVINO says it, since it writes to names of its own choice."""
+    raise RuntimeError("basic_ios::clear: iostream error")
+
+
 def write_to_store() -> None:
     with sqlite3.connect(":memory:") as store:
         store.execute("PRAGMA max_page_count = 1")
         store.execute("CREATE TABLE runs (name TEXT)")
 
 
-@pytest.mark.parametrize("write", [write_text, write_table, write_tensors, write_to_store])
+@pytest.mark.parametrize(
+    "write", [write_text, write_table, write_tensors, write_graph, write_to_store]
+)
 def test_a_full_disk_is_recognised_in_the_errors_of_each_library(
     tmp_path: Path, write: Callable[[], None]
 ) -> None:
-    with pytest.raises((OSError, SafetensorError, sqlite3.OperationalError)) as caught:
+    with pytest.raises(
+        (OSError, RuntimeError, SafetensorError, sqlite3.OperationalError)
+    ) as caught:
         write()
     explained = explain_full_disk(caught.value, tmp_path)
     assert explained.startswith(f"{tmp_path}: ") and "MB" in explained

@@ -1,13 +1,9 @@
 import json
 import math
-import os
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,6 +22,7 @@ from crossfold.tracking import run_tree, store
 from crossfold.tracking.names import run_name, short_labels
 from crossfold.tracking.run import MAX_PARAM_LENGTH, Run
 from crossfold.training.candidate_runs import log_candidates
+from tests.unit.mlflow_proxy import free_port, mlflow_server
 from tests.unit.networks import FACTS
 
 STARTED = datetime(2026, 1, 2, 22, 50, 25)
@@ -435,7 +432,7 @@ def test_a_missing_setting_is_named_and_no_default_store_made(
 def test_a_server_that_does_not_answer_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@{address}")
     with pytest.raises(UserError, match=f"http://{address} cannot be reached") as caught:
         store.connect()
@@ -475,43 +472,8 @@ def test_a_deleted_experiment_says_how_to_restore_it(client: MlflowClient) -> No
 def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_store, folder)
-    address = f"http://127.0.0.1:{(port := _free_port())}"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mlflow", "server", "--workers=1", "--serve-artifacts"),
-            *("--host=127.0.0.1", f"--port={port}"),
-            f"--backend-store-uri=sqlite:///{folder}/mlflow.db",
-            f"--artifacts-destination={folder}/artifacts",
-        ],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        _wait_until_healthy(address, process)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
-
-
-def _wait_until_healthy(address: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=1):
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise AssertionError("mlflow server did not come up")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    with mlflow_server(folder) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.slow
