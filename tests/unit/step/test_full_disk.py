@@ -20,7 +20,8 @@ def write_text() -> None:
 
 
 def write_table() -> None:
-    pq.write_table(pa.table({"label": [0, 1]}), FULL)
+    with FULL.open("wb") as file:  # given the path, it would delete the device
+        pq.write_table(pa.table({"label": [0, 1]}), file)
 
 
 def write_tensors() -> None:
