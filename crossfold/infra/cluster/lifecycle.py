@@ -28,6 +28,7 @@ from .kind import (
     start_kind_cluster,
 )
 from .kubectl import MANAGER, Cluster, Object, namespace_of
+from .mlflow_stop import stop_other_mlflow
 from .passwords import USERS_SECRET, drop_root_keys, make_secrets, password_variable
 from .readiness import is_ready, qualified_names, wait_until_ready, workloads
 
@@ -85,6 +86,7 @@ def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
     make_secrets(cluster, say)
     # Kubernetes cannot update a Job, so delete it and create it again.
     cluster.kubectl("delete", "job", "buckets", "--namespace=minio", "--ignore-not-found")
+    stop_other_mlflow(cluster, objects, say)
     cluster.apply([found for found in objects if namespace_of(found) != KUBEFLOW])
     wait_until_ready(cluster, SERVICES, say)
     # Kubeflow starts after the buckets exist: its API server only warns if they are missing.
