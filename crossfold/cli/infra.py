@@ -78,7 +78,7 @@ def images(
     """Build the images of the steps and MLflow's server, and list their sizes."""
     from crossfold.infra.image_build import build_images
 
-    build_images(torch, python_image, _say)
+    build_images(torch, python_image, say)
 
 
 @services.command("up")
@@ -86,7 +86,7 @@ def services_up() -> None:
     """Start MLflow, PostgreSQL and an object store in Docker, and wait until they are ready."""
     from crossfold.infra.compose import up
 
-    up(Path.cwd(), _say)
+    up(Path.cwd(), say)
 
 
 @services.command("down")
@@ -118,7 +118,7 @@ def cluster_up(
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import up
 
-    up(context or KIND_CONTEXT, registry, _say, small=small, node_image=node_image)
+    up(context or KIND_CONTEXT, registry, say, small=small, node_image=node_image)
 
 
 @cluster.command("down")
@@ -127,7 +127,7 @@ def cluster_down(context: Context = None) -> None:
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import down
 
-    down(context or KIND_CONTEXT, _say)
+    down(context or KIND_CONTEXT, say)
 
 
 @cluster.command("status")
@@ -136,7 +136,7 @@ def cluster_status(context: Context = None) -> None:
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import status
 
-    if not status(context or KIND_CONTEXT, _say):
+    if not status(context or KIND_CONTEXT, say):
         raise typer.Exit(1)
 
 
@@ -154,5 +154,6 @@ def cluster_env(context: Context = None) -> None:
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line, however long."""
     console.print(escape(line), soft_wrap=True)

@@ -10,7 +10,7 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import data, infra, leakage, registry, review, run
+from . import backup, data, infra, leakage, registry, review, run
 from .console import fail
 from .prediction import predict
 
@@ -44,6 +44,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check-leakage": leakage.check_leakage,
     "review-labels": review.review_labels,
     "clean": run.clean,
+    "backup": backup.backup,
+    "restore": backup.restore,
     "mlflow-ui": infra.mlflow_ui,
     "images": infra.images,
 }

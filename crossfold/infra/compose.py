@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +13,10 @@ from crossfold.errors import UserError
 from crossfold.step.files import replaced_whole
 
 from . import shell
-from .image_build import build_image, check_docker
-from .image_tags import MLFLOW, image_name
+from .compose_project import ComposeProject, compose_command
+from .image_build import build_image
+from .image_tags import MLFLOW
+from .mlflow_upgrade import upgrade_database
 from .ports import is_free
 from .shell import Say
 
@@ -47,12 +48,25 @@ CROSSFOLD_S3_PORT={s3_port}
 def up(root: Path, say: Say) -> None:
     """Start the services of `root`, wait until they work, and print how to use them.
 
-    Safe to repeat: running services keep running.
+    Safe to repeat: running services keep running. An older database of MLflow is upgraded, see
+    `mlflow_upgrade.upgrade_database`.
 
     Raises:
         UserError: a precondition fails, or a service does not start.
     """
-    compose = _compose()
+    project = prepare(root, say)
+    upgrade_database(project, say)
+    start(project)
+    say(_summary(project.environment))
+
+
+def prepare(root: Path, say: Say) -> ComposeProject:
+    """Do all that must precede the start: passwords, free ports, MLflow's image.
+
+    Raises:
+        UserError: a precondition fails.
+    """
+    compose_command()
     path = root / ENVIRONMENT
     if not path.exists():
         _refuse_data_without_passwords()
@@ -61,11 +75,28 @@ def up(root: Path, say: Say) -> None:
     environment = read_environment(path)
     _check_ports(environment)
     build_image(MLFLOW, say)
-    variables = _variables(environment)
-    shell.run_visibly(*compose, "up", "--detach", cwd=root, variables=variables)
-    container = (*compose, "ps", "--all", "--quiet", "mlflow")
-    _wait_for_mlflow(shell.output(*container, cwd=root, variables=variables))
-    say(_summary(environment))
+    return ComposeProject.find(root, environment)
+
+
+def start(project: ComposeProject) -> None:
+    """Start what does not run, and wait until MLflow works.
+
+    Raises:
+        UserError: a service does not start.
+    """
+    project.call("up", "--detach")
+    _wait_for_mlflow(project.container("mlflow"))
+
+
+def read_services(root: Path, say: Say) -> ComposeProject:
+    """Find services that were started before in `root`.
+
+    Raises:
+        UserError: services.env is missing, or MLflow's image cannot be built.
+    """
+    environment = read_environment(root / ENVIRONMENT)
+    build_image(MLFLOW, say)
+    return ComposeProject.find(root, environment)
 
 
 def down(root: Path) -> None:
@@ -74,9 +105,7 @@ def down(root: Path) -> None:
     Raises:
         UserError: services.env is missing, or Docker is not available.
     """
-    compose = _compose()
-    variables = _variables(read_environment(root / ENVIRONMENT))
-    shell.run_visibly(*compose, "down", cwd=root, variables=variables)
+    ComposeProject.find(root, read_environment(root / ENVIRONMENT)).call("down")
 
 
 def write_environment(
@@ -141,19 +170,6 @@ def read_environment(path: Path) -> dict[str, str]:
     return values
 
 
-def _compose() -> list[str]:
-    """Find the Docker Compose command: Docker's plugin, or the older program."""
-    check_docker()
-    if shell.run("docker", "compose", "version").returncode == 0:
-        return ["docker", "compose"]
-    if shutil.which("docker-compose"):
-        return ["docker-compose"]
-    raise UserError(
-        "Docker Compose is not there: install docker-compose-plugin (from Docker's packages) or "
-        "docker-compose (from Debian's or Ubuntu's)"
-    )
-
-
 def _refuse_data_without_passwords() -> None:
     ours = "label=com.docker.compose.project=crossfold"
     volumes = shell.output("docker", "volume", "ls", "--quiet", "--filter", ours).split()
@@ -209,8 +225,3 @@ The passwords are in {ENVIRONMENT}. To log a run there, with data from the remot
   source {ENVIRONMENT}
   dvc push --remote minio
   crossfold run --set data.remote=minio"""
-
-
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Build Compose's variables, which override the shell's: its AWS keys are not the store's."""
-    return {**environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}

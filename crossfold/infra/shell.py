@@ -3,11 +3,14 @@
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from crossfold.errors import UserError
 from crossfold.step.environment import for_other_programs
 
 Say = Callable[[str], None]  # prints a line for the user
+File = BinaryIO | None
+_LAST_LINES = 20
 
 
 class GitError(UserError):
@@ -60,6 +63,33 @@ def run_visibly(
     env = {**for_other_programs(), **(variables or {})}
     if subprocess.run(command, cwd=cwd, env=env, check=False).returncode != 0:
         raise UserError(f"`{' '.join(command)}` failed: see its output above")
+
+
+def stream(
+    *command: str,
+    source: File = None,
+    target: File = None,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program that reads `source` and writes to `target`, of any size.
+
+    Raises:
+        UserError: the program failed; the message has the last lines of its errors.
+    """
+    done = subprocess.run(
+        command,
+        stdin=source or subprocess.DEVNULL,
+        stdout=target or subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env={**for_other_programs(), **(variables or {})},
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        end = "\n".join(lines[-_LAST_LINES:])
+        raise UserError(f"`{' '.join(command)}` failed:\n{end}")
 
 
 def git(root: Path, *arguments: str | Path) -> str:

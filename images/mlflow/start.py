@@ -1,6 +1,7 @@
 """Starts the MLflow server, once its tables and users in PostgreSQL are as they should be.
 
 Replicas may start at the same moment: they bring tables and users up to date one after another.
+`start.py prepare` does only that.
 """
 
 import os
@@ -27,7 +28,7 @@ DATABASE_TIMEOUT = 60  # seconds
 LOCK = 5001  # a number that nothing else locks in this database
 
 
-def main() -> None:
+def main(*, serve: bool) -> None:
     """Prepare the database, then serve until stopped."""
     missing = [name for name in REQUIRED if not os.environ.get(name)]
     if missing:
@@ -36,8 +37,9 @@ def main() -> None:
         # The lock is the connection's: whatever ends this process frees it.
         connection.execute("SELECT pg_advisory_lock(%s)", (LOCK,))
         _prepare(connection)
-    _allow_hosts()
-    _serve()
+    if serve:
+        _allow_hosts()
+        _serve()
 
 
 def _connect() -> psycopg.Connection:
@@ -57,6 +59,7 @@ def _prepare(connection: psycopg.Connection) -> None:
     from mlflow.db import upgrade
     from mlflow.exceptions import MlflowException
     from mlflow.server.auth import bootstrap_admin_user
+    from sqlalchemy.exc import SQLAlchemyError
 
     connection.execute("CREATE SCHEMA IF NOT EXISTS auth")
     try:
@@ -64,7 +67,7 @@ def _prepare(connection: psycopg.Connection) -> None:
         bootstrap_admin_user()
         for role in ("AUTH_ADMIN", "TRACKING"):
             _ensure_user(role)
-    except (CommandError, MlflowException) as error:
+    except (CommandError, MlflowException, SQLAlchemyError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -94,4 +97,4 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(serve=sys.argv[1:] != ["prepare"])

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,14 @@ MINIO = "v0.0.0-20250907161309-07c3a429bfed"  # the commit of the release in com
 
 
 class Services:
-    """The running services. `name` in its methods is a name in compose.yaml."""
+    """The services of a folder. `name` in its methods is a name in compose.yaml.
 
-    def __init__(self, root: Path, engine: docker.DockerClient) -> None:
+    `store` says what the object store is.
+    """
+
+    def __init__(self, root: Path, engine: docker.DockerClient, store: str) -> None:
         self.root = root
+        self.store = store
         self.engine = engine
         self.project = self.settings["COMPOSE_PROJECT_NAME"]
         self.tracking_uri = self.settings["MLFLOW_TRACKING_URI"]
@@ -59,6 +64,13 @@ class Services:
     def down(self) -> None:
         """Stop all; the data stays."""
         Project(self.root).call("crossfold", "services", "down")
+
+    def destroy(self) -> None:
+        """Remove containers and data."""
+        self.down()
+        label = f"com.docker.compose.project={self.project}"
+        for volume in self.engine.volumes.list(filters={"label": label}):
+            volume.remove()
 
     def container(self, name: str) -> Container:
         labels = [
@@ -186,18 +198,25 @@ def services(
     pytestconfig: pytest.Config,
 ) -> Iterator[Services]:
     """MLflow, PostgreSQL and an object store, started as a user starts them."""
-    root = tmp_path_factory.mktemp("services")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    with prepared(tmp_path_factory.mktemp("services"), engine) as services:
+        with capture.global_and_fixture_disabled():
+            print(f"\nobject store: {services.store}")
+        services.up()
+        yield services
+
+
+@contextmanager
+def prepared(root: Path, engine: docker.DockerClient) -> Iterator[Services]:
+    """Yield services of a folder that are not started; what they leave goes with the block."""
     for file in (PROJECT / "compose.yaml", HERE / "compose.test.yaml"):
         shutil.copy(file, root)
     store, image = object_store()
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    assert capture is not None
-    with capture.global_and_fixture_disabled():
-        print(f"\nobject store: {store}")
     path = root / project_services.ENVIRONMENT
     project_services.write_environment(
         path,
-        project=f"crossfold-test-{os.getpid()}",
+        project=f"crossfold-test-{os.getpid()}-{root.name}",
         mlflow_port=free_port(),
         s3_port=free_port(),
     )
@@ -205,15 +224,11 @@ def services(
         settings.write("COMPOSE_FILE=compose.yaml:compose.test.yaml\n")
         settings.write(f"CROSSFOLD_TEST_S3={image}\n")
         settings.write(f"CROSSFOLD_TEST_POSTGRES={build('postgres', HERE / 'postgres')}\n")
-    started = Services(root, engine)
+    services = Services(root, engine, store)
     try:
-        started.up()
-        yield started
+        yield services
     finally:
-        started.down()
-        label = f"com.docker.compose.project={started.project}"
-        for volume in engine.volumes.list(filters={"label": label}):
-            volume.remove()
+        services.destroy()
 
 
 def object_store() -> tuple[str, str]:

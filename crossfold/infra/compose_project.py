@@ -1,0 +1,89 @@
+"""Call Docker Compose for the services of one folder."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossfold.errors import UserError
+
+from . import shell
+from .image_build import check_docker
+from .image_tags import MLFLOW, image_name
+
+
+@dataclass(frozen=True)
+class ComposeProject:
+    """The services of compose.yaml in the folder `root`.
+
+    `environment` is everything in services.env. Methods raise UserError if Compose fails.
+    """
+
+    root: Path
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def find(cls, root: Path, environment: Mapping[str, str]) -> "ComposeProject":
+        """Find the Compose command for the services of `root`.
+
+        Raises:
+            UserError: Docker or Compose is not available.
+        """
+        return cls(root, tuple(compose_command()), environment)
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        """Compose's variables, which override the shell's: its AWS keys are not the store's."""
+        return {**self.environment, "CROSSFOLD_MLFLOW_IMAGE": image_name(MLFLOW)}
+
+    def call(self, *arguments: str) -> None:
+        """Run a Compose command with its output on the user's terminal."""
+        shell.run_visibly(*self.command, *arguments, cwd=self.root, variables=self._variables)
+
+    def call_quietly(self, *arguments: str) -> None:
+        """Run a Compose command; its output is lost, but for the end of its errors if it fails."""
+        self._stream(*arguments)
+
+    def output(self, *arguments: str) -> str:
+        """Run a Compose command and return its output."""
+        return shell.output(*self.command, *arguments, cwd=self.root, variables=self._variables)
+
+    def save(self, path: Path, *arguments: str) -> None:
+        """Run a Compose command with its output in a new file."""
+        with path.open("xb") as target:
+            self._stream(*arguments, target=target)
+
+    def load(self, path: Path, *arguments: str) -> None:
+        """Run a Compose command that reads a file."""
+        with path.open("rb") as source:
+            self._stream(*arguments, source=source)
+
+    def _stream(
+        self, *arguments: str, source: shell.File = None, target: shell.File = None
+    ) -> None:
+        command = (*self.command, *arguments)
+        shell.stream(
+            *command, source=source, target=target, cwd=self.root, variables=self._variables
+        )
+
+    def container(self, service: str) -> str:
+        """Return the id of a service's container, running or not; empty if there is none."""
+        return self.output("ps", "--all", "--quiet", service)
+
+
+def compose_command() -> list[str]:
+    """Find the Docker Compose command: Docker's plugin, or the older program.
+
+    Raises:
+        UserError: Docker or Compose is not available.
+    """
+    check_docker()
+    if shell.run("docker", "compose", "version").returncode == 0:
+        return ["docker", "compose"]
+    if shutil.which("docker-compose"):
+        return ["docker-compose"]
+    raise UserError(
+        "Docker Compose is not there: install docker-compose-plugin (from Docker's packages) or "
+        "docker-compose (from Debian's or Ubuntu's)"
+    )

@@ -1,0 +1,208 @@
+"""MLflow upgraded from 3.16, backed up, destroyed and restored: all that it had is there."""
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from mlflow.tracking import MlflowClient
+
+from crossfold.infra.backup_folder import Manifest
+from crossfold.infra.compose_project import compose_command
+from crossfold.infra.image_build import build_image
+from crossfold.infra.image_tags import MLFLOW, image_name
+
+from ..pipeline.projects import SCRIPTS, Project, environment
+from .services import HERE, Services, build, healthy, prepared, wait
+
+REVISION = "SELECT version_num FROM alembic_version"
+USERS = "SELECT username, is_admin FROM auth.users ORDER BY username"
+OLD, NEW = "b7e2c1a4d9f3", "dc11669786a5"  # of MLflow 3.16 and 3.17
+# A table that the upgrade from 3.16 makes.
+TABLE = "scheduler_leases"
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def client(services: Services) -> Iterator[MlflowClient]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in services.settings.items():
+            if name.startswith("MLFLOW_TRACKING"):
+                patch.setenv(name, value)
+        yield MlflowClient(services.tracking_uri, services.tracking_uri)
+
+
+def register_something(services: Services) -> None:
+    with client(services) as mlflow:
+        run = mlflow.create_run(mlflow.create_experiment("digits"))
+        run_id = run.info.run_id
+        for step in range(3):
+            mlflow.log_metric(run_id, "loss", 1 / (step + 1), step=step)
+        mlflow.log_param(run_id, "ümlaut", "größer")
+        mlflow.log_text(run_id, "of the run " * 1000, f"{'deep/' * 30}größer.txt")
+        model = mlflow.create_logged_model(run.info.experiment_id, "digits", source_run_id=run_id)
+        (services.root / "weights").mkdir()
+        (services.root / "weights" / "weights.bin").write_bytes(os.urandom(7_000_000))
+        mlflow.log_model_artifacts(model.model_id, str(services.root / "weights"))
+        mlflow.create_registered_model("digits")
+        for alias in ("champion", "challenger"):
+            version = mlflow.create_model_version(
+                "digits", model.model_uri, run_id, model_id=model.model_id
+            )
+            mlflow.set_registered_model_alias("digits", alias, version.version)
+        mlflow.set_terminated(run_id)
+    for number in range(1, 20):
+        key = f"files/md5/{number:02}/aa"
+        services.s3().put_object(Bucket="dvc", Key=key, Body=b"data" * number)
+    services.s3().put_object(Bucket="dvc", Key="empty", Body=b"")
+
+
+def contents(services: Services) -> dict[str, Any]:
+    """Return all that a user has there, by MLflow's answers and the objects' bytes."""
+    with client(services) as mlflow:
+        (experiment,) = mlflow.search_experiments(filter_string="name = 'digits'")
+        (run,) = mlflow.search_runs([experiment.experiment_id])
+        (model,) = mlflow.search_registered_models()
+        return {
+            "run": run.to_dictionary(),
+            "loss": [vars(metric) for metric in mlflow.get_metric_history(run.info.run_id, "loss")],
+            "aliases": model.aliases,
+            "versions": [vars(found) for found in mlflow.search_model_versions("name='digits'")],
+            "objects": {
+                (bucket, entry["Key"]): services.s3(bucket)
+                .get_object(Bucket=bucket, Key=entry["Key"])["Body"]
+                .read()
+                for bucket in ("mlflow", "dvc")
+                for entry in services.s3(bucket).list_objects_v2(Bucket=bucket)["Contents"]
+            },
+            "users": services.psql(USERS),
+        }
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What was there with MLflow 3.16, after a failed upgrade, and after one that succeeded."""
+
+    services: Services
+    before: dict[str, Any]
+    failure: str
+    after_failure: dict[str, Any]
+    revision_after_failure: list[str]
+    image_after_failure: str
+    old_image: str
+    success: str
+
+
+@pytest.fixture(scope="module")
+def upgrade(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Upgrade]:
+    build_image(MLFLOW, print)
+    option = f"--build-arg=IMAGE={image_name(MLFLOW)}"
+    old = build("mlflow-3.16", HERE / "mlflow-3.16", option)
+    with prepared(tmp_path_factory.mktemp("backup"), engine) as services:
+        variables = {**environment(), **services.settings, "CROSSFOLD_MLFLOW_IMAGE": old}
+        command = [*compose_command(), "up", "--detach"]
+        subprocess.run(command, cwd=services.root, env=variables, check=True)
+        wait(lambda: healthy(services.container("mlflow")))
+        register_something(services)
+        before = contents(services)
+        services.psql(f"CREATE TABLE {TABLE} (in_the_way int)")
+        failure = Project(services.root).call("crossfold", "services", "up", status=2)
+        wait(lambda: healthy(services.container("mlflow")))
+        after_failure = contents(services)
+        revision = services.psql(REVISION)
+        image = services.container("mlflow").attrs["Config"]["Image"]
+        services.psql(f"DROP TABLE {TABLE}")
+        success = services.up()
+        yield Upgrade(services, before, failure, after_failure, revision, image, old, success)
+
+
+def test_a_failed_upgrade_leaves_the_data_and_the_earlier_server(upgrade: Upgrade) -> None:
+    assert TABLE in upgrade.failure
+    assert "Traceback" not in upgrade.failure
+    assert upgrade.revision_after_failure == [OLD]
+    assert upgrade.image_after_failure == upgrade.old_image
+    assert upgrade.after_failure == upgrade.before
+
+
+def test_an_upgrade_loses_nothing_and_keeps_a_backup(upgrade: Upgrade) -> None:
+    assert upgrade.services.psql(REVISION) == [NEW]
+    image = upgrade.services.container("mlflow").attrs["Config"]["Image"]
+    assert image == image_name(MLFLOW)
+    assert contents(upgrade.services) == upgrade.before
+    kept = sorted((upgrade.services.root / "backups").iterdir())
+    assert [Manifest.read(folder / "manifest.json").revision for folder in kept] == [OLD, OLD]
+    assert str(kept[1].relative_to(upgrade.services.root)) in upgrade.success
+
+
+@pytest.fixture(scope="module")
+def backup(upgrade: Upgrade) -> Path:
+    started = upgrade.services.container("mlflow").attrs["State"]["StartedAt"]
+    Project(upgrade.services.root).call("crossfold", "backup", "kept/backup")
+    assert upgrade.services.container("mlflow").attrs["State"]["StartedAt"] == started
+    return upgrade.services.root / "kept" / "backup"
+
+
+def test_a_backup_brings_back_what_was_destroyed(upgrade: Upgrade, backup: Path) -> None:
+    services = upgrade.services
+    services.destroy()
+    path = services.root / "services.env"
+    new_passwords = re.sub(r"\b[0-9a-f]{32}\b", lambda _: secrets.token_hex(16), path.read_text())
+    path.write_text(new_passwords)
+    Project(services.root).call("crossfold", "restore", str(backup))
+    assert contents(services) == upgrade.before
+    assert services.psql(REVISION) == [NEW]
+
+    # Back to the state before the upgrade, which the server then repeats.
+    (folder, _) = sorted((services.root / "backups").iterdir())
+    Project(services.root).call("crossfold", "restore", "--replace", str(folder))
+    assert contents(services) == upgrade.before
+
+
+def test_what_must_not_be_restored_touches_nothing(
+    upgrade: Upgrade, backup: Path, tmp_path: Path
+) -> None:
+    services = upgrade.services
+    started = services.container("mlflow").attrs["State"]["StartedAt"]
+
+    def refusal(folder: Path, *options: str) -> str:
+        command = ("crossfold", "restore", *options, str(folder))
+        return Project(services.root).call(*command, status=2)
+
+    assert "restore --replace" in refusal(backup)
+    damaged = Path(shutil.copytree(backup, tmp_path / "damaged"))
+    with (damaged / "bucket-dvc.tar").open("r+b") as file:
+        file.seek(3000)
+        file.write(b"?")
+    assert "bucket-dvc.tar" in refusal(damaged, "--replace")
+    newer = Path(shutil.copytree(backup, tmp_path / "newer"))
+    manifest = Manifest.read(newer / "manifest.json")
+    manifest.model_copy(update={"revision": "of-2030"}).write(newer / "manifest.json")
+    assert "of-2030" in refusal(newer, "--replace")
+    assert services.container("mlflow").attrs["State"]["StartedAt"] == started
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_backup_is_none(upgrade: Upgrade, how: signal.Signals) -> None:
+    root = upgrade.services.root
+    part = root / ".interrupted.part"
+    command = [str(SCRIPTS / "crossfold"), "backup", "interrupted"]
+    process = subprocess.Popen(command, cwd=root, env=environment(), start_new_session=True)
+    wait((part / "bucket-dvc.tar").exists)
+    os.killpg(process.pid, how)  # as a terminal does
+    assert process.wait(60) != 0
+    assert not (root / "interrupted").exists()
+    assert part.exists() == (how == signal.SIGKILL)
+    if part.exists():
+        Project(root).call("crossfold", "restore", "--replace", str(part), status=2)
