@@ -165,7 +165,7 @@ def test_a_backup_brings_back_what_was_destroyed(upgrade: Upgrade, backup: Path)
     assert services.psql(REVISION) == [NEW]
 
     # Back to the state before the upgrade, which the server then repeats.
-    (folder, _) = sorted((services.root / "backups").iterdir())
+    (_, folder) = sorted((services.root / "backups").iterdir())
     Project(services.root).call("crossfold", "restore", "--replace", str(folder))
     assert contents(services) == upgrade.before
 
