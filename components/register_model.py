@@ -14,6 +14,7 @@ def register_model(
     model_name: str,
     min_macro_f1: float,
     margin: float,
+    signature_key: str,
     lineage: dict,
     models_pointer: str,
     num_threads: int,
@@ -32,6 +33,8 @@ def register_model(
         model_name: Name of the registered model.
         min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
         margin: How much macro F1 a challenger may lose and still count as "not worse".
+        signature_key: The public key, in PEM, without whose signature no version becomes champion;
+            as JSON, null for none.
         lineage: Origin of the model: settings, commit, images, runner.
         models_pointer: The text of models.dvc.
         num_threads: Processor threads.
@@ -40,6 +43,7 @@ def register_model(
         report: Report of the run, also in its MLflow run.
         summary: Version and decision in short, with links to MLflow's pages.
     """
+    import json
     from pathlib import Path
 
     from crossfold.step.runtime import step
@@ -58,7 +62,7 @@ def register_model(
             evaluation=Path(evaluation.path),
             diagnosis=Path(diagnosis.path),
             model_name=model_name,
-            rule=gate.Rule(min_macro_f1, margin),
+            rule=gate.Rule(min_macro_f1, margin, json.loads(signature_key)),
             lineage=lineage,
             models_pointer=models_pointer,
             computed=model.metadata,

@@ -489,6 +489,17 @@ class GateSettings(Section):
     )
 
 
+class RegistrySettings(Section):
+    """Conditions for the use of a registered version."""
+
+    signature_key: str | None = Field(
+        default=None,
+        description="File with a public key, in PEM, relative to the project's folder. With it, "
+        "only a version with its signature becomes champion, predicts or is served. `null`: no "
+        "signature is checked.",
+    )
+
+
 class TrackingSettings(Section):
     """MLflow's address, experiment and registered model."""
 
@@ -526,6 +537,7 @@ class Settings(Section):
     training: TrainingSettings
     threads: ThreadSettings
     gate: GateSettings
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
     diagnosis: DiagnosisSettings = DIAGNOSIS
     tracking: TrackingSettings
     resources: ResourceSettings = NO_RESOURCES

@@ -33,7 +33,7 @@ NOT_IN_STEPS = {
 }
 # Passed as JSON, because a setting of several forms, or one that may be null, has no type of
 # Kubeflow's.
-AS_JSON = {"data.groups", "data.labels", "data.exclude", "data.relabel"}
+AS_JSON = {"data.groups", "data.labels", "data.exclude", "data.relabel", "registry.signature_key"}
 # The settings of the networks, which each part of the extraction gets as one dictionary.
 OF_NETWORKS = {f"model.{name}" for name in (*Network.model_fields, "backbones")}
 # The settings that only diagnose_data reads, as one dictionary.
@@ -62,6 +62,8 @@ def arguments(
         "choice": settings.choice.value,
         # Otherwise another margin of the gate would compute all features again.
         "int8_margin": settings.gate.margin if settings.model.precision == AUTO else 0.0,
+        # The key itself: steps don't have the project's files.
+        "signature_key": json.dumps(_signature_key(settings, root)),
         "diagnosis": settings.diagnosis.model_dump(mode="json"),
         "lineage": lineage,
     }
@@ -98,6 +100,14 @@ def _weights_pointer(root: Path, weights: str, files: Mapping[str, str]) -> str:
     """Point to one file, so that other files under models/ change nothing, if its hash is known."""
     md5 = files.get(weights)
     return dvc.file_pointer(weights, md5) if md5 else _pointer(root, "models")
+
+
+def _signature_key(settings: Settings, root: Path) -> str | None:
+    if settings.registry.signature_key is None:
+        return None
+    from crossfold.predict.signatures import required_key
+
+    return required_key(settings.registry, root)
 
 
 def _scalars(settings: Settings) -> Iterator[tuple[str, Any]]:

@@ -79,6 +79,7 @@ def pipeline(
         model_name: str,
         min_macro_f1: float,
         margin: float,
+        signature_key: str,
         lineage: dict,
     ) -> None:
         """Fetch, extract, train the folds, choose, diagnose, train finally, evaluate, register.
@@ -130,6 +131,8 @@ def pipeline(
             model_name: Name of the registered model.
             min_macro_f1: Lowest macro F1 on the test split with which a model may become champion.
             margin: How much macro F1 a challenger may lose and still count as "not worse".
+            signature_key: The public key, in PEM, without whose signature no version becomes
+                champion; as JSON, null for none.
             lineage: Origin of the run: settings, commit, images, runner.
         """
         fetched = fetch_data(
@@ -253,6 +256,7 @@ def pipeline(
             model_name=model_name,
             min_macro_f1=min_macro_f1,
             margin=margin,
+            signature_key=signature_key,
             lineage=lineage,
             models_pointer=models_pointer,
             num_threads=threads_alone,

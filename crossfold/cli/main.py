@@ -10,7 +10,7 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import backup, data, infra, leakage, registry, review, run
+from . import backup, data, infra, leakage, registry, review, run, signing
 from .console import fail
 from .prediction import predict
 
@@ -35,6 +35,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "lineage": registry.lineage,
     "promote": registry.promote,
     "rollback": registry.rollback,
+    "sign": signing.sign,
+    "verify": signing.verify,
     "reproduce": registry.reproduce,
     "run": run.run,
     "schedule": run.schedule,

@@ -39,7 +39,7 @@ def models(as_json: AsJson = False) -> None:
     """List the registered versions with their scores, newest first."""
     from .version_tables import model_rows, models_table
 
-    settings, client = _registry()
+    settings, client = open_registry()
     name = settings.tracking.model_name
     matches = client.search_model_versions(f"name = '{name}'")
     versions = [client.get_model_version(name, match.version) for match in matches]  # with aliases
@@ -56,8 +56,8 @@ def lineage(version: Version, as_json: AsJson = False) -> None:
     """Show the lineage of a version: commit, data, weights, settings, libraries, run."""
     from . import version_tables
 
-    settings, client = _registry()
-    chosen = _find(client, settings, version)
+    settings, client = open_registry()
+    chosen = find(client, settings, version)
     if as_json:
         _print_json(version_tables.as_json(chosen))
     else:
@@ -79,12 +79,13 @@ def promote(
 
     if force and not reason:
         raise UserError("--force needs a reason: add --reason TEXT")
-    settings, client = _registry()
-    chosen = _find(client, settings, version)
+    settings, client = open_registry()
+    chosen = find(client, settings, version)
     champion = aliases.find_champion(client, chosen.name)
     if champion and champion.version == chosen.version:
         console.print(f"{chosen.name} version {chosen.version} is already the champion")
         return
+    _require_signature(settings, chosen)
     decision = manual_promotion.judge_recorded(client, chosen, champion, _rule(settings))
     _show_evidence(chosen, champion, decision)
     if not decision.passed and not force:
@@ -109,11 +110,12 @@ def rollback(
     """Make the former champion the champion again. The gate won't undo this."""
     from crossfold.registry import aliases, manual_promotion
 
-    settings, client = _registry()
+    settings, client = open_registry()
     name = settings.tracking.model_name
-    _find(client, settings, "@champion")
+    find(client, settings, "@champion")
     champion = aliases.find_champion(client, name)
     former = aliases.find_former_champion(client, name)
+    _require_signature(settings, former)
     decision = manual_promotion.judge_recorded(client, former, champion, _rule(settings))
     _show_evidence(former, champion, decision)
     if not reason and sys.stdin.isatty():
@@ -134,8 +136,8 @@ def reproduce(
 
     Registers nothing and leaves `reports/` unchanged.
     """
-    settings, client = _registry()
-    chosen = _find(client, settings, version)
+    settings, client = open_registry()
+    chosen = find(client, settings, version)
 
     from crossfold.reproduce.reproduce import reproduce
     from crossfold.runners.display import Display
@@ -156,8 +158,12 @@ def reproduce(
         raise typer.Exit(1)
 
 
-def _registry() -> "tuple[Settings, MlflowClient]":
-    """Read the settings and connect to the registry that they name."""
+def open_registry() -> "tuple[Settings, MlflowClient]":
+    """Read the settings and connect to the registry that they name.
+
+    Raises:
+        UserError: the settings have mistakes, or there is no registry yet.
+    """
     from crossfold.settings import load_settings
 
     settings = load_settings(PARAMS)
@@ -171,8 +177,12 @@ def _registry() -> "tuple[Settings, MlflowClient]":
     return settings, store.connect()
 
 
-def _find(client: "MlflowClient", settings: "Settings", text: str) -> "ModelVersion":
-    """Look up a version by its number, its name and number, or an alias."""
+def find(client: "MlflowClient", settings: "Settings", text: str) -> "ModelVersion":
+    """Look up a version by its number, its name and number, or an alias.
+
+    Raises:
+        UserError: the registry has no such version.
+    """
     from crossfold.predict.model import find_version
 
     name = settings.tracking.model_name
@@ -186,6 +196,14 @@ def _rule(settings: "Settings") -> "Rule":
     from crossfold.registry.gate import Rule
 
     return Rule(settings.gate.min_macro_f1, settings.gate.margin)
+
+
+def _require_signature(settings: "Settings", version: "ModelVersion") -> None:
+    """Refuse a version without the signature that the settings ask for."""
+    from crossfold.predict.signatures import required_key, verify_version
+
+    if key := required_key(settings.registry, Path.cwd()):
+        verify_version(version, key)
 
 
 def _show_evidence(

@@ -14,6 +14,8 @@ from crossfold.errors import UserError
 TAG = "files_sha256"
 # Subfolder of a version with the files that Crossfold reads, written by `registry.package`.
 ARTIFACTS = "artifacts"
+# Subfolder of a version with its signatures, which are added after the registration.
+SIGNATURES = "signatures"
 _ADVICE = "Restore the file, or remove the version's aliases in MLflow and use another version"
 
 
@@ -36,15 +38,19 @@ def registered_hashes(tags: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def verify_folder(folder: Path, registered: Mapping[str, str], version: str) -> None:
-    """Check that a folder holds exactly the files that were registered.
+    """Check that a folder holds exactly the files that were registered, beside signatures.
 
     Raises:
         UserError: a file is missing, new or modified; the message names the version and the file.
     """
     from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
-    hashes = hash_folder(folder)
-    hashes.pop(REGISTERED_MODEL_META_FILE_NAME, None)  # MLflow adds it to a download
+    hashes = {
+        name: digest
+        for name, digest in hash_folder(folder).items()
+        # MLflow adds the first to a download.
+        if name != REGISTERED_MODEL_META_FILE_NAME and not name.startswith(f"{SIGNATURES}/")
+    }
     if unexpected := sorted(hashes.keys() ^ registered.keys()):
         raise UserError(
             f"{version}: {unexpected[0]} is missing, or was added after the registration, so "

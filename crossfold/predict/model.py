@@ -194,13 +194,18 @@ def load_version(version: "ModelVersion", num_threads: int = 0) -> "Classifier":
         return open_network(exported, num_threads)
 
 
+def has_sets(version: "ModelVersion") -> bool:
+    """Tell whether a version has what prediction sets are told from."""
+    return f"{ARTIFACTS}/{SETS_FILE}" in (registered_hashes(version.tags) or {})
+
+
 def load_reference(version: "ModelVersion") -> Reference:
     """Load what a version's prediction sets are told from.
 
     Raises:
         UserError: the version has no such file, or it is missing or modified.
     """
-    if f"{ARTIFACTS}/{SETS_FILE}" not in (registered_hashes(version.tags) or {}):
+    if not has_sets(version):
         raise without_sets(version.name, str(version.version))
     with tempfile.TemporaryDirectory() as folder:
         return Reference.read(download(version, SETS_FILE, folder))
@@ -253,22 +258,31 @@ def download(version: "ModelVersion", name: str, folder: str) -> Path:
     Raises:
         UserError: the file is missing, or is not the one that was registered.
     """
+    path = download_path(version, f"{ARTIFACTS}/{name}", folder)
+    if registered := _registered_hash(version.tags, name):
+        verify_file(path, registered, f"{version.name} version {version.version}")
+    return path
+
+
+def download_path(version: "ModelVersion", path: str, folder: str) -> Path:
+    """Download a file or a folder of a version into a folder, unverified; "" for all files.
+
+    Raises:
+        UserError: it is missing.
+    """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     uri = os.environ["MLFLOW_TRACKING_URI"]
-    source = f"models:/{version.name}/{version.version}/{ARTIFACTS}/{name}"
+    source = f"models:/{version.name}/{version.version}/{path}"
     try:
-        path = download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri)
+        return Path(download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri))
     except (MlflowException, OSError) as error:
         raise UserError(
             f"{version.name} version {version.version} cannot be loaded from {version.source}: "
             f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "
             "aliases in MLflow and run again."
         ) from error
-    if registered := _registered_hash(version.tags, name):
-        verify_file(Path(path), registered, f"{version.name} version {version.version}")
-    return Path(path)
 
 
 def _registered_hash(tags: dict[str, str], name: str) -> str | None:

@@ -50,7 +50,7 @@ class Decision:
     verdict: Verdict
     reason: str
     comparison: ChampionComparison | None = None
-    held: bool = False  # taken back by a rollback: only a person may promote it again
+    held: bool = False  # taken back by a rollback, or not signed: only a person may promote it
 
     @property
     def passed(self) -> bool:
@@ -65,10 +65,14 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rule:
-    """The gate's settings in params.yaml: the floor of macro F1, and the "not worse" margin."""
+    """The gate's settings in params.yaml: the floor of macro F1, and the "not worse" margin.
+
+    With a `signature_key` (a public key in PEM), only a version with its signature passes.
+    """
 
     min_macro_f1: float
     margin: float
+    signature_key: str | None = None
 
 
 def compare(

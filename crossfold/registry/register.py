@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.data.examples import Examples
 from crossfold.diagnosis.findings import Diagnosis
-from crossfold.predict import file_hashes
+from crossfold.predict import file_hashes, signatures
 from crossfold.records import Drawing, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.tracking import run, store
 from crossfold.versioning.dvc import pointer_hash
@@ -25,6 +25,7 @@ from . import (
     model_card,
     run_figures,
     run_log,
+    signing,
     training_image_hashes,
     version_tags,
 )
@@ -74,12 +75,15 @@ def register_model(
     creates no second version. Logs the run's outcome to the parent run in MLflow, because a cached
     step can't log it.
 
+    Signs the version if `signatures.SIGNING_KEY` names a private key.
+
     `models_pointer` is the text of models.dvc. `computed` is the metadata of the model, which
     describes the machine that train_final ran on. `report_page` receives the run's report, and
     `summary` a short outcome with links to MLflow's pages.
 
     Raises:
-        UserError: the current champion cannot be loaded; nothing is registered then.
+        UserError: the current champion cannot be loaded, or the private key cannot be used;
+            nothing is registered then.
     """
     board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
     diagnosed = Diagnosis.read(diagnosis)
@@ -108,8 +112,8 @@ def register_model(
 
 
 def _register(run: run.Run, model: _Model, rule: gate.Rule, num_threads: int) -> Registration:
-    """Judge a model, register it unless that has been done, and set the aliases."""
-    client, name = run.client, model.name
+    """Judge a model, register and sign it unless that has been done, and set the aliases."""
+    client, name, private = run.client, model.name, signatures.new_versions_key()
     _ensure_registered_model(client, name)
     version = _find_version(client, model)
     created = False
@@ -121,6 +125,9 @@ def _register(run: run.Run, model: _Model, rule: gate.Rule, num_threads: int) ->
             new = _create_version(run, model)
             version = _find_version(client, model) or new
             created = version.run_id == new.run_id
+        if private:
+            signing.sign_version(client, version, private)
+        decision = signing.hold_unsigned(decision, version, rule.signature_key)
         num_judged_before = _count_judged(client, model)
         if _apply(client, version, champion, decision, num_judged_before):
             break

@@ -156,6 +156,7 @@ def _write_settings(project: Path, tags: Mapping[str, str]) -> None:
     path = project / "params.yaml"
     settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     settings |= json.loads(tags["settings"])
+    settings.pop("registry", None)  # nobody signs the new version
     settings["tracking"] |= {"uri": None, "experiment": _MODEL, "model_name": _MODEL}
     path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 

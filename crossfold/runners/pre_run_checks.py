@@ -1,6 +1,7 @@
 """Check a project before a run: its data and models against DVC, and its weights and network."""
 
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -62,6 +63,18 @@ def check_pointers(root: Path) -> None:
             f"{' and '.join(changed)} changed since `dvc add`: run `dvc add {' '.join(changed)}` "
             f"to use the files as they are, or `dvc checkout` to return to those that were added"
         )
+
+
+def check_signing_key() -> None:
+    """Check the private key that signs new versions, if CROSSFOLD_SIGNING_KEY names one.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if "CROSSFOLD_SIGNING_KEY" in os.environ:
+        from crossfold.predict.signatures import new_versions_key
+
+        new_versions_key()
 
 
 def check_model(root: Path, settings: Settings) -> CheckedModel:

@@ -17,7 +17,7 @@ from crossfold.runners.failures import StepError, signals_interrupt
 from crossfold.runners.lineage import lineage
 from crossfold.runners.local.backends.base import Backend
 from crossfold.runners.outcome import Outcome
-from crossfold.runners.pre_run_checks import check_model, check_pointers
+from crossfold.runners.pre_run_checks import check_model, check_pointers, check_signing_key
 from crossfold.settings import Settings
 from crossfold.step.full_disk import explain_full_disk
 from crossfold.tracking import names
@@ -67,6 +67,7 @@ def run_here(
         # Before anything else, so that a killed run's leftovers do not compete with this run.
         for left in all_runs(home):
             end_leftovers(left)
+        check_signing_key()
         check_pointers(root)
         dvc.ensure_pushed(root, settings.data.remote)
         model = check_model(root, settings)

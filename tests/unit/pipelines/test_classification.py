@@ -55,6 +55,7 @@ READERS = {
     "model_name": {"register-model"},
     "min_macro_f1": {"register-model"},
     "margin": {"register-model"},
+    "signature_key": {"register-model"},
     "diagnosis": {"diagnose-data"},
     "lineage": {"register-model"},
 }

@@ -27,13 +27,15 @@ from crossfold.evaluation.test_split import score, split_hash
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, normalization, safetensors_file, trained_network
 from crossfold.network.openvino_engine import Classifier, export
-from crossfold.predict import file_hashes
+from crossfold.predict import file_hashes, signatures
 from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, manual_promotion, register
 from crossfold.tracking import run_tree, store
 from tests.unit.networks import FACTS, IMAGENET
 from tests.unit.references import write_reference
+
+from .test_signing import write_key
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 CLASSES = ("blue", "red")
@@ -176,6 +178,7 @@ def _register(
     run_id: str = "run-1",
     floor: float = 0.5,
     margin: float = 0.02,
+    signature_key: str | None = None,
 ) -> Registration:
     monkeypatch.setenv("CROSSFOLD_RUN_ID", run_id)
     folder = model.parent
@@ -193,7 +196,7 @@ def _register(
             evaluation=folder / f"{model.name}.evaluation",
             diagnosis=folder / "diagnosis",
             model_name="colours",
-            rule=gate.Rule(floor, margin),
+            rule=gate.Rule(floor, margin, signature_key),
             lineage={
                 "git_commit": "abc",
                 "image_train": "crossfold-train:abc",
@@ -634,6 +637,25 @@ def test_a_version_that_was_taken_back_is_not_promoted_by_the_gate(
     assert (third.gate, third.aliases) == ("passed", ("challenger", "champion"))
 
 
+def test_a_version_is_signed_before_the_gate_decides(
+    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = write_key(tmp_path / "signing.pem")
+    key = signatures.public_key_of(private)
+    good = _save_network(tmp_path / "good", examples, right=1)
+    unsigned = _register(monkeypatch, examples, good, signature_key=key)
+    assert (unsigned.gate, unsigned.verdict) == ("refused", "first")
+    assert "colours version 1 is not signed" in unsigned.reason
+    assert unsigned.aliases == ("challenger",)
+    monkeypatch.setenv(signatures.SIGNING_KEY, str(private))
+    signed = _register(monkeypatch, examples, good, run_id="run-2", signature_key=key)
+    assert (signed.gate, signed.version) == ("passed", "1") and "champion" in signed.aliases
+    signatures.verify_version(client.get_model_version("colours", "1"), key)
+    secret = private.read_text().splitlines()[1]
+    logged = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert not any(secret.encode() in content for content in logged)
+
+
 def test_a_model_below_the_floor_is_refused_though_there_is_no_champion(
     tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -710,22 +732,6 @@ def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     load = "import mlflow.pyfunc; mlflow.pyfunc.load_model('models:/colours@champion')"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
     assert refused in done.stderr
-    serve = [sys.executable, "-m", "crossfold.predict.server", "colours", "1", "1"]
-    done = subprocess.run(serve, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "colours version 1: MLmodel " in done.stderr
-
-
-@pytest.mark.slow
-def test_a_version_is_served_by_the_code_that_it_was_registered_with(
-    tmp_path: Path, examples: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _register(monkeypatch, examples, _save_network(tmp_path / "good", examples, right=1))
-    client.delete_model_version_tag("colours", "1", file_hashes.TAG)
-    (code,) = (tmp_path / "store/mlartifacts").rglob("code/crossfold/imaging/decoding.py")
-    code.write_text("raise RuntimeError('the code of then')")
-    serve = [sys.executable, "-m", "crossfold.predict.server", "colours", "1", "1"]
-    done = subprocess.run(serve, capture_output=True, text=True, check=False)
-    assert "the code of then" in done.stderr
 
 
 def test_a_version_without_hashes_predicts_with_its_verified_weights(
