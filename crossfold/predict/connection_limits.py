@@ -1,13 +1,11 @@
-"""Bound what clients of `crossfold serve` can take: time, memory, connections.
-
-This module imports nothing of `crossfold`, see `server`.
-"""
+"""Bound what clients of `crossfold serve` can take: time, memory, connections."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import cast
 
 import anyio
 import h11
@@ -28,9 +26,9 @@ BODY_PATIENCE = 60
 class LimitedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, which also closes connections that never complete a header."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to watch a new connection."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, transport))
         self._watch()
 
     def _watch(self) -> None:

@@ -19,6 +19,7 @@ from crossfold.tracking.sqlite_store import SQLITE, state
 
 from .file_hashes import ARTIFACTS, registered_hashes, verify_file
 from .model import open_network, without_sets
+from .signatures import verify_signature
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -90,6 +91,15 @@ def load(known: KnownVersion) -> "Classifier":
     graph = Path(known.graph)
     verify_file(graph, known.sha256, f"{known.name} version {known.version}")
     return open_network(graph)
+
+
+def verify(known: KnownVersion, public_key: str) -> None:
+    """Check that a version's files have a valid signature of a key, given as PEM.
+
+    Raises:
+        UserError: the signature is missing, or isn't valid.
+    """
+    verify_signature(Path(known.graph).parents[1], known.name, known.version, public_key)
 
 
 def load_reference(known: KnownVersion) -> Reference:

@@ -3,7 +3,7 @@
 https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 
 Not MLflow's parser: it copies the images into one array as wide as the largest image, and its
-errors contain stack traces. This module imports nothing of `crossfold`, see `server`.
+errors contain stack traces.
 """
 
 import csv

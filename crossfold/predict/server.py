@@ -1,8 +1,6 @@
 """Serve one version on loopback over MLflow's scoring protocol (`crossfold serve`).
 
-`python -m crossfold.predict.server NAME VERSION PORT` starts it. A version is served by the code
-that it was registered with, so this module uses little of `crossfold`, and all of that before the
-version is loaded.
+It reads the version's network as data; no file of the version is executed.
 
 Status 200 means that every image in the request is predicted. See docs/decisions/023-serving.md.
 """
@@ -10,38 +8,42 @@ Status 200 means that every image in the request is predicted. See docs/decision
 import os
 import signal
 import socket
-import sys
-import tempfile
+from collections.abc import Sequence
 from http import HTTPStatus
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
-
-# Crossfold's models have no pickle. If someone has replaced a file with one, it isn't loaded.
-os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import anyio
 import mlflow
-import pandas as pd
 import uvicorn
 from anyio import CapacityLimiter
-from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
-from mlflow.environment_variables import _MLFLOW_IS_IN_SERVING_ENVIRONMENT
-from mlflow.pyfunc import PyFuncModel, load_model
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from crossfold.errors import UserError
+from crossfold.evaluation.prediction_sets.reference import Reference
 
 from .connection_limits import MAX_CONNECTIONS, BodyReader, LimitedProtocol
-from .file_hashes import registered_hashes, verify_folder
+from .encoded_images import SERVING, read_encoded
+from .model import (
+    AskedSets,
+    Prediction,
+    has_sets,
+    load_reference,
+    load_version,
+    predict_images,
+    without_sets,
+)
 from .scoring_requests import RefusedRequestError, read_request
+from .signatures import verify_version
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from crossfold.network.openvino_engine import Classifier
 
 _HOST = "127.0.0.1"
 # Seconds that running requests may take to finish after a signal.
@@ -60,16 +62,26 @@ class _Server(uvicorn.Server):
             print(f"ready: {address}/invocations (Ctrl-C ends it)", flush=True)
 
 
+class ServedModel(NamedTuple):
+    """A version's network, and what its prediction sets are told from; None if it has none."""
+
+    name: str
+    version: str
+    network: "Classifier"
+    reference: Reference | None
+
+
+Row = dict[str, object]
+
+
 class ScoringApp:
     """A web application that answers with a model's predictions, its name and its version."""
 
-    def __init__(
-        self, model: PyFuncModel, name: str, version: str, reader: BodyReader | None = None
-    ) -> None:
+    def __init__(self, model: ServedModel, reader: BodyReader | None = None) -> None:
         self._model = model
         self._reader = reader or BodyReader()
-        self._origin = {"model": name, "version": version}
-        self._headers = {"X-Crossfold-Model": f"{quote(name)}/{version}"}
+        self._origin = {"model": model.name, "version": model.version}
+        self._headers = {"X-Crossfold-Model": f"{quote(model.name)}/{model.version}"}
         self._limiter = CapacityLimiter(os.cpu_count() or 1)
 
     def starlette(self) -> Starlette:
@@ -101,26 +113,17 @@ class ScoringApp:
             return self._error(HTTPStatus.UNPROCESSABLE_ENTITY, unusable, predictions=rows)
         return JSONResponse({"predictions": rows, **self._origin}, headers=self._headers)
 
-    def _predict(self, content_type: str, body: bytes) -> list[dict[str, Any]]:
+    def _predict(self, content_type: str, body: bytes) -> list[Row]:
         images, coverage = read_request(content_type, body)
-        # dtype=object, because pandas' strings would turn a missing image into NaN.
-        frame = pd.DataFrame({"image": pd.Series(images, dtype=object)})
-        if coverage is None:
-            found: Any = self._model.predict(frame)
-        else:
-            self._require_sets()
-            found = self._model.predict(frame, params={"coverage": coverage})
-        rows: list[dict[str, Any]] = found.to_dict("records")
-        return rows
+        sets = None if coverage is None else AskedSets(self._reference(), coverage)
+        predictions = predict_images(self._model.network, images, read_encoded, sets=sets)
+        return [_row(prediction, with_set=sets is not None) for prediction in predictions]
 
-    def _require_sets(self) -> None:
-        """Refuse a version from before prediction sets; MLflow would ignore the parameter."""
-        if self._model.metadata.signature.params is None:
-            raise RefusedRequestError(
-                HTTPStatus.BAD_REQUEST,
-                "params: this version has no prediction sets: an earlier Crossfold registered it. "
-                "Ask without a coverage, or train a new version with `crossfold run`",
-            )
+    def _reference(self) -> Reference:
+        if self._model.reference is None:
+            error = without_sets(self._model.name, self._model.version)
+            raise RefusedRequestError(HTTPStatus.BAD_REQUEST, f"params: {error}")
+        return self._model.reference
 
     async def _healthy(self, _: Request) -> Response:
         return PlainTextResponse("\n", headers=self._headers)
@@ -149,7 +152,21 @@ class ScoringApp:
         return JSONResponse(answer, status, headers=self._headers)
 
 
-def _name_unusable(rows: list[dict[str, Any]]) -> str:
+def _row(prediction: Prediction, *, with_set: bool) -> Row:
+    row: Row = {
+        "label": prediction.label,
+        "probabilities": prediction.probabilities,
+        "error": prediction.error,
+    }
+    if with_set:
+        answer = prediction.answer
+        row["decision"] = answer and answer.decision
+        row["set"] = answer and list(answer.labels)
+        row["novel"] = answer and answer.novel
+    return row
+
+
+def _name_unusable(rows: Sequence[Row]) -> str:
     """Describe the rows with errors in one line; "" if no row has one."""
     errors = [f"predictions[{n}]: {row['error']}" for n, row in enumerate(rows) if row["error"]]
     if not errors:
@@ -159,20 +176,23 @@ def _name_unusable(rows: list[dict[str, Any]]) -> str:
     return f"{len(errors)} of {len(rows)} images cannot be used: {named}{more}"
 
 
-def main(name: str, version: str, port: int) -> None:
-    """Serve a version until a signal arrives."""
+def serve(version: "ModelVersion", port: int, public_key: str | None) -> None:
+    """Serve a version until a signal arrives.
+
+    With a `public_key`, in PEM, the version needs a valid signature of it.
+
+    Raises:
+        UserError: the version's files are missing, modified, or not signed.
+    """
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGHUP, _end)
-    print(f"loading {name} version {version} …", flush=True)
-    with tempfile.TemporaryDirectory(prefix="crossfold-serve-") as folder:
-        try:
-            model = _load(name, version, folder)
-        except UserError as error:
-            sys.exit(f"error: {error}")
-        except Exception as error:  # a version's files may contain anything
-            sys.exit(f"error: {name} version {version} cannot be served: {error}")
-        os.environ[_MLFLOW_IS_IN_SERVING_ENVIRONMENT.name] = "true"  # the model opens no paths now
-        run(ScoringApp(model, name, version), port)
+    try:
+        print(f"loading {version.name} version {version.version} …", flush=True)
+        app = ScoringApp(_load(version, public_key))
+        os.environ[SERVING] = "true"  # no path is opened for a client now
+        run(app, port)
+    except KeyboardInterrupt:
+        print("ended")
 
 
 def run(app: ScoringApp, port: int) -> None:
@@ -190,40 +210,12 @@ def run(app: ScoringApp, port: int) -> None:
     _Server(config).run()
 
 
-def _load(name: str, version: str, folder: str) -> PyFuncModel:
-    """Download a version into a folder, verify its files and load it."""
-    store = os.environ["MLFLOW_TRACKING_URI"]
-    source = f"models:/{name}/{version}"
-    path = download_artifacts(source, dst_path=folder, tracking_uri=store, registry_uri=store)
-    hashes = registered_hashes(MlflowClient(store).get_model_version(name, version).tags)
-    if hashes is None:
-        print("its files cannot be verified: they were registered without hashes", flush=True)
-    else:
-        verify_folder(Path(path), hashes, f"{name} version {version}")
-    _forget_imports()
-    model = load_model(path)
-    _require_classifier(model)
-    return model
-
-
-def _forget_imports() -> None:
-    """Make the next import of `crossfold` find the version's code, which MLflow puts first."""
-    for module in [name for name in sys.modules if name.partition(".")[0] == "crossfold"]:
-        del sys.modules[module]
-
-
-def _require_classifier(model: PyFuncModel) -> None:
-    columns = model.metadata.get_output_schema()  # type: ignore[no-untyped-call]
-    if columns is None or columns.input_names() != ["label", "probabilities", "error"]:
-        raise ValueError("it was not registered by Crossfold")
+def _load(version: "ModelVersion", public_key: str | None) -> ServedModel:
+    if public_key:
+        verify_version(version, public_key)
+    reference = load_reference(version) if has_sets(version) else None
+    return ServedModel(version.name, str(version.version), load_version(version), reference)
 
 
 def _end(signum: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
-    except KeyboardInterrupt:
-        print("ended")

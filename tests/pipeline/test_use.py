@@ -31,6 +31,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
 
@@ -42,6 +43,7 @@ from crossfold.predict import file_hashes
 from crossfold.registry.package import PackagedFiles, save_model
 from tests.unit.networks import IMAGENET
 from tests.unit.references import write_reference
+from tests.unit.registry.test_signing import write_key
 
 from .projects import SOURCE, Project, alive, wait_until
 
@@ -599,11 +601,73 @@ def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path:
     client = project.client()
     version = client.create_model_version("crossfold", swapped.as_uri()).version
     model = ("--model", f"crossfold/{version}")
-    said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=1)
+    said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=2)
     assert "graph.safetensors is damaged or has been modified" in said
     assert "Traceback" not in said
     client.delete_model_version("crossfold", version)
     assert not proof.exists()
+
+
+def _register_folder(project: Project, name: str, folder: Path) -> None:
+    """Register a folder as another version of a model, with the hashes of its files."""
+    client = project.client()
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(name)
+    tags = {file_hashes.TAG: json.dumps(file_hashes.hash_folder(folder))}
+    client.create_model_version(name, folder.as_uri(), tags=tags)
+
+
+def test_no_code_of_a_version_is_executed(
+    project: Project, expected: dict[str, dict[str, float]], tmp_path: Path
+) -> None:
+    """MLflow 3.18 knows the variable, and would refuse to load a version as pyfunc."""
+    proof, model = tmp_path / "executed", shutil.copytree(project.root / "model", tmp_path / "m")
+    for code in model.rglob("*.py"):
+        code.write_text(f"open({str(proof)!r}, 'w')\n")
+    _register_folder(project, "code", model)
+    port, use = _free_port(), ("--model", "code/1")
+    with project.exported({"MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false"}):
+        assert f"\t{_best(expected['0.png'])}\t" in project.call(
+            "crossfold", "predict", "images/0.png", *use
+        )
+        with project.started("crossfold", "serve", "--port", port, *use) as process:
+            _wait_for_line(process, "ready: ")
+            row = _ask(port, _records([_base64(project.root / "images/0.png")])).one_row()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0
+    assert row["label"] == _best(expected["0.png"])
+    assert not proof.exists()
+
+
+@pytest.mark.slow
+def test_only_signed_versions_are_used_if_the_settings_ask_for_it(
+    project: Project, tmp_path: Path
+) -> None:
+    strict = Project(Path(shutil.copytree(project.root, tmp_path / "project")))
+    own, other = write_key(strict.root / "own.pem"), write_key(strict.root / "other.pem")
+    settings = (strict.root / "params.yaml").read_text()
+    settings = settings.replace("signature_key: null", "signature_key: own.pub")
+    (strict.root / "params.yaml").write_text(settings)
+    for folder in ("first", "second"):
+        copied = Path(shutil.copytree(project.root / "model", tmp_path / folder))
+        _register_folder(strict, "signed", copied)
+    predict = ("crossfold", "predict", "images/0.png", "--model")
+    assert "signed version 1 is not signed" in strict.call(*predict, "signed/1", status=2)
+    assert "is not signed" in strict.call("crossfold", "verify", "signed/1", status=1)
+    strict.call("crossfold", "sign", "signed/1", "--key", own.name)
+    assert file_hashes.hash_file(own.with_suffix(".pub")) in strict.call(
+        "crossfold", "verify", "signed/1"
+    )
+    assert "signed/1" in strict.call(*predict, "signed/1") == strict.call(*predict, "signed/1")
+    public = other.with_suffix(".pub").name
+    said = strict.call("crossfold", "verify", "signed/1", "--key", public, status=1)
+    assert "signed version 1 is not signed with the key" in said
+    for command in (("serve", "--port", _free_port(), "--model"), ("promote", "--yes")):
+        said = strict.call("crossfold", *command, "signed/2", status=2)
+        assert "signed version 2 is not signed" in said and "Traceback" not in said
+    (tmp_path / "first/MLmodel").write_text("other")
+    assert "MLmodel" in strict.call(*predict, "signed/1", status=2)
+    assert "MLmodel" in strict.call("crossfold", "verify", "signed/1", status=1)
 
 
 class _Payload:

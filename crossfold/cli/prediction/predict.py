@@ -133,16 +133,15 @@ def serve(
     """Serve a registered version over HTTP with MLflow's scoring protocol, on loopback only."""
     settings = _settings()
     require_free_port(port)
+    from crossfold.predict.signatures import required_key
+
+    key, name = required_key(settings.registry, Path.cwd()), _registered(model, settings)
 
     from crossfold.predict.model import find_version
+    from crossfold.predict.server import serve
     from crossfold.tracking import store
 
-    name = _registered(model, settings)
-    version = find_version(store.connect(), name)
-    # Replace this process instead of starting a child, which a hard kill of the parent would leave
-    # behind. A new interpreter is needed: modules imported here would shadow the version's code.
-    program = ["-m", "crossfold.predict.server", version.name, str(version.version), str(port)]
-    os.execv(sys.executable, [sys.executable, *program])
+    serve(find_version(store.connect(), name), port, key)
 
 
 def _predicted(
@@ -159,17 +158,18 @@ def _predicted(
     """
     from crossfold.imaging.decoding import read_image
     from crossfold.predict.model import predict_images
+    from crossfold.predict.signatures import required_key
 
-    name = _registered(model, settings)
+    key, name = required_key(settings.registry, Path.cwd()), _registered(model, settings)
     version: KnownVersion | ModelVersion
     write_picture = None
     if explain:
         from .explanations import picture_writer
 
-        network, version = _looked_up(name)
+        network, version = _looked_up(name, key)
         write_picture = picture_writer(version, explain, len(paths))
     else:
-        network, version = _known(name) or _looked_up(name)
+        network, version = _known(name, key) or _looked_up(name, key)
     sets = None if coverage is None else _sets(version, coverage)
     predictions = predict_images(network, paths, read_image, batch_size, sets)
     for number, (path, prediction) in enumerate(zip(paths, predictions, strict=True), start=1):
@@ -196,24 +196,35 @@ def _sets(version: "KnownVersion | ModelVersion", coverage: float) -> "AskedSets
     return AskedSets(load_reference(version), coverage)
 
 
-def _known(name: str) -> "tuple[Classifier, KnownVersion] | None":
-    """Load the version that MLflow named last, if its store is on this machine and unchanged."""
+def _known(name: str, key: str | None) -> "tuple[Classifier, KnownVersion] | None":
+    """Load the version that MLflow named last, if its store is on this machine and unchanged.
+
+    With a public `key`, the version needs a valid signature of it.
+    """
     from crossfold.predict import local_version
 
     lookup = local_version.begin(Path.cwd(), name)
     known = lookup and local_version.recall(lookup)
+    if known and key:
+        local_version.verify(known, key)
     return (local_version.load(known), known) if known else None
 
 
-def _looked_up(name: str) -> "tuple[Classifier, ModelVersion]":
-    """Ask MLflow for a version and load it, and remember the answer for the next time."""
+def _looked_up(name: str, key: str | None) -> "tuple[Classifier, ModelVersion]":
+    """Ask MLflow for a version and load it, and remember the answer for the next time.
+
+    With a public `key`, the version needs a valid signature of it.
+    """
     from crossfold.predict import local_version
     from crossfold.predict.model import find_version, load_version
+    from crossfold.predict.signatures import verify_version
     from crossfold.tracking import store
 
     client = store.connect()
     lookup = local_version.begin(Path.cwd(), name)
     version = find_version(client, name)
+    if key:
+        verify_version(version, key)
     network = load_version(version)
     if lookup:
         local_version.remember(lookup, client, version)

@@ -1,7 +1,9 @@
 """A real server process stays alive and small, and answers others, whatever a client sends."""
 
+import base64
 import contextlib
 import http.client
+import io
 import json
 import socket
 import subprocess
@@ -11,10 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
+from PIL import Image
 
 POST = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-BODY = b'{"inputs": ["AAAA"]}'
 NUM_CLIENTS = 200
+
+
+def _request_of(grey: int) -> bytes:
+    """Ask for the class of a grey image, which is its grey level."""
+    file = io.BytesIO()
+    Image.new("L", (32, 32), grey).save(file, "PNG")
+    return json.dumps({"inputs": [base64.b64encode(file.getvalue()).decode()]}).encode()
+
+
+BODY = _request_of(4)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +117,7 @@ def test_a_header_that_never_ends_keeps_no_one_waiting(port: int) -> None:
 
 
 def test_many_clients_at_once_each_get_their_own_answer(port: int) -> None:
-    bodies = [json.dumps({"inputs": ["A" * n]}).encode() for n in range(1, NUM_CLIENTS)]
+    bodies = [_request_of(grey) for grey in range(NUM_CLIENTS)]
     with ThreadPoolExecutor(NUM_CLIENTS) as clients:
         labels = list(clients.map(lambda body: _ask(port, body), bodies))
-    assert labels == [str(n) for n in range(1, NUM_CLIENTS)]
+    assert labels == [str(grey) for grey in range(NUM_CLIENTS)]

@@ -5,8 +5,6 @@ import contextlib
 import json
 from typing import Any
 
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, Schema
 from starlette.types import Message
 
 from crossfold.predict import server
@@ -15,20 +13,13 @@ from crossfold.predict.connection_limits import BodyReader
 BODY = b'{"inputs": ["AAAA"]}'
 
 
-class _OldModel:
-    """A model that was registered before there were prediction sets."""
-
-    metadata = Model(signature=ModelSignature(inputs=Schema([ColSpec("string", "image")])))
-
-
-class _FailingModel:
-    def predict(self, _: object) -> None:
+class _FailingNetwork:
+    @property
+    def preprocessing(self) -> None:
         raise RuntimeError("no such file: /srv/secret")
 
 
-def _answer(
-    parts: list[bytes], model: Any = None, reader: BodyReader | None = None
-) -> tuple[int, dict[str, Any]]:
+def _answer(parts: list[bytes], reader: BodyReader | None = None) -> tuple[int, dict[str, Any]]:
     """Let the application answer a request that announces no length."""
     waiting = [*parts]
     sent: list[Message] = []
@@ -47,8 +38,9 @@ def _answer(
         sent.append(message)
 
     async def ask() -> None:
-        failing: Any = _FailingModel()
-        app = server.ScoringApp(model or failing, "crossfold", "1", reader).starlette()
+        failing: Any = _FailingNetwork()
+        model = server.ServedModel("crossfold", "1", failing, reference=None)
+        app = server.ScoringApp(model, reader).starlette()
         await app(scope, receive, send)
 
     with contextlib.suppress(RuntimeError):  # it goes on, for the server's output
@@ -64,8 +56,7 @@ def test_a_failure_of_the_model_is_one_line_without_its_reason() -> None:
 
 
 def test_a_version_without_prediction_sets_refuses_a_coverage() -> None:
-    """MLflow would drop the parameter and answer without sets."""
-    status, answer = _answer([b'{"inputs": ["A"], "params": {"coverage": 0.9}}'], _OldModel())
+    status, answer = _answer([b'{"inputs": ["A"], "params": {"coverage": 0.9}}'])
     assert status == 400
     assert "no prediction sets" in answer["message"]
 

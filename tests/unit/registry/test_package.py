@@ -217,7 +217,7 @@ def test_a_graph_that_the_engine_cannot_compute_is_not_called_modified(folder: P
 def test_where_pickles_are_not_allowed_none_is_loaded_though_mlmodel_names_it(
     folder: Path, payload: bytes, proof: Path
 ) -> None:
-    """`crossfold serve` sets the variable: MLmodel may have been altered too."""
+    """The variable that the docs advise, since MLmodel may have been altered too."""
     (folder / "python_model.pkl").write_bytes(payload)
     about = yaml.safe_load((folder / "MLmodel").read_text())
     flavor = about["flavors"]["python_function"]
@@ -228,5 +228,5 @@ def test_where_pickles_are_not_allowed_none_is_loaded_though_mlmodel_names_it(
     refused = load(folder, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
     assert "using pickle is disallowed" in refused.stderr
     assert not proof.exists()
-    load(folder, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")  # importing the server turns it off
+    load(folder, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="true")
     assert proof.exists(), "the test would not have found it"
