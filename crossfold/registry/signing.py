@@ -59,7 +59,7 @@ def hold_unsigned(decision: Decision, version: ModelVersion, public_key: str | N
         return replace(
             decision,
             held=True,
-            reason=f"{error}; then `crossfold promote {version.version}`. Its scores: "
-            f"{decision.reason}",
+            reason=f"{error}. With a valid signature, `crossfold promote {version.version}` makes "
+            f"it champion. Its scores: {decision.reason}",
         )
     return decision

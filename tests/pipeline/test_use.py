@@ -599,7 +599,8 @@ def test_a_version_with_a_pickle_in_it_is_not_served(project: Project, tmp_path:
     (swapped / "python_model.pkl").write_bytes(payload)
     (swapped / "artifacts/graph.safetensors").write_bytes(payload)
     client = project.client()
-    version = client.create_model_version("crossfold", swapped.as_uri()).version
+    tags = {file_hashes.TAG: json.dumps(file_hashes.hash_folder(project.root / "model"))}
+    version = client.create_model_version("crossfold", swapped.as_uri(), tags=tags).version
     model = ("--model", f"crossfold/{version}")
     said = project.call("crossfold", "serve", "--port", _free_port(), *model, status=2)
     assert "graph.safetensors is damaged or has been modified" in said
