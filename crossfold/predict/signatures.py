@@ -153,7 +153,8 @@ def verify_signature(folder: Path, name: str, number: str, public_key: str) -> S
         _verify(folder, path, public_key)
         signed, num_files = _read_statement(path)
     except Exception as error:  # the file may contain anything
-        reason = " ".join(str(error).split()) or "it was made with another key"
+        text = str(error).partition(": Expected ")[0]  # without two digests as bytes
+        reason = " ".join(text.split()) or "it was made with another key"
         raise UnverifiedError(
             f"{version}: the signature of the key {key} is not valid: {reason}"
         ) from None
