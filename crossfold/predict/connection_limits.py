@@ -17,7 +17,7 @@ from .scoring_requests import MAX_BODY, RefusedRequestError
 # Bytes of all bodies that are read or predicted at one time: three of the largest.
 MAX_BODIES = 3 * MAX_BODY
 # Connections at one time; uvicorn answers 503 to the requests of further ones.
-MAX_CONNECTIONS = 1000
+MAX_CONNECTIONS = 2000
 # Seconds that a client may take to send a header, and to send a body.
 HEADER_PATIENCE = 10
 BODY_PATIENCE = 60
