@@ -33,9 +33,11 @@ class Finding:
     advice: str = ""
 
     def __str__(self) -> str:
+        # Names may have invisible characters, such as those that turn the direction of writing.
+        about, advice = escaped(self.about), escaped(self.advice)
         if not self.lines:
-            return self.about
-        return f"{self.about}:\n{listed(list(self.lines))}" + (self.advice and f"\n{self.advice}")
+            return about
+        return f"{about}:\n{listed(list(map(escaped, self.lines)))}" + (advice and f"\n{advice}")
 
 
 @dataclass(frozen=True)
