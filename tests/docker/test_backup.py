@@ -164,11 +164,6 @@ def test_a_backup_brings_back_what_was_destroyed(upgrade: Upgrade, backup: Path)
     assert contents(services) == upgrade.before
     assert services.psql(REVISION) == [NEW]
 
-    # Back to the state before the upgrade, which the server then repeats.
-    (_, folder) = sorted((services.root / "backups").iterdir())
-    Project(services.root).call("crossfold", "restore", "--replace", str(folder))
-    assert contents(services) == upgrade.before
-
 
 def test_what_must_not_be_restored_touches_nothing(
     upgrade: Upgrade, backup: Path, tmp_path: Path
