@@ -10,9 +10,10 @@ import typer
 from crossfold.errors import UserError
 from crossfold.step.user import ensure_user_name
 
-from . import backup, data, infra, leakage, registry, review, run, signing
+from . import backup, data, infra, leakage, review, run
 from .console import fail
 from .prediction import predict
+from .versions import registry, signing
 
 if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException

@@ -12,7 +12,8 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.console import Console, RenderableType
 from sklearn.metrics import cohen_kappa_score
 
-from crossfold.cli import summary, version_tables
+from crossfold.cli import summary
+from crossfold.cli.versions import version_tables
 from crossfold.data.examination.findings import DataFacts
 from crossfold.data.examples import Examples
 from crossfold.diagnosis.findings import Diagnosis

@@ -6,7 +6,7 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
-from crossfold.cli.version_tables import created, lineage_table, models_table
+from crossfold.cli.versions.version_tables import created, lineage_table, models_table
 
 
 def test_a_version_that_was_taken_back_is_shown_as_refused(

@@ -7,7 +7,7 @@ import typer
 
 from crossfold.errors import UserError
 
-from .console import console, fail
+from ..console import console, fail
 from .registry import Version, find, open_registry
 
 if TYPE_CHECKING:

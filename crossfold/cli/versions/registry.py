@@ -13,7 +13,7 @@ from rich.text import Text
 from crossfold.errors import UserError
 from crossfold.runners.base import OnThisMachine, RunnerName
 
-from .console import PARAMS, console, fail, require_local_store
+from ..console import PARAMS, console, fail, require_local_store
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

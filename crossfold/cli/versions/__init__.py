@@ -1,0 +1,1 @@
+"""Commands on registered versions: list, compare, promote, reproduce, sign, verify."""
