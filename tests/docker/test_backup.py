@@ -30,8 +30,6 @@ OLD, NEW = "b7e2c1a4d9f3", "dc11669786a5"  # of MLflow 3.16 and 3.17
 # A table that the upgrade from 3.16 makes.
 TABLE = "scheduler_leases"
 
-pytestmark = pytest.mark.slow
-
 
 @contextmanager
 def client(services: Services) -> Iterator[MlflowClient]:
