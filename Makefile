@@ -104,11 +104,12 @@ test-browser: setup ## Test the report in headless Chromium (needs chromium)
 # Linux only. New inputs stay below runs/fuzz; one that fails is written to the working directory.
 .PHONY: fuzz
 fuzz: setup ## Fuzz the readers of files from others, FUZZ_SECONDS=60 each, on Linux
-	for target in $$(ls tests/fuzz/corpus); do \
+	failed=; for target in $$(ls tests/fuzz/corpus); do \
 	  mkdir -p runs/fuzz/$$target; \
 	  $(BIN)/python -m tests.fuzz $$target runs/fuzz/$$target tests/fuzz/corpus/$$target \
-	    -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=20 -rss_limit_mb=3000; \
-	done
+	    -max_total_time=$(or $(FUZZ_SECONDS),60) -timeout=20 -rss_limit_mb=3000 \
+	    || failed+=" $$target"; \
+	done; [[ -z $$failed ]] || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: benchmark
 benchmark: setup ## Time the pipeline against the usual loop, into docs/performance.md

@@ -3,7 +3,6 @@
 A target is a function of the bytes. Its name is that of its folder in `corpus`.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,7 +21,8 @@ from crossfold.versioning.dvc import parse_pointer
 
 CORPUS = Path(__file__).parent / "corpus"
 _GEOMETRY = SquareGeometry(8)
-_scratch = Path(tempfile.gettempdir(), f"crossfold-fuzz-{os.getpid()}")
+_folder = tempfile.TemporaryDirectory()  # deleted at the end of the process
+_scratch = Path(_folder.name) / "input"
 
 
 def image(data: bytes) -> None:

@@ -5,7 +5,6 @@ each failure it gets larger, so that each run gets further than the one before.
 """
 
 import errno
-import json
 import os
 import re
 from collections.abc import Callable
@@ -19,9 +18,18 @@ pytestmark = pytest.mark.slow
 
 SIZES = ("300k", "1500k", "45m", "105m", "150m", "1g")
 READ_ONLY = "read-only"
+OPEN_RUNS = """
+import sqlite3
+query = "SELECT name FROM runs WHERE status = \\"RUNNING\\""
+for name, in sqlite3.connect("runs/mlflow.db").execute(query):
+    print("# left open:", name)
+"""
 RUNS = f"""
 mkdir runs
-for folder in data models; do mount --bind $folder $folder; mount -o remount,bind,ro $folder; done
+for folder in data models; do
+    mount --bind $folder $folder && mount -o remount,bind,ro $folder || exit 9
+    touch $folder/new 2>/dev/null && exit 9
+done
 mount -t tmpfs -o ro tmpfs runs
 echo "# {READ_ONLY}"; crossfold run 2>&1; echo "# status $?"
 umount runs
@@ -29,13 +37,9 @@ mount -t tmpfs tmpfs runs
 for size in {" ".join(SIZES)}; do
     mount -o remount,size=$size runs
     echo "# $size"; crossfold run 2>&1; echo "# status $?"
+    find . -name '*.part' -not -path './.dvc/*' | sed "s/^/# left /"
+    [ ! -e runs/mlflow.db ] || python -c '{OPEN_RUNS}'
 done
-echo "# left"; find . -name '*.part' -not -path './.dvc/*'
-python - <<'END'
-import json, sqlite3
-query = "SELECT status, count(*) FROM runs GROUP BY status"
-print(json.dumps(sqlite3.connect("runs/mlflow.db").execute(query).fetchall()))
-END
 """
 
 
@@ -81,7 +85,7 @@ def test_a_full_disk_is_one_clear_error_that_names_the_path(
         assert "Traceback" not in output, (size, output)
         (error,) = re.findall(r"^error: .*", output, re.MULTILINE)
         assert f"{project.root}/runs/" in error, (size, error)
-        assert re.search("disk is full|no space is left|has .* GB free", error), (size, error)
+        assert re.search("disk is full|no space is left|GB free", error), (size, error)
 
 
 def test_the_next_run_repeats_no_step_that_finished_on_a_full_disk(
@@ -101,8 +105,4 @@ def test_read_only_data_are_enough_for_a_run(tried: dict[str, Tried]) -> None:
 
 
 def test_a_full_disk_leaves_nothing_half_written_and_no_run_open(printed: str) -> None:
-    _, _, left = printed.partition("# left\n")
-    *files, statuses = left.splitlines()
-    assert files == []
-    assert "FINISHED" in dict(json.loads(statuses))
-    assert "RUNNING" not in dict(json.loads(statuses))
+    assert "# left" not in printed
