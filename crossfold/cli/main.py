@@ -3,11 +3,13 @@
 import errno
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from crossfold.errors import UserError
+from crossfold.step.full_disk import explain_full_disk
 from crossfold.step.user import ensure_user_name
 
 from . import backup, data, infra, leakage, review, run
@@ -86,6 +88,8 @@ def main() -> None:
     except Interrupted as error:
         fail(str(error), 128 + error.signum)
     except OSError as error:
+        if full := explain_full_disk(error, Path.cwd()):
+            fail(full, 2)
         path = error.filename2 or error.filename  # after a failed replacement, its target
         if path is None or error.errno not in _OF_THE_DISK:  # not about a file, so a bug
             raise

@@ -68,8 +68,17 @@ class ComposeProject:
         )
 
     def container(self, service: str) -> str:
-        """Return the id of a service's container, running or not; empty if there is none."""
-        return self.output("ps", "--all", "--quiet", service)
+        """Return the id of a service's container, running or not; empty if there is none.
+
+        Compose's own `ps` would list the containers of `run` too, such as an interrupted one's.
+        """
+        labels = {
+            "project": self.environment["COMPOSE_PROJECT_NAME"],
+            "service": service,
+            "oneoff": "False",
+        }
+        filters = [f"--filter=label=com.docker.compose.{key}={labels[key]}" for key in labels]
+        return shell.output("docker", "ps", "--all", "--quiet", "--no-trunc", *filters)
 
 
 def compose_command() -> list[str]:

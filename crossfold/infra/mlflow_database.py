@@ -10,11 +10,13 @@ from .compose_project import ComposeProject
 # The password comes from the container's environment, not from a command line.
 _WITH_PASSWORD = ("sh", "-c", 'PGPASSWORD="$POSTGRES_PASSWORD" exec "$0" "$@"')
 _LOGIN = ("--host=127.0.0.1", "--username=mlflow", "--dbname=mlflow")
-_EMPTY = (
+_REPLACE = (
+    "BEGIN",
     "DROP SCHEMA IF EXISTS auth CASCADE",
     "DROP SCHEMA public CASCADE",
     "CREATE SCHEMA public AUTHORIZATION pg_database_owner",
 )
+_COMMIT = "\nCOMMIT;\n"
 REVISION = "public.alembic_version"  # the table with the revision of MLflow's own tables
 
 Revisions = dict[str, list[str]]
@@ -58,15 +60,21 @@ def is_empty(project: ComposeProject) -> bool:
 
 
 def dump(project: ComposeProject, path: Path) -> None:
-    """Write the database as of one moment to a new file of SQL."""
+    """Write the database as of one moment to a new file of SQL, which ends with COMMIT."""
     project.save(path, *_in_postgres("pg_dump", "--no-owner", "--no-privileges"))
+    with path.open("a") as file:
+        file.write(_COMMIT)
 
 
 def load(project: ComposeProject, path: Path) -> None:
-    """Replace the database by that of `dump`, in one transaction."""
-    empty = [f"--command={statement}" for statement in _EMPTY]
-    options = ("--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1", "--single-transaction")
-    project.load(path, *_in_postgres("psql", *options, *empty, "--file=-"))
+    """Replace the database by that of `dump`, completely or not at all.
+
+    The file itself commits. With psql's `--single-transaction`, psql would commit what it had read
+    if this command died, because it takes that for the end of the file.
+    """
+    begin = [f"--command={statement}" for statement in _REPLACE]
+    options = ("--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
+    project.load(path, *_in_postgres("psql", *options, *begin, "--file=-"))
 
 
 def query(project: ComposeProject, statement: str) -> str:

@@ -1,6 +1,7 @@
 """Upgrade MLflow's database before a newer MLflow starts: stop, copy, migrate; undo a failure."""
 
 import time
+from pathlib import Path
 
 from crossfold.errors import UserError
 
@@ -11,6 +12,10 @@ from .image_tags import MLFLOW, image_name
 from .shell import Say
 
 BACKUPS = "backups"
+
+
+class _UnrestoredError(UserError):
+    """The database is neither upgraded nor as before."""
 
 
 def upgrade_database(project: ComposeProject, say: Say) -> None:
@@ -31,9 +36,13 @@ def upgrade_database(project: ComposeProject, say: Say) -> None:
         project.call("stop", "mlflow")
     try:
         _migrate(project, say)
-    except UserError as error:
+    except _UnrestoredError:
+        raise
+    except BaseException as error:  # an interrupt and a full disk too
         if server:
             project.call("start", "mlflow")
+        if not isinstance(error, UserError):
+            raise
         state = "the earlier MLflow runs again" if server else "MLflow is not running"
         raise UserError(
             f"MLflow's database could not be upgraded. It is as before, and {state}. Use the "
@@ -49,9 +58,19 @@ def _migrate(project: ComposeProject, say: Say) -> None:
     say(f"upgrading the database; a backup of it is in {folder.relative_to(project.root)}")
     try:
         project.call_quietly("run", "--rm", "-T", "mlflow", "python3", "start.py", "prepare")
-    except UserError:
-        mlflow_database.load(project, folder / DATABASE)
+    except BaseException:
+        _restore(project, folder)
         raise
+
+
+def _restore(project: ComposeProject, folder: Path) -> None:
+    try:
+        mlflow_database.load(project, folder / DATABASE)
+    except BaseException as error:
+        raise _UnrestoredError(
+            "MLflow's database could be neither upgraded nor restored, so MLflow is stopped. "
+            f"Remove the cause, then run `crossfold restore --replace {folder}`. {error}"
+        ) from error
 
 
 def _has_data(project: ComposeProject) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -18,27 +19,51 @@ from .scoring_requests import MAX_BODY, RefusedRequestError
 MAX_BODIES = 3 * MAX_BODY
 # Connections at one time; uvicorn answers 503 to the requests of further ones.
 MAX_CONNECTIONS = 2000
-# Seconds that a client may take to send a header, and to send a body.
+_OTHER_FILES = 200  # that the process has open
+# Seconds that a client may take to send a header, to go on taking a response, and to send a body.
 HEADER_PATIENCE = 10
 BODY_PATIENCE = 60
 
 
+def allow_connections() -> int:
+    """Let this process open as many connections as the system permits, up to MAX_CONNECTIONS.
+
+    Returns:
+        The number. Further connections would end in the system's errors, not in a 503.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _OTHER_FILES
+    permitted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft != resource.RLIM_INFINITY and soft < permitted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (permitted, hard))
+    return permitted - _OTHER_FILES
+
+
 class LimitedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which also closes connections that never complete a header."""
+    """uvicorn's HTTP/1.1, which also closes connections whose clients don't go on.
+
+    That is: no header is completed, or no part of a response is taken.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to watch a new connection."""
         super().connection_made(cast(asyncio.Transport, transport))
         self._watch()
 
-    def _watch(self) -> None:
-        self.loop.call_later(HEADER_PATIENCE, self._close_if_idle, self.cycle)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the watch."""
+        self._next_look.cancel()
+        super().connection_lost(exc)
 
-    def _close_if_idle(self, last: object) -> None:
-        """Close the connection if no request is running, and none has begun since `last`."""
-        if self.transport.is_closing():
-            return
-        if self.cycle is last and (self.cycle is None or self.cycle.response_complete):
+    def _watch(self) -> None:
+        seen = self.cycle, self.transport.get_write_buffer_size()
+        self._next_look = self.loop.call_later(HEADER_PATIENCE, self._close_if_stuck, *seen)
+
+    def _close_if_stuck(self, last: object, last_unsent: int) -> None:
+        """Close the connection if its client has done nothing since the last look."""
+        unsent = self.transport.get_write_buffer_size()
+        idle = self.cycle is last and (self.cycle is None or self.cycle.response_complete)
+        if (0 < last_unsent <= unsent) if unsent else idle:
             self.transport.abort()
         else:
             self._watch()

@@ -269,15 +269,20 @@ def download_path(version: "ModelVersion", path: str, folder: str) -> Path:
 
     Raises:
         UserError: it is missing.
+        MlflowException: the server does not answer.
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
+
+    from crossfold.tracking.store import lost_server
 
     uri = os.environ["MLFLOW_TRACKING_URI"]
     source = f"models:/{version.name}/{version.version}/{path}"
     try:
         return Path(download_artifacts(source, dst_path=folder, tracking_uri=uri, registry_uri=uri))
     except (MlflowException, OSError) as error:
+        if lost_server(error):
+            raise
         raise UserError(
             f"{version.name} version {version.version} cannot be loaded from {version.source}: "
             f"{error}. Its files are gone, or it was not registered by Crossfold: remove its "

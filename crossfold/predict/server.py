@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from crossfold.evaluation.prediction_sets.reference import Reference
 
-from .connection_limits import MAX_CONNECTIONS, BodyReader, LimitedProtocol
+from .connection_limits import BodyReader, LimitedProtocol, allow_connections
 from .encoded_images import SERVING, read_encoded
 from .model import (
     AskedSets,
@@ -204,7 +204,7 @@ def run(app: ScoringApp, port: int) -> None:
         log_level="warning",
         http=LimitedProtocol,
         ws="none",
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=allow_connections(),
         timeout_graceful_shutdown=_PATIENCE,
     )
     _Server(config).run()

@@ -82,8 +82,8 @@ def register_model(
     `summary` a short outcome with links to MLflow's pages.
 
     Raises:
-        UserError: the current champion cannot be loaded, or the private key cannot be used;
-            nothing is registered then.
+        UserError: the current champion cannot be loaded or lacks a required signature, or the
+            private key cannot be used; nothing is registered then.
     """
     board, evaluated = Leaderboard.read(leaderboard), Evaluation.read(evaluation)
     diagnosed = Diagnosis.read(diagnosis)
@@ -120,6 +120,8 @@ def _register(run: run.Run, model: _Model, rule: gate.Rule, num_threads: int) ->
     while True:  # repeats if another process changes the champion in the meantime
         # Judge before registering: if the champion can't be loaded, no unjudged version is left.
         champion = aliases.find_champion(client, name)
+        if champion and rule.signature_key:
+            signatures.verify_version(champion, rule.signature_key)
         decision = _judge(version, champion, model, rule, num_threads)
         if version is None:
             new = _create_version(run, model)

@@ -17,6 +17,8 @@ def explain_full_disk(error: BaseException, place: Path) -> str:
     The error may not tell the path that it is about. `place`, a file or folder that the process
     writes to, then stands for it.
     """
+    if _is_a_servers(error):
+        return ""
     if getattr(error, "errno", None) not in _NUMBERS and not _is_worded(error):
         return ""
     path = getattr(error, "filename", None) or place
@@ -25,6 +27,11 @@ def explain_full_disk(error: BaseException, place: Path) -> str:
         f"{path}: no space is left on the disk, or the quota is used up ({free / 1e6:.1f} MB are "
         "free). Free some space, then run again: no finished step is repeated"
     )
+
+
+def _is_a_servers(error: BaseException) -> bool:
+    """Tell whether a server has reported it, whose disk this is then; MLflow is not imported."""
+    return any(kind.__name__ == "RestException" for kind in type(error).__mro__)
 
 
 def _is_worded(error: BaseException) -> bool:

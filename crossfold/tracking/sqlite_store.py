@@ -7,7 +7,7 @@ import hashlib
 import os
 import sqlite3
 import tempfile
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -90,8 +90,12 @@ def _create(store: Path) -> None:
     with tempfile.TemporaryDirectory(dir=store.parent, prefix=".mlflow-") as folder:
         whole = Path(folder) / store.name
         MlflowClient(tracking_uri=f"{SQLITE}{whole}", registry_uri=f"{SQLITE}{whole}")
-        with suppress(FileExistsError):  # another process was quicker, and may have used its own
+        try:
             os.link(whole, store)
+        except FileExistsError:
+            pass  # another process was quicker, and may have used its own
+        except OSError:  # a file system without hard links
+            whole.rename(store)
 
 
 def _update_locations(store: Path) -> None:

@@ -16,8 +16,9 @@ import docker
 import pytest
 from mlflow.tracking import MlflowClient
 
+from crossfold.infra import mlflow_database
 from crossfold.infra.backup_folder import Manifest
-from crossfold.infra.compose_project import compose_command
+from crossfold.infra.compose_project import ComposeProject, compose_command
 from crossfold.infra.image_build import build_image
 from crossfold.infra.image_tags import MLFLOW, image_name
 
@@ -161,6 +162,17 @@ def test_a_backup_brings_back_what_was_destroyed(upgrade: Upgrade, backup: Path)
     Project(services.root).call("crossfold", "restore", str(backup))
     assert contents(services) == upgrade.before
     assert services.psql(REVISION) == [NEW]
+
+
+def test_a_restore_that_dies_halfway_changes_nothing(
+    upgrade: Upgrade, backup: Path, tmp_path: Path
+) -> None:
+    services = upgrade.services
+    half = tmp_path / "mlflow.sql"
+    sql = (backup / "mlflow.sql").read_bytes()
+    half.write_bytes(sql[: sql.index(b"\nCOPY ")])
+    mlflow_database.load(ComposeProject.find(services.root, services.settings), half)
+    assert contents(services) == upgrade.before
 
 
 def test_what_must_not_be_restored_touches_nothing(

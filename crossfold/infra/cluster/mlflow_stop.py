@@ -10,7 +10,9 @@ from crossfold.infra.shell import Say
 from .kubectl import Cluster, Object
 
 _SERVER = ("deployment", "mlflow", "--namespace=mlflow")
-_PODS = ("pods", "--selector=app.kubernetes.io/name=mlflow", "--namespace=mlflow")
+# Evicted pods stay, as failed ones.
+_AT_WORK = "--field-selector=status.phase!=Failed,status.phase!=Succeeded"
+_PODS = ("pods", "--selector=app.kubernetes.io/name=mlflow", "--namespace=mlflow", _AT_WORK)
 _TIMEOUT = 120  # seconds; a pod's grace period is 45
 
 
@@ -36,7 +38,8 @@ def stop_other_mlflow(cluster: Cluster, objects: Sequence[Object], say: Say) -> 
         retrying(cluster.items, *_PODS)
     except RetryError:
         raise UserError(
-            f"MLflow's pods did not end within {_TIMEOUT} s, so nothing was updated. "
+            f"MLflow's pods did not end within {_TIMEOUT} s, so nothing was updated, and MLflow is "
+            "being stopped. When they have ended, run this command again. "
             f"See: kubectl --context {cluster.context} describe pods -n mlflow"
         ) from None
 
