@@ -42,7 +42,7 @@ class ComposeProject:
         shell.run_visibly(*self.command, *arguments, cwd=self.root, variables=self._variables)
 
     def call_quietly(self, *arguments: str) -> None:
-        """Run a Compose command; its output is lost, but for the end of its errors if it fails."""
+        """Run a Compose command; only the end of its errors is shown, if it fails."""
         self._stream(*arguments)
 
     def output(self, *arguments: str) -> str:

@@ -21,7 +21,8 @@ def explain_full_disk(error: BaseException, place: Path) -> str:
         return ""
     if getattr(error, "errno", None) not in _NUMBERS and not _is_worded(error):
         return ""
-    path = getattr(error, "filename", None) or place
+    # The second name is a copy's target, on whose disk no space is left.
+    path = getattr(error, "filename2", None) or getattr(error, "filename", None) or place
     free = shutil.disk_usage(place if place.exists() else place.parent).free
     return (
         f"{path}: no space is left on the disk, or the quota is used up ({free / 1e6:.1f} MB are "

@@ -30,7 +30,7 @@ def write_tensors() -> None:
 
 
 def write_graph() -> None:
-    """As OpenVINO says it, since it writes to names of its own choice."""
+    """As OpenVINO says it, which chooses the names of its files itself."""
     raise RuntimeError("basic_ios::clear: iostream error")
 
 
@@ -57,6 +57,11 @@ def test_a_full_disk_is_recognised_in_the_errors_of_each_library(
 def test_the_errors_own_path_is_named_and_a_quota_counts(tmp_path: Path) -> None:
     error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/mnt/features")
     assert explain_full_disk(error, tmp_path).startswith("/mnt/features: ")
+
+
+def test_a_copys_target_is_named_and_not_its_source(tmp_path: Path) -> None:
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "remote/file", None, "runs/file")
+    assert explain_full_disk(error, tmp_path).startswith("runs/file: ")
 
 
 def test_another_error_is_not_explained(tmp_path: Path) -> None:
