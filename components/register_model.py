@@ -43,7 +43,6 @@ def register_model(
         report: Report of the run, also in its MLflow run.
         summary: Version and decision in short, with links to MLflow's pages.
     """
-    import json
     from pathlib import Path
 
     from crossfold.step.runtime import step
@@ -62,7 +61,7 @@ def register_model(
             evaluation=Path(evaluation.path),
             diagnosis=Path(diagnosis.path),
             model_name=model_name,
-            rule=gate.Rule(min_macro_f1, margin, json.loads(signature_key)),
+            rule=gate.read_rule(min_macro_f1, margin, signature_key),
             lineage=lineage,
             models_pointer=models_pointer,
             computed=model.metadata,

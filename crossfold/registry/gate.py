@@ -4,6 +4,7 @@ The challenger and the champion are compared on the same test images. docs/decis
 explains the rule and its alternatives.
 """
 
+import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,6 +74,11 @@ class Rule:
     min_macro_f1: float
     margin: float
     signature_key: str | None = None
+
+
+def read_rule(min_macro_f1: float, margin: float, signature_key: str) -> Rule:
+    """Read the rule from a step's arguments, where the key is JSON: PEM as text, or null."""
+    return Rule(min_macro_f1, margin, json.loads(signature_key))
 
 
 def compare(
