@@ -78,11 +78,9 @@ def contents(services: Services) -> dict[str, Any]:
             "aliases": model.aliases,
             "versions": [vars(found) for found in mlflow.search_model_versions("name='digits'")],
             "objects": {
-                (bucket, entry["Key"]): services.s3(bucket)
-                .get_object(Bucket=bucket, Key=entry["Key"])["Body"]
-                .read()
+                (bucket, key): content
                 for bucket in ("mlflow", "dvc")
-                for entry in services.s3(bucket).list_objects_v2(Bucket=bucket)["Contents"]
+                for key, content in services.objects(bucket)
             },
             "users": services.psql(USERS),
         }
