@@ -21,7 +21,7 @@ from crossfold.step.yaml_text import parse_yaml
 from .remotes import REMOTE, Remote, find_remote, patience_with, refused_by_dvc, remote_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FOLDERS = ("data", "models")
 _logger = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ _MAX_LISTED = 50
 _LIST = ".dir"  # the end of the hash of a folder, whose object lists the folder's files
 
 
-def listed(lines: list[str]) -> str:
-    """Format the first lines, indented, and the number of the others."""
-    shown = [f"  {line}" for line in lines[:_MAX_LISTED]]
+def listed(lines: Sequence[object], written: Callable[[object], str] = str) -> str:
+    """Format the first lines, each by `written` and indented, and the number of the others."""
+    shown = [f"  {written(line)}" for line in lines[:_MAX_LISTED]]
     if len(lines) > _MAX_LISTED:
         shown.append(f"  ... and {len(lines) - _MAX_LISTED} more")
     return "\n".join(shown)

@@ -259,7 +259,8 @@ def examine_images(
 
     classes = tuple(sorted(layout.files))
     usable = [path for path in paths if path not in unusable]
-    labels = [classes.index(class_of[path]) for path in usable]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = [label_of[class_of[path]] for path in usable]
     of_label = Counter(labels)
     hashes = [hash_of[path] for path in usable]
     return FolderReport(
@@ -380,9 +381,11 @@ def _conflicts(hashes: dict[str, str], class_of: dict[str, str]) -> dict[str, st
         copies[content_hash].append(path)
     conflicts = {}
     for group in copies.values():
-        for path in group:
-            other = next((p for p in group if class_of[p] != class_of[path]), None)
-            if other:
+        first = group[0]
+        of_another = next((path for path in group if class_of[path] != class_of[first]), None)
+        if of_another:
+            for path in group:
+                other = of_another if class_of[path] == class_of[first] else first
                 conflicts[path] = f"the same image is in another class: {other}"
     return conflicts
 
@@ -405,12 +408,13 @@ def _classes_too_small(report: FolderReport, settings: SplitSettings) -> Iterato
     """List the classes with too few images for the holdout and every fold."""
     num_folds, test_fraction = settings.num_folds, settings.test_fraction
     places = set(zip(report.labels, report.folds, strict=True))
+    different = set(zip(report.labels, report.content_hashes, strict=True))
+    num_different = Counter(label for label, _ in different)
     lines = []
     for label, name in enumerate(report.classes):
         if report.num_files[name] and any((label, fold) not in places for fold in range(num_folds)):
-            hashes = zip(report.labels, report.content_hashes, strict=True)
-            num_different = len({content for of, content in hashes if of == label})
-            lines.append(f"class {name!r}: {report.counts[name]} images, {num_different} different")
+            count = report.counts[name]
+            lines.append(f"class {name!r}: {count} images, {num_different[label]} different")
     if lines:
         yield Finding(
             "too few images for the holdout and every fold to have one of each class. With "

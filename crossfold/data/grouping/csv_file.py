@@ -48,7 +48,7 @@ def _faults(table: CsvTable, paths: Sequence[str]) -> Iterator[Finding]:
         )
     yield from unknown_paths(table, known, "images of a class")
     yield from repeated_paths(table)
-    if empty := [str(row) for row in table.rows if row.path in known and not row.cells["group"]]:
+    if empty := [row for row in table.rows if row.path in known and not row.cells["group"]]:
         yield Finding(
             f"{table.place}: {len(empty)} images have no group", tuple(empty), "Name a group"
         )

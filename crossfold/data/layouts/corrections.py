@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .csv_table import CsvTable, faulty_rows, read_csv, repeated_paths, unknown_paths
 from .layout import Finding, Layout, first_names
-from .listing import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -108,7 +107,7 @@ def _faults(
     for table in (exclude, relabel):
         yield from unknown_paths(table, images, "images of a class")
         yield from repeated_paths(table)
-    excluded = {row.path for row in exclude.rows}
+    excluded, known = {row.path for row in exclude.rows}, set(classes)
     yield from faulty_rows(
         relabel,
         f"are also in {exclude.place}",
@@ -118,8 +117,8 @@ def _faults(
     yield from faulty_rows(
         relabel,
         "have a label that is no class",
-        lambda row: row.cells["label"] not in classes,
-        f"Write one of the classes: {escaped(first_names(classes))}",
+        lambda row: row.cells["label"] not in known,
+        f"Write one of the classes: {first_names(classes)}",
         column="label",
     )
 
@@ -131,7 +130,7 @@ def _emptied(
     if empty := [name for name, paths in files.items() if layout.files[name] and not paths]:
         yield Finding(
             "no image is left of these classes after data.exclude and data.relabel",
-            tuple(map(escaped, empty)),
+            tuple(empty),
             "Keep images of each class. To drop a class, take its images out of the data",
         )
     if layout.given_test and not given_test:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from sys import intern
 from typing import TYPE_CHECKING, NamedTuple
 
 from crossfold.imaging.decoding import BadImage
@@ -12,24 +13,33 @@ from .layout import Finding
 from .listing import escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from crossfold.data.image_source import ImageSource
 
 
 class Row(NamedTuple):
-    """A row of a CSV file with the column `path`, the image's path below the folder."""
+    """A row of a CSV file with the column `path`, the image's path below the folder.
+
+    Without a dictionary, of which a million rows take 180 MB.
+    """
 
     line: int  # number of its last line, from 1
-    cells: Mapping[str, str]  # by column; the asked ones, and "" where the row has none
+    columns: tuple[str, ...]  # the asked ones, `path` first
+    values: tuple[str, ...]  # "" where the row has none
 
     @property
     def path(self) -> str:
         """The image's path."""
-        return self.cells["path"]
+        return self.values[0]
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """The values by column."""
+        return dict(zip(self.columns, self.values, strict=True))
 
     def __str__(self) -> str:
-        return f"line {self.line}: {escaped(self.path)}"
+        return f"line {self.line}: {self.path}"
 
 
 class CsvTable(NamedTuple):
@@ -64,7 +74,7 @@ def read_csv(
     """
     place = f"{source.name}/{escaped(name)}"
     try:
-        columns, rows = _parse(source.read(name).decode("utf-8-sig"), required, optional)
+        columns, rows = _parse(source.read(name), required, optional)
     except (BadImage, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return Finding(f"{place} cannot be read: {reason}")
@@ -76,9 +86,11 @@ def read_csv(
 
 
 def _parse(
-    text: str, required: Sequence[str], optional: Sequence[str]
+    content: bytes, required: Sequence[str], optional: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    content.decode("utf-8")  # for an error that counts bytes from the start
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8-sig", newline="")
+    reader = csv.DictReader(text, strict=True, skipinitialspace=True)
     present = [column.strip() for column in reader.fieldnames or ()]
     reader.fieldnames = present
     if missing := [column for column in required if column not in present]:
@@ -89,9 +101,9 @@ def _parse(
     columns = tuple(column for column in (*required, *optional) if column in present)
     rows = []
     for row in reader:
-        cells = {column: row[column] or "" for column in columns}
-        stripped = {c: cell if c == "path" else cell.strip() for c, cell in cells.items()}
-        rows.append(Row(reader.line_num, stripped))
+        path, *others = (row[column] or "" for column in columns)
+        # Millions of rows share few labels, groups and splits.
+        rows.append(Row(reader.line_num, columns, (path, *(intern(c.strip()) for c in others))))
     return columns, tuple(rows)
 
 
@@ -101,14 +113,21 @@ def faulty_rows(
     """List the rows to which a problem applies, with their cell of a column, if one is named."""
     rows = [row for row in table.rows if applies(row)]
     if rows:
-        cells = [f" ({row.cells[column]!r})" if column else "" for row in rows]
-        lines = tuple(f"{row}{cell}" for row, cell in zip(rows, cells, strict=True))
-        yield Finding(f"{table.place}: {len(rows)} images {problem}", lines, advice)
+        lines = [_WithCell(row, column) for row in rows] if column else rows
+        yield Finding(f"{table.place}: {len(rows)} images {problem}", tuple(lines), advice)
+
+
+class _WithCell(NamedTuple):
+    row: Row
+    column: str
+
+    def __str__(self) -> str:
+        return f"{self.row} ({self.row.cells[self.column]!r})"
 
 
 def unknown_paths(table: CsvTable, known: Collection[str], what: str) -> Iterator[Finding]:
     """List the rows whose path is not known; `what` describes what it then is not."""
-    if unknown := [str(row) for row in table.rows if row.path not in known]:
+    if unknown := [row for row in table.rows if row.path not in known]:
         yield Finding(
             f"{table.place}: {len(unknown)} paths are no {what}",
             tuple(unknown),
@@ -122,7 +141,7 @@ def repeated_paths(table: CsvTable) -> Iterator[Finding]:
     twice = []
     for row in table.rows:
         if row.path in seen:
-            twice.append(str(row))
+            twice.append(row)
         seen.add(row.path)
     if twice:
         yield Finding(

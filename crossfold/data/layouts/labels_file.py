@@ -111,8 +111,7 @@ def _faults(
         )
     if len(files) == 1:
         yield Finding(
-            f"{table.place} has only one class, {escaped(next(iter(files)))!r}: a classifier "
-            "needs two"
+            f"{table.place} has only one class, '{next(iter(files))}': a classifier needs two"
         )
 
 

@@ -26,18 +26,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """A message about several files or folders, with a line for each."""
+    """A message about several files or folders, with a line for each.
+
+    Its texts may have names as they are: `str` escapes what a terminal cannot show.
+
+    Attributes:
+        about: what is wrong, or worth a look.
+        lines: become text in `str` only, which shows the first ones of maybe a million.
+        advice: what to do about it.
+    """
 
     about: str
-    lines: tuple[str, ...] = ()
+    lines: tuple[object, ...] = ()
     advice: str = ""
 
     def __str__(self) -> str:
-        # Names may have invisible characters, such as those that turn the direction of writing.
         about, advice = escaped(self.about), escaped(self.advice)
         if not self.lines:
             return about
-        return f"{about}:\n{listed(list(map(escaped, self.lines)))}" + (advice and f"\n{advice}")
+        return f"{about}:\n{listed(self.lines, _written)}" + (advice and f"\n{advice}")
+
+
+def _written(line: object) -> str:
+    return escaped(str(line))
 
 
 @dataclass(frozen=True)
@@ -185,8 +196,7 @@ def take_files(
     """
     missing = {
         setting: Finding(
-            f"{name}/ has no {escaped(file)}, which params.yaml {setting} names: add it, or change "
-            f"{setting}"
+            f"{name}/ has no {file}, which params.yaml {setting} names: add it, or change {setting}"
         )
         for setting, file in files.items()
         if file is not None and file not in listing.files
@@ -200,7 +210,7 @@ def _no_classes(name: str, listing: Listing) -> str:
         return f"{name}/ has no images: {_shape(name)}"
     loose = Finding(
         f"files outside a class folder ({_shape(name)})",
-        tuple(f"{name}/{escaped(path)}" for path in listing.files),
+        tuple(f"{name}/{path}" for path in listing.files),
     )
     return str(loose)
 
@@ -211,7 +221,7 @@ def _shape(name: str) -> str:
 
 def folder_faults(name: str, listing: Listing) -> Iterator[Finding]:
     """Find faults that a folder may have whatever is in it: unreadable, unusable names."""
-    if unreadable := [f"{name}/{escaped(path)}" for path in listing.unreadable]:
+    if unreadable := [f"{name}/{path}" for path in listing.unreadable]:
         yield Finding(
             "folders that cannot be read", tuple(unreadable), f"Allow it: `chmod -R u+rX {name}`"
         )
@@ -239,7 +249,7 @@ def _faults(
     classes = list(files) if depth > 1 else listing.folders
     if len(classes) == 1:
         yield Finding(
-            f"{name}/ has only one class, {escaped(classes[0])!r}: a classifier needs two ({shape})"
+            f"{name}/ has only one class, '{classes[0]}': a classifier needs two ({shape})"
         )
     elif depth == 1 and all(map(is_split, files)):
         splits = " and ".join(f"{name}/{split}" for split in files)
@@ -275,7 +285,7 @@ def _misnamed(name: str, listing: Listing) -> Finding | None:
         return None
     return Finding(
         "names that are not UTF-8 or have control characters",
-        tuple(f"{name}/{escaped(path)}: {reason}" for path, reason in sorted(reasons.items())),
+        tuple(f"{name}/{path}: {reason}" for path, reason in sorted(reasons.items())),
         "DVC and other programs fail on them: rename these files and folders. If all are Latin-1: "
         f"`convmv -r -f latin1 -t utf8 --notest {name}`",
     )
@@ -325,7 +335,7 @@ def _twins(folder: str, listing: Listing) -> Iterator[str]:
         if len(names) > 1:
             forms = {unicodedata.normalize("NFC", name) for name in names}
             reason = " (Unicode form)" if len(forms) < len(names) else ""
-            yield escaped(" and ".join(f"{parent}{name}" for name in sorted(names))) + reason
+            yield " and ".join(f"{parent}{name}" for name in sorted(names)) + reason
 
 
 def comparable(name: str) -> str:

@@ -107,6 +107,8 @@ def is_misnamed(name: str) -> bool:
 
 def escaped(name: str) -> str:
     r"""Escape a name for terminals and encoders: `caf\xe9.png`, `a\nb.png`."""
+    if name.isprintable():
+        return name
     return "".join(
         character if character.isprintable() or character == "\u200d" else _escape(character)
         for character in name
