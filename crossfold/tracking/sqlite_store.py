@@ -3,11 +3,15 @@
 MLflow records every artifact's absolute address and has no command that changes one.
 """
 
+import fcntl
+import glob
 import hashlib
 import os
+import shutil
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -87,15 +91,33 @@ def _create(store: Path) -> None:
     """
     from mlflow.tracking import MlflowClient  # slow, and needed once in a project's life
 
-    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".mlflow-") as folder:
-        whole = Path(folder) / store.name
-        MlflowClient(tracking_uri=f"{SQLITE}{whole}", registry_uri=f"{SQLITE}{whole}")
+    prefix = f".{store.name}.new-"
+    with _creation_lock(store):
+        if store.exists():
+            return  # another process has made it meanwhile
+        for leftover in store.parent.glob(f"{glob.escape(prefix)}*"):
+            shutil.rmtree(leftover)  # of a process that was killed, or it would hold the lock
+        with tempfile.TemporaryDirectory(dir=store.parent, prefix=prefix) as folder:
+            whole = Path(folder) / store.name
+            MlflowClient(tracking_uri=f"{SQLITE}{whole}", registry_uri=f"{SQLITE}{whole}")
+            try:
+                os.link(whole, store)
+            except FileExistsError:
+                pass  # of another program, which may have used its own
+            except OSError:  # a file system without hard links
+                whole.rename(store)
+
+
+@contextmanager
+def _creation_lock(store: Path) -> Iterator[None]:
+    """Let one process at a time create a store. The system frees the lock of a killed one."""
+    path = store.with_name(f".{store.name}.lock")
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            os.link(whole, store)
-        except FileExistsError:
-            pass  # another process was quicker, and may have used its own
-        except OSError:  # a file system without hard links
-            whole.rename(store)
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _update_locations(store: Path) -> None:

@@ -1,6 +1,7 @@
 import resource
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_an_experiment_is_found_by_its_name(store: Path, tmp_path: Path) -> None
     assert find_experiment(tmp_path / "new.db", "digits") is None
 
 
-def test_a_store_that_cannot_be_completed_is_not_there(
+def test_a_store_that_cannot_be_completed_is_not_there_and_leftovers_go_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow would leave half of its tables, and never get past them."""
@@ -104,5 +105,9 @@ def test_a_store_that_cannot_be_completed_is_not_there(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(store.parent.iterdir()) == []
+    (store.parent / ".mlflow.db.new-killed").mkdir()
+    (store.parent / ".mlflow.db.newest").mkdir()  # somebody else's
+    with ThreadPoolExecutor() as starts:
+        list(starts.map(prepare_store, [store, store]))
+    assert {path.name for path in store.parent.iterdir()} == {"mlflow.db", ".mlflow.db.newest"}
     open_store(store, monkeypatch).create_experiment("digits")
-    assert files(store) == {"mlflow.db"}
