@@ -5,9 +5,11 @@ Replicas may start at the same moment: they bring tables and users up to date on
 """
 
 import os
+import shutil
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 
@@ -24,6 +26,7 @@ REQUIRED = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
 )
+SCRATCH = Path("/tmp/passing-artifacts")  # on a volume, which outlives the container
 DATABASE_TIMEOUT = 60  # seconds
 LOCK = 5001  # a number that nothing else locks in this database
 
@@ -39,6 +42,7 @@ def main(*, serve: bool) -> None:
         _prepare(connection)
     if serve:
         _allow_hosts()
+        _empty_scratch()
         _serve()
 
 
@@ -87,6 +91,13 @@ def _allow_hosts() -> None:
     names = [*os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"].split(","), "127.0.0.1"]
     allowed = ",".join(f"{name},{name}:*" for name in names)
     os.environ["MLFLOW_SERVER_ALLOWED_HOSTS"] = allowed
+
+
+def _empty_scratch() -> None:
+    """Give the artifacts that pass through a folder without those of a killed server."""
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(SCRATCH)  # for the server's own process, which MLflow starts
 
 
 def _serve() -> None:
