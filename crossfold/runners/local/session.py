@@ -27,6 +27,8 @@ from crossfold.tracking import names
 
 from .run_folders import Run
 
+_CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}
+
 
 class Work(Protocol):
     """A running step: a process or a container."""
@@ -142,9 +144,16 @@ def fault_of(status: int) -> str:
     """Describe an exit status in words; empty if it is 0."""
     # A status above 128 names a signal too: from a container's shell, or a step that caught it.
     signum = -status if status < 0 else status - 128
-    if signum > 0:
-        return f"was ended by {signal.Signals(signum).name}; the machine may be out of memory"
-    return f"ended with status {status}" if status else ""
+    if signum not in {*signal.Signals}:
+        return f"ended with status {status}" if status else ""
+    name = signal.Signals(signum).name
+    if signum in _CRASHES:
+        return (
+            f"crashed ({name}). If it crashes again, a file of an earlier step may be damaged: "
+            "`crossfold run --no-cache` writes all of them anew"
+        )
+    memory = "; the machine may be out of memory" if signum == signal.SIGKILL else ""
+    return f"was ended by {name}{memory}"
 
 
 def _recorded_error(folder: Path) -> str:

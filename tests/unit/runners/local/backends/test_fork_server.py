@@ -96,7 +96,9 @@ def test_what_a_step_says_comes_line_by_line_errors_too(run: Run) -> None:
         ("sys.exit(3)", "status 3"),
         ("raise ValueError('no')", "status 1"),
         ("sys.exit(143)", "SIGTERM"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        ("os._exit(255)", "status 255"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL; .*memory"),
+        ("os.abort()", r"crashed \(SIGABRT\).*--no-cache"),
     ],
 )
 def test_how_a_step_ended_is_told(run: Run, end: str, fault: str) -> None:
