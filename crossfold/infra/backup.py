@@ -8,7 +8,7 @@ from . import mlflow_database
 from .backup_folder import BUCKETS, Manifest, load_backup, read_backup, save_backup
 from .compose import prepare, read_services, start
 from .compose_project import ComposeProject
-from .shell import Say
+from .messages import Say
 
 
 def backup(root: Path, folder: Path, say: Say) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from crossfold.errors import UserError
-from crossfold.predict.file_hashes import hash_file
 from crossfold.records import Record
+from crossfold.step.files import hash_file
 
 from . import mlflow_database
 from .compose_project import ComposeProject
-from .shell import Say
+from .messages import Say
 
 MANIFEST = "manifest.json"
 DATABASE = "mlflow.sql"

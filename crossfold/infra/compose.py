@@ -16,9 +16,9 @@ from . import shell
 from .compose_project import ComposeProject, compose_command
 from .image_build import build_image
 from .image_tags import MLFLOW
+from .messages import Say
 from .mlflow_upgrade import upgrade_database
 from .ports import is_free
-from .shell import Say
 
 ENVIRONMENT = "services.env"
 START_TIMEOUT = 180  # seconds

@@ -15,7 +15,7 @@ from crossfold.step.environment import for_other_programs
 
 from . import image_tags, shell
 from .image_tags import ROLES, BuildArguments, Torch, build_arguments, image_name
-from .shell import Say
+from .messages import Say
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"  # uv's --torch-backend cpu uses it
 _LAST_LINES = 20

@@ -9,7 +9,7 @@ from . import mlflow_database, shell
 from .backup_folder import DATABASE, save_backup
 from .compose_project import ComposeProject
 from .image_tags import MLFLOW, image_name
-from .shell import Say
+from .messages import Say
 
 BACKUPS = "backups"
 

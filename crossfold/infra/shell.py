@@ -1,14 +1,13 @@
 """Run other programs: git, docker, kubectl, kind."""
 
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from crossfold.errors import UserError
 from crossfold.step.environment import for_other_programs
 
-Say = Callable[[str], None]  # prints a line for the user
 File = BinaryIO | None
 _LAST_LINES = 20
 

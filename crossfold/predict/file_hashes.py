@@ -3,12 +3,12 @@
 See docs/decisions/026-file-hashes.md.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.step.files import hash_file
 
 # A version's tag: a JSON object with each file's hash, by the file's path in the version's folder.
 TAG = "files_sha256"
@@ -17,12 +17,6 @@ ARTIFACTS = "artifacts"
 # Subfolder of a version with its signatures, which are added after the registration.
 SIGNATURES = "signatures"
 _ADVICE = "Restore the file, or remove the version's aliases in MLflow and use another version"
-
-
-def hash_file(path: Path) -> str:
-    """Compute a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_folder(folder: Path) -> dict[str, str]:

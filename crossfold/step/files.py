@@ -1,5 +1,6 @@
-"""Write files completely or not at all."""
+"""Write files completely or not at all, and hash them."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,3 +19,9 @@ def replaced_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it must not hide the block's error
             part.unlink(missing_ok=True)
+
+
+def hash_file(path: Path) -> str:
+    """Compute a file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,13 +34,18 @@ import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from PIL import Image
+from typer.testing import CliRunner
 
+from crossfold.cli.console import console
+from crossfold.cli.main import app
 from crossfold.data.examples import TEST, TRAIN, Example, Examples, write_examples
+from crossfold.errors import UserError
 from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.network import backbone, normalization, trained_network
 from crossfold.network.openvino_engine import export
 from crossfold.predict import file_hashes
 from crossfold.registry.package import PackagedFiles, save_model
+from crossfold.step.files import hash_file
 from tests.unit.networks import IMAGENET
 from tests.unit.references import write_reference
 from tests.unit.registry.test_signing import write_key
@@ -167,6 +172,24 @@ def test_a_folder_with_a_broken_image_is_written_whole(
     ("arguments", "message"),
     [
         (["images", "no.png", "x*"], "no.png: no such file or folder\n  x*: matches nothing"),
+        (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
+        # The network's last feature map for 32 pixels has one position.
+        (["images", "--explain", "maps"], "shufflenet_v2_x0_5 gives no class activation maps"),
+    ],
+)
+def test_a_mistake_is_refused_before_anything_is_written(
+    project: Project, arguments: list[str], message: str
+) -> None:
+    before = sorted(project.root.iterdir())
+    said = project.call("crossfold", "predict", *arguments, status=2)
+    assert message in said
+    assert said.startswith("error: "), "no row before it"
+    assert sorted(project.root.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
         (["images", "--format", "parquet"], "--format parquet needs a file"),
         (["images", "--output", "no/out.csv"], "--output no/out.csv: not a file in a folder"),
         (["images", "--output", "out.doc"], "no format has this ending"),
@@ -179,22 +202,24 @@ def test_a_folder_with_a_broken_image_is_written_whole(
         (["images", "--server", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
         (["images", "--server", "http://127.0.0.1:1", "--model", "a/1"], "--model is for"),
         (["images", "--coverage", "95"], "--coverage 95.0: not between 0 and 1"),
-        (["images", "--model", "crossfold@gone"], "crossfold@gone is not in the registry"),
         (["images", "--explain", "good"], "--explain good: the folder is not empty"),
         (["images", "--explain", "params.yaml"], "--explain params.yaml: not a new folder"),
         (["images", "--explain", "no/maps"], "--explain no/maps: not a new folder"),
         (["images", "--server", "http://127.0.0.1:1", "--explain", "x"], "--explain is for"),
-        # The network's last feature map for 32 pixels has one position.
-        (["images", "--explain", "maps"], "shufflenet_v2_x0_5 gives no class activation maps"),
     ],
 )
-def test_a_mistake_is_refused_before_anything_is_written(
-    project: Project, arguments: list[str], message: str
+def test_a_mistake_in_the_options_is_found_before_a_version_is_looked_up(
+    project: Project, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In this process: none of them reaches MLflow or a network."""
+    printed = io.StringIO()
+    monkeypatch.setattr(console, "file", printed)
+    monkeypatch.chdir(project.root)
     before = sorted(project.root.iterdir())
-    said = project.call("crossfold", "predict", *arguments, status=2)
-    assert message in said
-    assert said.startswith("error: "), "no row before it"
+    result = CliRunner().invoke(app, ["predict", *arguments])
+    assert isinstance(result.exception, UserError)
+    assert message in str(result.exception)
+    assert printed.getvalue() == "", "no row before it"
     assert sorted(project.root.iterdir()) == before
 
 
@@ -656,9 +681,7 @@ def test_only_signed_versions_are_used_if_the_settings_ask_for_it(
     assert "signed version 1 is not signed" in strict.call(*predict, "signed/1", status=2)
     assert "is not signed" in strict.call("crossfold", "verify", "signed/1", status=1)
     strict.call("crossfold", "sign", "signed/1", "--key", own.name)
-    assert file_hashes.hash_file(own.with_suffix(".pub")) in strict.call(
-        "crossfold", "verify", "signed/1"
-    )
+    assert hash_file(own.with_suffix(".pub")) in strict.call("crossfold", "verify", "signed/1")
     assert "signed/1" in strict.call(*predict, "signed/1") == strict.call(*predict, "signed/1")
     public = other.with_suffix(".pub").name
     said = strict.call("crossfold", "verify", "signed/1", "--key", public, status=1)

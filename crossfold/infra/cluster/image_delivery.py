@@ -8,7 +8,7 @@ from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.infra.image_build import build_images
 from crossfold.infra.image_tags import ROLES, image_name, registry_name
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
 from .kind import kind_name
 from .kubectl import Cluster

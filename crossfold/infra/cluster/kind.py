@@ -3,7 +3,7 @@
 from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.infra.image_tags import ROOT
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
 from .checks import check_kind, check_machine
 from .kubectl import Cluster

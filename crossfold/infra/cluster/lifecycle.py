@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.infra.image_tags import MLFLOW, ROOT, registry_name
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
 from . import manifests
 from .addresses import (

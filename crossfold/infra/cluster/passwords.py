@@ -5,8 +5,8 @@ import secrets
 from collections.abc import Mapping
 
 from crossfold.errors import UserError
+from crossfold.infra.messages import Say
 from crossfold.infra.secret_names import MLFLOW_SECRET, REMOTE_SECRET
-from crossfold.infra.shell import Say
 from crossfold.versioning import remotes
 
 from .addresses import KUBEFLOW, MINIO_URI, MLFLOW_PAGE, MLFLOW_URI

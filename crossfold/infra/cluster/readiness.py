@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
 from .kubectl import Cluster, Object, namespace_of, trouble
 

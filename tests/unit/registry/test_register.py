@@ -31,6 +31,7 @@ from crossfold.predict import file_hashes, signatures
 from crossfold.predict.model import find_version, load_model
 from crossfold.records import ChampionComparison, Evaluation, Leaderboard, Registration, Verdict
 from crossfold.registry import gate, manual_promotion, register
+from crossfold.step.files import hash_file
 from crossfold.tracking import run_tree, store
 from tests.unit.networks import FACTS, IMAGENET
 from tests.unit.references import write_reference
@@ -720,7 +721,7 @@ def test_no_loader_takes_another_file_than_the_one_that_was_registered(
     graph = folder / "artifacts/graph.safetensors"
     shutil.copyfile(_exported(wrong), graph)  # a valid one
     about = (folder / "MLmodel").read_text()
-    (hash_before, hash_after) = map(file_hashes.hash_file, (_exported(good), graph))
+    (hash_before, hash_after) = map(hash_file, (_exported(good), graph))
     assert hash_before in about
     (folder / "MLmodel").write_text(about.replace(hash_before, hash_after))
     refused = "colours version 1: graph.safetensors "

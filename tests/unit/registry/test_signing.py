@@ -20,6 +20,7 @@ from crossfold.predict.signatures import UnverifiedError, public_key_of, verify_
 from crossfold.records import Verdict
 from crossfold.registry.gate import Decision
 from crossfold.registry.signing import hold_unsigned, sign_version
+from crossfold.step.files import hash_file
 from crossfold.tracking.store import connect
 
 PROGRAM = Path(sys.executable).with_name("model_signing")
@@ -71,7 +72,7 @@ def test_a_signature_names_its_key_and_stays_the_same(
 ) -> None:
     signed = sign_version(client, version, key)
     public = key.with_suffix(".pub")
-    assert signed.signature == (file_hashes.hash_file(public), "crossfold version 1", 2)
+    assert signed.signature == (hash_file(public), "crossfold version 1", 2)
     before = file_hashes.hash_folder(tmp_path / "model")
     again = sign_version(client, version, key)
     assert (signed.already, again.already) == (False, True)
