@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,20 +62,27 @@ def _make(path: Path, kind: str) -> None:
             path.mkdir(0o000 if kind == "closed" else 0o755)
 
 
-def _examine(folder: Path, labels: str | None = None, files: CorrectionFiles | None = None) -> None:
-    """Examine a folder as `check-data` does; an error must be printable and no skipped line odd."""
+def _examine(
+    folder: Path,
+    names: Sequence[str] = (),
+    labels: str | None = None,
+    files: CorrectionFiles | None = None,
+) -> None:
+    """Examine a folder as `check-data` does; each line must be printable and no name in two."""
     try:
         report = examine_folder(
             folder, labels=labels, corrections=files or CorrectionFiles(), image_size=8
         )
         lines = [*report.skipped, *split_folder(report, SETTINGS).classes]
     except UserError as error:
+        assert not any("\n" in name and name in str(error) for name in names)
         lines = str(error).split("\n")
     assert all(line.isprintable() for line in lines)
 
 
 @QUICK
 @example([("\u202egnp".encode(), "image", False)])
+@example([(b"a\nb", "image", False), (b"c\nd", "closed", False), (b"e\nf", "folder", True)])
 @given(st.lists(st.tuples(NAMES, st.sampled_from(KINDS), st.booleans()), min_size=1, max_size=4))
 def test_any_names_and_kinds_of_files(entries: list[tuple[bytes, str, bool]]) -> None:
     with TemporaryDirectory() as scratch:
@@ -84,7 +92,7 @@ def test_any_names_and_kinds_of_files(entries: list[tuple[bytes, str, bool]]) ->
             path = folder / ("cat" if in_class else "") / os.fsdecode(name)
             if not os.path.lexists(path):
                 _make(path, kind)
-        _examine(folder)
+        _examine(folder, [os.fsdecode(name) for name, _, _ in entries])
 
 
 @QUICK
