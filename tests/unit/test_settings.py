@@ -409,7 +409,7 @@ KEYS = [
 ]
 
 
-@hypothesis.settings(deadline=None)
+@hypothesis.settings(deadline=None, max_examples=50)
 @given(st.sampled_from(KEYS), st.text() | st.floats().map(str) | st.integers().map(str))
 def test_any_value_is_a_setting_or_a_mistake_that_names_its_key(key: str, value: str) -> None:
     try:

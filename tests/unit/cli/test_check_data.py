@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 PROJECT = Path(__file__).parents[3]
-CROSSFOLD = Path(sys.executable).with_name("crossfold")
+SCRIPTS = Path(sys.executable).parent
 
 
 @pytest.fixture
@@ -32,10 +32,11 @@ def project(tmp_path: Path) -> Path:
 
 
 def check(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        [CROSSFOLD, "check-data", *arguments],
+        ["crossfold", "check-data", *arguments],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "60"},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT), "COLUMNS": "60"},
         capture_output=True,
         text=True,
         check=False,

@@ -23,31 +23,31 @@ def write_pointers(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def settings() -> Settings:
     return load_settings(SHIPPED, ["tracking.uri=http://user:secret@mlflow:5000"])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> dict[str, Any]:
     root = write_pointers(tmp_path_factory.mktemp("project"))
     return arguments(settings, root, LINEAGE, [SquareGeometry(224, reducing_gap=2.0)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Any]) -> str:
     path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
     compile_pipeline(path, inputs)
     return path.read_text()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spec(text: str) -> dict[str, Any]:
     found: dict[str, Any] = next(iter(yaml.safe_load_all(text)))
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tasks(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Every task of the graph by name, those inside the loop, too."""
     found = dict(spec["root"]["dag"]["tasks"])

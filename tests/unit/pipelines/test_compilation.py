@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_settings_of_resources_change_one_steps_pod_and_nothing_that_the_cache_c
     settings = ResourceSettings.model_validate(given)
     compile_pipeline(tmp_path / "changed.yaml", inputs, resources=settings)
     changed = next(iter(yaml.safe_load_all((tmp_path / "changed.yaml").read_text())))
-    before, after = executors(spec), executors(changed)
+    before, after = executors(deepcopy(spec)), executors(changed)
     pod = after["train-fold"].pop("resources")
     before["train-fold"].pop("resources")
     assert (pod["resourceCpuRequest"], pod["resourceCpuLimit"]) == ("0.25", "0.25")
