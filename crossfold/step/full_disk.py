@@ -8,9 +8,10 @@ from pathlib import Path
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 # Libraries wrap the system's error in one of theirs, and SQLite has words of its own.
 _TEXTS = (*map(os.strerror, _NUMBERS), "database or disk is full")
-# C++'s streams, with which OpenVINO writes graphs, give no reason. No graph is larger than this.
+# C++'s streams, with which OpenVINO writes graphs, give no reason. With this much space left, it is
+# another.
 _ANY_REASON = "iostream error"
-_LARGEST_GRAPH = 4 * 2**30
+_ENOUGH_BYTES = 4 * 2**30
 
 
 def explain_full_disk(error: BaseException, place: Path) -> str:
@@ -38,7 +39,7 @@ def _is_a_servers(error: BaseException) -> bool:
 def _is_full(error: BaseException, place: Path) -> bool:
     message = str(error)
     if _ANY_REASON in message:
-        return _free_bytes(place) < _LARGEST_GRAPH
+        return _free_bytes(place) < _ENOUGH_BYTES
     return getattr(error, "errno", None) in _NUMBERS or any(text in message for text in _TEXTS)
 
 

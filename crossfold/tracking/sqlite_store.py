@@ -110,14 +110,13 @@ def _create(store: Path) -> None:
 
 @contextmanager
 def _creation_lock(store: Path) -> Iterator[None]:
-    """Let one process at a time create a store. The system frees the lock of a killed one."""
-    path = store.with_name(f".{store.name}.lock")
-    with path.open("w") as file:
+    """Let one process at a time create a store. The system frees the lock of a killed one.
+
+    The file stays: if it were deleted, a process that waits for it would hold another's lock.
+    """
+    with store.with_name(f".{store.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+        yield
 
 
 def _update_locations(store: Path) -> None:

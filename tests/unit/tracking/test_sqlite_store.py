@@ -104,10 +104,12 @@ def test_a_store_that_cannot_be_completed_is_not_there_and_leftovers_go_with_the
             open_store(store, monkeypatch)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(store.parent.iterdir()) == []
+    lock = ".mlflow.db.lock"
+    assert [path.name for path in store.parent.iterdir()] == [lock]
     (store.parent / ".mlflow.db.new-killed").mkdir()
     (store.parent / ".mlflow.db.newest").mkdir()  # somebody else's
     with ThreadPoolExecutor() as starts:
         list(starts.map(prepare_store, [store, store]))
-    assert {path.name for path in store.parent.iterdir()} == {"mlflow.db", ".mlflow.db.newest"}
+    left = {path.name for path in store.parent.iterdir()}
+    assert left == {"mlflow.db", ".mlflow.db.newest", lock}
     open_store(store, monkeypatch).create_experiment("digits")
