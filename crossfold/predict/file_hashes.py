@@ -16,6 +16,8 @@ TAG = "files_sha256"
 ARTIFACTS = "artifacts"
 # Subfolder of a version with its signatures, which are added after the registration.
 SIGNATURES = "signatures"
+# MLflow up to 3.17 adds it to a downloaded version: its name and number.
+ORIGIN_FILE = "registered_model_meta"
 _ADVICE = "Restore the file, or remove the version's aliases in MLflow and use another version"
 
 
@@ -37,13 +39,10 @@ def verify_folder(folder: Path, registered: Mapping[str, str], version: str) -> 
     Raises:
         UserError: a file is missing, new or modified; the message names the version and the file.
     """
-    from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
-
     hashes = {
         name: digest
         for name, digest in hash_folder(folder).items()
-        # MLflow adds the first to a download.
-        if name != REGISTERED_MODEL_META_FILE_NAME and not name.startswith(f"{SIGNATURES}/")
+        if name != ORIGIN_FILE and not name.startswith(f"{SIGNATURES}/")
     }
     if unexpected := sorted(hashes.keys() ^ registered.keys()):
         raise UserError(

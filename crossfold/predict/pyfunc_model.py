@@ -14,7 +14,6 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
 
 # Absolute, also inside the room: MLflow runs a copy of this file outside its package.
 from crossfold.errors import UserError
@@ -22,7 +21,13 @@ from crossfold.evaluation.prediction_sets.class_scores import require_coverage
 from crossfold.evaluation.prediction_sets.reference import Reference
 from crossfold.network import GRAPH_FILE, SETS_FILE
 from crossfold.predict.encoded_images import read_encoded
-from crossfold.predict.file_hashes import ARTIFACTS, TAG, registered_hashes, verify_file
+from crossfold.predict.file_hashes import (
+    ARTIFACTS,
+    ORIGIN_FILE,
+    TAG,
+    registered_hashes,
+    verify_file,
+)
 from crossfold.predict.model import AskedSets, Prediction, open_network, predict_images
 
 
@@ -93,12 +98,12 @@ def _answers(predictions: Sequence[Prediction]) -> pd.DataFrame:
 def _registered(folder: Path) -> tuple[str, dict[str, str]]:
     """Identify a model folder's version, and look up the registered SHA-256 of its files.
 
-    Asks the registry if MLflow knows its address and the folder was downloaded from it. Otherwise
-    reads the hashes from the folder itself, which detects damage, but not the replacement of the
-    whole folder.
+    Asks the registry if MLflow knows its address and the folder was downloaded from it by MLflow
+    3.17 or earlier, which leaves a file that says so. Otherwise reads the hashes from the folder
+    itself, which detects damage, but not the replacement of the whole folder.
     """
-    origin = folder / REGISTERED_MODEL_META_FILE_NAME
-    has_registry = mlflow.tracking.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    origin = folder / ORIGIN_FILE
+    has_registry = mlflow.tracking.is_tracking_uri_set()
     if origin.exists() and has_registry:
         about = yaml.safe_load(origin.read_text())
         name, number = about["model_name"], str(about["model_version"])

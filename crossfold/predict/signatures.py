@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from crossfold.errors import UserError
 from crossfold.settings import RegistrySettings
 
-from .file_hashes import SIGNATURES, registered_hashes, verify_folder
+from .file_hashes import ORIGIN_FILE, SIGNATURES, registered_hashes, verify_folder
 from .model import download_path
 
 if TYPE_CHECKING:
@@ -121,14 +121,12 @@ def sign_folder(folder: Path, private: Path) -> Path:
 
     The signature names every file with its SHA-256, and the folder, whose name is the version.
     """
-    from mlflow.store.artifact.models_artifact_repo import REGISTERED_MODEL_META_FILE_NAME
     from model_signing import hashing, signing
 
     path = _signature_file(folder, public_key_of(private))
     path.parent.mkdir(exist_ok=True)
-    # MLflow adds the second one to a download.
     hashed = hashing.Config().set_ignored_paths(
-        paths=[SIGNATURES, REGISTERED_MODEL_META_FILE_NAME], ignore_git_paths=False
+        paths=[SIGNATURES, ORIGIN_FILE], ignore_git_paths=False
     )
     signer = signing.Config().use_elliptic_key_signer(private_key=private)
     signer.set_hashing_config(hashed).sign(folder, path)

@@ -1,4 +1,4 @@
-"""MLflow upgraded from 3.16, backed up, destroyed and restored: all that it had is there."""
+"""MLflow backed up, destroyed, restored and upgraded to 3.18: all that it had is there."""
 
 import os
 import re
@@ -19,17 +19,17 @@ from mlflow.tracking import MlflowClient
 from crossfold.infra import mlflow_database
 from crossfold.infra.backup_folder import Manifest
 from crossfold.infra.compose_project import ComposeProject, compose_command
-from crossfold.infra.image_build import build_image
 from crossfold.infra.image_tags import MLFLOW, image_name
 
 from ..pipeline.projects import SCRIPTS, Project, environment
 from .services import HERE, Services, build, healthy, prepared, wait
 
+NEXT = HERE.parent / "mlflow-3.18"
 REVISION = "SELECT version_num FROM alembic_version"
 USERS = "SELECT username, is_admin FROM auth.users ORDER BY username"
-OLD, NEW = "b7e2c1a4d9f3", "dc11669786a5"  # of MLflow 3.16 and 3.17
-# A table that the upgrade from 3.16 makes.
-TABLE = "scheduler_leases"
+OLD, NEW = "dc11669786a5", "f4a9b2c7d1e6"  # of MLflow 3.17 and 3.18
+# A table that the second of the upgrade's three revisions makes.
+TABLE = "issue_categories"
 
 
 @contextmanager
@@ -87,96 +87,57 @@ def contents(services: Services) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Upgrade:
-    """What was there with MLflow 3.16, after a failed upgrade, and after one that succeeded."""
+class Filled:
+    """Services with data, and all that they had at first."""
 
     services: Services
     before: dict[str, Any]
-    failure: str
-    after_failure: dict[str, Any]
-    revision_after_failure: list[str]
-    image_after_failure: str
-    old_image: str
-    success: str
 
 
 @pytest.fixture(scope="module")
-def upgrade(
+def filled(
     engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Upgrade]:
-    build_image(MLFLOW, print)
-    option = f"--build-arg=IMAGE={image_name(MLFLOW)}"
-    old = build("mlflow-3.16", HERE / "mlflow-3.16", option)
+) -> Iterator[Filled]:
     with prepared(tmp_path_factory.mktemp("backup"), engine) as services:
-        variables = {**environment(), **services.settings, "CROSSFOLD_MLFLOW_IMAGE": old}
-        command = [*compose_command(), "up", "--detach"]
-        subprocess.run(command, cwd=services.root, env=variables, check=True)
-        wait(lambda: healthy(services.container("mlflow")))
+        services.up()
         register_something(services)
-        before = contents(services)
-        services.psql(f"CREATE TABLE {TABLE} (in_the_way int)")
-        failure = Project(services.root).call("crossfold", "services", "up", status=2)
-        wait(lambda: healthy(services.container("mlflow")))
-        after_failure = contents(services)
-        revision = services.psql(REVISION)
-        image = services.container("mlflow").attrs["Config"]["Image"]
-        services.psql(f"DROP TABLE {TABLE}")
-        success = services.up()
-        yield Upgrade(services, before, failure, after_failure, revision, image, old, success)
-
-
-def test_a_failed_upgrade_leaves_the_data_and_the_earlier_server(upgrade: Upgrade) -> None:
-    assert TABLE in upgrade.failure
-    assert "Traceback" not in upgrade.failure
-    assert upgrade.revision_after_failure == [OLD]
-    assert upgrade.image_after_failure == upgrade.old_image
-    assert upgrade.after_failure == upgrade.before
-
-
-def test_an_upgrade_loses_nothing_and_keeps_a_backup(upgrade: Upgrade) -> None:
-    assert upgrade.services.psql(REVISION) == [NEW]
-    image = upgrade.services.container("mlflow").attrs["Config"]["Image"]
-    assert image == image_name(MLFLOW)
-    assert contents(upgrade.services) == upgrade.before
-    kept = sorted((upgrade.services.root / "backups").iterdir())
-    assert [Manifest.read(folder / "manifest.json").revision for folder in kept] == [OLD, OLD]
-    assert str(kept[1].relative_to(upgrade.services.root)) in upgrade.success
+        yield Filled(services, contents(services))
 
 
 @pytest.fixture(scope="module")
-def backup(upgrade: Upgrade) -> Path:
-    started = upgrade.services.container("mlflow").attrs["State"]["StartedAt"]
-    Project(upgrade.services.root).call("crossfold", "backup", "kept/backup")
-    assert upgrade.services.container("mlflow").attrs["State"]["StartedAt"] == started
-    return upgrade.services.root / "kept" / "backup"
+def backup(filled: Filled) -> Path:
+    started = filled.services.container("mlflow").attrs["State"]["StartedAt"]
+    Project(filled.services.root).call("crossfold", "backup", "kept/backup")
+    assert filled.services.container("mlflow").attrs["State"]["StartedAt"] == started
+    return filled.services.root / "kept" / "backup"
 
 
-def test_a_backup_brings_back_what_was_destroyed(upgrade: Upgrade, backup: Path) -> None:
-    services = upgrade.services
+def test_a_backup_brings_back_what_was_destroyed(filled: Filled, backup: Path) -> None:
+    services = filled.services
     services.destroy()
     path = services.root / "services.env"
     new_passwords = re.sub(r"\b[0-9a-f]{32}\b", lambda _: secrets.token_hex(16), path.read_text())
     path.write_text(new_passwords)
     Project(services.root).call("crossfold", "restore", str(backup))
-    assert contents(services) == upgrade.before
-    assert services.psql(REVISION) == [NEW]
+    assert contents(services) == filled.before
+    assert services.psql(REVISION) == [OLD]
 
 
 def test_a_restore_that_dies_halfway_changes_nothing(
-    upgrade: Upgrade, backup: Path, tmp_path: Path
+    filled: Filled, backup: Path, tmp_path: Path
 ) -> None:
-    services = upgrade.services
+    services = filled.services
     half = tmp_path / "mlflow.sql"
     sql = (backup / "mlflow.sql").read_bytes()
     half.write_bytes(sql[: sql.index(b"\nCOPY ")])
     mlflow_database.load(ComposeProject.find(services.root, services.settings), half)
-    assert contents(services) == upgrade.before
+    assert contents(services) == filled.before
 
 
 def test_what_must_not_be_restored_touches_nothing(
-    upgrade: Upgrade, backup: Path, tmp_path: Path
+    filled: Filled, backup: Path, tmp_path: Path
 ) -> None:
-    services = upgrade.services
+    services = filled.services
     started = services.container("mlflow").attrs["State"]["StartedAt"]
 
     def refusal(folder: Path, *options: str) -> str:
@@ -197,8 +158,8 @@ def test_what_must_not_be_restored_touches_nothing(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_backup_is_none(upgrade: Upgrade, how: signal.Signals) -> None:
-    root = upgrade.services.root
+def test_an_interrupted_backup_is_none(filled: Filled, how: signal.Signals) -> None:
+    root = filled.services.root
     part = root / ".interrupted.part"
     command = [str(SCRIPTS / "crossfold"), "backup", "interrupted"]
     process = subprocess.Popen(command, cwd=root, env=environment(), start_new_session=True)
@@ -209,3 +170,66 @@ def test_an_interrupted_backup_is_none(upgrade: Upgrade, how: signal.Signals) ->
     assert part.exists() == (how == signal.SIGKILL)
     if part.exists():
         Project(root).call("crossfold", "restore", "--replace", str(part), status=2)
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """What was there after a failed upgrade, and what the command said then and on success."""
+
+    failure: str
+    after_failure: dict[str, Any]
+    revision_after_failure: list[str]
+    image_after_failure: str
+    old_image: str
+    new_image: str
+    success: str
+
+
+@pytest.fixture(scope="module")
+def upgrade(filled: Filled) -> Upgrade:
+    services = filled.services
+    old = f"crossfold-test-mlflow-3.17:{image_name(MLFLOW).rpartition(':')[2]}"
+    services.engine.images.get(image_name(MLFLOW)).tag(old)  # for a server with another image
+    new = build("mlflow-3.18", NEXT, f"--build-arg=IMAGE={image_name(MLFLOW)}")
+    variables = {**environment(), **services.settings, "CROSSFOLD_MLFLOW_IMAGE": old}
+    command = [*compose_command(), "up", "--detach"]
+    subprocess.run(command, cwd=services.root, env=variables, check=True)
+    wait(lambda: healthy(services.container("mlflow")))
+    use_image(services, new)
+    services.psql(f"CREATE TABLE {TABLE} (in_the_way int)")
+    failure = Project(services.root).call("crossfold", "services", "up", status=2)
+    wait(lambda: healthy(services.container("mlflow")))
+    after_failure = contents(services)
+    revision = services.psql(REVISION)
+    image = services.container("mlflow").attrs["Config"]["Image"]
+    services.psql(f"DROP TABLE {TABLE}")
+    success = services.up()
+    return Upgrade(failure, after_failure, revision, image, old, new, success)
+
+
+def use_image(services: Services, image: str) -> None:
+    """Let compose take another image for MLflow, as a newer version of Crossfold does."""
+    (services.root / "next.yaml").write_text(f"services: {{mlflow: {{image: '{image}'}}}}\n")
+    path = services.root / "services.env"
+    files = "COMPOSE_FILE=compose.yaml:compose.test.yaml"
+    path.write_text(path.read_text().replace(files, f"{files}:next.yaml"))
+
+
+def test_a_failed_upgrade_leaves_the_data_and_the_earlier_server(
+    filled: Filled, upgrade: Upgrade
+) -> None:
+    assert TABLE in upgrade.failure
+    assert "Traceback" not in upgrade.failure
+    assert upgrade.revision_after_failure == [OLD]
+    assert upgrade.image_after_failure == upgrade.old_image
+    assert upgrade.after_failure == filled.before
+
+
+def test_an_upgrade_loses_nothing_and_keeps_a_backup(filled: Filled, upgrade: Upgrade) -> None:
+    services = filled.services
+    assert services.psql(REVISION) == [NEW]
+    assert services.container("mlflow").attrs["Config"]["Image"] == upgrade.new_image
+    assert contents(services) == filled.before
+    kept = sorted((services.root / "backups").iterdir())
+    assert [Manifest.read(folder / "manifest.json").revision for folder in kept] == [OLD, OLD]
+    assert str(kept[1].relative_to(services.root)) in upgrade.success

@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -643,26 +644,43 @@ def _register_folder(project: Project, name: str, folder: Path) -> None:
     client.create_model_version(name, folder.as_uri(), tags=tags)
 
 
+def _assert_used(project: Project, expected: dict[str, dict[str, float]], model: str) -> None:
+    """Predict with a version and serve it."""
+    port, use = _free_port(), ("--model", model)
+    label = _best(expected["0.png"])
+    assert f"\t{label}\t" in project.call("crossfold", "predict", "images/0.png", *use)
+    with project.started("crossfold", "serve", "--port", port, *use) as process:
+        _wait_for_line(process, "ready: ")
+        row = _ask(port, _records([_base64(project.root / "images/0.png")])).one_row()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert row["label"] == label
+
+
 def test_no_code_of_a_version_is_executed(
     project: Project, expected: dict[str, dict[str, float]], tmp_path: Path
 ) -> None:
-    """MLflow 3.18 knows the variable, and would refuse to load a version as pyfunc."""
     proof, model = tmp_path / "executed", shutil.copytree(project.root / "model", tmp_path / "m")
     for code in model.rglob("*.py"):
         code.write_text(f"open({str(proof)!r}, 'w')\n")
     _register_folder(project, "code", model)
-    port, use = _free_port(), ("--model", "code/1")
-    with project.exported({"MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false"}):
-        assert f"\t{_best(expected['0.png'])}\t" in project.call(
-            "crossfold", "predict", "images/0.png", *use
-        )
-        with project.started("crossfold", "serve", "--port", port, *use) as process:
-            _wait_for_line(process, "ready: ")
-            row = _ask(port, _records([_base64(project.root / "images/0.png")])).one_row()
-            process.send_signal(signal.SIGTERM)
-            assert process.wait() == 0
-    assert row["label"] == _best(expected["0.png"])
+    _assert_used(project, expected, "code/1")
     assert not proof.exists()
+
+
+@pytest.mark.slow
+def test_mlflow_3_18_opens_the_store_and_may_refuse_to_execute_code(
+    project: Project, expected: dict[str, dict[str, float]], next_mlflow: Path, tmp_path: Path
+) -> None:
+    """With a variable that MLflow knows since 3.18, which forbids it to load any pyfunc."""
+    copy = Project(Path(shutil.copytree(project.root, tmp_path / "project")))
+    variables = {"PYTHONPATH": str(next_mlflow), "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false"}
+    load = (sys.executable, "-c", "import mlflow; mlflow.pyfunc.load_model('model')")
+    with copy.exported(variables):
+        _assert_used(copy, expected, "crossfold/1")
+        assert "'MLFLOW_ALLOW_MODEL_CODE_EXECUTION' to 'true'" in copy.call(*load, status=1)
+    # MLflow 3.18 has added its tables.
+    assert "made by a newer version" in copy.call("crossfold", "models", status=2)
 
 
 @pytest.mark.slow

@@ -17,8 +17,11 @@ from urllib.parse import urlsplit
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[int]:
-    """Serve the SQLite store `folder`/mlflow.db during the block; yields the port."""
+def mlflow_server(folder: Path, python_path: str = "") -> Iterator[int]:
+    """Serve the SQLite store `folder`/mlflow.db during the block; yields the port.
+
+    The packages in `python_path` come before the installed ones.
+    """
     port = free_port()
     process = subprocess.Popen(
         [
@@ -27,7 +30,11 @@ def mlflow_server(folder: Path) -> Iterator[int]:
             f"--backend-store-uri=sqlite:///{folder}/mlflow.db",
             f"--artifacts-destination={folder}/artifacts",
         ],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env={
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "PYTHONPATH": python_path,
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
