@@ -12,7 +12,7 @@ from crossfold.errors import UserError
 from crossfold.step.full_disk import explain_full_disk
 from crossfold.step.user import ensure_user_name
 
-from . import backup, data, infra, leakage, review, run
+from . import backup, clean_mlflow, data, infra, leakage, review, run
 from .console import fail
 from .prediction import predict
 from .versions import registry, signing
@@ -49,6 +49,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check-leakage": leakage.check_leakage,
     "review-labels": review.review_labels,
     "clean": run.clean,
+    "clean-mlflow": clean_mlflow.clean_mlflow,
     "backup": backup.backup,
     "restore": backup.restore,
     "mlflow-ui": infra.mlflow_ui,

@@ -15,13 +15,14 @@ import pytest
 import requests
 import yaml
 from docker.models.containers import Container
-from mlflow.entities import LoggedModelOutput, Metric, Param
+from mlflow.entities import LoggedModelOutput, Metric, Param, ViewType
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
 from crossfold.infra.compose import down, up, write_environment
 
-from .services import Services, free_port, healthy, rights, wait
+from ..pipeline.projects import Project
+from .services import PROJECT, Services, free_port, healthy, rights, wait
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -480,6 +481,45 @@ def test_what_was_acknowledged_survives_an_outage(
     folder = client.download_artifacts(run_id, "", str(tmp_path))
     for step in uploaded:
         assert (Path(folder) / f"{step}.txt").read_text() == f"of step {step}" * 10_000
+
+
+# Old runs
+
+
+def test_old_runs_are_deleted_with_their_objects(
+    services: Services, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/weights.bin").write_bytes(b"weights")
+    experiment = client.create_experiment("old runs")
+    runs, models = [], []
+    for _ in range(3):
+        run = client.create_run(experiment, tags={"crossfold.kind": "pipeline"}).info.run_id
+        model = client.create_logged_model(experiment, source_run_id=run)
+        client.log_model_artifacts(model.model_id, str(tmp_path / "weights"))
+        client.log_text(run, "a text", "a.txt")
+        client.set_terminated(run)
+        runs.append(run)
+        models.append(model)
+    client.create_registered_model("old runs")
+    client.create_model_version("old runs", models[1].model_uri, model_id=models[1].model_id)
+
+    def with_objects(ids: list[str]) -> list[bool]:
+        keys = [key for key, _ in services.objects("mlflow")]
+        return [any(id_ in key for key in keys) for id_ in ids]
+
+    settings = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    settings["tracking"]["experiment"] = "old runs"
+    (services.root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    project = Project(services.root)
+    with project.exported(services.environment()):
+        assert "1 pipeline runs can be" in project.call("crossfold", "clean-mlflow", "--keep", "1")
+        assert with_objects(runs) == [True, True, True]
+        project.call("crossfold", "clean-mlflow", "--keep", "1", "--delete")
+    assert with_objects(runs) == [False, True, True]
+    assert with_objects([model.model_id for model in models]) == [False, True, True]
+    left = client.search_runs([experiment], run_view_type=ViewType.ALL)
+    assert {run.info.run_id for run in left} == set(runs[1:])
 
 
 # What stands in the way of `make services-up`
