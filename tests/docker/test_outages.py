@@ -1,19 +1,27 @@
 """Runs in containers against MLflow, PostgreSQL and an object store, each of which is killed."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 import yaml
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from crossfold.step.full_disk import explain_full_disk
+from crossfold.tracking import store
+
 from ..pipeline.projects import STEPS, Project, small_settings, titles, wait_until, write_project
-from .services import Services
+from .services import Services, healthy, prepared, wait
 from .watch import watched
 
 NAME = "outages"
+PLACES = ("minio", "postgres")  # volumes
+DISK = "200m"
 RUN = ("crossfold", "run", "--on", "docker", "--set", "data.remote=minio")
 
 
@@ -158,6 +166,86 @@ def test_a_server_that_stays_away_fails_the_run_and_nothing_is_lost(
     assert not {"fetch_data", "extract_features resnet18"} & set(titles(continued, "✓"))
     assert sorted(titles(continued, "✓") + titles(continued, "↺")) == sorted(STEPS)
     assert_kept(before, logged(client))
+
+
+# Full disks of the services
+
+
+@pytest.fixture(scope="module")
+def small(
+    engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Services]:
+    """Services of which PostgreSQL and the object store have small disks."""
+    with prepared(tmp_path_factory.mktemp("small"), engine) as services:
+        options = {"type": "tmpfs", "device": "tmpfs", "o": f"size={DISK},uid=999,mode=0777"}
+        volumes = {name: {"driver_opts": options} for name in PLACES}
+        (services.root / "small.yaml").write_text(yaml.safe_dump({"volumes": volumes}))
+        path = services.root / "services.env"
+        files = "COMPOSE_FILE=compose.yaml:compose.test.yaml"
+        path.write_text(path.read_text().replace(files, f"{files}:small.yaml"))
+        services.up()
+        yield services
+
+
+@pytest.fixture(params=sorted(PLACES))
+def full(small: Services, request: pytest.FixtureRequest) -> Iterator[Callable[[bool], None]]:
+    """Fill the disk of one service with True, and empty it with False."""
+    name = request.param
+    volume = f"{small.project}_{name}"
+    # It also keeps the disk, which would be lost if the service stopped.
+    other = small.engine.containers.run(
+        small.container("postgres").image,
+        ["sleep", "600"],
+        user="0",
+        volumes={volume: {"bind": "/disk", "mode": "rw"}},
+        detach=True,
+    )
+
+    def fill(is_full: bool) -> None:
+        command = "dd if=/dev/zero of=/disk/fill bs=4k" if is_full else "rm /disk/fill"
+        code, output = other.exec_run(["sh", "-c", command])
+        assert (code, b"No space left" in output) == ((1, True) if is_full else (0, False)), output
+
+    yield fill
+    other.remove(force=True)
+
+
+def test_a_full_disk_of_a_service_loses_nothing_that_was_acknowledged(
+    small: Services,
+    full: Callable[[bool], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for key, value in {**small.environment(), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}.items():
+        monkeypatch.setenv(key, value)
+    client = MlflowClient(small.tracking_uri, small.tracking_uri)
+    experiment = client.get_experiment_by_name("full disk")
+    run = client.create_run(
+        experiment.experiment_id if experiment else client.create_experiment("full disk")
+    )
+    run_id, acknowledged = run.info.run_id, []
+
+    def log(number: int) -> None:
+        metrics = [Metric(f"metric {n}", n, n, number) for n in range(1000)]
+        client.log_batch(run_id, metrics)
+        client.log_text(run_id, f"of {number}" * 100_000, f"{number}.txt")
+        acknowledged.append(number)
+
+    log(0)
+    full(True)
+    with pytest.raises(MlflowException) as caught:
+        for number in range(1, 200):
+            log(number)
+    assert "or only with errors" in store.lost_server(caught.value), caught.value
+    assert not explain_full_disk(caught.value, tmp_path), "taken for the disk of this machine"
+    full(False)
+    wait(lambda: healthy(small.container("mlflow")))
+    log(1000)
+    history = client.get_metric_history(run_id, "metric 7")
+    assert {metric.step for metric in history} >= set(acknowledged)
+    folder = Path(client.download_artifacts(run_id, "", str(tmp_path)))
+    for number in acknowledged:
+        assert (folder / f"{number}.txt").read_text() == f"of {number}" * 100_000
 
 
 def test_no_secret_is_in_what_runs_leave(project: Project, services: Services) -> None:
