@@ -97,10 +97,9 @@ def end_parent(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> 
     parent = _find_parent(client, experiment_id, run_id)
     if parent is None:  # it was killed before, or has another tracking store
         return
-    for run in _nested(client, experiment_id, parent.info.run_id):
-        if run.info.status == "RUNNING":
-            is_loop = run.data.tags.get("crossfold.kind") == LOOP
-            client.set_terminated(run.info.run_id, status if is_loop else "KILLED")
+    for run in _left_open(client, experiment_id, parent.info.run_id):
+        is_loop = run.data.tags.get("crossfold.kind") == LOOP
+        client.set_terminated(run.info.run_id, status if is_loop else "KILLED")
     client.set_terminated(parent.info.run_id, status)
 
 
@@ -211,7 +210,10 @@ def name_cached_iterations(parent: Run) -> None:
     """Name the runs that Kubeflow's plugin opened for a loop's steps from the cache.
 
     No code of ours ran in them, so all have the task's name; their parameters tell the iteration.
+    Without the plugin there are none.
     """
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return
     for run in _nested(parent.client, parent.experiment_id, parent.id):
         tags, iteration = run.data.tags, iteration_of(run.data.params)
         if iteration is not None and not any(tag.startswith("crossfold.") for tag in tags):
@@ -292,6 +294,15 @@ def _nested(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterato
         if run.data.tags.get("crossfold.kind") != "candidate":  # the innermost: spare a request
             yield from _nested(client, experiment_id, run.info.run_id)
         yield run
+
+
+def _left_open(client: MlflowClient, experiment_id: str, parent_id: str) -> Iterator[MlflowRun]:
+    """Yield the running runs below a run, the innermost first; a finished one has none."""
+    for run in child_runs(client, experiment_id, parent_id):
+        if run.info.status != "FINISHED":
+            yield from _left_open(client, experiment_id, run.info.run_id)
+        if run.info.status == "RUNNING":
+            yield run
 
 
 def _step_tags(name: str, iteration: int | str | None) -> dict[str, str]:

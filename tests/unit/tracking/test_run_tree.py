@@ -206,8 +206,11 @@ def test_an_experiment_is_of_the_kind_that_shows_runs(
         assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
-def test_cached_iterations_that_the_plugin_opened_are_named(client: MlflowClient) -> None:
+def test_cached_iterations_that_the_plugin_opened_are_named(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parent = run_tree.parent_run("run-1", name="digits")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "of the plugin's run")
 
     def opened(name: str, below: str, params: dict[str, str]) -> str:
         tags = {"mlflow.parentRunId": below}
