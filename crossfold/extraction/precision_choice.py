@@ -19,11 +19,6 @@ from crossfold.settings import AUTO, FLOAT32, HEAD, INT8
 
 from . import precision_comparison
 
-_WITHOUT_INSTRUCTIONS = (
-    "this processor has no instructions for int8 "
-    f"({', '.join(processor.INT8_INSTRUCTIONS)} among the flags in /proc/cpuinfo)"
-)
-
 
 class Choice(NamedTuple):
     """The chosen precision, and in int8 the quantized prefix with an output for each cut."""
@@ -61,10 +56,10 @@ def choose_precision(
     if not processor.has_int8():
         if asked == INT8:
             raise UserError(
-                f"params.yaml model.precision: int8: {_WITHOUT_INSTRUCTIONS}. Set it to auto or "
+                f"params.yaml model.precision: int8: {processor.WITHOUT_INT8}. Set it to auto or "
                 "float32"
             )
-        return Choice(ChosenPrecision(precision=FLOAT32, reason=_WITHOUT_INSTRUCTIONS), None)
+        return Choice(ChosenPrecision(precision=FLOAT32, reason=processor.WITHOUT_INT8), None)
     # The head always, since it is compared.
     cuts = list(dict.fromkeys([*stages, HEAD]))
     prefix = openvino_engine.convert(

@@ -18,11 +18,13 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
+from crossfold.network import processor
 from crossfold.runners.base import OnThisMachine
 from crossfold.runners.display import Display
 from crossfold.runners.failures import signals_interrupt
 from crossfold.runners.local.leftovers import end_leftovers
 from crossfold.runners.local.run_folders import HOME, load_run, new_run
+from crossfold.settings import INT8
 from crossfold.versioning import dvc, remotes
 
 from .commit_run import run_commit
@@ -66,6 +68,7 @@ def reproduce(
         Interrupted: a signal ended it; no process is left, and no file unless `keep` is set.
     """
     tags = _tags(version)
+    _require_instructions(version)
     commit = tags["git_commit"]
     hashes = {"data": tags["data_hash"], "models": tags.get("models_hash")}
     scratch = root / HOME / FOLDER
@@ -132,6 +135,16 @@ def _tags(version: ModelVersion) -> Mapping[str, str]:
         f"{version.name} version {version.version} has no {' and no '.join(sorted(missing))} among "
         f"its tags, so it cannot be reproduced: {why}"
     )
+
+
+def _require_instructions(version: ModelVersion) -> None:
+    """Refuse a version in int8 on a processor that computes other features in int8."""
+    if version.tags.get("precision") == INT8 and not processor.has_int8():
+        raise UserError(
+            f"{version.name} version {version.version} was trained in int8, and "
+            f"{processor.WITHOUT_INT8}, so it would get other numbers here. Reproduce it on a "
+            "processor that has one of them"
+        )
 
 
 def _write_pointers(project: Path, hashes: Mapping[str, str | None]) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
+from crossfold.errors import UserError
+from crossfold.network import processor
 from crossfold.reproduce.reproduce import Reproduction, remove_leftovers, reproduce
 from crossfold.runners.base import RunnerName
 from crossfold.runners.display import Display
@@ -152,6 +154,19 @@ def test_another_result_is_named(project: Path) -> None:
     found, _, _ = reproduced(project, test_macro_f1="0.8", torch="3")
     assert [row.name for row in found.results if not row.same] == ["test_macro_f1"]
     assert [row.name for row in found.environment] == ["torch build"]
+
+
+def test_a_version_in_int8_is_refused_on_a_processor_without_the_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "has_int8", lambda: False)
+    names = ("git_commit", "settings", "data_hash", "weights_hash")
+    tags = [ModelVersionTag(name, "") for name in names] + [ModelVersionTag("precision", "int8")]
+    version = ModelVersion("flowers", "3", 0, tags=tags)
+    display = Display(Console(), verbose=False)
+    with pytest.raises(UserError, match=r"flowers version 3 .* int8 .*vnni"):
+        reproduce(tmp_path, version, display, on=RunnerName.DOCKER, keep=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_killed_reproduction_left_is_ended_and_nobody_elses_process(project: Path) -> None:
