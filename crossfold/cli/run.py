@@ -38,10 +38,11 @@ def run(
 
     from crossfold.runners.display import Display
 
-    from .summary import show
-
     display = Display(console, verbose=verbose)
     outcome = runner.run(Path.cwd(), settings, display, caching=cache, record=record)
+
+    from .summary import show
+
     show(console, outcome)
 
 

@@ -336,7 +336,7 @@ def test_a_container_whose_log_meets_a_full_disk_is_removed(
     outputs = {"inputs": {}, "outputs": {"outputFile": str(tmp_path / "outputs/output.json")}}
     command = ["--executor_input", json.dumps(outputs), "--function_to_execute", "fetch_data"]
     with pytest.raises(StepError, match=r"fetch_data\.log: .* MB"):
-        Session(record, Display(console, verbose=False)).run_step(command, start)
+        Session(record, Display(console, verbose=False), print).run_step(command, start)
     with pytest.raises(NotFound):
         container.reload()
 

@@ -31,14 +31,21 @@ def begin(run_id: str, name: str, runner: str) -> None:
     run_tree.parent_run(run_id, name=name, tags={"crossfold.runner": runner})
 
 
-def end(
-    run_id: str, reused: Sequence[runtime.Record], status: Literal["FINISHED", "FAILED", "KILLED"]
-) -> None:
-    """Record the steps that were reused, and end the MLflow run of a pipeline run."""
+def record_reused(run_id: str, reused: Sequence[runtime.Record]) -> None:
+    """Record steps that were reused, in the MLflow run of a pipeline run."""
     from crossfold.tracking import run_tree
 
     steps = [run_tree.CachedStep(one.step, one.iteration, one.mlflow_run_id) for one in reused]
     run_tree.log_cached_steps(run_id, steps)
+
+
+def end(
+    run_id: str, reused: Sequence[runtime.Record], status: Literal["FINISHED", "FAILED", "KILLED"]
+) -> None:
+    """Record the last steps that were reused, and end the MLflow run of a pipeline run."""
+    from crossfold.tracking import run_tree
+
+    record_reused(run_id, reused)
     run_tree.end_parent(run_id, status)
 
 

@@ -29,6 +29,7 @@ INTERRUPTED = "interrupted"
 class Run:
     """A run's state, kept in run.json in its folder.
 
+    `request` is a hash of the settings, pointers and code that the run began with.
     `pipeline` is a hash of everything that the compiled pipeline depends on, once it is compiled.
     `steps` maps the title of each finished step to its output folder, relative to the folder of all
     runs, since the project may be moved. `processes` maps the process ids of running steps to their
@@ -41,6 +42,7 @@ class Run:
     fingerprint: str
     started: float
     status: str = RUNNING
+    request: str = ""
     pipeline: str = ""
     steps: dict[str, str] = field(default_factory=dict)
     processes: dict[int, float] = field(default_factory=dict)

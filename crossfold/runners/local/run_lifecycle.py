@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,9 +28,9 @@ from pipelines.arguments import arguments
 from . import mlflow_run
 from .compiled import compiled_pipeline
 from .leftovers import end_leftovers
-from .mlflow_process import Call, mlflow_process
+from .mlflow_process import MlflowProcess, mlflow_process
 from .mlflow_store import tracking_environment
-from .reuse import fingerprint
+from .reuse import fingerprint, request
 from .run_folders import (
     FAILED,
     FINISHED,
@@ -76,9 +77,11 @@ def run_here(
         inputs = arguments(settings, root, origin, model.geometries)
         os.environ.update(tracking_environment(root, settings))
         same = fingerprint(inputs, settings, backend.name, backend.image)
+        asked = request(root, settings, backend.name)
         with _full_disk_explained(home), mlflow_process() as in_mlflow:
             in_mlflow(mlflow_run.check_store)
             run = choose_run(home, same, caching=caching)
+            run.request = asked
             _end_killed_runs(home, run, in_mlflow)
             for note in model.notes:
                 display.warn(note)
@@ -97,7 +100,7 @@ def run_here(
         return replace(outcome, notes=model.notes)
 
 
-def _end_killed_runs(home: Path, present: Run, in_mlflow: Call) -> None:
+def _end_killed_runs(home: Path, present: Run, in_mlflow: MlflowProcess) -> None:
     """Record, here and in MLflow, the end of killed runs, which could not do so themselves."""
     for run in all_runs(home):
         if run.status == RUNNING and run.id != present.id:
@@ -125,7 +128,7 @@ def _run(
     inputs: dict[str, Any],
     display: Display,
     backend: Backend,
-    in_mlflow: Call,
+    in_mlflow: MlflowProcess,
     *,
     caching: bool,
     record: bool,
@@ -135,7 +138,7 @@ def _run(
     in_mlflow(mlflow_run.begin, run.id, name, backend.name.value)
     package = compiled_pipeline(run, inputs, backend.image, settings.resources)
     pipeline_root = root / HOME / "pipeline"
-    session = Session(run, display)
+    session = Session(run, display, partial(in_mlflow.later, mlflow_run.record_reused, run.id))
     try:
         with (
             display,
@@ -150,7 +153,7 @@ def _run(
                 pipeline_root=pipeline_root,
                 cache_root=root / HOME / "cache" / backend.cache_name if caching else None,
             )
-        outcome = _outcome(run, len(session.reused))
+        outcome = _outcome(run, session.num_reused)
         outcome.write_reports(root, record=record)
     except BaseException as error:
         session.stop()
@@ -158,12 +161,12 @@ def _run(
         interrupted = not isinstance(error, Exception)
         run.end(INTERRUPTED if interrupted else FAILED)
         ended: Literal["KILLED", "FAILED"] = "KILLED" if interrupted else "FAILED"
-        with suppress(StepError):  # the process may be what failed
-            in_mlflow(mlflow_run.end_at_best_effort, run.id, session.reused, ended)
+        with suppress(Exception):  # the first error says what is wrong
+            in_mlflow(mlflow_run.end_at_best_effort, run.id, session.take_reused(), ended)
         raise
     finally:
         shutil.rmtree(run.folder / "tmp", ignore_errors=True)
-    in_mlflow(mlflow_run.end, run.id, session.reused, "FINISHED")
+    in_mlflow(mlflow_run.end, run.id, session.take_reused(), "FINISHED")
     run.end(FINISHED)
     return outcome
 

@@ -1,18 +1,24 @@
 """The two runners on this machine: steps as processes, or steps as containers."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from crossfold.runners.display import Display
+from typing import TYPE_CHECKING
+
 from crossfold.runners.local.backends.fork_server import (
     FOR_ALL_STEPS,
     FOR_MLFLOW,
     FOR_REGISTERED,
     fork_server,
 )
-from crossfold.runners.outcome import Outcome
-from crossfold.settings import Settings
 
 from .reuse import expects_full_reuse
+
+if TYPE_CHECKING:  # the server of steps starts without these imports
+    from pathlib import Path
+
+    from crossfold.runners.display import Display
+    from crossfold.runners.outcome import Outcome
+    from crossfold.settings import Settings
 
 
 class ProcessRunner:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,10 +54,15 @@ class Session:
     costs nothing, since no finished step is repeated.
     """
 
-    def __init__(self, run: Run, display: Display) -> None:
+    def __init__(
+        self, run: Run, display: Display, record_reused: Callable[[list[runtime.Record]], None]
+    ) -> None:
         self.run = run
         self.display = display
-        self.reused: list[runtime.Record] = []
+        self.num_reused = 0
+        self._record_reused = record_reused
+        self._reused: list[runtime.Record] = []  # and not recorded yet
+        self._reusing = threading.Lock()
         self.failure: StepError | None = None
         self._at_work: list[Work] = []
         self._stopping = False
@@ -72,6 +78,8 @@ class Session:
         if self.failure or self._stopping:
             raise StepError("not started: the run is ending")
         _, title, folder = describe(command)
+        if reused := self.take_reused():
+            self._record_reused(reused)  # while this step works
         self.display.started(title)
         started = time.monotonic()
         log = self.run.folder / f"{title.replace(' ', '-')}.log"
@@ -121,8 +129,16 @@ class Session:
         if record.run_id == self.run.id:
             self.display.reused(title, "done before the interruption")
         else:
-            self.reused.append(record)
+            with self._reusing:
+                self.num_reused += 1
+                self._reused.append(record)
             self.display.reused(title, f"unchanged since run {record.run_id}")
+
+    def take_reused(self) -> list[runtime.Record]:
+        """Return the reused steps since the last call, for the caller to record."""
+        with self._reusing:
+            reused, self._reused = self._reused, []
+        return reused
 
     def stop(self) -> None:
         """End every running step, and start no more."""

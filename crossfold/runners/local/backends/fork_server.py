@@ -3,7 +3,6 @@
 The server imports this module too, so the module imports nothing that a step does not need.
 """
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -28,6 +27,7 @@ FOR_MLFLOW = [
     "crossfold.tracking.run_tree",
     "mlflow.store.tracking.sqlalchemy_store",  # MLflow imports a kind of store on first use
     "mlflow.store.model_registry.sqlalchemy_store",
+    "sqlalchemy.dialects.sqlite",
 ]
 # What register_model needs if the model is registered already: it runs even if nothing changed.
 FOR_REGISTERED = [
@@ -53,6 +53,7 @@ FOR_ALL_STEPS = [
     "crossfold.registry.package",
     "crossfold.report.drawings",
 ]
+_COLLECTION_OFF, _COLLECTION_ON = (f"{__package__}.collection_{word}" for word in ("off", "on"))
 # Kubeflow's command for a step sets the first; both are read before a step gets its environment.
 _FROM_THE_START = {"_KFP_RUNTIME": "true", "PYTHONUNBUFFERED": "1"}
 # The run handles these signals, and ends its steps and the server itself.
@@ -73,7 +74,8 @@ def fork_server(imported: list[str]) -> Iterator[None]:
 
 
 def _start(imported: list[str]) -> psutil.Process:
-    multiprocessing.get_context("forkserver").set_forkserver_preload(imported)
+    modules = [_COLLECTION_OFF, *imported, _COLLECTION_ON]
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     resource_tracker.ensure_running()  # the fork server needs it, and would start a second child
     others = psutil.Process().children()
     before = dict(os.environ)
@@ -136,4 +138,3 @@ def _leave_the_server(output: Connection) -> None:
     output.close()
     os.closerange(3, 1024)  # the server ends once no process holds the run's end of its pipe
     sys.stdin = os.fdopen(0)
-    gc.freeze()  # imported objects stay, so garbage collection may skip them

@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -30,6 +32,24 @@ def test_calls_are_answered_by_one_process_that_ends_with_the_block(
             call(int, "x")
         assert call(os.getpid) == pid
     assert not psutil.pid_exists(pid)
+
+
+def test_calls_in_advance_keep_their_order_and_the_next_call_raises_their_error(
+    tmp_path: Path,
+) -> None:
+    with mlflow_process() as call:
+        call.later(os.mkdir, tmp_path / "made")
+        assert call(os.path.exists, tmp_path / "made")
+        call.later(os.stat, "nowhere")
+        with pytest.raises(FileNotFoundError):
+            call(os.rmdir, tmp_path / "made")
+        assert not (tmp_path / "made").exists()
+        assert call(os.getpid) != os.getpid()
+
+
+def test_an_answer_that_nobody_waits_for_does_not_hold_up_the_end() -> None:
+    with mlflow_process() as call:
+        call.later(time.sleep, 3600)
 
 
 def fail(code: int) -> None:

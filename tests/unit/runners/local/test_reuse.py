@@ -4,10 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crossfold.imaging.preprocessing import Preprocessing
 from crossfold.infra.image_tags import BuildArguments, Torch, code_name
-from crossfold.records import CheckedNetwork
-from crossfold.runners import checked_networks
 from crossfold.runners.lineage import lineage
 from crossfold.runners.local import reuse
 from crossfold.runners.local.backends.base import Backend
@@ -56,18 +53,12 @@ def test_a_run_of_processes_does_not_depend_on_what_images_are_built_with(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with a finished run of the shipped settings, and so with a checked network."""
-    (tmp_path / ".dvc").mkdir()
-    for name in (".dvc/config", "params.yaml", "data.dvc", "models.dvc"):
+    """A project with a finished run of the shipped settings."""
+    for name in ("params.yaml", "data.dvc", "models.dvc"):
         shutil.copy(PROJECT / name, tmp_path / name)
     settings = load_settings(tmp_path / "params.yaml")
-    how = Preprocessing(224)
-    for backbone in settings.backbones:
-        entry = checked_networks.entry(tmp_path, backbone, settings.cuts(backbone), [])
-        CheckedNetwork(source="", preprocessing=how, num_bytes_stored=0).remember(entry)
-    inputs = arguments(settings, tmp_path, {}, [how.geometry])
-    same = reuse.fingerprint(inputs, settings, Processes.name, code_name)
-    run = new_run(tmp_path / "runs", same)
+    run = new_run(tmp_path / "runs", "")
+    run.request = reuse.request(tmp_path, settings, Processes.name)
     outputs = tmp_path / "runs/pipeline/fetch_data"
     for folder in (outputs, tmp_path / "runs/cache" / reuse.process_cache()):
         folder.mkdir(parents=True)
@@ -95,6 +86,13 @@ def test_a_finished_run_with_the_same_inputs_is_reused(project: Path) -> None:
 
 def test_other_code_reuses_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse, "code_name", lambda role: f"{role}:other")
+    assert not expected(project)
+
+
+def test_a_run_in_containers_is_not_reused(project: Path) -> None:
+    run = load_run(next(project.glob("runs/*/run.json")))
+    run.request = reuse.request(project, load_settings(project / "params.yaml"), Containers.name)
+    run.save()
     assert not expected(project)
 
 

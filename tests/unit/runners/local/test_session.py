@@ -15,6 +15,7 @@ from crossfold.runners.failures import StepError
 from crossfold.runners.local.backends.processes import _Process
 from crossfold.runners.local.run_folders import all_runs, end_all, new_run
 from crossfold.runners.local.session import Session, _StepCache
+from crossfold.step.runtime import Record
 
 ARGUMENTS = ("train_fold", "crossfold-train:1", ["sh", "-c", "program"])
 
@@ -99,13 +100,42 @@ def command_of_a_step(tmp_path: Path, name: str) -> list[str]:
 def test_a_step_whose_log_meets_a_full_disk_is_ended_and_no_other_starts(tmp_path: Path) -> None:
     run = new_run(tmp_path, "abc")
     (run.folder / "fetch_data.log").symlink_to("/dev/full")
-    session, talker = Session(run, Display(console, verbose=False)), Talker()
+    session, talker = Session(run, Display(console, verbose=False), print), Talker()
     with pytest.raises(StepError, match=r"fetch_data\.log: .* MB"):
         session.run_step(command_of_a_step(tmp_path, "fetch_data"), lambda: talker)
     assert talker.process.poll() is not None
     with pytest.raises(StepError, match="not started"):
         session.run_step(command_of_a_step(tmp_path, "train_final"), Talker)
     assert run.steps == {}
+
+
+class Done:
+    """A step that has ended well."""
+
+    def output(self) -> Iterator[str]:
+        yield from ()
+
+    def wait(self) -> str:
+        return ""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+def test_reused_steps_are_recorded_together_when_the_next_step_starts(tmp_path: Path) -> None:
+    recorded: list[list[str]] = []
+    run, display = new_run(tmp_path, "abc"), Display(console, verbose=False)
+    session = Session(run, display, lambda steps: recorded.append([one.step for one in steps]))
+    for name in ("fetch_data", "aggregate_cv"):
+        Record(name, None, "of another run", 0).write(tmp_path)
+        session.step_reused(tmp_path)
+    for name in ("train_final", "evaluate_test"):
+        session.run_step(command_of_a_step(tmp_path, name), Done)
+    assert recorded == [["fetch_data", "aggregate_cv"]]
+    Record("register_model", None, "of another run", 0).write(tmp_path)
+    session.step_reused(tmp_path)
+    assert [one.step for one in session.take_reused()] == ["register_model"]
+    assert session.num_reused == 3
 
 
 def test_a_step_that_cannot_be_recorded_does_not_run(
