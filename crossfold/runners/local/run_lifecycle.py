@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,7 +137,11 @@ def _run(
     in_mlflow(mlflow_run.begin, run.id, name, backend.name.value)
     package = compiled_pipeline(run, inputs, backend.image, settings.resources)
     pipeline_root = root / HOME / "pipeline"
-    session = Session(run, display, partial(in_mlflow.later, mlflow_run.record_reused, run.id))
+    session = Session(
+        run,
+        display,
+        lambda reused: in_mlflow.later(mlflow_run.record_reused, run.id, reused),
+    )
     try:
         with (
             display,

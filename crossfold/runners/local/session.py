@@ -78,12 +78,12 @@ class Session:
         if self.failure or self._stopping:
             raise StepError("not started: the run is ending")
         _, title, folder = describe(command)
-        if reused := self.take_reused():
-            self._record_reused(reused)  # while this step works
         self.display.started(title)
         started = time.monotonic()
         log = self.run.folder / f"{title.replace(' ', '-')}.log"
         try:
+            if reused := self.take_reused():
+                self._record_reused(reused)  # while this step works
             fault = self._work(start, log, title)
             if fault:
                 fault = _recorded_error(folder) or fault

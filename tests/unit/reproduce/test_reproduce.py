@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 from rich.console import Console
 
@@ -161,8 +161,8 @@ def test_a_version_in_int8_is_refused_on_a_processor_without_the_instructions(
 ) -> None:
     monkeypatch.setattr(processor, "has_int8", lambda: False)
     names = ("git_commit", "settings", "data_hash", "weights_hash")
-    tags = [ModelVersionTag(name, "") for name in names] + [ModelVersionTag("precision", "int8")]
-    version = ModelVersion("flowers", "3", 0, tags=tags)
+    version = ModelVersion("flowers", "3", 0)
+    version.tags.update(dict.fromkeys(names, "") | {"precision": "int8"})
     display = Display(Console(), verbose=False)
     with pytest.raises(UserError, match=r"flowers version 3 .* int8 .*vnni"):
         reproduce(tmp_path, version, display, on=RunnerName.DOCKER, keep=False)
