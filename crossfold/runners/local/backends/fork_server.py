@@ -3,6 +3,7 @@
 The server imports this module too, so the module imports nothing that a step does not need.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -138,3 +139,4 @@ def _leave_the_server(output: Connection) -> None:
     output.close()
     os.closerange(3, 1024)  # the server ends once no process holds the run's end of its pipe
     sys.stdin = os.fdopen(0)
+    gc.freeze()  # imported objects stay, so garbage collection may skip them
