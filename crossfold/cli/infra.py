@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from crossfold.errors import UserError
 from crossfold.infra.image_tags import Torch
+from crossfold.infra.object_store import ObjectStore
 
 from .console import (
     LOCAL_STORE,
@@ -82,11 +83,19 @@ def images(
 
 
 @services.command("up")
-def services_up() -> None:
+def services_up(
+    object_store: Annotated[
+        ObjectStore | None,
+        typer.Option(
+            help="The object store, from now on.",
+            show_default="the one in services.env; at first minio",
+        ),
+    ] = None,
+) -> None:
     """Start MLflow, PostgreSQL and an object store in Docker, and wait until they are ready."""
     from crossfold.infra.compose import up
 
-    up(Path.cwd(), say)
+    up(Path.cwd(), say, object_store)
 
 
 @services.command("down")
@@ -113,12 +122,26 @@ def cluster_up(
             show_default="the one in kind-cluster.yaml",
         ),
     ] = None,
+    object_store: Annotated[
+        ObjectStore | None,
+        typer.Option(
+            help="The object store of a new cluster. An existing one keeps its own.",
+            show_default="minio",
+        ),
+    ] = None,
 ) -> None:
-    """Bring up Kubeflow Pipelines, MLflow, PostgreSQL and MinIO, and wait until they are ready."""
+    """Bring up Kubeflow, MLflow, PostgreSQL and an object store, and wait until they are ready."""
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.lifecycle import up
 
-    up(context or KIND_CONTEXT, registry, say, small=small, node_image=node_image)
+    up(
+        context or KIND_CONTEXT,
+        registry,
+        say,
+        small=small,
+        node_image=node_image,
+        object_store=object_store,
+    )
 
 
 @cluster.command("down")

@@ -18,6 +18,7 @@ from .image_build import build_image
 from .image_tags import MLFLOW
 from .messages import Say
 from .mlflow_upgrade import upgrade_database
+from .object_store import ObjectStore, compose_files
 from .ports import is_free
 
 ENVIRONMENT = "services.env"
@@ -45,22 +46,22 @@ CROSSFOLD_S3_PORT={s3_port}
 """
 
 
-def up(root: Path, say: Say) -> None:
+def up(root: Path, say: Say, object_store: ObjectStore | None = None) -> None:
     """Start the services of `root`, wait until they work, and print how to use them.
 
     Safe to repeat: running services keep running. An older database of MLflow is upgraded, see
-    `mlflow_upgrade.upgrade_database`.
+    `mlflow_upgrade.upgrade_database`. Without `object_store`, services.env says which one it is.
 
     Raises:
         UserError: a precondition fails, or a service does not start.
     """
-    project = prepare(root, say)
+    project = prepare(root, say, object_store)
     upgrade_database(project, say)
     start(project)
     say(_summary(project.environment))
 
 
-def prepare(root: Path, say: Say) -> ComposeProject:
+def prepare(root: Path, say: Say, object_store: ObjectStore | None = None) -> ComposeProject:
     """Do all that must precede the start: passwords, free ports, MLflow's image.
 
     Raises:
@@ -72,6 +73,8 @@ def prepare(root: Path, say: Say) -> ComposeProject:
         _refuse_data_without_passwords()
         write_environment(path)
     _separate_keys(path, say)
+    if object_store is not None:
+        choose_store(path, object_store, say)
     environment = read_environment(path)
     _check_ports(environment)
     build_image(MLFLOW, say)
@@ -148,6 +151,20 @@ def _separate_keys(path: Path, say: Say) -> None:
     )
     _replace(path, text)
     say(f"{path.name} has a new key for the remote minio: source it again")
+
+
+def choose_store(path: Path, store: ObjectStore, say: Say) -> None:
+    """Write the object store to services.env, as the files that Compose reads."""
+    present = dotenv_values(path, interpolate=False).get("COMPOSE_FILE")
+    files = compose_files(present, store)
+    if files == (present or "compose.yaml"):
+        return
+    text = re.sub(r"(?m)^COMPOSE_FILE=.*\n?", "", path.read_text())
+    _replace(path, f"{text.rstrip()}\nCOMPOSE_FILE={files}\n")
+    say(
+        f"the object store is {store} from now on. Data in another one stay in its volume: "
+        "docs/object-store.md describes how to move them"
+    )
 
 
 def read_environment(path: Path) -> dict[str, str]:

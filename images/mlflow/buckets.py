@@ -1,8 +1,10 @@
-"""Brings MinIO's buckets and users to the state that is stated here, for the users named.
+"""Brings the object store's buckets and users to the state that is stated here.
 
-Each user has one bucket, and the password of the variable S3_PASSWORD_<USER>. Safe to repeat.
+Each of the users named has one bucket, and the password of the variable S3_PASSWORD_<USER>. Safe to
+repeat. The object store is MinIO, or what OBJECT_STORE says: versitygw.
 """
 
+import json
 import os
 import sys
 import time
@@ -14,6 +16,7 @@ from minio.credentials import EnvAWSProvider
 from minio.error import MinioAdminException, S3Error
 from urllib3 import PoolManager, Timeout
 from urllib3.exceptions import HTTPError
+from versitygw import RefusedError, VersitygwAdmin
 
 TIMEOUT = 60  # seconds for the object store to answer
 READ = ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"]
@@ -38,31 +41,40 @@ def main(users: list[str]) -> None:
 
     AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are its root's.
     """
-    address = urlsplit(os.environ["MLFLOW_S3_ENDPOINT_URL"])
-    store: dict[str, Any] = {
-        "endpoint": address.netloc,
+    address = os.environ["MLFLOW_S3_ENDPOINT_URL"]
+    store = _connection(address)
+    s3 = Minio(**store)
+    try:
+        _make_buckets(s3, users)
+        if os.environ.get("OBJECT_STORE") == "versitygw":
+            _make_versitygw_users(VersitygwAdmin(address, store["http_client"]), s3, users)
+        else:
+            _make_minio_users(MinioAdmin(**store), users)
+    except (S3Error, MinioAdminException, RefusedError) as error:
+        sys.exit(f"error: {address} refuses: {error}")
+    except HTTPError as error:
+        sys.exit(f"error: {address} stopped answering: {error}")
+
+
+def _connection(address: str) -> dict[str, Any]:
+    parts = urlsplit(address)
+    return {
+        "endpoint": parts.netloc,
         "credentials": EnvAWSProvider(),
-        "secure": address.scheme == "https",
+        "secure": parts.scheme == "https",
         "region": "us-east-1",
         "http_client": PoolManager(timeout=Timeout(connect=2, read=60), retries=False),
     }
-    s3, admin = Minio(**store), MinioAdmin(**store)
-    try:
-        present = _buckets(s3)
-        for user in users:
-            bucket, actions = USERS[user]
-            if bucket not in present:
-                s3.make_bucket(bucket)
-                present.add(bucket)
-                print(f"created the bucket {bucket}")
-            _make_user(admin, user, bucket, actions)
-    except (S3Error, MinioAdminException) as error:
-        sys.exit(f"error: {address.netloc} refuses: {error}")
-    except HTTPError as error:
-        sys.exit(f"error: {address.netloc} stopped answering: {error}")
 
 
-def _buckets(s3: Minio) -> set[str]:
+def _make_buckets(s3: Minio, users: list[str]) -> None:
+    present = _wait_for_buckets(s3)
+    for bucket in sorted({USERS[user][0] for user in users} - present):
+        s3.make_bucket(bucket)
+        print(f"created the bucket {bucket}")
+
+
+def _wait_for_buckets(s3: Minio) -> set[str]:
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -73,13 +85,39 @@ def _buckets(s3: Minio) -> set[str]:
             time.sleep(0.5)
 
 
-def _make_user(admin: MinioAdmin, user: str, bucket: str, actions: list[str]) -> None:
-    """Give a user its password and its policy, which has the user's name."""
-    admin.user_add(user, os.environ[f"S3_PASSWORD_{user.upper().replace('-', '_')}"])
+def _make_minio_users(admin: MinioAdmin, users: list[str]) -> None:
+    """Give each user its password and its policy, which has the user's name."""
+    for user in users:
+        admin.user_add(user, _password(user))
+        admin.policy_add(user, policy=_policy([_statement(user)]))
+        admin.policy_set(user, user=user)
+
+
+def _make_versitygw_users(admin: VersitygwAdmin, s3: Minio, users: list[str]) -> None:
+    """Give each user its password, and each bucket a policy with the rights of its users."""
+    for user in users:
+        admin.set_user(user, _password(user))
+    for bucket in {USERS[user][0] for user in users}:
+        statements = [
+            {**_statement(user), "Principal": {"AWS": [user]}}
+            for user in users
+            if USERS[user][0] == bucket
+        ]
+        s3.set_bucket_policy(bucket, json.dumps(_policy(statements)))
+
+
+def _password(user: str) -> str:
+    return os.environ[f"S3_PASSWORD_{user.upper().replace('-', '_')}"]
+
+
+def _statement(user: str) -> dict[str, object]:
+    bucket, actions = USERS[user]
     resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
-    statement = {"Effect": "Allow", "Action": actions, "Resource": resources}
-    admin.policy_add(user, policy={"Version": "2012-10-17", "Statement": [statement]})
-    admin.policy_set(user, user=user)
+    return {"Effect": "Allow", "Action": actions, "Resource": resources}
+
+
+def _policy(statements: list[dict[str, object]]) -> dict[str, object]:
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 if __name__ == "__main__":

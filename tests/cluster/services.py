@@ -39,13 +39,18 @@ class Services:
         self.root = root
         self._images = images
 
-    def objects(self, *patches: Object, images: Sequence[Object] = ()) -> list[Object]:
+    def objects(
+        self,
+        *patches: Object,
+        images: Sequence[Object] = (),
+        components: Sequence[str] = COMPONENTS,
+    ) -> list[Object]:
         """Return the manifests, changed by patches and images."""
         changed = {image["name"] for image in images}
         kept = [image for image in self._images if image["name"] not in changed]
         overlay = {
             "resources": [os.path.relpath(HERE / "manifests", self.root)],
-            "components": [os.path.relpath(MANIFESTS / name, self.root) for name in COMPONENTS],
+            "components": [os.path.relpath(MANIFESTS / name, self.root) for name in components],
             "images": [*kept, *images],
             "patches": list(patches),
         }
@@ -154,8 +159,8 @@ def services(
     with capture.global_and_fixture_disabled():
         print(f"\nobject store: {store}")
     replaced = {
-        "quay.io/minio/minio": _tagged(engine, store_image, "s3"),
-        "postgres": _tagged(engine, build("postgres", DOCKER_TESTS / "postgres"), "postgres"),
+        "quay.io/minio/minio": tagged(engine, store_image, "s3"),
+        "postgres": tagged(engine, build("postgres", DOCKER_TESTS / "postgres"), "postgres"),
         "crossfold-mlflow": images[MLFLOW],
         "crossfold-data": images[DATA],
     }
@@ -181,7 +186,7 @@ def replacement(name: str, image: str) -> Object:
     return {"name": name, "newName": new_name, "newTag": tag}
 
 
-def _tagged(engine: docker.DockerClient, image: str, name: str) -> str:
+def tagged(engine: docker.DockerClient, image: str, name: str) -> str:
     """Give an image a name that says its content, as the cluster keeps what has a name."""
     found = engine.images.get(image)
     tag = found.id.removeprefix("sha256:")[:16]

@@ -9,17 +9,10 @@ import yaml
 from crossfold.infra.cluster.addresses import KUBEFLOW, SERVICES
 from crossfold.infra.cluster.kubectl import Object
 
-from ..docker.services import rights
+from ..docker.services import BUCKETS, RIGHTS, rights
 from ..pipeline.projects import SOURCE
 from .services import Services
 
-BUCKETS = ("dvc", "mlflow", "pipelines")
-TABLE = {
-    "mlflow": ("", "dlrw", ""),
-    "pipelines": ("", "", "dlrw"),
-    "dvc": ("dlrw", "", ""),
-    "dvc-reader": ("lr", "", ""),
-}
 HOLDERS = {
     ("mlflow", "s3"): "mlflow",
     (KUBEFLOW, "mlpipeline-minio-artifact"): "pipelines",
@@ -28,10 +21,10 @@ HOLDERS = {
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete")
 
 
-@pytest.mark.parametrize("user", TABLE)
+@pytest.mark.parametrize("user", RIGHTS)
 def test_a_key_opens_its_own_bucket_only(services: Services, user: str) -> None:
     client = services.s3(user)
-    assert tuple(rights(client, bucket) for bucket in BUCKETS) == TABLE[user]
+    assert tuple(rights(client, bucket) for bucket in BUCKETS) == RIGHTS[user]
 
 
 def values(services: Services, namespace: str, name: str) -> set[str]:

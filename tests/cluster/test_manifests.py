@@ -25,7 +25,13 @@ from .cluster import RIG_HOME
 KUBEFLOW = SOURCE / "manifests" / "kubeflow"
 KUBECTLS = [shutil.which("kubectl"), str(RIG_HOME / "bin" / "kubectl")]
 PIPELINES, ARGO = BASES
-COMPONENTS: Sequence[Sequence[str]] = [(), ("kind",), ("small",), ("kind", "small")]
+COMPONENTS: Sequence[Sequence[str]] = [
+    (),
+    ("kind",),
+    ("small",),
+    ("kind", "small"),
+    ("kind", "versitygw", "small"),
+]
 
 
 def deployment(name: str, *containers: Object) -> Object:
@@ -143,6 +149,9 @@ def test_every_kubectl_renders_the_same(
     )
     assert (found["Service", "minio"]["spec"].get("type") == "NodePort") == ("kind" in components)
     assert (labels.get("crossfold/requests") == "small") == ("small" in components)
+    (store,) = found["StatefulSet", "minio"]["spec"]["template"]["spec"]["containers"]
+    assert ("versitygw" in store["image"]) == ("versitygw" in components)
+    assert (store["resources"]["requests"]["cpu"] == "10m") == ("small" in components)
     (server,) = found["Deployment", "mlflow"]["spec"]["template"]["spec"]["containers"]
     assert server["image"] == "mirror/crossfold-mlflow:1"
 

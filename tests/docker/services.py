@@ -1,6 +1,7 @@
 """The services of compose.yaml for the tests, with ports, passwords and volumes of their own.
 
-PostgreSQL is Debian's. MinIO is the server on the PATH, its image, or built from its Go module.
+PostgreSQL is Debian's. An object store is its image, the server on the PATH, or built from its Go
+module.
 """
 
 import os
@@ -23,13 +24,27 @@ from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
 from crossfold.infra import compose as project_services
+from crossfold.infra.object_store import VERSITYGW_FILE, ObjectStore
 
 from ..pipeline.projects import Project
 
 PROJECT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 MIN_SECRETS = 5  # services.env has more
-MINIO = "v0.0.0-20250907161309-07c3a429bfed"  # the commit of the release in compose.yaml
+
+# What `go install` takes: the releases of compose.yaml and compose.versitygw.yaml.
+GO_MODULES = {
+    ObjectStore.MINIO: "github.com/minio/minio@v0.0.0-20250907161309-07c3a429bfed",
+    ObjectStore.VERSITYGW: "github.com/versity/versitygw/cmd/versitygw@v1.8.0",
+}
+
+BUCKETS = ("dvc", "mlflow", "pipelines")
+RIGHTS = {  # of a user, in each of BUCKETS
+    "mlflow": ("", "dlrw", ""),
+    "pipelines": ("", "", "dlrw"),
+    "dvc": ("dlrw", "", ""),
+    "dvc-reader": ("lr", "", ""),
+}
 
 
 class Services:
@@ -210,8 +225,8 @@ def services(
 @contextmanager
 def prepared(root: Path, engine: docker.DockerClient) -> Iterator[Services]:
     """Yield services of a folder that are not started; what they leave goes with the block."""
-    for file in (PROJECT / "compose.yaml", HERE / "compose.test.yaml"):
-        shutil.copy(file, root)
+    for file in ("compose.yaml", VERSITYGW_FILE, "tests/docker/compose.test.yaml"):
+        shutil.copy(PROJECT / file, root)
     store, image = object_store()
     path = root / project_services.ENVIRONMENT
     project_services.write_environment(
@@ -231,17 +246,18 @@ def prepared(root: Path, engine: docker.DockerClient) -> Iterator[Services]:
         services.destroy()
 
 
-def object_store() -> tuple[str, str]:
+def object_store(store: ObjectStore = ObjectStore.MINIO) -> tuple[str, str]:
     """Return what the object store is, and its image."""
-    composed = yaml.safe_load((PROJECT / "compose.yaml").read_text())
+    file = VERSITYGW_FILE if store is ObjectStore.VERSITYGW else "compose.yaml"
+    composed = yaml.safe_load((PROJECT / file).read_text())
     image = composed["services"]["minio"]["image"]
     if _has(image) or _pull(image):
-        return f"MinIO, {image}", image
-    program = Path(shutil.which("minio") or _built_minio())
+        return image, image
+    program = Path(shutil.which(store) or _built(store))
     with tempfile.TemporaryDirectory() as context:
-        shutil.copy(HERE / "s3" / "Dockerfile", context)
-        shutil.copy(program, Path(context) / "minio")
-        return f"MinIO, {program}", build("minio", Path(context))
+        shutil.copy(HERE / "s3" / f"{store}.Dockerfile", Path(context) / "Dockerfile")
+        shutil.copy(program, Path(context) / store)
+        return str(program), build(store, Path(context))
 
 
 def _has(image: str) -> bool:
@@ -259,19 +275,19 @@ def _pull(image: str) -> bool:
     return pull.returncode == 0
 
 
-def _built_minio() -> Path:
-    """Return MinIO's server, built from its Go module into the user's cache the first time."""
+def _built(store: ObjectStore) -> Path:
+    """Return a store's server, built from its Go module into the user's cache the first time."""
+    module = GO_MODULES[store]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     cache = Path(home) / "crossfold-tests"
-    program = cache / f"minio-{MINIO}"
+    program = cache / f"{store}-{module.partition('@')[2]}"
     if not program.exists():
-        assert shutil.which("go"), "neither MinIO nor Go, which builds it, is to be had"
+        assert shutil.which("go"), f"neither {store} nor Go, which builds it, is to be had"
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": folder}
-            module = f"github.com/minio/minio@{MINIO}"
             subprocess.run(["go", "install", module], env=environment, check=True)
-            (Path(folder) / "minio").replace(program)
+            (Path(folder) / store).replace(program)
     return program
 
 

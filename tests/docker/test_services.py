@@ -22,7 +22,7 @@ from crossfold.errors import UserError
 from crossfold.infra.compose import down, up, write_environment
 
 from ..pipeline.projects import Project
-from .services import PROJECT, Services, free_port, healthy, rights, wait
+from .services import PROJECT, Services, free_port, healthy, wait
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -146,25 +146,6 @@ def test_only_the_administrator_makes_users_who_may_read(
     assert requests.get(address, auth=reader, timeout=20).status_code == 200
     assert post("runs/set-tag", reader, run_id=run_id, key="a", value="b") == 403
     assert post("runs/set-tag", login, run_id=run_id, key="a", value="b") == 200
-
-
-def test_a_key_opens_its_own_bucket_only(services: Services) -> None:
-    users = ("dvc", "mlflow")
-    found = {
-        (user, bucket): rights(services.s3(user), bucket) for user in users for bucket in users
-    }
-    assert found == {
-        ("dvc", "dvc"): "dlrw",
-        ("dvc", "mlflow"): "",
-        ("mlflow", "dvc"): "",
-        ("mlflow", "mlflow"): "dlrw",
-    }
-
-
-def test_the_object_store_gives_nothing_without_its_key(services: Services) -> None:
-    services.s3("mlflow").put_object(Bucket="mlflow", Key="a-file", Body=b"secret")
-    for path in ("", "/mlflow", "/mlflow/a-file"):
-        assert requests.get(services.s3_endpoint + path, timeout=20).status_code == 403
 
 
 # What is kept where

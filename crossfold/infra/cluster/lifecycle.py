@@ -6,6 +6,7 @@ from crossfold.errors import UserError
 from crossfold.infra import shell
 from crossfold.infra.image_tags import MLFLOW, ROOT, registry_name
 from crossfold.infra.messages import Say
+from crossfold.infra.object_store import ObjectStore
 
 from . import manifests
 from .addresses import (
@@ -29,6 +30,7 @@ from .kind import (
 )
 from .kubectl import MANAGER, Cluster, Object, namespace_of
 from .mlflow_stop import stop_other_mlflow
+from .object_store import choose_store
 from .passwords import USERS_SECRET, drop_root_keys, make_secrets, password_variable
 from .readiness import is_ready, qualified_names, wait_until_ready, workloads
 
@@ -42,6 +44,7 @@ def up(
     *,
     small: bool = False,
     node_image: str | None = None,
+    object_store: ObjectStore | None = None,
 ) -> None:
     """Bring up everything on a cluster, wait until it works, and print its addresses.
 
@@ -54,6 +57,7 @@ def up(
         say: Prints a line for the user.
         small: Whether pods request less CPU; on a cluster with few cores they always do.
         node_image: The node image for a new kind cluster; None for the one in kind-cluster.yaml.
+        object_store: The object store of a new cluster; None for the present one, or else MinIO.
 
     Raises:
         UserError: a precondition fails, or a service does not start.
@@ -64,6 +68,8 @@ def up(
     else:
         cluster, components = _present_cluster(context, registry), []
     _refuse_another_kubeflow(cluster)
+    if choose_store(cluster, object_store) is ObjectStore.VERSITYGW:
+        components.append(ObjectStore.VERSITYGW)
     bring_images(cluster, registry, say)
     if small or num_cores(cluster) < CORES:
         say(f"lowering CPU requests, for fewer than {CORES} cores")
