@@ -109,7 +109,7 @@ def test_versitygw_takes_no_write_with_a_wrong_signature(move: Move) -> None:
     for address, headers in ((signed, UNSIGNED), (f"{endpoint}/dvc/forged", UNSIGNED | forged)):
         answer = requests.put(address, data=CHUNKS, headers=headers, timeout=20)
         assert answer.status_code == 403
-        assert "SignatureDoesNotMatch" in answer.text
+    assert "forged" not in dict(move.services.objects("dvc"))
 
 
 def test_a_key_opens_its_own_bucket_only(store: Services) -> None:
