@@ -20,6 +20,7 @@ import docker
 import pytest
 import requests
 import yaml
+from botocore.config import Config
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
@@ -163,6 +164,8 @@ def s3_client(address: str, user: str, password: str) -> Any:
         aws_access_key_id=user,
         aws_secret_access_key=password,
         region_name="us-east-1",
+        # Without it, botocore signs addresses in the way of before 2014.
+        config=Config(signature_version="s3v4"),
     )
 
 

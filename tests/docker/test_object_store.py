@@ -119,11 +119,11 @@ def test_a_key_opens_its_own_bucket_only(store: Services) -> None:
         "pipelines": PASSWORD,
         "dvc-reader": PASSWORD,
     }
-    given = ("--env", f"S3_PASSWORD_PIPELINES={PASSWORD}")
-    given += ("--env", f"S3_PASSWORD_DVC_READER={PASSWORD}")
+    names = ("S3_PASSWORD_PIPELINES", "S3_PASSWORD_DVC_READER")
+    given = [word for name in names for word in ("-e", f"{name}={PASSWORD}")]
     compose = ComposeProject.find(store.root, store.settings)
     for _ in range(2):  # safe to repeat
-        compose.call("run", "--rm", *given, "buckets", "python3", "buckets.py", *RIGHTS)
+        compose.call("run", "--rm", "-T", *given, "buckets", "python3", "buckets.py", *RIGHTS)
     found = {
         user: tuple(rights(s3_client(store.s3_endpoint, user, password), name) for name in BUCKETS)
         for user, password in passwords.items()
