@@ -1,13 +1,9 @@
 """The commands backup and restore."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from .console import Folder, Replace
 from .infra import say
-
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the backup.")]
 
 
 def backup(folder: Folder) -> None:
@@ -17,12 +13,7 @@ def backup(folder: Folder) -> None:
     backup(Path.cwd(), folder, say)
 
 
-def restore(
-    folder: Folder,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the runs and models that MLflow has now.")
-    ] = False,
-) -> None:
+def restore(folder: Folder, replace: Replace = False) -> None:
     """Restore a backup to the services in Docker, and start them."""
     from crossfold.infra.backup import restore
 

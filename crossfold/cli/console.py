@@ -33,6 +33,12 @@ Context = Annotated[
     ),
 ]
 
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the backup.")]
+
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace the runs and models that are there now.")
+]
+
 Registry = Annotated[
     str | None,
     typer.Option(

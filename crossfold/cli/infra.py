@@ -17,7 +17,9 @@ from .console import (
     LOCAL_STORE,
     PARAMS,
     Context,
+    Folder,
     Registry,
+    Replace,
     console,
     require_free_port,
     require_local_store,
@@ -175,6 +177,24 @@ def cluster_env(context: Context = None) -> None:
 
     for name, value in mlflow_variables(context or KIND_CONTEXT).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@cluster.command("backup")
+def cluster_backup(folder: Folder, context: Context = None) -> None:
+    """Save the cluster's databases (MLflow's and Kubeflow's) and buckets to a new folder."""
+    from crossfold.infra.cluster.backup.commands import backup
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+
+    backup(context or KIND_CONTEXT, folder, say)
+
+
+@cluster.command("restore")
+def cluster_restore(folder: Folder, replace: Replace = False, context: Context = None) -> None:
+    """Restore a backup to a cluster that is up; MLflow and Kubeflow stop meanwhile."""
+    from crossfold.infra.cluster.backup.commands import restore
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+
+    restore(context or KIND_CONTEXT, folder, say, replace=replace)
 
 
 def say(line: str) -> None:

@@ -5,9 +5,15 @@ from pathlib import Path
 from crossfold.errors import UserError
 
 from . import mlflow_database
-from .backup_folder import BUCKETS, Manifest, load_backup, read_backup, save_backup
+from .backup_folder import (
+    BUCKETS,
+    check_target,
+    describe_size,
+    load_backup,
+    read_backup,
+    save_backup,
+)
 from .compose import prepare, read_services, start
-from .compose_project import ComposeProject
 from .messages import Say
 
 
@@ -20,20 +26,24 @@ def backup(root: Path, folder: Path, say: Say) -> None:
     project = read_services(root, say)
     mlflow_database.known_revisions(project)
     manifest = save_backup(project, folder, BUCKETS, say)
-    num_bytes = sum(file.num_bytes for file in manifest.files)
-    say(f"{folder} is written: {num_bytes / 1e6:,.1f} MB in {len(manifest.files)} files")
+    say(f"{folder} is written: {describe_size(manifest)}")
 
 
 def restore(root: Path, folder: Path, say: Say, *, replace: bool) -> None:
     """Restore a backup to the services of `root`, and start them.
 
     Raises:
-        UserError: the backup is damaged or too new, MLflow has runs or models and `replace` is
-            false, or a service does not start.
+        UserError: the backup is damaged, too new or a cluster's, MLflow has runs or models and
+            `replace` is false, or a service does not start.
     """
     manifest = read_backup(folder)
+    if manifest.kubeflow:
+        raise UserError(
+            f"{folder} is a cluster's backup, with Kubeflow's runs: restore it with "
+            "`crossfold cluster restore`"
+        )
     project = prepare(root, say)
-    _check_target(project, manifest, replace=replace)
+    check_target(project, manifest, "crossfold restore", replace=replace)
     if project.container("mlflow"):
         project.call("stop", "mlflow")
     try:
@@ -42,17 +52,3 @@ def restore(root: Path, folder: Path, say: Say, *, replace: bool) -> None:
         start(project)
     buckets = f" and the buckets {', '.join(manifest.buckets)}" if manifest.buckets else ""
     say(f"MLflow's database{buckets} are as of {manifest.created}; MLflow runs")
-
-
-def _check_target(project: ComposeProject, manifest: Manifest, *, replace: bool) -> None:
-    known = mlflow_database.known_revisions(project)
-    if manifest.revision not in known[mlflow_database.REVISION]:
-        raise UserError(
-            f"the backup has MLflow's revision {manifest.revision}, which this version's MLflow "
-            f"does not know: restore it with Crossfold {manifest.crossfold}"
-        )
-    if not replace and not mlflow_database.is_empty(project):
-        raise UserError(
-            "MLflow has runs or models, which the backup would replace. If you want that: "
-            "crossfold restore --replace"
-        )

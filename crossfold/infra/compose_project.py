@@ -14,7 +14,7 @@ from .image_tags import MLFLOW, image_name
 
 @dataclass(frozen=True)
 class ComposeProject:
-    """The services of compose.yaml in the folder `root`.
+    """The services of compose.yaml in the folder `root`, as `Containers`.
 
     `environment` is everything in services.env. Methods raise UserError if Compose fails.
     """
@@ -45,19 +45,20 @@ class ComposeProject:
         """Run a Compose command; only the end of its errors is shown, if it fails."""
         self._stream(*arguments)
 
-    def output(self, *arguments: str) -> str:
-        """Run a Compose command and return its output."""
-        return shell.output(*self.command, *arguments, cwd=self.root, variables=self._variables)
+    def output(self, service: str, *command: str) -> str:
+        """Run a command in a service's container and return its output."""
+        whole = (*self.command, *_reach(service), *command)
+        return shell.output(*whole, cwd=self.root, variables=self._variables)
 
-    def save(self, path: Path, *arguments: str) -> None:
-        """Run a Compose command with its output in a new file."""
+    def save(self, path: Path, service: str, *command: str) -> None:
+        """Run a command in a service's container with its output in a new file."""
         with path.open("xb") as target:
-            self._stream(*arguments, target=target)
+            self._stream(*_reach(service), *command, target=target)
 
-    def load(self, path: Path, *arguments: str) -> None:
-        """Run a Compose command that reads a file."""
+    def load(self, path: Path, service: str, *command: str) -> None:
+        """Run a command that reads a file in a service's container."""
         with path.open("rb") as source:
-            self._stream(*arguments, source=source)
+            self._stream(*_reach(service), *command, source=source)
 
     def _stream(
         self, *arguments: str, source: shell.File = None, target: shell.File = None
@@ -79,6 +80,14 @@ class ComposeProject:
         }
         filters = [f"--filter=label=com.docker.compose.{key}={labels[key]}" for key in labels]
         return shell.output("docker", "ps", "--all", "--quiet", "--no-trunc", *filters)
+
+
+def _reach(service: str) -> tuple[str, ...]:
+    """Reach PostgreSQL where it runs, and start a container of the other services.
+
+    Compose first starts what that service depends on, and waits for it.
+    """
+    return ("exec", "-T", service) if service == "postgres" else ("run", "--rm", "-T", service)
 
 
 def compose_command() -> list[str]:

@@ -1,6 +1,7 @@
 """The services of manifests/ on a real Kubernetes, with images, passwords and volumes of their own.
 
-PostgreSQL is Debian's, MinIO that of tests/docker/services.py. A pod stands in for Kubeflow's page.
+PostgreSQL is Debian's, MinIO that of tests/docker/services.py. Kubeflow is not there: pods stand in
+for its page and a Deployment, and Debian's MariaDB for its MySQL.
 """
 
 import os
@@ -20,7 +21,7 @@ from crossfold.infra.cluster.lifecycle import bring_up
 from crossfold.infra.image_tags import DATA, MLFLOW
 
 from ..docker.services import HERE as DOCKER_TESTS
-from ..docker.services import build, free_port, object_store, s3_client
+from ..docker.services import build, free_port, object_store, s3_client, s3_objects
 from ..pipeline.projects import SOURCE
 from .cluster import TestCluster
 
@@ -29,6 +30,8 @@ MANIFESTS = SOURCE / "manifests"
 COMPONENTS = ("kind", "small")  # the tests share two cores with everything else
 OURS = "crossfold-tests"  # the label of what may be deleted
 STATEFUL = ("minio", "postgres")
+MIN_SECRETS = 10
+MIN_LENGTH = 8  # shorter values, as a user's name, are found anywhere
 
 
 class Services:
@@ -98,6 +101,34 @@ class Services:
         where = ("exec", "postgres-0", "--namespace=postgres", "--")
         return self.cluster.kubectl(*where, "sh", "-c", command).splitlines()
 
+    def mysql(self, program: str, *options: str) -> str:
+        """Return what a program of MySQL prints, run as its root."""
+        login = 'MYSQL_PWD="$MYSQL_ROOT_PASSWORD" exec "$0" --user=root "$@"'
+        where = ("exec", "deployment/mysql", f"--namespace={KUBEFLOW}", "--")
+        return self.cluster.kubectl(*where, "sh", "-c", login, program, *options)
+
+    def objects_of(self, bucket: str) -> dict[str, bytes]:
+        """Return the content of each object by its key."""
+        return dict(s3_objects(self.s3(bucket), bucket))
+
+    def secrets(self) -> set[str]:
+        """Return every password and key in the namespaces."""
+        found = {
+            value
+            for namespace in (*SERVICES, KUBEFLOW)
+            for secret in self.cluster.items("secrets", f"--namespace={namespace}")
+            for key, value in (
+                self.cluster.secret(namespace, secret["metadata"]["name"]) or {}
+            ).items()
+            if any(word in key.upper() for word in ("PASSWORD", "SECRET"))
+        }
+        assert len(found) > MIN_SECRETS and min(map(len, found)) >= MIN_LENGTH
+        return found
+
+    def destroy(self) -> None:
+        """Delete all: pods, volumes and passwords."""
+        _remove(self.cluster)
+
     def python(self, code: str, *arguments: str) -> str:
         """Return what Python prints where steps run."""
         return self.cluster.kubectl(*_IN_CLIENT, "python3", "-c", code, *arguments)
@@ -161,6 +192,7 @@ def services(
     replaced = {
         "quay.io/minio/minio": tagged(engine, store_image, "s3"),
         "postgres": tagged(engine, build("postgres", DOCKER_TESTS / "postgres"), "postgres"),
+        "mysql": tagged(engine, build("mysql", HERE / "mysql"), "mysql"),
         "crossfold-mlflow": images[MLFLOW],
         "crossfold-data": images[DATA],
     }

@@ -137,14 +137,8 @@ class Services:
         return bytes(output)
 
     def objects(self, bucket: str) -> Iterator[tuple[str, bytes]]:
-        """Yield the key and the content of each object."""
-        client = self.s3(bucket)
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for found in page.get("Contents", []):
-                yield (
-                    found["Key"],
-                    client.get_object(Bucket=bucket, Key=found["Key"])["Body"].read(),
-                )
+        """Return the key and the content of each object."""
+        return s3_objects(self.s3(bucket), bucket)
 
     def psql(self, query: str, database: str = "mlflow") -> list[str]:
         """Return the rows that PostgreSQL answers, columns separated by |."""
@@ -167,6 +161,14 @@ def s3_client(address: str, user: str, password: str) -> Any:
         # Without it, botocore signs addresses in the way of before 2014.
         config=Config(signature_version="s3v4"),
     )
+
+
+def s3_objects(client: Any, bucket: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the key and the content of each object."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for found in page.get("Contents", []):
+            key = found["Key"]
+            yield key, client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
 def rights(client: Any, bucket: str) -> str:

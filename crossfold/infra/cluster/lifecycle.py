@@ -18,6 +18,7 @@ from .addresses import (
     S3_PORT,
     SERVICES,
 )
+from .backup.writers import refuse_half_restored
 from .checks import CORES, check_kind, check_kubectl
 from .image_delivery import bring_images
 from .kind import (
@@ -84,8 +85,10 @@ def bring_up(cluster: Cluster, objects: Sequence[Object], say: Say) -> None:
     """Apply the manifests, create the Secrets, and wait until every workload is ready.
 
     Raises:
-        UserError: a password is lost, an object is refused, or a pod does not start.
+        UserError: a password is lost, an object is refused, a pod does not start, or a restore was
+            killed.
     """
+    refuse_half_restored(cluster)
     say("applying the manifests")
     _apply_first(cluster, objects)
     had_root_key = drop_root_keys(cluster, say)

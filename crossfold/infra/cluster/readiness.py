@@ -1,6 +1,6 @@
-"""Find out which workloads of a cluster are ready, and wait for the others."""
+"""Wait until the workloads of a cluster are ready, or their pods have ended."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
@@ -10,6 +10,9 @@ from crossfold.infra.messages import Say
 from .kubectl import Cluster, Object, namespace_of, trouble
 
 PATIENCE = 900  # seconds without progress
+END_TIMEOUT = 120  # seconds; the longest grace period of a pod is 60
+# Evicted pods stay, as failed ones.
+AT_WORK = "--field-selector=status.phase!=Failed,status.phase!=Succeeded"
 
 
 def wait_until_ready(cluster: Cluster, namespaces: Sequence[str], say: Say) -> None:
@@ -62,6 +65,27 @@ def is_ready(item: Object) -> bool:
     seen = state.get("observedGeneration", 0) >= item["metadata"]["generation"]
     counts = ("replicas", "updatedReplicas", "availableReplicas")
     return seen and all(state.get(count, 0) == wanted for count in counts)
+
+
+def wait_until_ended(cluster: Cluster, namespace: str, labels: Mapping[str, str]) -> None:
+    """Wait until no pod with these labels runs.
+
+    Raises:
+        UserError: a pod does not end.
+    """
+    selector = ",".join(f"{key}={value}" for key, value in labels.items())
+    pods = ("pods", f"--selector={selector}", f"--namespace={namespace}", AT_WORK)
+    retrying = Retrying(
+        retry=retry_if_result(bool), stop=stop_after_delay(END_TIMEOUT), wait=wait_fixed(1)
+    )
+    try:
+        retrying(cluster.items, *pods)
+    except RetryError:
+        raise UserError(
+            f"pods of {namespace} did not end within {END_TIMEOUT} s, so nothing was changed. "
+            f"When they have ended, run this command again. See: kubectl --context "
+            f"{cluster.context} describe pods -n {namespace} -l {selector}"
+        ) from None
 
 
 def _complaint(cluster: Cluster, unready: Sequence[str]) -> str:
