@@ -101,10 +101,9 @@ def before(services: Services) -> dict[str, Any]:
     services.python(REGISTER)
     services.mysql("mysql", f"--execute={KUBEFLOW_ROWS}")
     for bucket in BUCKETS:
-        for number in range(1, 20):
-            key = f"files/md5/{number:02}/aa"
-            services.s3(bucket).put_object(Bucket=bucket, Key=key, Body=b"data" * number)
-    services.s3("pipelines").put_object(Bucket="pipelines", Key="empty", Body=b"")
+        client = services.s3(bucket)
+        for number in range(10):  # the first is empty
+            client.put_object(Bucket=bucket, Key=f"files/md5/{number:02}/aa", Body=b"a" * number)
     return contents(services)
 
 

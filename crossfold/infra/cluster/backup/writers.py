@@ -26,10 +26,10 @@ def refuse_running_steps(cluster: Cluster) -> None:
 
 
 def refuse_half_restored(cluster: Cluster) -> None:
-    """Raise UserError if a restore was killed: what it stopped must not start on its data."""
+    """Raise UserError if a restore did not finish: nothing must start on half of its data."""
     if any(_replicas_before(writer) for writer in _writers(cluster)):
         raise UserError(
-            "a restore was killed, and MLflow and Kubeflow are stopped: run "
+            "a restore did not finish, so MLflow and Kubeflow are stopped: run "
             "`crossfold cluster restore --replace FOLDER` again"
         )
 
