@@ -1,4 +1,4 @@
-"""`crossfold cluster down` and up again. The last tests of the services: they read all logs."""
+"""`crossfold cluster down` and up again. The last tests: they read all that is left."""
 
 import json
 
@@ -10,21 +10,20 @@ from .services import Services
 from .test_command import crossfold
 from .test_services import LOG_RUN, READ, READ_RUN
 
-MIN_LENGTH = 8  # shorter values, as a user's name, are found anywhere
+# Whose processes have which Secrets' values.
+ENVIRONMENTS = {
+    (KUBEFLOW, "client"): [(KUBEFLOW, "crossfold-mlflow")],
+    (KUBEFLOW, "mysql"): [(KUBEFLOW, "mysql-secret")],
+    (KUBEFLOW, "page"): [],
+    (KUBEFLOW, "workflow-controller"): [],
+    ("minio", "minio"): [("minio", "minio")],
+    ("mlflow", "mlflow"): [("mlflow", "mlflow"), ("mlflow", "s3")],
+    ("postgres", "postgres"): [("postgres", "postgres")],
+}
 
 
 def test_no_log_has_a_secret_in_it(services: Services) -> None:
-    namespaces = (*SERVICES, KUBEFLOW)
-    secrets = {
-        value
-        for namespace in namespaces
-        for secret in services.cluster.items("secrets", f"--namespace={namespace}")
-        for key, value in (
-            services.cluster.secret(namespace, secret["metadata"]["name"]) or {}
-        ).items()
-        if any(word in key.upper() for word in ("PASSWORD", "SECRET"))
-    }
-    assert len(secrets) > 10 and min(map(len, secrets)) >= MIN_LENGTH
+    secrets = services.secrets()
     num_lines = 0
     pods = services.cluster.items("pods", "--all-namespaces")
     for pod in (found for found in pods if "deletionTimestamp" not in found["metadata"]):
@@ -33,6 +32,40 @@ def test_no_log_has_a_secret_in_it(services: Services) -> None:
         num_lines += len(log.splitlines())
         assert not [secret for secret in secrets if secret in log], f"{namespace}/{name}"
     assert num_lines > 100
+
+
+def test_no_database_and_no_object_has_a_secret_in_it(services: Services) -> None:
+    services.python(LOG_RUN)
+    login = 'PGPASSWORD="$POSTGRES_PASSWORD" pg_dump -h 127.0.0.1 -U mlflow mlflow'
+    dump = ("exec", "postgres-0", "--namespace=postgres", "--", "sh", "-c", login)
+    rows = services.mysql("mysqldump", "--hex-blob", "--all-databases")
+    left = {
+        "MLflow's and its users' database": services.cluster.kubectl(*dump).encode(),
+        "Kubeflow's databases": rows.encode(),
+        **{
+            f"s3://{bucket}/{key}": content
+            for bucket in ("dvc", "mlflow", "pipelines")
+            for key, content in services.objects_of(bucket).items()
+        },
+    }
+    assert b"learning_rate" in left["MLflow's and its users' database"]
+    assert any("notes/text.txt" in name for name in left)
+    for secret in map(str.encode, services.secrets()):
+        assert not [name for name, content in left.items() if secret in content]
+
+
+def test_a_process_has_the_secrets_that_it_needs_and_none_on_its_command_line(
+    services: Services,
+) -> None:
+    cluster, secrets = services.cluster, services.secrets()
+    for (namespace, name), sources in ENVIRONMENTS.items():
+        values = {v for source in sources for v in (cluster.secret(*source) or {}).values()}
+        pod = cluster.pods(namespace, name)[0]["metadata"]["name"]
+        shell = ("exec", pod, f"--namespace={namespace}", "--", "sh", "-c")
+        environments = cluster.kubectl(*shell, "cat /proc/[0-9]*/environ 2>/dev/null; true")
+        assert {secret for secret in secrets if secret in environments} == secrets & values, name
+        commands = cluster.kubectl(*shell, "cat /proc/[0-9]*/cmdline 2>/dev/null; true")
+        assert commands and not [secret for secret in secrets if secret in commands], name
 
 
 def test_a_stopped_cluster_goes_on_with_the_same_data(services: Services) -> None:
