@@ -76,7 +76,7 @@ def contents(services: Services) -> dict[str, Any]:
     """Return all that a user has there, by MLflow's answers, the rows and the objects' bytes."""
     dump = ("mysqldump", "--skip-comments", "--hex-blob", "--databases", *DATABASES)
     return {
-        "mlflow": json.loads(services.python(READ)),
+        "answers": json.loads(services.python(READ)),
         "users": services.psql("SELECT username, is_admin FROM auth.users ORDER BY username"),
         "kubeflow": services.mysql(*dump),
         **{bucket: services.objects_of(bucket) for bucket in BUCKETS},
