@@ -8,13 +8,13 @@ from .infra import say
 
 def backup(folder: Folder) -> None:
     """Save MLflow's database and the buckets of the services in Docker to a new folder."""
-    from crossfold.infra.backup import backup
+    from crossfold.infra.services.backup import backup
 
     backup(Path.cwd(), folder, say)
 
 
 def restore(folder: Folder, replace: Replace = False) -> None:
     """Restore a backup to the services in Docker, and start them."""
-    from crossfold.infra.backup import restore
+    from crossfold.infra.services.backup import restore
 
     restore(Path.cwd(), folder, say, replace=replace)

@@ -12,7 +12,7 @@ from rich.markup import escape
 from .console import LOCAL_STORE, console
 
 if TYPE_CHECKING:
-    from crossfold.infra.compose_project import ComposeProject
+    from crossfold.infra.services.compose_project import ComposeProject
     from crossfold.tracking.unused_runs import RunTree
 
 
@@ -45,7 +45,7 @@ def clean_mlflow(
 
 def _services(address: str) -> "ComposeProject | None":
     """Find the services at an address; None for a local store."""
-    from crossfold.infra.run_deletion import services_at
+    from crossfold.infra.services.run_deletion import services_at
     from crossfold.tracking.sqlite_store import SQLITE
 
     return None if address.startswith(SQLITE) else services_at(Path.cwd(), address)
@@ -60,7 +60,7 @@ def _list(trees: Sequence["RunTree"]) -> None:
 
 
 def _delete(trees: Sequence["RunTree"], address: str, services: "ComposeProject | None") -> None:
-    from crossfold.infra.run_deletion import delete_from_services, delete_from_store
+    from crossfold.infra.services.run_deletion import delete_from_services, delete_from_store
     from crossfold.tracking.sqlite_store import SQLITE
 
     runs = [run for tree in trees for run in tree.run_ids]

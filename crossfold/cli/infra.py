@@ -95,7 +95,7 @@ def services_up(
     ] = None,
 ) -> None:
     """Start MLflow, PostgreSQL and an object store in Docker, and wait until they are ready."""
-    from crossfold.infra.compose import up
+    from crossfold.infra.services.compose import up
 
     up(Path.cwd(), say, object_store)
 
@@ -103,7 +103,7 @@ def services_up(
 @services.command("down")
 def services_down() -> None:
     """Stop the services; their data stays."""
-    from crossfold.infra.compose import down
+    from crossfold.infra.services.compose import down
 
     down(Path.cwd())
 

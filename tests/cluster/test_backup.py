@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.backup_folder import BackupFile, Manifest
+from crossfold.infra.backups.backup_folder import BackupFile, Manifest
 from crossfold.infra.cluster.addresses import KUBEFLOW
 
 from ..docker.services import wait

@@ -24,8 +24,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
-from crossfold.infra import compose as project_services
 from crossfold.infra.object_store import VERSITYGW_FILE, ObjectStore
+from crossfold.infra.services import compose as project_services
 
 from ..pipeline.projects import Project
 

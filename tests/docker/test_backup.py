@@ -16,10 +16,10 @@ import docker
 import pytest
 from mlflow.tracking import MlflowClient
 
-from crossfold.infra import mlflow_database
-from crossfold.infra.backup_folder import Manifest
-from crossfold.infra.compose_project import ComposeProject, compose_command
+from crossfold.infra.backups import mlflow_database
+from crossfold.infra.backups.backup_folder import Manifest
 from crossfold.infra.image_tags import MLFLOW, image_name
+from crossfold.infra.services.compose_project import ComposeProject, compose_command
 
 from ..pipeline.projects import SCRIPTS, Project, environment
 from .services import HERE, Services, build, healthy, prepared, wait

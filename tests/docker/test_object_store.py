@@ -10,10 +10,10 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from crossfold.infra.compose_project import ComposeProject
 from crossfold.infra.image_build import build_image
 from crossfold.infra.image_tags import MLFLOW
 from crossfold.infra.object_store import ObjectStore
+from crossfold.infra.services.compose_project import ComposeProject
 
 from ..pipeline.projects import Project
 from .services import BUCKETS, RIGHTS, Services, object_store, prepared, rights, s3_client

@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelOutput, Metric, Param, ViewType
 from mlflow.tracking import MlflowClient
 
 from crossfold.errors import UserError
-from crossfold.infra.compose import down, up, write_environment
+from crossfold.infra.services.compose import down, up, write_environment
 
 from ..pipeline.projects import Project
 from .services import PROJECT, Services, free_port, healthy, wait

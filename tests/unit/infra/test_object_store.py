@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crossfold.infra.compose import choose_store, read_environment, write_environment
 from crossfold.infra.object_store import VERSITYGW_FILE, ObjectStore
+from crossfold.infra.services.compose import choose_store, read_environment, write_environment
 
 PROJECT = Path(__file__).parents[3]
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crossfold.errors import UserError
-from crossfold.infra import backup_folder
-from crossfold.infra.backup_folder import (
+from crossfold.infra.backups import backup_folder, kubeflow_database
+from crossfold.infra.backups.backup_folder import (
     Manifest,
     check_target,
     describe_size,
@@ -15,16 +15,15 @@ from crossfold.infra.backup_folder import (
     require_new,
     save_backup,
 )
+from crossfold.infra.backups.containers import Containers
+from crossfold.infra.backups.kubeflow_database import UnrestoredError
 from crossfold.infra.cluster.addresses import KUBEFLOW
 from crossfold.infra.cluster.checks import check_kubectl
 from crossfold.infra.cluster.kubectl import Cluster
 from crossfold.infra.cluster.readiness import wait_until_ready
-from crossfold.infra.containers import Containers
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
-from . import kubeflow_database
 from .containers import started_containers
-from .kubeflow_database import UnrestoredError
 from .writers import refuse_running_steps, start_writers, stop_writers
 
 BUCKETS = (*backup_folder.BUCKETS, "pipelines")

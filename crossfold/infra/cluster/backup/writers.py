@@ -6,7 +6,7 @@ from crossfold.errors import UserError
 from crossfold.infra.cluster.addresses import KUBEFLOW
 from crossfold.infra.cluster.kubectl import Cluster, Object, namespace_of
 from crossfold.infra.cluster.readiness import AT_WORK, wait_until_ended
-from crossfold.infra.shell import Say
+from crossfold.infra.messages import Say
 
 # A stopped Deployment remembers its replicas, for the command that follows a killed one.
 REPLICAS = "crossfold/replicas"

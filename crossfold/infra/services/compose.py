@@ -10,16 +10,16 @@ from dotenv import dotenv_values
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.infra.image_build import build_image
+from crossfold.infra.image_tags import MLFLOW
+from crossfold.infra.messages import Say
+from crossfold.infra.object_store import ObjectStore, compose_files
+from crossfold.infra.ports import is_free
 from crossfold.step.files import replaced_whole
 
-from . import shell
 from .compose_project import ComposeProject, compose_command
-from .image_build import build_image
-from .image_tags import MLFLOW
-from .messages import Say
 from .mlflow_upgrade import upgrade_database
-from .object_store import ObjectStore, compose_files
-from .ports import is_free
 
 ENVIRONMENT = "services.env"
 START_TIMEOUT = 180  # seconds

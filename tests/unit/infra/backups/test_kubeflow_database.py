@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.cluster.backup.kubeflow_database import UnrestoredError, replaced
+from crossfold.infra.backups.kubeflow_database import UnrestoredError, replaced
 
 
 class Databases:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossfold.errors import UserError
-
-from . import shell
-from .image_build import check_docker
-from .image_tags import MLFLOW, image_name
+from crossfold.infra import shell
+from crossfold.infra.image_build import check_docker
+from crossfold.infra.image_tags import MLFLOW, image_name
 
 
 @dataclass(frozen=True)

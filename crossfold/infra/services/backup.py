@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from crossfold.errors import UserError
-
-from . import mlflow_database
-from .backup_folder import (
+from crossfold.infra.backups import mlflow_database
+from crossfold.infra.backups.backup_folder import (
     BUCKETS,
     check_target,
     describe_size,
@@ -13,8 +12,9 @@ from .backup_folder import (
     read_backup,
     save_backup,
 )
+from crossfold.infra.messages import Say
+
 from .compose import prepare, read_services, start
-from .messages import Say
 
 
 def backup(root: Path, folder: Path, say: Say) -> None:

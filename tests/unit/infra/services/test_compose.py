@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.compose import _separate_keys, read_environment, write_environment
+from crossfold.infra.services.compose import _separate_keys, read_environment, write_environment
 
 
 @pytest.fixture

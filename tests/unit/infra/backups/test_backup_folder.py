@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from crossfold.errors import UserError
-from crossfold.infra.backup_folder import MANIFEST, read_backup, save_backup
-from crossfold.infra.compose_project import ComposeProject
+from crossfold.infra.backups.backup_folder import MANIFEST, read_backup, save_backup
+from crossfold.infra.services.compose_project import ComposeProject
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from crossfold.errors import UserError
+from crossfold.infra.messages import Say
 from crossfold.records import Record
 from crossfold.step.files import hash_file
 
-from . import mlflow_database
-from .cluster.backup import kubeflow_database
+from . import kubeflow_database, mlflow_database
 from .containers import Containers
-from .messages import Say
 
 MANIFEST = "manifest.json"
 DATABASE = "mlflow.sql"

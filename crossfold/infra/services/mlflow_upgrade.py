@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 
 from crossfold.errors import UserError
+from crossfold.infra import shell
+from crossfold.infra.backups import mlflow_database
+from crossfold.infra.backups.backup_folder import DATABASE, save_backup
+from crossfold.infra.image_tags import MLFLOW, image_name
+from crossfold.infra.messages import Say
 
-from . import mlflow_database, shell
-from .backup_folder import DATABASE, save_backup
 from .compose_project import ComposeProject
-from .image_tags import MLFLOW, image_name
-from .messages import Say
 
 BACKUPS = "backups"
 

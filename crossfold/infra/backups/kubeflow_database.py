@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from crossfold.errors import UserError
-from crossfold.infra.containers import Containers
+from crossfold.infra.backups.containers import Containers
 
 # Runs and pipelines, the steps' artifacts, and the cache of pipelines of the first generation.
 DATABASES = ("mlpipeline", "metadb", "cachedb")

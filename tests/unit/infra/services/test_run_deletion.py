@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.cli import clean_mlflow
 from crossfold.errors import UserError
-from crossfold.infra import run_deletion
-from crossfold.infra.compose import ENVIRONMENT, write_environment
+from crossfold.infra.services import run_deletion
+from crossfold.infra.services.compose import ENVIRONMENT, write_environment
 from crossfold.tracking import run_tree, store
 from crossfold.tracking.run import Run
 from crossfold.tracking.unused_runs import unused_trees

@@ -1,0 +1,1 @@
+"""The services in Docker on this machine: start, backup, upgrade, deletion of old runs."""
