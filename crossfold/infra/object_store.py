@@ -12,8 +12,8 @@ class ObjectStore(StrEnum):
     VERSITYGW = "versitygw"
 
 
-def compose_files(present: str | None, store: ObjectStore) -> str:
+def compose_files(present: str, store: ObjectStore) -> str:
     """Build Compose's variable COMPOSE_FILE for a store from its present value."""
-    first, *others = (present or "compose.yaml").split(":")
+    first, *others = present.split(":")
     kept = [file for file in others if file != VERSITYGW_FILE]
     return ":".join([first, *([VERSITYGW_FILE] if store is ObjectStore.VERSITYGW else []), *kept])

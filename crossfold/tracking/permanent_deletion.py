@@ -41,7 +41,8 @@ def delete_permanently(
         purge((), [model])
     for run in runs:
         store.delete_run(run)
-    purge(runs, ())
+    for run in runs:  # in this order, of which MLflow keeps nothing within one call
+        purge([run], ())
 
 
 def delete_in_server(runs: Sequence[str], models: Sequence[str]) -> None:

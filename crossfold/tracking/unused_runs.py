@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,15 +75,32 @@ def unused_trees(client: MlflowClient, experiment_id: str, keep: int) -> list[Ru
     old = trees[: finished[-keep]] if len(finished) >= keep else []
     registered = _registered_ids(client)
     unused = [tree for tree in old if not tree.is_open and not tree.ids & registered]
-    sources = {
-        run.data.tags.get(_SOURCE_TAG) for tree in trees if tree not in unused for run in tree.runs
-    }
-    return [tree for tree in unused if not tree.ids & sources]
+    return _without_sources(trees, unused, _sources(_runs_elsewhere(client, experiment_id)))
+
+
+def _without_sources(
+    trees: list[RunTree], unused: list[RunTree], elsewhere: set[str]
+) -> list[RunTree]:
+    """Take out of `unused` what kept runs took from the cache, and what that took from it.
+
+    `elsewhere` are the runs whose work was taken in other experiments.
+    """
+    while True:
+        kept = (run for tree in trees if tree not in unused for run in tree.runs)
+        sources = elsewhere | _sources(kept)
+        left = [tree for tree in unused if not tree.ids & sources]
+        if len(left) == len(unused):
+            return unused
+        unused = left
+
+
+def _sources(runs: Iterable[MlflowRun]) -> set[str]:
+    return {run.data.tags[_SOURCE_TAG] for run in runs if _SOURCE_TAG in run.data.tags}
 
 
 def _trees(client: MlflowClient, experiment_id: str) -> list[RunTree]:
     """Group the runs of an experiment by their topmost parent, oldest first."""
-    runs = {run.info.run_id: run for run in _all_runs(client, experiment_id)}
+    runs = {run.info.run_id: run for run in _all_runs(client, [experiment_id])}
     models: dict[str, list[str]] = defaultdict(list)
     for model in _pages(
         lambda token: client.search_logged_models(
@@ -100,10 +117,21 @@ def _trees(client: MlflowClient, experiment_id: str) -> list[RunTree]:
     ]
 
 
-def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[MlflowRun]:
+def _runs_elsewhere(client: MlflowClient, experiment_id: str) -> Iterator[MlflowRun]:
+    """Yield the runs of all other experiments, of which a project's cache knows nothing."""
+    experiments = _pages(
+        lambda token: client.search_experiments(
+            view_type=ViewType.ALL, max_results=_PAGE, page_token=token
+        )
+    )
+    others = [one.experiment_id for one in experiments if one.experiment_id != experiment_id]
+    return _all_runs(client, others) if others else iter(())
+
+
+def _all_runs(client: MlflowClient, experiment_ids: list[str]) -> Iterator[MlflowRun]:
     return _pages(
         lambda token: client.search_runs(
-            [experiment_id], run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token
+            experiment_ids, run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token
         )
     )
 

@@ -73,12 +73,11 @@ def prepare(root: Path, say: Say, object_store: ObjectStore | None = None) -> Co
         _refuse_data_without_passwords()
         write_environment(path)
     _separate_keys(path, say)
+    _check_ports(read_environment(path))
+    build_image(MLFLOW, say)
     if object_store is not None:
         choose_store(path, object_store, say)
-    environment = read_environment(path)
-    _check_ports(environment)
-    build_image(MLFLOW, say)
-    return ComposeProject.find(root, environment)
+    return ComposeProject.find(root, read_environment(path))
 
 
 def start(project: ComposeProject) -> None:
@@ -155,9 +154,11 @@ def _separate_keys(path: Path, say: Say) -> None:
 
 def choose_store(path: Path, store: ObjectStore, say: Say) -> None:
     """Write the object store to services.env, as the files that Compose reads."""
-    present = dotenv_values(path, interpolate=False).get("COMPOSE_FILE")
+    has_override = path.with_name("compose.override.yaml").exists()
+    default = "compose.yaml:compose.override.yaml" if has_override else "compose.yaml"
+    present = dotenv_values(path, interpolate=False).get("COMPOSE_FILE") or default
     files = compose_files(present, store)
-    if files == (present or "compose.yaml"):
+    if files == present:
         return
     text = re.sub(r"(?m)^COMPOSE_FILE=.*\n?", "", path.read_text())
     _replace(path, f"{text.rstrip()}\nCOMPOSE_FILE={files}\n")

@@ -59,6 +59,11 @@ class ComposeProject:
         with path.open("rb") as source:
             self._stream(*_reach(service), *command, source=source)
 
+    def run_script(self, path: Path, service: str) -> None:
+        """Run a Python script in a service's running container."""
+        with path.open("rb") as source:
+            self._stream("exec", "-T", service, "python3", "-", source=source)
+
     def _stream(
         self, *arguments: str, source: shell.File = None, target: shell.File = None
     ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from crossfold.errors import UserError
 from crossfold.tracking import permanent_deletion
 from crossfold.tracking.sqlite_store import SQLITE, artifact_folder
+from crossfold.tracking.store import without_login
 
 from .compose import ENVIRONMENT, read_environment
 from .compose_project import ComposeProject
@@ -23,9 +24,9 @@ def services_at(root: Path, address: str) -> ComposeProject:
     environment = read_environment(path) if path.exists() else {}
     if environment.get("MLFLOW_TRACKING_URI") != address:
         raise UserError(
-            f"runs of {address} can't be deleted permanently from here: MLflow does that only "
-            "beside its database. Delete the listed runs in MLflow's pages, then run `mlflow gc` "
-            "there"
+            f"runs of {without_login(address)} can't be deleted permanently from here: MLflow does "
+            "that only beside its database. List them without --delete, delete them on MLflow's "
+            "pages, then run `mlflow gc` there"
         )
     return ComposeProject.find(root, environment)
 
@@ -42,7 +43,7 @@ def delete_from_services(
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "delete.py"
         script.write_text(f"{inspect.getsource(permanent_deletion)}\n\n{call}\n")
-        project.load(script, "exec", "-T", "mlflow", "python3", "-")
+        project.run_script(script, "mlflow")
 
 
 def delete_from_store(store: Path, runs: Sequence[str], models: Sequence[str]) -> None:

@@ -7,9 +7,10 @@ the command did something else. Without the server, the process imports MLflow i
 import multiprocessing
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, ParamSpec, TypeVar
 
@@ -43,19 +44,15 @@ class MlflowProcess:
         """Call a function, and return its answer.
 
         Raises:
-            UserError: this function, or one called by `later`, raised it, or the tracking server
-                refuses the login.
+            UserError: the function raised it, or the tracking server refuses the login. If one
+                called by `later` raised it, this one was not called.
             OSError: as UserError.
             StepError: the tracking server is lost, MLflow failed, or the process died.
         """
+        while self.num_due:
+            self._answer()
         self.later(function, *args, **kwargs)
-        self._is_waiting = True
-        replies = [self._receive() for _ in range(self.num_due)]
-        self._is_waiting = False
-        for _, error in replies:
-            if error is not None:
-                raise error
-        result: _Answer = replies[-1][0]
+        result: _Answer = self._answer()
         return result
 
     def later(
@@ -71,22 +68,40 @@ class MlflowProcess:
             StepError: the process died, or has not answered an earlier call.
         """
         with self._sending:
-            if self._is_waiting:  # a signal ended the wait, and the answer may still come
-                raise StepError("the process that writes to MLflow has not answered the last call")
+            self._require_answers()
             try:
                 self._connection.send((function, args, kwargs))
             except ConnectionError:
                 raise StepError(_DIED) from None
             self.num_due += 1
 
-    def _receive(self) -> tuple[Any, Exception | None]:
+    def settled(self, seconds: float) -> bool:
+        """Tell whether the answers to `later` come in time; what they say is dropped."""
+        deadline = time.monotonic() + seconds
+        while self.num_due and not self._is_waiting:
+            if not self._connection.poll(max(0.0, deadline - time.monotonic())):
+                return False
+            with suppress(UserError, OSError, StepError):
+                self._answer()
+        return not self._is_waiting
+
+    def _require_answers(self) -> None:
+        if self._is_waiting:  # a signal ended the wait, and the answer may still come
+            raise StepError("the process that writes to MLflow has not answered the last call")
+
+    def _answer(self) -> Any:
+        self._require_answers()
+        self._is_waiting = True
         try:
-            reply: tuple[Any, Exception | None] = self._connection.recv()
+            answer, error = self._connection.recv()
         except (EOFError, ConnectionError):
             self._is_waiting, self.num_due = False, 0
             raise StepError(_DIED) from None
+        self._is_waiting = False
         self.num_due -= 1
-        return reply
+        if error is not None:
+            raise error
+        return answer
 
 
 @contextmanager

@@ -43,6 +43,7 @@ from .run_folders import (
 )
 from .session import Session, run_pipeline
 
+_PATIENCE = 5  # seconds for what is still being written to MLflow when a run fails
 _CONTINUES = "interrupted; the next `crossfold run` continues here"
 
 
@@ -165,7 +166,8 @@ def _run(
         run.end(INTERRUPTED if interrupted else FAILED)
         ended: Literal["KILLED", "FAILED"] = "KILLED" if interrupted else "FAILED"
         with suppress(Exception):  # the first error says what is wrong
-            in_mlflow(mlflow_run.end_at_best_effort, run.id, session.take_reused(), ended)
+            if in_mlflow.settled(_PATIENCE):
+                in_mlflow(mlflow_run.end_at_best_effort, run.id, session.take_reused(), ended)
         raise
     finally:
         shutil.rmtree(run.folder / "tmp", ignore_errors=True)

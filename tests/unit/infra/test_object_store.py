@@ -32,6 +32,13 @@ def test_a_store_is_a_file_of_compose(path: Path, others: str) -> None:
     assert len(said) == 2
 
 
+def test_a_file_that_compose_reads_by_itself_stays(path: Path) -> None:
+    path.with_name("compose.override.yaml").touch()
+    choose_store(path, ObjectStore.VERSITYGW, print)
+    files = f"compose.yaml:{VERSITYGW_FILE}:compose.override.yaml"
+    assert read_environment(path)["COMPOSE_FILE"] == files
+
+
 def test_a_new_services_env_needs_no_file_for_minio(path: Path) -> None:
     before = path.read_text()
     choose_store(path, ObjectStore.MINIO, print)

@@ -11,13 +11,14 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.cli import clean_mlflow
 from crossfold.errors import UserError
-from crossfold.infra.services import run_deletion
+from crossfold.infra.services import compose_project, run_deletion
 from crossfold.infra.services.compose import ENVIRONMENT, write_environment
+from crossfold.infra.services.compose_project import ComposeProject
 from crossfold.tracking import run_tree, store
 from crossfold.tracking.run import Run
 from crossfold.tracking.unused_runs import unused_trees
 
-SOURCE = Path(__file__).parents[3]
+SOURCE = Path(__file__).parents[4]
 UNUSED = ("old", "failed")
 
 
@@ -98,6 +99,16 @@ def test_a_run_that_others_logged_to_stays(history: History) -> None:
     assert foreign.info.run_id not in {run for tree in unused for run in tree.run_ids}
 
 
+def test_what_another_experiment_took_from_the_cache_stays_with_its_own_sources(
+    history: History,
+) -> None:
+    elsewhere = history.client.create_experiment("another")
+    taken = {"crossfold.source_run": history.steps["failed"]}
+    history.client.create_run(elsewhere, tags=taken)
+    history.client.set_tag(history.steps["failed"], "crossfold.source_run", history.steps["old"])
+    assert unused_trees(history.client, history.experiment_id, keep=1) == []
+
+
 def test_only_what_was_listed_is_deleted(history: History) -> None:
     client = history.client
     in_trash = client.create_experiment("in the trash")
@@ -131,6 +142,20 @@ def test_runs_that_were_marked_but_not_purged_are_found_again(history: History) 
     clean_mlflow.clean_mlflow(keep=1, delete=True)
     found = history.client.search_runs([history.experiment_id], run_view_type=ViewType.ALL)
     assert not {run.info.run_id for run in found} & set(tree.run_ids)
+
+
+def test_the_script_goes_to_the_running_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compose` is a program that keeps what it gets."""
+    compose = tmp_path / "compose"
+    compose.write_text('#!/bin/sh\necho "$@" > arguments\ncat > script\n')
+    compose.chmod(0o755)
+    monkeypatch.setattr(compose_project, "image_name", lambda _: "crossfold-mlflow")
+    project = ComposeProject(tmp_path, (str(compose),), {})
+    run_deletion.delete_from_services(project, ["a1"], ["m-b2"])
+    assert (tmp_path / "arguments").read_text() == "exec -T mlflow python3 -\n"
+    assert "delete_in_server(['a1'], ['m-b2'])" in (tmp_path / "script").read_text()
 
 
 def test_runs_of_another_server_are_not_deleted(tmp_path: Path) -> None:

@@ -43,13 +43,15 @@ def test_calls_in_advance_keep_their_order_and_the_next_call_raises_their_error(
         call.later(os.stat, "nowhere")
         with pytest.raises(FileNotFoundError):
             call(os.rmdir, tmp_path / "made")
-        assert not (tmp_path / "made").exists()
+        assert (tmp_path / "made").exists()  # an earlier error comes first
         assert call(os.getpid) != os.getpid()
 
 
 def test_an_answer_that_nobody_waits_for_does_not_hold_up_the_end() -> None:
     with mlflow_process() as call:
+        assert call.settled(0)
         call.later(time.sleep, 3600)
+        assert not call.settled(0.1)
 
 
 def fail(code: int) -> None:
