@@ -21,6 +21,9 @@ from ..pipeline.projects import SCRIPTS, SOURCE
 from .services import Services
 from .test_command import crossfold
 
+# The first test also makes images, cluster and services if no other test did.
+pytestmark = pytest.mark.timeout(3600)
+
 BUCKETS = ("dvc", "mlflow", "pipelines")
 DATABASES = ("mlpipeline", "metadb")
 
@@ -205,7 +208,7 @@ def test_after_a_killed_restore_nothing_starts_until_it_is_repeated(
 
 def delete_pod(services: Services) -> None:
     """Delete what a killed command leaves."""
-    services.cluster.kubectl("delete", "pod/backup", "--namespace=minio")
+    services.cluster.kubectl("delete", "pod/backup", "--namespace=minio", "--ignore-not-found")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -215,11 +218,14 @@ def test_an_interrupted_backup_is_none(
     part = tmp_path / ".interrupted.part"
     command = [str(SCRIPTS / "crossfold"), "cluster", "backup", str(tmp_path / "interrupted")]
     process = subprocess.Popen(command, cwd=SOURCE, start_new_session=True)
-    wait((part / "bucket-dvc.tar").exists)
-    os.killpg(process.pid, how)  # as a terminal does
-    assert process.wait(60) != 0
+    try:
+        wait((part / "bucket-dvc.tar").exists, 300)
+    finally:
+        os.killpg(process.pid, how)  # as a terminal does
+        assert process.wait(60) != 0
+        if how == signal.SIGKILL:
+            delete_pod(services)
     assert not (tmp_path / "interrupted").exists()
     assert part.exists() == (how == signal.SIGKILL)
     if part.exists():
         crossfold("restore", "--replace", str(part), status=2)
-        delete_pod(services)
