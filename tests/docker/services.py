@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,7 @@ def prepared(root: Path, engine: docker.DockerClient) -> Iterator[Services]:
         services.destroy()
 
 
+@cache  # it may try to pull an image, and build one
 def object_store(store: ObjectStore = ObjectStore.MINIO) -> tuple[str, str]:
     """Return what the object store is, and its image."""
     file = VERSITYGW_FILE if store is ObjectStore.VERSITYGW else "compose.yaml"
