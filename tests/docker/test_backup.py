@@ -16,6 +16,7 @@ import docker
 import pytest
 from mlflow.tracking import MlflowClient
 
+from crossfold.errors import UserError
 from crossfold.infra.backups import mlflow_database
 from crossfold.infra.backups.backup_folder import Manifest
 from crossfold.infra.image_tags import MLFLOW, image_name
@@ -130,7 +131,9 @@ def test_a_restore_that_dies_halfway_changes_nothing(
     half = tmp_path / "mlflow.sql"
     sql = (backup / "mlflow.sql").read_bytes()
     half.write_bytes(sql[: sql.index(b"\nCOPY ")])
-    mlflow_database.load(ComposeProject.find(services.root, services.settings), half)
+    project = ComposeProject.find(services.root, services.settings)
+    with pytest.raises(UserError, match="as before"):
+        mlflow_database.load(project, half)
     assert contents(services) == filled.before
 
 

@@ -16,6 +16,7 @@ from crossfold.step.files import hash_file
 
 from . import kubeflow_database, mlflow_database
 from .containers import Containers
+from .file_ends import require_tar_end
 
 MANIFEST = "manifest.json"
 DATABASE = "mlflow.sql"
@@ -60,7 +61,7 @@ def save_backup(
     before, and what is written later is only more than is needed.
 
     Raises:
-        UserError: the folder exists, or a store cannot be read.
+        UserError: the folder exists, or a store cannot be read to its end.
     """
     created = datetime.now(UTC).isoformat(timespec="seconds")
     with _new_folder(folder) as part:
@@ -71,6 +72,7 @@ def save_backup(
         for bucket in buckets:
             say(f"copying the bucket {bucket}")
             containers.save(part / _archive(bucket), *_objects("save", bucket))
+            require_tar_end(part / _archive(bucket))
         manifest = Manifest(
             created=created,
             crossfold=version("crossfold"),
@@ -152,6 +154,13 @@ def describe_size(manifest: Manifest) -> str:
     """Describe for the user how large a backup is."""
     num_bytes = sum(file.num_bytes for file in manifest.files)
     return f"{num_bytes / 1e6:,.1f} MB in {len(manifest.files)} files"
+
+
+def describe_contents(manifest: Manifest) -> str:
+    """Describe for the user what a restore has put back, and its age."""
+    databases = "the databases" if manifest.kubeflow else "MLflow's database"
+    buckets = f" and the buckets {', '.join(manifest.buckets)}" if manifest.buckets else ""
+    return f"{databases}{buckets} as of {manifest.created}"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from crossfold.errors import UserError
 from crossfold.infra.backups.containers import Containers
+from crossfold.infra.backups.file_ends import require_end
 
 # Runs and pipelines, the steps' artifacts, and the cache of pipelines of the first generation.
 DATABASES = ("mlpipeline", "metadb", "cachedb")
@@ -40,10 +41,15 @@ def has_runs(containers: Containers) -> bool:
 
 
 def dump(containers: Containers, path: Path, databases: Sequence[str]) -> None:
-    """Write databases as of one moment to a new file of SQL, which replaces them."""
+    """Write databases as of one moment to a new file of SQL, which replaces them.
+
+    Raises:
+        UserError: the databases cannot be read to their end.
+    """
     options = ("--single-transaction", "--no-tablespaces", "--hex-blob", "--add-drop-database")
     command = ("mysqldump", *options, "--databases", *databases)
     containers.save(path, "mysql", *_WITH_PASSWORD, *command)
+    require_end(path, "Dump completed")
 
 
 @contextmanager
@@ -65,14 +71,19 @@ def replaced(containers: Containers, path: Path) -> Iterator[None]:
             _load(containers, path)
             yield
         except BaseException as error:  # an interrupt too
-            if present:
-                _undo(containers, before, error)
+            _undo(containers, before, present, error)
             raise
 
 
-def _undo(containers: Containers, before: Path, cause: BaseException) -> None:
+def _undo(
+    containers: Containers, before: Path, present: Sequence[str], cause: BaseException
+) -> None:
     try:
-        _load(containers, before)
+        if present:
+            _load(containers, before)
+        for name in DATABASES:
+            if name not in present:
+                _drop(containers, name)
     except BaseException as error:
         raise UnrestoredError(
             "Kubeflow's databases could be neither restored nor put back, so Kubeflow and MLflow "
@@ -83,6 +94,11 @@ def _undo(containers: Containers, before: Path, cause: BaseException) -> None:
 
 def _load(containers: Containers, path: Path) -> None:
     containers.load(path, "mysql", *_WITH_PASSWORD, "mysql", _LOCK)
+
+
+def _drop(containers: Containers, database: str) -> None:
+    statement = f"DROP DATABASE IF EXISTS {database}"
+    containers.output("mysql", *_WITH_PASSWORD, "mysql", _LOCK, f"--execute={statement}")
 
 
 def _query(containers: Containers, statement: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from crossfold.errors import UserError
 
 from .containers import Containers
+from .file_ends import require_end
 
 # The password comes from the container's environment, not from a command line.
 _WITH_PASSWORD = ("sh", "-c", 'PGPASSWORD="$POSTGRES_PASSWORD" exec "$0" "$@"')
@@ -17,6 +18,7 @@ _REPLACE = (
     "CREATE SCHEMA public AUTHORIZATION pg_database_owner",
 )
 _COMMIT = "\nCOMMIT;\n"
+_SCHEMA = "SELECT 'public'::regnamespace::oid"
 REVISION = "public.alembic_version"  # the table with the revision of MLflow's own tables
 
 Revisions = dict[str, list[str]]
@@ -61,8 +63,13 @@ def is_empty(containers: Containers) -> bool:
 
 
 def dump(containers: Containers, path: Path) -> None:
-    """Write the database as of one moment to a new file of SQL, which ends with COMMIT."""
+    """Write the database as of one moment to a new file of SQL, which ends with COMMIT.
+
+    Raises:
+        UserError: the database cannot be read to its end.
+    """
     containers.save(path, "postgres", *_login("pg_dump", "--no-owner", "--no-privileges"))
+    require_end(path, "PostgreSQL database dump complete")
     with path.open("a") as file:
         file.write(_COMMIT)
 
@@ -71,11 +78,21 @@ def load(containers: Containers, path: Path) -> None:
     """Replace the database by that of `dump`, completely or not at all.
 
     The file itself commits. With psql's `--single-transaction`, psql would commit what it had read
-    if this command died, because it takes that for the end of the file.
+    if this command died, because it takes that for the end of the file. Without COMMIT, psql rolls
+    back and succeeds. Then the schema still has its earlier number.
+
+    Raises:
+        UserError: the database is as before.
     """
+    before = query(containers, _SCHEMA)
     begin = [f"--command={statement}" for statement in _REPLACE]
     options = ("--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1")
     containers.load(path, "postgres", *_login("psql", *options, *begin, "--file=-"))
+    if query(containers, _SCHEMA) == before:
+        raise UserError(
+            "PostgreSQL did not receive the whole database, so MLflow's database is as before: "
+            "run the command again"
+        )
 
 
 def query(containers: Containers, statement: str) -> str:

@@ -7,6 +7,7 @@ from crossfold.infra.backups import mlflow_database
 from crossfold.infra.backups.backup_folder import (
     BUCKETS,
     check_target,
+    describe_contents,
     describe_size,
     load_backup,
     read_backup,
@@ -50,5 +51,4 @@ def restore(root: Path, folder: Path, say: Say, *, replace: bool) -> None:
         load_backup(project, folder, manifest, say)
     finally:
         start(project)
-    buckets = f" and the buckets {', '.join(manifest.buckets)}" if manifest.buckets else ""
-    say(f"MLflow's database{buckets} are as of {manifest.created}; MLflow runs")
+    say(f"restored {describe_contents(manifest)}; MLflow runs")

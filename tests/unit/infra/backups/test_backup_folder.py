@@ -11,9 +11,15 @@ from crossfold.infra.services.compose_project import ComposeProject
 
 @pytest.fixture
 def project(tmp_path: Path) -> ComposeProject:
-    """Services that answer with what was asked, and have no bucket `lost`."""
+    """Services that have no bucket `lost`, and whose connection ends early for `cut`."""
     script = tmp_path / "compose"
-    script.write_text('case "$*" in *lost) echo "no such bucket" >&2; exit 1;; *) echo "$*";; esac')
+    script.write_text("""case "$*" in
+  *lost) echo "no such bucket" >&2; exit 1;;
+  *cut) head -c 10000 /dev/zero;;
+  *"save dvc") head -c 10240 /dev/zero;;
+  *pg_dump*) echo "-- PostgreSQL database dump complete";;
+  *) echo "$*";;
+esac""")
     return ComposeProject(tmp_path, ("sh", str(script)), {})
 
 
@@ -24,9 +30,14 @@ def test_a_backup_is_read_as_it_was_written(project: ComposeProject, tmp_path: P
     assert (tmp_path / "kept" / "a").stat().st_mode & 0o077 == 0
 
 
-def test_a_backup_that_fails_leaves_nothing(project: ComposeProject, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such bucket"):
-        save_backup(project, tmp_path / "kept" / "a", ("dvc", "lost"), print)
+@pytest.mark.parametrize(
+    ("bucket", "named"), [("lost", "no such bucket"), ("cut", "bucket-cut.tar")]
+)
+def test_a_backup_that_fails_leaves_nothing(
+    project: ComposeProject, tmp_path: Path, bucket: str, named: str
+) -> None:
+    with pytest.raises(UserError, match=named):
+        save_backup(project, tmp_path / "kept" / "a", ("dvc", bucket), print)
     assert list((tmp_path / "kept").iterdir()) == []
 
 
