@@ -12,6 +12,7 @@ from rich.markup import escape
 from crossfold.errors import UserError
 from crossfold.infra.image_tags import Torch
 from crossfold.infra.object_store import ObjectStore
+from crossfold.runners.failures import signals_interrupt
 
 from .console import (
     LOCAL_STORE,
@@ -185,7 +186,8 @@ def cluster_backup(folder: Folder, context: Context = None) -> None:
     from crossfold.infra.cluster.backup.commands import backup
     from crossfold.infra.cluster.kind import KIND_CONTEXT
 
-    backup(context or KIND_CONTEXT, folder, say)
+    with signals_interrupt("interrupted"):
+        backup(context or KIND_CONTEXT, folder, say)
 
 
 @cluster.command("restore")
@@ -194,7 +196,8 @@ def cluster_restore(folder: Folder, replace: Replace = False, context: Context =
     from crossfold.infra.cluster.backup.commands import restore
     from crossfold.infra.cluster.kind import KIND_CONTEXT
 
-    restore(context or KIND_CONTEXT, folder, say, replace=replace)
+    with signals_interrupt("interrupted"):
+        restore(context or KIND_CONTEXT, folder, say, replace=replace)
 
 
 def say(line: str) -> None:
