@@ -82,9 +82,9 @@ def wait_until_ended(cluster: Cluster, namespace: str, labels: Mapping[str, str]
         retrying(cluster.items, *pods)
     except RetryError:
         raise UserError(
-            f"pods of {namespace} did not end within {END_TIMEOUT} s, so nothing was changed. "
-            f"When they have ended, run this command again. See: kubectl --context "
-            f"{cluster.context} describe pods -n {namespace} -l {selector}"
+            f"pods of {namespace} are still being stopped after {END_TIMEOUT} s, so their data "
+            "were not changed. When they have ended, run this command again. See: kubectl "
+            f"--context {cluster.context} describe pods -n {namespace} -l {selector}"
         ) from None
 
 

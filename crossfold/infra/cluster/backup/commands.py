@@ -1,7 +1,7 @@
 """Back up and restore a cluster: the databases of MLflow and Kubeflow, and the buckets."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crossfold.errors import UserError
@@ -9,6 +9,7 @@ from crossfold.infra.backups import backup_folder, kubeflow_database
 from crossfold.infra.backups.backup_folder import (
     Manifest,
     check_target,
+    describe_contents,
     describe_size,
     load_backup,
     read_backup,
@@ -24,7 +25,13 @@ from crossfold.infra.cluster.readiness import wait_until_ready
 from crossfold.infra.messages import Say
 
 from .containers import started_containers
-from .writers import refuse_running_steps, start_writers, stop_writers
+from .writers import (
+    is_half_restored,
+    refuse_half_restored,
+    refuse_running_steps,
+    start_writers,
+    stop_writers,
+)
 
 BUCKETS = (*backup_folder.BUCKETS, "pipelines")
 _RESTORE = "crossfold cluster restore"
@@ -34,10 +41,13 @@ def backup(context: str, folder: Path, say: Say) -> None:
     """Write a backup of a cluster to a new folder, while its services work.
 
     Raises:
-        UserError: the folder exists, or a store has no data or cannot be read.
+        UserError: the folder exists, a restore did not finish, or a store has no data or cannot be
+            read.
     """
     require_new(folder)
-    with started_containers(_answering_cluster(context)) as containers:
+    cluster = _answering_cluster(context)
+    refuse_half_restored(cluster)
+    with started_containers(cluster) as containers:
         databases = kubeflow_database.present_databases(containers)
         if not databases:
             raise UserError("Kubeflow has no data yet: run `crossfold cluster up` first")
@@ -59,10 +69,10 @@ def restore(context: str, folder: Path, say: Say, *, replace: bool) -> None:
         _check_kubeflow(containers, manifest, replace=replace)
         refuse_running_steps(cluster)
         with _stopped_writers(cluster, say):
+            refuse_running_steps(cluster)  # Kubeflow could start one until it was stopped
             load_backup(containers, folder, manifest, say)
     wait_until_ready(cluster, ("mlflow", KUBEFLOW), say)
-    buckets = ", ".join(manifest.buckets)
-    say(f"the databases and the buckets {buckets} are as of {manifest.created}; all services run")
+    say(f"restored {describe_contents(manifest)}; all services run")
 
 
 def _answering_cluster(context: str) -> Cluster:
@@ -82,13 +92,19 @@ def _check_kubeflow(containers: Containers, manifest: Manifest, *, replace: bool
 
 @contextmanager
 def _stopped_writers(cluster: Cluster, say: Say) -> Iterator[None]:
-    """Stop the writers for the block; they stay stopped only on `UnrestoredError`."""
+    """Stop the writers for the block.
+
+    They stay stopped on `UnrestoredError`, and on every error if an earlier restore did not finish.
+    """
+    was_half_restored = is_half_restored(cluster)
     try:
         stop_writers(cluster, say)
         yield
     except UnrestoredError:
         raise
     except BaseException:  # an interrupt too
-        start_writers(cluster)
+        if not was_half_restored:
+            with suppress(UserError):  # a lost connection; the block's error matters more
+                start_writers(cluster)
         raise
     start_writers(cluster)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,11 @@ def started_containers(cluster: Cluster) -> Iterator[ClusterContainers]:
         patience = (f"--timeout={_START_TIMEOUT}s", "--request-timeout=0")
         cluster.kubectl("wait", "--for=condition=ready", *where, *patience)
         yield ClusterContainers(cluster)
-    finally:
-        cluster.kubectl("delete", *where, "--ignore-not-found")
+    except BaseException:  # an interrupt too
+        with suppress(UserError):  # a lost connection; the next command says how to delete the pod
+            cluster.kubectl("delete", *where, "--ignore-not-found")
+        raise
+    cluster.kubectl("delete", *where, "--ignore-not-found")
 
 
 def _mlflow_image(cluster: Cluster) -> str:

@@ -1,5 +1,6 @@
 """Stop the Deployments that write to a cluster's stores, and start them again."""
 
+import json
 from collections.abc import Sequence
 
 from crossfold.errors import UserError
@@ -25,9 +26,14 @@ def refuse_running_steps(cluster: Cluster) -> None:
         )
 
 
+def is_half_restored(cluster: Cluster) -> bool:
+    """Tell whether a restore has stopped MLflow or Kubeflow, and did not finish."""
+    return any(_replicas_before(writer) for writer in _writers(cluster))
+
+
 def refuse_half_restored(cluster: Cluster) -> None:
     """Raise UserError if a restore did not finish: nothing must start on half of its data."""
-    if any(_replicas_before(writer) for writer in _writers(cluster)):
+    if is_half_restored(cluster):
         raise UserError(
             "a restore did not finish, so MLflow and Kubeflow are stopped: run "
             "`crossfold cluster restore --replace FOLDER` again"
@@ -44,8 +50,7 @@ def stop_writers(cluster: Cluster, say: Say) -> None:
     writers = _writers(cluster)
     for writer in writers:
         if replicas := writer["spec"]["replicas"]:
-            cluster.kubectl("annotate", *_where(writer), "--overwrite", f"{REPLICAS}={replicas}")
-            cluster.kubectl("scale", *_where(writer), "--replicas=0")
+            _scale(cluster, writer, 0, before=str(replicas))
     for writer in writers:
         labels = writer["spec"]["selector"]["matchLabels"]
         wait_until_ended(cluster, namespace_of(writer), labels)
@@ -55,8 +60,7 @@ def start_writers(cluster: Cluster) -> None:
     """Start what `stop_writers` stopped, in this command or an earlier one."""
     for writer in _writers(cluster):
         if replicas := _replicas_before(writer):
-            cluster.kubectl("scale", *_where(writer), f"--replicas={replicas}")
-            cluster.kubectl("annotate", *_where(writer), f"{REPLICAS}-")
+            _scale(cluster, writer, int(replicas), before=None)
 
 
 def _writers(cluster: Cluster) -> Sequence[Object]:
@@ -73,6 +77,8 @@ def _replicas_before(writer: Object) -> str | None:
     return replicas
 
 
-def _where(deployment: Object) -> tuple[str, str]:
-    name = deployment["metadata"]["name"]
-    return f"deployment/{name}", f"--namespace={namespace_of(deployment)}"
+def _scale(cluster: Cluster, writer: Object, replicas: int, *, before: str | None) -> None:
+    """Set a Deployment's replicas and its annotation in one request, so that both always agree."""
+    patch = {"metadata": {"annotations": {REPLICAS: before}}, "spec": {"replicas": replicas}}
+    where = (f"deployment/{writer['metadata']['name']}", f"--namespace={namespace_of(writer)}")
+    cluster.kubectl("patch", *where, "--type=merge", f"--patch={json.dumps(patch)}")
