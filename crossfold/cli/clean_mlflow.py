@@ -1,54 +1,82 @@
-"""The command clean-mlflow."""
+"""The commands clean-mlflow and cluster clean."""
 
 import os
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from .console import LOCAL_STORE, console
+from .console import LOCAL_STORE, Context, console
 
 if TYPE_CHECKING:
-    from crossfold.infra.services.compose_project import ComposeProject
+    from mlflow.tracking import MlflowClient
+
+    from crossfold.infra.run_deletion import Deletion
     from crossfold.tracking.unused_runs import RunTree
 
+Keep = Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")]
+Delete = Annotated[bool, typer.Option("--delete", help="Delete them for good, with their files.")]
 
-def clean_mlflow(
-    keep: Annotated[int, typer.Option(min=1, help="How many finished runs to keep.")] = 3,
-    delete: Annotated[
-        bool, typer.Option("--delete", help="Delete them permanently, with their files.")
-    ] = False,
-) -> None:
+
+def clean_mlflow(keep: Keep = 3, delete: Delete = False) -> None:
     """List old runs in MLflow that no registered version needs, and delete them with --delete."""
     from crossfold.tracking.store import without_login
-    from crossfold.tracking.unused_runs import unused_trees
 
     from .versions.registry import open_registry
 
     settings, client = open_registry()
-    address = os.environ["MLFLOW_TRACKING_URI"]
-    services = _services(address) if delete else None
-    experiment = client.get_experiment_by_name(settings.tracking.experiment)
-    trees = unused_trees(client, experiment.experiment_id, keep) if experiment else []
-    _list(trees)
-    if trees and delete:
-        _delete(trees, address, services)
-    done = "deleted" if delete else "can be deleted"
+    deletion = _deletion_at(os.environ["MLFLOW_TRACKING_URI"]) if delete else None
+    num_trees = _clean(client, settings.tracking.experiment, keep, deletion)
     place = without_login(settings.tracking.store or str(LOCAL_STORE))
-    count = f"{len(trees)} pipeline runs {done} in {place}"
-    advice = ". To delete them, add --delete" if trees and not delete else ""
-    console.print(escape(count + advice), soft_wrap=True)
+    _summarise(num_trees, place, deleted=delete)
 
 
-def _services(address: str) -> "ComposeProject | None":
-    """Find the services at an address; None for a local store."""
-    from crossfold.infra.services.run_deletion import services_at
+def clean_cluster(keep: Keep = 3, delete: Delete = False, context: Context = None) -> None:
+    """List old runs in a cluster's MLflow that no version needs, and delete them with --delete."""
+    from crossfold.infra.cluster.kind import KIND_CONTEXT
+    from crossfold.infra.cluster.kubectl import Cluster
+    from crossfold.infra.cluster.run_deletion import delete_from_cluster
+    from crossfold.runners.kubeflow.access import connected_mlflow
+    from crossfold.tracking.store import connect
+
+    cluster = Cluster(context or KIND_CONTEXT)
+    cluster.check_answers()
+    with connected_mlflow(cluster):
+        deletion = partial(delete_from_cluster, cluster) if delete else None
+        num_trees = _clean(connect(), os.environ["MLFLOW_EXPERIMENT_NAME"], keep, deletion)
+    _summarise(num_trees, cluster.context, deleted=delete)
+
+
+def _deletion_at(address: str) -> "Deletion":
+    """Choose how to delete from the local store, or from the services, at an address."""
+    from crossfold.infra.run_deletion import delete_from_store
+    from crossfold.infra.services.run_deletion import delete_from_services, services_at
     from crossfold.tracking.sqlite_store import SQLITE
 
-    return None if address.startswith(SQLITE) else services_at(Path.cwd(), address)
+    if address.startswith(SQLITE):
+        return partial(delete_from_store, Path(address.removeprefix(SQLITE)))
+    return partial(delete_from_services, services_at(Path.cwd(), address))
+
+
+def _clean(
+    client: "MlflowClient", experiment_name: str, keep: int, deletion: "Deletion | None"
+) -> int:
+    """List the pipeline runs that nothing needs, delete them if asked, and return their number."""
+    from crossfold.tracking.unused_runs import unused_trees
+
+    experiment = client.get_experiment_by_name(experiment_name)
+    trees = unused_trees(client, experiment.experiment_id, keep) if experiment else []
+    _list(trees)
+    if trees and deletion:
+        deletion(
+            [run for tree in trees for run in tree.run_ids],
+            [model for tree in trees for model in tree.models],
+        )
+    return len(trees)
 
 
 def _list(trees: Sequence["RunTree"]) -> None:
@@ -59,13 +87,7 @@ def _list(trees: Sequence["RunTree"]) -> None:
         console.print(escape(line), soft_wrap=True)
 
 
-def _delete(trees: Sequence["RunTree"], address: str, services: "ComposeProject | None") -> None:
-    from crossfold.infra.services.run_deletion import delete_from_services, delete_from_store
-    from crossfold.tracking.sqlite_store import SQLITE
-
-    runs = [run for tree in trees for run in tree.run_ids]
-    models = [model for tree in trees for model in tree.models]
-    if services:
-        delete_from_services(services, runs, models)
-    else:
-        delete_from_store(Path(address.removeprefix(SQLITE)), runs, models)
+def _summarise(num_trees: int, place: str, *, deleted: bool) -> None:
+    done = "deleted" if deleted else "can be deleted"
+    advice = ". To delete them, add --delete" if num_trees and not deleted else ""
+    console.print(escape(f"{num_trees} pipeline runs {done} in {place}{advice}"), soft_wrap=True)

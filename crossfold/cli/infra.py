@@ -14,6 +14,7 @@ from crossfold.infra.image_tags import Torch
 from crossfold.infra.object_store import ObjectStore
 from crossfold.runners.failures import signals_interrupt
 
+from .clean_mlflow import clean_cluster
 from .console import (
     LOCAL_STORE,
     PARAMS,
@@ -198,6 +199,9 @@ def cluster_restore(folder: Folder, replace: Replace = False, context: Context =
 
     with signals_interrupt("interrupted"):
         restore(context or KIND_CONTEXT, folder, say, replace=replace)
+
+
+cluster.command("clean")(clean_cluster)
 
 
 def say(line: str) -> None:

@@ -1,13 +1,11 @@
-"""Delete MLflow's runs permanently: from the services, or from a project's local store."""
+"""Delete MLflow's runs permanently from the services."""
 
-import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from crossfold.errors import UserError
-from crossfold.tracking import permanent_deletion
-from crossfold.tracking.sqlite_store import SQLITE, artifact_folder
+from crossfold.infra.run_deletion import server_script
 from crossfold.tracking.store import without_login
 
 from .compose import ENVIRONMENT, read_environment
@@ -25,8 +23,9 @@ def services_at(root: Path, address: str) -> ComposeProject:
     if environment.get("MLFLOW_TRACKING_URI") != address:
         raise UserError(
             f"runs of {without_login(address)} can't be deleted permanently from here: MLflow does "
-            "that only beside its database. List them without --delete, delete them on MLflow's "
-            "pages, then run `mlflow gc` there"
+            "that only beside its database. On a cluster, `crossfold cluster clean --delete` does "
+            "it. Elsewhere, list them without --delete, delete them on MLflow's pages, then run "
+            "`mlflow gc` there"
         )
     return ComposeProject.find(root, environment)
 
@@ -39,14 +38,7 @@ def delete_from_services(
     Raises:
         UserError: it failed; the message has MLflow's.
     """
-    call = f"delete_in_server({list(runs)!r}, {list(models)!r})"
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "delete.py"
-        script.write_text(f"{inspect.getsource(permanent_deletion)}\n\n{call}\n")
+        script.write_text(server_script(runs, models))
         project.run_script(script, "mlflow")
-
-
-def delete_from_store(store: Path, runs: Sequence[str], models: Sequence[str]) -> None:
-    """Delete runs and logged models from an SQLite store, with their files."""
-    artifacts = artifact_folder(store).as_uri()
-    permanent_deletion.delete_permanently(f"{SQLITE}{store}", artifacts, runs, models)

@@ -11,9 +11,10 @@ from mlflow.tracking import MlflowClient
 
 from crossfold.cli import clean_mlflow
 from crossfold.errors import UserError
-from crossfold.infra.services import compose_project, run_deletion
+from crossfold.infra.services import compose_project
 from crossfold.infra.services.compose import ENVIRONMENT, write_environment
 from crossfold.infra.services.compose_project import ComposeProject
+from crossfold.infra.services.run_deletion import delete_from_services, services_at
 from crossfold.tracking import run_tree, store
 from crossfold.tracking.run import Run
 from crossfold.tracking.unused_runs import unused_trees
@@ -153,7 +154,7 @@ def test_the_script_goes_to_the_running_server(
     compose.chmod(0o755)
     monkeypatch.setattr(compose_project, "image_name", lambda _: "crossfold-mlflow")
     project = ComposeProject(tmp_path, (str(compose),), {})
-    run_deletion.delete_from_services(project, ["a1"], ["m-b2"])
+    delete_from_services(project, ["a1"], ["m-b2"])
     assert (tmp_path / "arguments").read_text() == "exec -T mlflow python3 -\n"
     assert "delete_in_server(['a1'], ['m-b2'])" in (tmp_path / "script").read_text()
 
@@ -163,4 +164,4 @@ def test_runs_of_another_server_are_not_deleted(tmp_path: Path) -> None:
         if port:
             write_environment(tmp_path / ENVIRONMENT, mlflow_port=port)
         with pytest.raises(UserError, match=r"http://10\.0\.0\.1:5001"):
-            run_deletion.services_at(tmp_path, "http://10.0.0.1:5001")
+            services_at(tmp_path, "http://10.0.0.1:5001")
