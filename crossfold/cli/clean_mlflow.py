@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from .console import LOCAL_STORE, Context, console
+from .console import Context, console
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -24,14 +24,17 @@ Delete = Annotated[bool, typer.Option("--delete", help="Delete them for good, wi
 
 def clean_mlflow(keep: Keep = 3, delete: Delete = False) -> None:
     """List old runs in MLflow that no registered version needs, and delete them with --delete."""
+    from crossfold.tracking.sqlite_store import SQLITE
     from crossfold.tracking.store import without_login
 
     from .versions.registry import open_registry
 
     settings, client = open_registry()
-    deletion = _deletion_at(os.environ["MLFLOW_TRACKING_URI"]) if delete else None
+    address = os.environ["MLFLOW_TRACKING_URI"]
+    deletion = _deletion_at(address) if delete else None
     num_trees = _clean(client, settings.tracking.experiment, keep, deletion)
-    place = without_login(settings.tracking.store or str(LOCAL_STORE))
+    is_local = address.startswith(SQLITE)
+    place = os.path.relpath(address.removeprefix(SQLITE)) if is_local else without_login(address)
     _summarise(num_trees, place, deleted=delete)
 
 
