@@ -7,18 +7,26 @@ repeat. The object store is MinIO, or what OBJECT_STORE says: versitygw.
 import json
 import os
 import sys
-import time
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 from minio import Minio, MinioAdmin
 from minio.credentials import EnvAWSProvider
-from minio.error import MinioAdminException, S3Error
-from urllib3 import PoolManager, Timeout
+from minio.error import MinioAdminException, MinioException
+from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 from versitygw import RefusedError, VersitygwAdmin
 
-TIMEOUT = 60  # seconds for the object store to answer
+# A store that starts refuses connections, then answers 503: about a minute in all.
+PATIENCE = Retry(
+    total=32,
+    backoff_factor=0.5,
+    backoff_max=2,
+    status_forcelist=[HTTPStatus.SERVICE_UNAVAILABLE],
+    allowed_methods=None,
+    raise_on_status=False,
+)
 READ = ["s3:GetBucketLocation", "s3:GetObject", "s3:ListBucket"]
 WRITE = [
     *READ,
@@ -50,10 +58,10 @@ def main(users: list[str]) -> None:
             _make_versitygw_users(VersitygwAdmin(address, store["http_client"]), s3, users)
         else:
             _make_minio_users(MinioAdmin(**store), users)
-    except (S3Error, MinioAdminException, RefusedError) as error:
+    except (MinioException, MinioAdminException, RefusedError) as error:
         sys.exit(f"error: {address} refuses: {error}")
     except HTTPError as error:
-        sys.exit(f"error: {address} stopped answering: {error}")
+        sys.exit(f"error: {address} does not answer: {error}")
 
 
 def _connection(address: str) -> dict[str, Any]:
@@ -63,26 +71,15 @@ def _connection(address: str) -> dict[str, Any]:
         "credentials": EnvAWSProvider(),
         "secure": parts.scheme == "https",
         "region": "us-east-1",
-        "http_client": PoolManager(timeout=Timeout(connect=2, read=60), retries=False),
+        "http_client": PoolManager(timeout=Timeout(connect=2, read=60), retries=PATIENCE),
     }
 
 
 def _make_buckets(s3: Minio, users: list[str]) -> None:
-    present = _wait_for_buckets(s3)
+    present = {bucket.name for bucket in s3.list_buckets()}
     for bucket in sorted({USERS[user][0] for user in users} - present):
         s3.make_bucket(bucket)
         print(f"created the bucket {bucket}")
-
-
-def _wait_for_buckets(s3: Minio) -> set[str]:
-    deadline = time.monotonic() + TIMEOUT
-    while True:
-        try:
-            return {bucket.name for bucket in s3.list_buckets()}
-        except HTTPError as error:
-            if time.monotonic() > deadline:
-                sys.exit(f"error: the object store does not answer for {TIMEOUT} s: {error}")
-            time.sleep(0.5)
 
 
 def _make_minio_users(admin: MinioAdmin, users: list[str]) -> None:
