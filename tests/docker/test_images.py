@@ -21,6 +21,7 @@ from crossfold.infra import image_tags
 from crossfold.infra.image_build import build_images, image_size
 from crossfold.infra.image_tags import (
     DATA,
+    MLFLOW,
     ROLES,
     TRAIN,
     Torch,
@@ -446,3 +447,34 @@ def test_a_build_of_torch_that_there_is_not_is_refused() -> None:
     done = crossfold("images", "--torch", "gpu", COLUMNS="200")
     assert done.returncode == 2
     assert "'gpu' is not one of 'cpu', 'default'" in done.stderr
+
+
+STARTING_STORE = """
+import os, threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+import buckets
+from minio import Minio
+
+class Store(BaseHTTPRequestHandler):
+    log_message = lambda *_: None
+    answers = [(503, b""), (200, b"<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")]
+    def do_GET(self):
+        status, body = self.answers.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+server = HTTPServer(("127.0.0.1", 0), Store)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+address = f"http://127.0.0.1:{server.server_port}"
+print(Minio(**buckets._connection(address)).list_buckets())
+"""
+
+
+def test_an_object_store_that_is_starting_is_waited_for(
+    engine: docker.DockerClient, images: dict[str, str]
+) -> None:
+    """As MinIO, which answers 503 for a moment before it works."""
+    key = {"AWS_ACCESS_KEY_ID": "crossfold", "AWS_SECRET_ACCESS_KEY": "crossfold"}
+    assert run(engine, images[MLFLOW], STARTING_STORE, environment=key) == "[]\n"
