@@ -68,8 +68,9 @@ class Services:
     def apply(self, objects: Sequence[Object]) -> None:
         """Bring the cluster to the state described, as `crossfold cluster up` does."""
         bring_up(self.cluster, objects, print)
-        ready = ("wait", "--for=condition=ready", "pod", "--all", f"--namespace={KUBEFLOW}")
-        self.cluster.kubectl(*ready, *_patiently(120))
+        # Not all pods: one that is ending would be waited for in vain.
+        ready = ("wait", "--for=condition=ready", "pod/client", "pod/page")
+        self.cluster.kubectl(*ready, f"--namespace={KUBEFLOW}", *_patiently(120))
 
     def rolled_out(self, name: str) -> None:
         """Wait until each pod is that of the present manifests, and ready."""
