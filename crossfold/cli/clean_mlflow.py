@@ -40,12 +40,14 @@ def clean_mlflow(keep: Keep = 3, delete: Delete = False) -> None:
 
 def clean_cluster(keep: Keep = 3, delete: Delete = False, context: Context = None) -> None:
     """List old runs in a cluster's MLflow that no version needs, and delete them with --delete."""
+    from crossfold.infra.cluster.checks import check_kubectl
     from crossfold.infra.cluster.kind import KIND_CONTEXT
     from crossfold.infra.cluster.kubectl import Cluster
     from crossfold.infra.cluster.run_deletion import delete_from_cluster
     from crossfold.runners.kubeflow.access import connected_mlflow
     from crossfold.tracking.store import connect
 
+    check_kubectl()
     cluster = Cluster(context or KIND_CONTEXT)
     cluster.check_answers()
     with connected_mlflow(cluster):
@@ -93,4 +95,5 @@ def _list(trees: Sequence["RunTree"]) -> None:
 def _summarise(num_trees: int, place: str, *, deleted: bool) -> None:
     done = "deleted" if deleted else "can be deleted"
     advice = ". To delete them, add --delete" if num_trees and not deleted else ""
-    console.print(escape(f"{num_trees} pipeline runs {done} in {place}{advice}"), soft_wrap=True)
+    what = "1 pipeline run" if num_trees == 1 else f"{num_trees} pipeline runs"
+    console.print(escape(f"{what} {done} in {place}{advice}"), soft_wrap=True)

@@ -21,9 +21,9 @@ for _ in range(2):
 def test_old_runs_are_deleted_with_their_objects(services: Services) -> None:
     old, last = services.python(RUNS).split()
     context = ("--context", services.cluster.context)
-    assert "1 pipeline runs can be" in crossfold("clean", "--keep", "1", *context, status=0)
+    assert "1 pipeline run can be" in crossfold("clean", "--keep", "1", *context, status=0)
     said = crossfold("clean", "--keep", "1", "--delete", *context, status=0)
-    assert f"1 pipeline runs deleted in {services.cluster.context}" in said
+    assert f"1 pipeline run deleted in {services.cluster.context}" in said
     keys = "".join(services.objects_of("mlflow"))
     assert old not in keys
     assert last in keys

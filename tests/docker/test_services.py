@@ -494,7 +494,7 @@ def test_old_runs_are_deleted_with_their_objects(
     (services.root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     project = Project(services.root)
     with project.exported(services.environment()):
-        assert "1 pipeline runs can be" in project.call("crossfold", "clean-mlflow", "--keep", "1")
+        assert "1 pipeline run can be" in project.call("crossfold", "clean-mlflow", "--keep", "1")
         assert with_objects(runs) == [True, True, True]
         project.call("crossfold", "clean-mlflow", "--keep", "1", "--delete")
     assert with_objects(runs) == [False, True, True]
